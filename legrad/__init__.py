@@ -1,0 +1,59 @@
+"""LeGrad heatmaps for the vision transformers of open_clip, in closed form.
+
+Shapes are named alike everywhere:
+
+    B  images           Q  queries (rows of text features, or any directions)
+    L  explained layers H  attention heads
+    T  tokens: one class token and h x w patches
+    D  tower width      F  hidden width of a block's MLP      E  embedding width
+    h x w  patch grid, row-major, (0, 0) is the top left patch
+
+The names below load on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from legrad._version import __version__
+
+if TYPE_CHECKING:
+    from legrad.codec import decode_maps, encode_maps
+    from legrad.errors import UnsupportedModelError
+    from legrad.explainer import Explanation, LeGrad
+    from legrad.models import VisionLanguageModel, from_open_clip, load_model
+    from legrad.queries import Query
+
+_HOME = {
+    "Explanation": "legrad.explainer",
+    "LeGrad": "legrad.explainer",
+    "Query": "legrad.queries",
+    "UnsupportedModelError": "legrad.errors",
+    "VisionLanguageModel": "legrad.models",
+    "decode_maps": "legrad.codec",
+    "encode_maps": "legrad.codec",
+    "from_open_clip": "legrad.models",
+    "load_model": "legrad.models",
+}
+
+__all__ = [
+    "Explanation",
+    "LeGrad",
+    "Query",
+    "UnsupportedModelError",
+    "VisionLanguageModel",
+    "__version__",
+    "decode_maps",
+    "encode_maps",
+    "from_open_clip",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'legrad' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,66 @@
+"""Weights files at any fsspec URI: told apart from open_clip's tags, fetched, loaded safely."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import open_clip
+from fsspec.core import url_to_fs
+from torch import nn
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def is_weights_uri(pretrained: str) -> bool:
+    """Whether ``pretrained`` names a file (a suffix, a slash or a scheme) and not a tag."""
+    return pretrained.endswith(SUFFIXES) or "/" in pretrained or os.sep in pretrained
+
+
+def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
+    """Load a checkpoint into a module, in place.
+
+    Args:
+        uri: path or fsspec URI of a ``.safetensors`` file, or of a ``.pt``/``.pth``/``.bin`` file,
+            which is unpickled with ``weights_only=True`` (it can carry no code).
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: not such a file, or it does not fit the module.
+    """
+    if not uri.endswith(SUFFIXES):
+        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(SUFFIXES)}")
+    path = fetch(uri, **storage_options)
+    try:
+        open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        text = str(error)
+        if len(text) > 600:
+            text = text[:600] + " ..."
+        raise ValueError(f"weights {uri} do not fit the model: {text}") from error
+
+
+def fetch(uri: str, **storage_options: Any) -> Path:
+    """A local path of the file; a remote one is copied once to the cache directory.
+
+    The cache is ``$LEGRAD_CACHE``, default ``~/.cache/legrad``. A changed remote file is fetched
+    again.
+
+    Raises:
+        FileNotFoundError: nothing is at the URI.
+    """
+    fs, path = url_to_fs(uri, **storage_options)
+    if not fs.exists(path):
+        raise FileNotFoundError(f"no weights file at {uri}")
+    if fs.protocol == "file" or "file" in fs.protocol:
+        return Path(path)
+    cache = os.environ.get("LEGRAD_CACHE") or str(Path.home() / ".cache" / "legrad")
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    local = fsspec.open_local(
+        f"filecache::{uri}",
+        filecache={"cache_storage": cache, "check_files": True},
+        **{protocol: storage_options},
+    )
+    return Path(str(local))
