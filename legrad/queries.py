@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, model_validator
+
+from legrad.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +43,7 @@ QueryName = Annotated[str, BeforeValidator(_checked_name)]
 Templates = str | tuple[str, ...]
 
 
-class Query(BaseModel):
+class Query(Settings):
     """One text query.
 
     Attributes:
@@ -54,11 +56,9 @@ class Query(BaseModel):
         label: for a class, the data set's label it stands for; default: the name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: QueryName
     role: Role
-    prompts: tuple[str, ...] = Field(default=(), min_length=0)
+    prompts: tuple[str, ...] = ()
     templates: Templates = "none"
     label: str | None = None
 

@@ -1,0 +1,1 @@
+"""The embedded mini CLIP and the drawn world it was trained on."""

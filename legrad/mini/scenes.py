@@ -1,0 +1,70 @@
+"""Random scenes for training and evaluation, rendered by all cores into one array."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS, SceneSpec, render
+
+HELD_OUT = 1 << 32  # training seeds lie below, evaluation seeds at or above
+RENDER_SIDES = (112, 128, 160, 192, 224)
+EMPTY_SHARE = 0.1
+OVERLAY_COUNTS = (0.28, 0.36, 0.23, 0.13)  # share of scenes with 0, 1, 2, 3 overlays
+_CHUNK = 200
+
+
+def random_specs(rng: np.random.Generator, count: int, first_seed: int) -> list[SceneSpec]:
+    """Scenes whose object, background and overlays are drawn independently of each other.
+
+    Args:
+        rng: decides the contents.
+        count: how many.
+        first_seed: seed of the first scene; the others follow it.
+    """
+    return [_random_spec(rng, first_seed + i) for i in range(count)]
+
+
+def _random_spec(rng: np.random.Generator, seed: int) -> SceneSpec:
+    empty = rng.random() < EMPTY_SHARE
+    name = OBJECTS[int(rng.integers(len(OBJECTS)))]
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    count = int(rng.choice(len(OVERLAY_COUNTS), p=OVERLAY_COUNTS))
+    chosen = rng.choice(len(OVERLAYS), count, replace=False)
+    return SceneSpec(None if empty else name, background, tuple(OVERLAYS[i] for i in chosen), seed)
+
+
+def render_pool(
+    specs: Sequence[SceneSpec], side: int, processes: int
+) -> NDArray[np.uint8]:
+    """Render scenes as a pipeline would see them: drawn larger, then resized bicubically.
+
+    Args:
+        specs: what to draw; the seed of each also picks the side it is drawn at.
+        side: side of the result in pixels.
+        processes: worker processes.
+
+    Returns:
+        uint8 (scenes, 3, side, side), RGB.
+    """
+    chunks = [list(specs[i : i + _CHUNK]) for i in range(0, len(specs), _CHUNK)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
+        parts = list(workers.map(_render_chunk, chunks, [side] * len(chunks)))
+    return np.concatenate(parts)
+
+
+def _render_chunk(specs: list[SceneSpec], side: int) -> NDArray[np.uint8]:
+    return np.stack([pixels_of(render(s, _drawn_side(s)).image, side) for s in specs])
+
+
+def _drawn_side(spec: SceneSpec) -> int:
+    return RENDER_SIDES[spec.seed % len(RENDER_SIDES)]
+
+
+def pixels_of(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """Resize as the pipeline does; uint8 (3, side, side)."""
+    small = image.resize((side, side), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))

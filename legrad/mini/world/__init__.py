@@ -1,0 +1,10 @@
+"""The drawn world: small scenes with true masks, for training, the demo and the tests.
+
+Needs Pillow and numpy only. ``render(SceneSpec("fish", "water", ("watermark",), seed=1))`` gives
+the picture, the mask of the fish and the mask of the watermark's ink.
+"""
+
+from legrad.mini.world.scene import Mask, Scene, SceneSpec, render
+from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS
+
+__all__ = ["BACKGROUNDS", "OBJECTS", "OVERLAYS", "Mask", "Scene", "SceneSpec", "render"]

@@ -1,0 +1,114 @@
+"""A scene: what it contains, its picture, and where everything is."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from legrad.mini.world.backgrounds import paint_background
+from legrad.mini.world.objects import place_object
+from legrad.mini.world.overlays import Corner, Frame, place_overlay
+from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS
+
+Mask = NDArray[np.bool_]
+_BACKGROUND, _OBJECT, _CORNERS, _OVERLAY = range(4)
+_CORNERS_ALL: tuple[Corner, ...] = ((False, False), (True, False), (False, True), (True, True))
+_BRIGHT = 150.0
+_OPAQUE = 0.9
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """What a scene contains; the same spec always gives the same picture.
+
+    Every part draws from its own random stream of the seed, so a scene with one overlay more
+    differs from the scene without it in nothing but that overlay.
+
+    Attributes:
+        object: one of ``OBJECTS``, or None for an empty place.
+        background: one of ``BACKGROUNDS``.
+        overlays: any of ``OVERLAYS``, each at most once; later ones lie on top.
+        seed: decides everything else.
+
+    Raises:
+        ValueError: a name is unknown, or an overlay is named twice.
+    """
+
+    object: str | None
+    background: str
+    overlays: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.object is not None and self.object not in OBJECTS:
+            raise ValueError(f"object {self.object!r}: expected None or one of {OBJECTS}")
+        if self.background not in BACKGROUNDS:
+            raise ValueError(f"background {self.background!r}: expected one of {BACKGROUNDS}")
+        unknown = [name for name in self.overlays if name not in OVERLAYS]
+        if unknown or len(set(self.overlays)) < len(self.overlays):
+            raise ValueError(f"overlays {self.overlays}: expected different ones of {OVERLAYS}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn scene with its truth.
+
+    Attributes:
+        image: RGB, side x side.
+        object_mask: bool (side, side), the object's pixels that no opaque overlay hides.
+        overlay_masks: per overlay bool (side, side), its visible ink, not its box.
+    """
+
+    image: Image.Image
+    object_mask: Mask
+    overlay_masks: dict[str, Mask] = field(default_factory=dict)
+
+
+def render(spec: SceneSpec, side: int = 192) -> Scene:
+    """Draw a scene at any size; sizes and places scale with ``side``.
+
+    Args:
+        spec: what the scene contains.
+        side: width and height in pixels, at least 32.
+
+    Returns:
+        The picture and its true masks.
+
+    Raises:
+        ValueError: ``side`` is below 32.
+    """
+    if side < 32:
+        raise ValueError(f"side {side}: a scene needs at least 32 pixels to be recognisable")
+    image = paint_background(spec.background, side, _stream(spec, _BACKGROUND))
+    object_mask = np.zeros((side, side), dtype=np.bool_)
+    if spec.object is not None:
+        layer = place_object(spec.object, side, _stream(spec, _OBJECT))
+        image.paste(layer, (0, 0), layer)
+        object_mask = _alpha(layer) > 0.5
+    overlay_masks: dict[str, Mask] = {}
+    bright = float(np.asarray(image.convert("L").resize((8, 8))).mean()) > _BRIGHT
+    for name, corner in zip(spec.overlays, _corners(spec), strict=True):
+        rng = _stream(spec, _OVERLAY + OVERLAYS.index(name))
+        layer = place_overlay(name, Frame(side, corner, bright), rng)
+        image.paste(layer, (0, 0), layer)
+        alpha = _alpha(layer)
+        hidden = alpha > _OPAQUE
+        object_mask = object_mask & ~hidden
+        overlay_masks = {key: mask & ~hidden for key, mask in overlay_masks.items()}
+        overlay_masks[name] = alpha > 0.5 * alpha.max()
+    return Scene(image, object_mask, overlay_masks)
+
+
+def _alpha(layer: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(layer.getchannel("A"), dtype=np.float32) / 255
+
+
+def _corners(spec: SceneSpec) -> list[Corner]:
+    """A corner for every overlay, all different as long as there are at most four."""
+    order = _stream(spec, _CORNERS).permutation(len(_CORNERS_ALL))
+    return [_CORNERS_ALL[order[i % len(order)]] for i in range(len(spec.overlays))]
+
+
+def _stream(spec: SceneSpec, part: int) -> np.random.Generator:
+    return np.random.default_rng([spec.seed, part])

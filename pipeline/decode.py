@@ -1,0 +1,114 @@
+"""Bytes -> uint8 pixels, or a row that says why not."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from legrad.preprocess import Preprocess
+from pipeline.progress import Reporter
+from pipeline.schema import Status, decoded_schema
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image, or why there is none.
+
+    Attributes:
+        status: `Status.OK` or what went wrong.
+        pixels: uint8, 3 * height * width bytes at the model's input size; None unless ok.
+        width, height: of the upright original in pixels; None where unknown.
+        error: the reason in words.
+    """
+
+    status: Status
+    pixels: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+
+def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
+    """Decode one encoded image and bring it to the model's input size; never raises on bad data."""
+    size: tuple[int | None, int | None] = (None, None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of big or odd files; statuses say it
+            with Image.open(io.BytesIO(data)) as image:
+                size = _upright_size(image)
+                if image.width * image.height > max_pixels:
+                    return Decoded(
+                        Status.TOO_MANY_PIXELS,
+                        None,
+                        *size,
+                        f"{image.width} x {image.height} pixels, the limit is {max_pixels}",
+                    )
+                image.load()
+                pixels = preprocess(image).tobytes()
+    except UnidentifiedImageError:
+        what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
+        return Decoded(Status.NOT_AN_IMAGE, error=what)
+    except Image.DecompressionBombError as error:
+        return Decoded(Status.TOO_MANY_PIXELS, error=str(error))
+    except Exception as error:  # decoders raise anything on broken data; the row says what
+        truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        status = Status.TRUNCATED if truncated else Status.DECODE_ERROR
+        return Decoded(status, None, *size, f"{type(error).__name__}: {error}"[:500])
+    return Decoded(Status.OK, pixels, *size)
+
+
+class Decoder:
+    """The decode stage: a batch of source rows in, the same rows with pixels out.
+
+    Args:
+        preprocess: of the model.
+        max_pixels: larger images are refused.
+        carry: the source's columns that are handed through.
+        store_captions: whether captions are kept.
+        reporter: told of every batch.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        max_pixels: int,
+        carry: dict[str, str],
+        store_captions: bool,
+        reporter: Reporter,
+    ) -> None:
+        self.preprocess = preprocess
+        self.max_pixels = max_pixels
+        self.schema = decoded_schema(carry)
+        self.store_captions = store_captions
+        self.reporter = reporter
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `source_schema` -> as many rows of `decoded_schema`."""
+        with self.reporter.timed("decode"):
+            rows = [self._row(row) for row in batch.to_pylist()]
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+        return table
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        data: bytes | None = row.pop("bytes")
+        if not self.store_captions:
+            row["caption"] = None
+        if data is None:
+            return row
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+        if row["status"] != Status.OK:
+            return row
+        found = decode(data, self.preprocess, self.max_pixels)
+        row["status"], row["error"] = str(found.status), found.error
+        row["width"], row["height"], row["pixels"] = found.width, found.height, found.pixels
+        return row
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) after EXIF rotation."""
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else (image.width, image.height)

@@ -1,0 +1,301 @@
+"""A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline import manifest
+from pipeline.cluster import Resources, resources
+from pipeline.config import RunConfig
+from pipeline.decode import Decoder
+from pipeline.errors import RunError
+from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
+from pipeline.manifest import RunFolder, run_folder
+from pipeline.progress import Progress, Reporter, start_actor
+from pipeline.schema import Status, output_schema
+from pipeline.sources import ImageSource, open_source
+from pipeline.write import (
+    arrow_filesystem,
+    checkpoint_config,
+    committed_parts,
+    committed_rows,
+    tidy,
+    write,
+)
+
+BLOCK_BYTES = 32 * 2**20
+SECONDS_PER_PART = 60
+PART_ROWS = (256, 50_000)
+NO_PROGRESS_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        output: where it lies.
+        statuses: rows of the whole output by status.
+        progress: counts of this attempt.
+        parts, bytes: Parquet files of the whole output and their size.
+        seconds: this attempt took.
+        notes: what the user should know (unknown words, the mini model on foreign images).
+        resumed: rows an earlier attempt had committed.
+        already_complete: there was nothing to do.
+    """
+
+    output: str
+    statuses: Counter[str]
+    progress: Progress
+    parts: int
+    bytes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+    resumed: int = 0
+    already_complete: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole output."""
+        return self.statuses.total()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Rows without maps, by status."""
+        return {name: n for name, n in self.statuses.items() if name != Status.OK}
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a run goes.
+
+    Attributes:
+        stage: called with a line of text when a stage begins.
+        progress: called with the counts every ``seconds``.
+    """
+
+    stage: Callable[[str], None] = lambda text: None
+    progress: Callable[[Progress], None] = lambda progress: None
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first image is read."""
+
+    config: RunConfig
+    folder: RunFolder
+    source: ImageSource
+    prepared: Prepared
+    resources: Resources
+    settings: ReplicaSettings
+    schema: pa.Schema
+    rows_per_part: int = field(default=PART_ROWS[0])
+
+
+def run(config: RunConfig, watch: Watch | None = None) -> Summary:
+    """Explain a data set, or continue where an earlier attempt stopped.
+
+    Needs a Ray session (`pipeline.cluster.session`).
+
+    Raises:
+        UsageError: the source, the model, the output or the cluster do not fit.
+        RunError: rows written and rows read do not add up.
+    """
+    watch = watch or Watch()
+    start = time.monotonic()
+    watch.stage(f"listing {', '.join(config.source.uri)}")
+    source = open_source(config.source)
+    folder = run_folder(config.output, config.output_options)
+    watch.stage(f"loading {config.model.name}")
+    plan = make_plan(config, folder, source)
+    manifest.claim(folder, config, plan.prepared)
+    tidy(folder)
+    if _is_complete(plan):
+        return _summary(plan, Progress(), start, already_complete=True)
+    resumed = committed_rows(folder)
+    actor = start_actor(source.bytes_total, resumed)
+    watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
+    with _checkpointed(folder), _watched(actor, watch):
+        rows = read(plan, Reporter(actor))
+        pixels = decode(rows, plan, Reporter(actor))
+        maps = explain(pixels, plan, Reporter(actor))
+        write(maps, folder, plan.schema, plan.rows_per_part)
+    progress: Progress = ray.get(actor.snapshot.remote())
+    summary = _summary(plan, progress, start)
+    _complete(plan, summary)
+    return summary
+
+
+def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
+    """Load the model once on a worker and decide how the work is spread."""
+    spread = resources(config.runtime)
+    settings = ReplicaSettings(
+        config.model, spread.device, spread.threads, config.runtime.batch_size
+    )
+    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
+    prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
+    schema = output_schema(
+        config.source.carry,
+        [query.name for query in config.queries],
+        prepared.grid,
+        embeddings=config.store.embeddings,
+        metadata=manifest.file_metadata(config, prepared),
+    )
+    rows = config.runtime.rows_per_part
+    if rows == "auto":
+        a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
+        rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute))
+    return Plan(config, folder, source, prepared, spread, settings, schema, rows)
+
+
+def read(plan: Plan, reporter: Reporter) -> Dataset:
+    """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
+    source = plan.source.with_reporter(reporter)
+    return ray.data.read_datasource(source, override_num_blocks=len(source.units))
+
+
+def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> uint8 pixels of the model's input size."""
+    config = plan.config
+    decoder = Decoder(
+        plan.prepared.preprocess,
+        config.source.max_pixels,
+        dict(config.source.carry),
+        config.store.captions,
+        reporter,
+    )
+    return rows.map_batches(
+        decoder.__call__, batch_format="pyarrow", batch_size=config.runtime.batch_size
+    )
+
+
+def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Pixels -> scores, encoded maps and embeddings, in a pool of model replicas."""
+    spread = plan.resources
+    return pixels.map_batches(
+        Explainer,
+        fn_constructor_kwargs={
+            "settings": plan.settings,
+            "text_features": plan.prepared.text_features,
+            "schema": plan.schema,
+            "names": [query.name for query in plan.config.queries],
+            "reporter": reporter,
+        },
+        batch_format="pyarrow",
+        batch_size=plan.config.runtime.batch_size,
+        compute=ActorPoolStrategy(size=spread.actors),
+        num_cpus=spread.cpus,
+        num_gpus=spread.gpus,
+    )
+
+
+@contextmanager
+def _checkpointed(folder: RunFolder) -> Iterator[None]:
+    """Ray Data's settings for a run, put back afterwards."""
+    context = DataContext.get_current()
+    ours: dict[str, Any] = {
+        "checkpoint_config": checkpoint_config(folder),
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "target_max_block_size": BLOCK_BYTES,
+        "execution_no_progress_timeout_s": NO_PROGRESS_SECONDS,
+    }
+    before = {name: getattr(context, name) for name in ours}
+    for name, value in ours.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+@contextmanager
+def _watched(actor: Any, watch: Watch) -> Iterator[None]:
+    """Tell the watcher the counts now and then, from a thread."""
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(watch.seconds):
+            try:
+                watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
+            except ray.exceptions.RayError:
+                return  # the session ends; the run itself says why
+
+    thread = threading.Thread(target=look, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _summary(
+    plan: Plan, progress: Progress, start: float, *, already_complete: bool = False
+) -> Summary:
+    parts = committed_parts(plan.folder)
+    filesystem = arrow_filesystem(plan.folder.images)
+    statuses: Counter[str] = Counter()
+    for part in parts:
+        column = pq.read_table(part.path, columns=["status"], filesystem=filesystem)["status"]
+        statuses.update(column.to_pylist())
+    return Summary(
+        output=plan.folder.uri,
+        statuses=statuses,
+        progress=progress,
+        parts=len(parts),
+        bytes=sum(int(part.fs.size(part.path) or 0) for part in parts),
+        seconds=time.monotonic() - start,
+        notes=plan.prepared.warnings,
+        resumed=progress.resumed,
+        already_complete=already_complete,
+    )
+
+
+def _listing(source: ImageSource) -> list[list[Any]]:
+    return [[file.name, file.size] for unit in source.units for file in unit.files]
+
+
+def _is_complete(plan: Plan) -> bool:
+    """Whether an earlier attempt finished, and no file came or changed since."""
+    place = plan.folder.complete
+    if not place.exists():
+        return False
+    marker: dict[str, Any] = json.loads(place.read())
+    return marker["files"] == manifest.digest({"files": _listing(plan.source)})
+
+
+def _complete(plan: Plan, summary: Summary) -> None:
+    """Marker last: written only when every row that was read is in a committed part.
+
+    Raises:
+        RunError: the counts differ.
+    """
+    read_rows = summary.progress.rows_read
+    if summary.rows != read_rows:
+        raise RunError(
+            f"{summary.output}: {read_rows} rows were read and {summary.rows} are committed. Run "
+            "the same command again to do the missing ones."
+        )
+    marker = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": summary.rows,
+        "statuses": dict(summary.statuses),
+        "parts": summary.parts,
+        "bytes": summary.bytes,
+        "files": manifest.digest({"files": _listing(plan.source)}),
+    }
+    plan.folder.complete.write(json.dumps(marker, indent=2).encode())

@@ -1,0 +1,138 @@
+"""YAML file and command-line settings -> a checked `RunConfig`, with messages people can act on."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config import RunConfig, absolute
+from pipeline.errors import UsageError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a run's configuration; opens no image and loads no model.
+
+    Relative paths in the file are relative to the file, those in overrides to the current folder.
+
+    Args:
+        path: YAML file.
+        overrides: ``section.key=value`` settings, the value in YAML.
+
+    Raises:
+        UsageError: a missing file, broken YAML, an unknown key, or a setting that cannot work.
+    """
+    file = Path(path)
+    data = _read_yaml(file)
+    if not isinstance(data, dict):
+        raise UsageError(f"{file}: expected settings as `key: value`, found {type(data).__name__}")
+    _resolve(data, file.resolve().parent)
+    for override in overrides:
+        key, value = _override(override)
+        _set(data, key.split("."), value)
+        _resolve(data, Path.cwd())
+    config = check(data, str(file))
+    _weights_exist(config)
+    return config
+
+
+def check(data: dict[str, Any], where: str) -> RunConfig:
+    """Validate settings.
+
+    Raises:
+        UsageError: with one line a fault, each naming its key.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [_describe(fault) for fault in error.errors()]
+        raise UsageError("\n  ".join([f"{where}: {len(lines)} fault(s)", *lines])) from error
+
+
+def packaged_config(name: str) -> Path:
+    """A configuration that ships with the package: ``demo.yaml``, ``queries/demo.yaml``, ..."""
+    installed = Path(str(files("pipeline"))) / "configs" / name
+    checkout = Path(str(files("pipeline"))).parent / "configs" / name
+    return installed if installed.exists() else checkout
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file}: not valid YAML: {error}") from error
+
+
+def _resolve(data: dict[str, Any], base: Path) -> None:
+    """Make paths absolute and read query files, in place; wrong types are left to the models."""
+    source, model = data.get("source"), data.get("model")
+    if isinstance(source, dict) and isinstance(source.get("uri"), str | list):
+        uris = [source["uri"]] if isinstance(source["uri"], str) else source["uri"]
+        source["uri"] = [absolute(uri, base) if isinstance(uri, str) else uri for uri in uris]
+    if isinstance(data.get("output"), str):
+        data["output"] = absolute(data["output"], base)
+    if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
+        text = model["pretrained"]
+        model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
+    if isinstance(data.get("queries"), str):
+        data["queries"] = _read_queries(Path(absolute(data["queries"], base)))
+
+
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or text.endswith((".safetensors", ".pt", ".pth", ".bin"))
+
+
+def _read_queries(file: Path) -> list[Any]:
+    """A query set: ``templates`` for all that name none, and ``queries``."""
+    data = _read_yaml(file)
+    if isinstance(data, list):
+        return data
+    if not isinstance(data, dict) or not isinstance(data.get("queries"), list):
+        raise UsageError(f"{file}: expected a list of queries, or `templates:` and `queries:`")
+    unknown = set(data) - {"templates", "queries"}
+    if unknown:
+        raise UsageError(
+            f"{file}: unknown key {', '.join(sorted(map(repr, unknown)))}; valid keys: templates, "
+            "queries"
+        )
+    shared = {"templates": data["templates"]} if "templates" in data else {}
+    return [shared | query if isinstance(query, dict) else query for query in data["queries"]]
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text}: expected section.key=value")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {text}: the value is not valid YAML: {error}") from error
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise UsageError(f"--set {'.'.join(keys)}: {key} is not a group of settings")
+    data[keys[-1]] = value
+
+
+def _describe(fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"])
+    text = fault["msg"].removeprefix("Value error, ")
+    found = fault.get("input")
+    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict):
+        text += f" (found {found!r})"
+    return f"{place}: {text}" if place else text
+
+
+def _weights_exist(config: RunConfig) -> None:
+    file = config.model.weights_file
+    if file is not None and "://" not in file and not Path(file).is_file():
+        raise UsageError(f"model.pretrained: no weights file at {file}")

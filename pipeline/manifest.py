@@ -1,0 +1,172 @@
+"""A run's folder and identity: what must not change between two attempts, and what came out."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
+from pipeline.explain import Prepared
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.storage import Location, Options, locate
+
+SOFTWARE = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pillow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output of a run: ``images/`` holds Parquet and nothing else, ``_run/`` the rest."""
+
+    root: Location
+    uri: str
+
+    @cached_property
+    def images(self) -> Location:
+        """Folder of the Parquet parts."""
+        return self.root.child("images")
+
+    @cached_property
+    def manifest(self) -> Location:
+        """What the run is."""
+        return self.root.child("_run", "manifest.json")
+
+    @cached_property
+    def checkpoint(self) -> Location:
+        """Ids of the committed rows, a file a part."""
+        return self.root.child("_run", "checkpoint")
+
+    @cached_property
+    def complete(self) -> Location:
+        """Written last, when the counts add up."""
+        return self.root.child("_run", "complete.json")
+
+
+def run_folder(uri: str, options: Options | None = None) -> RunFolder:
+    """The folder of a run, which need not exist."""
+    return RunFolder(locate(uri, options), uri)
+
+
+def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """Everything that changes results, flat; two attempts of one run agree in all of it.
+
+    An alias names the data set, so that its location may change; without one the location counts.
+    """
+    model, source = config.model, config.source
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model.name": model.name,
+        "model.pretrained": model.pretrained,
+        "model.weights_sha256": prepared.digest,
+        "model.image_size": list(prepared.preprocess.size),
+        "model.resize": model.resize,
+        "model.layers": prepared.layers,
+        "model.precision": model.precision,
+        "source.format": source.format,
+        "source": source.alias or list(source.uri),
+        "source.image_field": source.image_field,
+        "source.label_field": source.label_field,
+        "source.caption_field": source.caption_field,
+        "source.carry": dict(source.carry),
+        "source.max_pixels": source.max_pixels,
+        "store.embeddings": config.store.embeddings,
+        "store.captions": config.store.captions,
+        **{f"query.{q.name}": q.model_dump(mode="json") for q in config.queries},
+    }
+
+
+def digest(values: dict[str, Any]) -> str:
+    """SHA-256 (hex) of an identity."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """What every part says of itself under the key ``legrad``."""
+    own = identity(config, prepared)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_digest": digest(own),
+        "grid": list(prepared.grid),
+        "model": {
+            "name": config.model.name,
+            "pretrained": config.model.pretrained,
+            "weights_sha256": prepared.digest,
+            "layers": prepared.layers,
+            "precision": config.model.precision,
+        },
+        "preprocess": {
+            "size": list(prepared.preprocess.size),
+            "mode": prepared.preprocess.mode,
+            "interpolation": prepared.preprocess.interpolation,
+        },
+        "queries": [query.model_dump(mode="json") for query in config.queries],
+        "software": {name: version(name) for name in SOFTWARE},
+    }
+
+
+def claim(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
+    """Make the folder this run's, or find that it already is.
+
+    Raises:
+        UsageError: it holds another run (the differing keys are named), or a foreign one's files.
+    """
+    own = json.loads(json.dumps(identity(config, prepared)))
+    if folder.manifest.exists():
+        _refuse_other(folder, read_manifest(folder)["identity"], own)
+        return
+    if folder.images.files():
+        raise UsageError(
+            f"{folder.uri}: images/ holds files but _run/manifest.json is missing; choose another "
+            "output"
+        )
+    source = config.source
+    manifest = {
+        "identity": own,
+        "digest": digest(own),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": {"uri": list(source.uri), "format": source.format, "alias": source.alias},
+        "metadata": file_metadata(config, prepared),
+    }
+    folder.manifest.write(json.dumps(manifest, indent=2).encode())
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+        UsageError: there is none, it is broken, or a newer version wrote it.
+    """
+    if not folder.manifest.exists():
+        raise UsageError(f"{folder.uri}: no run there (_run/manifest.json is missing)")
+    try:
+        manifest: dict[str, Any] = json.loads(folder.manifest.read())
+        found = int(manifest["metadata"]["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder.uri}: _run/manifest.json is broken: {error!r}") from error
+    if found > SCHEMA_VERSION:
+        raise UsageError(
+            f"{folder.uri}: written with schema version {found}, this legrad-audit reads up to "
+            f"{SCHEMA_VERSION}; upgrade it"
+        )
+    return manifest
+
+
+def _refuse_other(folder: RunFolder, theirs: dict[str, Any], own: dict[str, Any]) -> None:
+    keys = [key for key in sorted(theirs | own) if theirs.get(key) != own.get(key)]
+    if not keys:
+        return
+    lines = [f"  {key}: there {theirs.get(key)!r}, here {own.get(key)!r}" for key in keys[:12]]
+    if len(keys) > 12:
+        lines.append(f"  ... and {len(keys) - 12} more")
+    raise UsageError(
+        "\n".join(
+            [
+                f"{folder.uri} holds another run; mixing the two would spoil both. It differs in:",
+                *lines,
+                "Choose another place: --set output=NEW",
+            ]
+        )
+    )

@@ -1,0 +1,142 @@
+"""How far a run is: workers report to one small actor, the driver reads it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+
+@dataclass(frozen=True)
+class ShardCount:
+    """What a reader found in one shard (or folder chunk) that it read to its end."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass
+class Progress:
+    """Counts of one run so far.
+
+    Attributes:
+        statuses: rows that left the explain stage, by status.
+        maps: heatmaps computed.
+        seconds: busy seconds of all workers by stage (read, decode, explain, encode).
+        shards: shards read to their end; a shard that is read twice counts once.
+        bytes_total: size of all input files.
+        resumed: rows that an earlier attempt had committed.
+        started: `time.monotonic` at the start.
+        seconds_elapsed: since the start, set by `snapshot`.
+    """
+
+    bytes_total: int = 0
+    resumed: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    maps: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)
+    shards: dict[str, ShardCount] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    first_image: float | None = None
+    seconds_elapsed: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows explained or failed in this attempt."""
+        return sum(self.statuses.values())
+
+    @property
+    def rows_read(self) -> int:
+        """Rows in the shards that were read to their end, committed ones included."""
+        return sum(shard.rows for shard in self.shards.values())
+
+    @property
+    def bytes_read(self) -> int:
+        """Size of the shards that were read to their end."""
+        return sum(shard.bytes for shard in self.shards.values())
+
+    @property
+    def rows_expected(self) -> int | None:
+        """Rows of the whole input, estimated from the shards read so far; None before the first."""
+        if not self.bytes_read:
+            return None
+        return max(self.rows_read, round(self.rows_read * self.bytes_total / self.bytes_read))
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this attempt since its first batch."""
+        if self.first_image is None:
+            return 0.0
+        spent = self.seconds_elapsed - self.first_image
+        return self.rows / spent if spent > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate; None while it cannot be told."""
+        if self.rows_expected is None or not self.images_per_second:
+            return None
+        left = self.rows_expected - self.resumed - self.rows
+        return max(0.0, left / self.images_per_second)
+
+
+class ProgressActor:
+    """Holds the `Progress` of a run in the cluster."""
+
+    def __init__(self, bytes_total: int, resumed: int) -> None:
+        self.progress = Progress(bytes_total=bytes_total, resumed=resumed)
+
+    def shard(self, name: str, count: ShardCount) -> None:
+        """A reader came to the end of a shard."""
+        self.progress.shards[name] = count
+
+    def batch(self, statuses: Mapping[str, int], maps: int) -> None:
+        """A batch left the explain stage."""
+        if self.progress.first_image is None:
+            self.progress.first_image = time.monotonic() - self.progress.started
+        self.progress.statuses.update(statuses)
+        self.progress.maps += maps
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """A worker was busy."""
+        self.progress.seconds[stage] += seconds
+
+    def snapshot(self) -> Progress:
+        """The counts now."""
+        self.progress.seconds_elapsed = time.monotonic() - self.progress.started
+        return self.progress
+
+
+class Reporter:
+    """Handed to workers; says nothing where there is no actor (in unit tests, say)."""
+
+    def __init__(self, actor: Any = None) -> None:
+        self.actor = actor
+
+    def shard(self, name: str, rows: int, size: int) -> None:
+        """A shard of ``size`` bytes was read to its end and held ``rows`` rows."""
+        if self.actor is not None:
+            self.actor.shard.remote(name, ShardCount(rows, size))
+
+    def batch(self, statuses: Mapping[str, int], maps: int) -> None:
+        """Rows by status and maps of one explained batch."""
+        if self.actor is not None:
+            self.actor.batch.remote(dict(statuses), maps)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self.actor is not None:
+                self.actor.spent.remote(stage, time.perf_counter() - start)
+
+
+def start_actor(bytes_total: int, resumed: int) -> Any:
+    """A `ProgressActor` on this cluster; it takes no CPU."""
+    remote = ray.remote(num_cpus=0)(ProgressActor)
+    return remote.remote(bytes_total, resumed)

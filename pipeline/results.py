@@ -1,0 +1,215 @@
+"""open_results(uri): pandas frames of scores and maps, read when asked for."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+from PIL import Image
+
+from legrad import heatmaps
+from legrad.codec import decode_maps
+from legrad.preprocess import Preprocess, to_rgb
+from legrad.queries import Query
+from pipeline.errors import UsageError
+from pipeline.manifest import RunFolder, read_manifest, run_folder
+from pipeline.schema import EMBEDDING, map_column, peak_column, score_column
+from pipeline.sources.fetch import Origin
+from pipeline.storage import Options
+from pipeline.write import arrow_filesystem, committed_parts
+
+Maps = NDArray[np.float32]
+
+
+def open_results(
+    uri: str,
+    storage_options: Options | None = None,
+    *,
+    source: str | None = None,
+    source_options: Options | None = None,
+) -> "Results":
+    """Open a run's output, finished or still growing (committed parts only).
+
+    Args:
+        uri: the run's output folder, local or any fsspec URI.
+        storage_options: of the output.
+        source: where the images are now, if they moved since.
+        source_options: storage options of the source; default those of the output.
+
+    Raises:
+        UsageError: no run there, or a newer version wrote it.
+    """
+    folder = run_folder(uri, storage_options)
+    manifest = read_manifest(folder)
+    uris = [source] if source else list(manifest["source"]["uri"])
+    options = source_options if source_options is not None else storage_options
+    return Results(folder, manifest, Origin(uris, dict(options or {})))
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one run.
+
+    Every row is an image; its ``status`` says whether it has scores and maps. Maps are raw: h x w
+    float32, non-negative, comparable within a query; see `legrad.heatmaps` to show them.
+    """
+
+    folder: RunFolder
+    run: dict[str, Any]
+    origin: Origin
+
+    def __repr__(self) -> str:
+        return f"Results({self.folder.uri!r}: {len(self)} images, {len(self.queries)} queries)"
+
+    def __len__(self) -> int:
+        return int(self.dataset.count_rows())
+
+    @cached_property
+    def dataset(self) -> ds.Dataset:
+        """The committed parts as a pyarrow dataset."""
+        parts = [part.path for part in committed_parts(self.folder)]
+        filesystem = arrow_filesystem(self.folder.images)
+        if not parts:
+            raise UsageError(f"{self.folder.uri}: no committed results yet")
+        return ds.dataset(parts, filesystem=filesystem, format="parquet")
+
+    @cached_property
+    def queries(self) -> tuple[Query, ...]:
+        """The run's queries, in its order."""
+        return tuple(Query.model_validate(q) for q in self.run["metadata"]["queries"])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of every map."""
+        h, w = self.run["metadata"]["grid"]
+        return int(h), int(w)
+
+    def images(self) -> pd.DataFrame:
+        """One row an image, by image_id: where it lies, label, size, status; no scores or maps."""
+        hidden = ("score__", "heatmap__", "heatmap_max__")
+        names = [n for n in self.dataset.schema.names if not n.startswith(hidden)]
+        table = self.dataset.to_table(columns=[n for n in names if n != EMBEDDING])
+        return table.to_pandas().set_index("image_id")
+
+    def scores(self, queries: Sequence[str] | None = None) -> pd.DataFrame:
+        """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures."""
+        names = [query.name for query in self.queries] if queries is None else list(queries)
+        self._require(names)
+        columns = {"image_id": ds.field("image_id")}
+        columns |= {name: ds.field(score_column(name)) for name in names}
+        return self.dataset.to_table(columns=columns).to_pandas().set_index("image_id")
+
+    def maps(
+        self, query: str, image_ids: Sequence[str] | None = None
+    ) -> tuple[NDArray[np.object_], Maps]:
+        """Raw maps of one query.
+
+        Args:
+            query: its name.
+            image_ids: which images, in this order; default all, in the order of the files.
+
+        Returns:
+            ids (n,) and maps (n, h, w) float32; NaN where an image has no map.
+
+        Raises:
+            KeyError: no such query, or no such image.
+        """
+        self._require([query])
+        wanted = None if image_ids is None else ds.field("image_id").isin(list(image_ids))
+        columns = ["image_id", map_column(query), peak_column(query)]
+        table = self.dataset.to_table(columns=columns, filter=wanted)
+        ids = table["image_id"].to_numpy()
+        found = decode_columns(table, query, self.grid)
+        if image_ids is None:
+            return ids, found
+        places = {image_id: i for i, image_id in enumerate(ids)}
+        missing = [image_id for image_id in image_ids if image_id not in places]
+        if missing:
+            raise KeyError(f"no image {missing[0]!r} in {self.folder.uri} ({len(missing)} missing)")
+        order = [places[image_id] for image_id in image_ids]
+        return ids[order], found[order]
+
+    def batches(self, queries: Sequence[str], columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Tables of some columns with scores and maps of some queries, a few thousand rows each."""
+        self._require(queries)
+        names = ["image_id", *columns]
+        for query in queries:
+            names += [score_column(query), map_column(query), peak_column(query)]
+        for batch in self.dataset.to_batches(columns=names, batch_size=4096):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
+
+    def image(self, image_id: str) -> Image.Image:
+        """The upright RGB original, fetched again from its shard.
+
+        Raises:
+            KeyError: no such image.  UsageError: the shard is gone.
+        """
+        return self._original(self._row(image_id))
+
+    def overlay(self, image_id: str, query: str, *, peak: float | None = None) -> Image.Image:
+        """The original with a query's heat over it.
+
+        Args:
+            peak: the heat shown at full strength; default the map's own maximum.
+
+        Raises:
+            KeyError: no such image or query.
+            UsageError: the image has no map (its status says why), or its shard is gone.
+        """
+        row = self._row(image_id)
+        if row["status"] != "ok":
+            raise UsageError(f"{image_id}: no map, its status is {row['status']}: {row['error']}")
+        _, maps = self.maps(query, [image_id])
+        original = self._original(row)
+        return heatmaps.overlay(
+            original, maps[0], peak=peak, box=self.preprocess.box(*original.size)
+        )
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images were brought to the model's input; its `box` places maps on originals."""
+        values = self.run["metadata"]["preprocess"]
+        height, width = values["size"]
+        return Preprocess((height, width), values["mode"], values["interpolation"])
+
+    def _row(self, image_id: str) -> dict[str, Any]:
+        columns = ["image_id", "shard", "key", "source_offset", "source_length", "status", "error"]
+        table = self.dataset.to_table(columns=columns, filter=ds.field("image_id") == image_id)
+        if not table.num_rows:
+            raise KeyError(f"no image {image_id!r} in {self.folder.uri}")
+        row: dict[str, Any] = table.to_pylist()[0]
+        return row
+
+    def _original(self, row: dict[str, Any]) -> Image.Image:
+        with Image.open(io.BytesIO(self.origin.fetch(row))) as image:
+            return to_rgb(image)
+
+    def _require(self, names: Sequence[str]) -> None:
+        known = [query.name for query in self.queries]
+        for name in names:
+            if name not in known:
+                raise KeyError(f"no query {name!r} in {self.folder.uri}; it has {', '.join(known)}")
+
+
+def decode_columns(table: pa.Table, query: str, grid: tuple[int, int]) -> Maps:
+    """(n, h, w) float32 maps of one query from a table's columns; NaN where null."""
+    stored = table[map_column(query)].combine_chunks()
+    if isinstance(stored, pa.ChunkedArray):
+        stored = pa.concat_arrays(stored.chunks) if stored.num_chunks else pa.array([], stored.type)
+    there = pc.is_valid(stored).to_numpy(zero_copy_only=False)
+    size = grid[0] * grid[1]
+    _, data = stored.buffers()
+    raw = np.frombuffer(data or b"", dtype=np.uint8)
+    cells = raw[stored.offset * size : (stored.offset + len(stored)) * size]
+    peaks = table[peak_column(query)].to_numpy().astype(np.float32)
+    maps = decode_maps(cells.reshape(-1, *grid), np.where(there, peaks, 0).astype(np.float32))
+    maps[~there] = np.nan
+    return maps

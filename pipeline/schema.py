@@ -1,0 +1,134 @@
+"""Column names, row statuses, schema version and file metadata of everything that is stored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"legrad"
+OWN_LABEL = "own_label"
+
+
+class Status(StrEnum):
+    """What became of an input row. Every row has one; only `OK` rows have scores and maps."""
+
+    OK = "ok"
+    NOT_AN_IMAGE = "not_an_image"
+    """The bytes are of no image format that Pillow knows."""
+    DECODE_ERROR = "decode_error"
+    """An image by its header, but broken inside."""
+    TRUNCATED = "truncated"
+    """The image data ends early."""
+    TOO_MANY_PIXELS = "too_many_pixels"
+    """Above ``source.max_pixels``: a decompression bomb, or a giant."""
+    NO_IMAGE = "no_image"
+    """A sample of a shard without an image among its members."""
+    DUPLICATE_KEY = "duplicate_key"
+    """The key stood in this shard before; the id has ``#2``, ``#3``, ... at its end."""
+    READ_ERROR = "read_error"
+    """The storage would not give the file."""
+    SHARD_ERROR = "shard_error"
+    """The shard is truncated or corrupt; one row stands for all that could not be read."""
+    NOT_FINITE = "not_finite"
+    """The model gave NaN or infinity."""
+
+
+IDENTITY = (
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("shard", pa.string()),
+    pa.field("key", pa.string()),
+    pa.field("source_offset", pa.int64()),
+    pa.field("source_length", pa.int64()),
+    pa.field("row_group", pa.int32()),
+    pa.field("row", pa.int64()),
+    pa.field("label", pa.string()),
+    pa.field("caption", pa.string()),
+)
+OUTCOME = (
+    pa.field("sha256", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("error", pa.string()),
+)
+EMBEDDING = "embedding"
+CARRY_TYPES = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}
+RESERVED = frozenset(
+    [field.name for field in (*IDENTITY, *OUTCOME)] + [EMBEDDING, "bytes", "pixels"]
+)
+
+
+def score_column(query: str) -> str:
+    """float32: cosine of image and query."""
+    return f"score__{query}"
+
+
+def map_column(query: str) -> str:
+    """Fixed-size binary of h * w bytes, row-major; value = byte / 255 * maximum."""
+    return f"heatmap__{query}"
+
+
+def peak_column(query: str) -> str:
+    """float32: maximum of the map, in the map's own units."""
+    return f"heatmap_max__{query}"
+
+
+def carried_fields(carry: Mapping[str, str]) -> list[pa.Field]:
+    """Columns of the source that are handed through."""
+    return [pa.field(name, CARRY_TYPES[kind]) for name, kind in carry.items()]
+
+
+def source_schema(carry: Mapping[str, str]) -> pa.Schema:
+    """Rows as they leave the reader: where they lie, what the source says of them, the bytes."""
+    return pa.schema(
+        [
+            *IDENTITY,
+            *carried_fields(carry),
+            pa.field("bytes", pa.binary()),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error", pa.string()),
+        ]
+    )
+
+
+def decoded_schema(carry: Mapping[str, str]) -> pa.Schema:
+    """Rows after decoding: uint8 pixels (3 * height * width bytes), null unless status is ok."""
+    return pa.schema(
+        [*IDENTITY, *carried_fields(carry), *OUTCOME, pa.field("pixels", pa.binary())]
+    )
+
+
+def output_schema(
+    carry: Mapping[str, str],
+    queries: Sequence[str],
+    grid: tuple[int, int],
+    *,
+    embeddings: bool,
+    metadata: Mapping[str, Any],
+) -> pa.Schema:
+    """The schema of ``OUT/images/*.parquet``: one row an image, a column group a query."""
+    cells = pa.binary(grid[0] * grid[1])
+    fields = [*IDENTITY, *carried_fields(carry), *OUTCOME]
+    if embeddings:
+        fields.append(pa.field(EMBEDDING, pa.list_(pa.float16())))
+    for query in queries:
+        fields += [
+            pa.field(score_column(query), pa.float32()),
+            pa.field(map_column(query), cells),
+            pa.field(peak_column(query), pa.float32()),
+        ]
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata)).encode()})
+
+
+def read_metadata(schema: pa.Schema) -> dict[str, Any] | None:
+    """What `output_schema` put into a file; None for a file that is not ours."""
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    return None if raw is None else json.loads(raw)

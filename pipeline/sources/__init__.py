@@ -1,0 +1,9 @@
+"""Ray Data sources: WebDataset tars and image folders -> rows of encoded bytes.
+
+Every source is a list of `Unit`s (a tar, a chunk of a folder), each read by one task, which holds
+at most `BLOCK_BYTES` plus one image in memory.
+"""
+
+from pipeline.sources.datasource import ImageSource, open_source
+
+__all__ = ["ImageSource", "open_source"]

@@ -1,0 +1,38 @@
+"""Image folders: one row per file, the class is the folder it lies in."""
+
+from collections.abc import Iterator, Sequence
+
+import fsspec
+
+from pipeline.schema import Status
+from pipeline.sources.listing import SourceFile
+from pipeline.sources.rows import Row, make_row
+
+
+def read_files(
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
+) -> Iterator[Row]:
+    """Rows of some files; one that is gone or forbidden gives a row with a status."""
+    for file in files:
+        label = file.name.split("/")[-2] if "/" in file.name else None
+        place = {"label": label, "source_offset": 0, "source_length": file.size}
+        row = make_row(prefix + file.name, file.name, file.name, **place)
+        try:
+            row["bytes"] = fs.cat_file(file.path)
+        except (FileNotFoundError, PermissionError) as error:
+            row |= {"status": Status.READ_ERROR, "error": f"{type(error).__name__}: {error}"[:500]}
+        yield row
+
+
+def chunks(files: Sequence[SourceFile], count: int, size: int) -> Iterator[list[SourceFile]]:
+    """Neighbouring files in groups of at most ``count`` files and about ``size`` bytes."""
+    group: list[SourceFile] = []
+    held = 0
+    for file in files:
+        if group and (len(group) >= count or held + file.size > size):
+            yield group
+            group, held = [], 0
+        group.append(file)
+        held += file.size
+    if group:
+        yield group

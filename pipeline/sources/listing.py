@@ -1,0 +1,107 @@
+"""Which files a source consists of, and what they are called relative to its root."""
+
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from pipeline.errors import UsageError
+from pipeline.storage import Location, Options, explain_failure, locate
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    Attributes:
+        path: within the filesystem.
+        name: relative to the root; part of image ids, so it holds no bucket and no query string.
+        size: bytes.
+    """
+
+    path: str
+    name: str
+    size: int
+
+
+def list_files(uri: str, options: Options, suffixes: Sequence[str] = ()) -> list[SourceFile]:
+    """Files that a URI stands for, sorted by name.
+
+    Args:
+        uri: a file, a folder (searched in depth), a glob, or any of these with brace ranges:
+            ``s3://bucket/train-{0000..0127}.tar``.
+        options: storage options.
+        suffixes: of a folder, only files ending in one of these are taken; empty: all.
+
+    Raises:
+        UsageError: nothing is there, or the storage refuses.
+    """
+    found: dict[str, SourceFile] = {}
+    for pattern in expand_braces(uri):
+        place = locate(pattern, options)
+        try:
+            files = _list_one(place, suffixes)
+        except (OSError, ValueError) as error:
+            raise explain_failure(pattern, error) from error
+        except Exception as error:  # botocore's errors are no OSErrors
+            if type(error).__module__.startswith(("botocore", "aiobotocore")):
+                raise explain_failure(pattern, error) from error
+            raise
+        if not files:
+            wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
+            raise UsageError(f"{pattern}: no files{wanted} found there")
+        found.update({file.path: file for file in files})
+    return sorted(found.values(), key=lambda file: file.name)
+
+
+def expand_braces(uri: str) -> list[str]:
+    """``a-{00..02}.tar`` -> a-00.tar, a-01.tar, a-02.tar; ``{x,y}`` -> both; several multiply."""
+    parts = re.split(r"\{([^{}]*)\}", uri)
+    choices = [[part] if i % 2 == 0 else _alternatives(part) for i, part in enumerate(parts)]
+    return ["".join(choice) for choice in product(*choices)]
+
+
+def _alternatives(inside: str) -> list[str]:
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if not span:
+        return inside.split(",")
+    first, last = span.groups()
+    if int(last) < int(first):
+        raise UsageError(f"brace range {{{inside}}}: the last number is below the first")
+    return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+
+
+def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
+    fs = place.fs
+    if glob.has_magic(place.path):
+        literal = re.split(r"[*?\[]", place.path)[0]
+        root = literal.rsplit("/", 1)[0]
+        details = fs.glob(place.path, detail=True)
+        return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
+    info = fs.info(place.path)
+    if _is_file(info):
+        return [_file(place.path, place.path.rsplit("/", 1)[0], info)]
+    details = fs.find(place.path, detail=True)
+    return [
+        _file(path, place.path, entry)
+        for path, entry in details.items()
+        if _is_file(entry) and not _hidden(path, place.path) and _wanted(path, suffixes)
+    ]
+
+
+def _is_file(info: dict[str, object]) -> bool:
+    return info["type"] == "file"
+
+
+def _wanted(path: str, suffixes: Sequence[str]) -> bool:
+    return not suffixes or path.lower().endswith(tuple(suffixes))
+
+
+def _hidden(path: str, root: str) -> bool:
+    return any(part.startswith(".") for part in path[len(root) :].split("/"))
+
+
+def _file(path: str, root: str, info: dict[str, object]) -> SourceFile:
+    size = info.get("size") or 0
+    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)))

@@ -1,0 +1,143 @@
+"""WebDataset shards: one row per sample, a tar read front to back, whatever is broken in it."""
+
+import gzip
+import json
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from pipeline.config import SourceConfig
+from pipeline.schema import Status
+from pipeline.sources.rows import Row, carried, make_row, text_of
+
+IMAGE_EXTENSIONS = frozenset(
+    "jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split()
+)
+BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+_SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?")
+
+
+@dataclass
+class Sample:
+    """The members of a tar that share a key."""
+
+    key: str
+    fields: dict[str, bytes] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig) -> Iterator[Row]:
+    """Rows of one tar, in its order.
+
+    A sample without an image, a repeated key, and what follows a truncation each give a row with a
+    status. Members whose name begins with a dot and folders are no samples. An error of the storage
+    is raised: it says nothing of the data, and the shard is to be read again.
+
+    Args:
+        stream: the tar, plain or compressed; read once, front to back.
+        shard: its name relative to the source's root.
+        prefix: put before ``shard`` in image ids.
+        source: which fields hold image, label and caption.
+    """
+    ranged = not shard.endswith((".gz", ".tgz", ".bz2", ".xz"))
+    seen: Counter[str] = Counter()
+    try:
+        for sample in _samples(stream):
+            seen[sample.key] += 1
+            yield _row(sample, shard, prefix + shard, seen[sample.key], source, ranged)
+    except BROKEN_TAR as error:
+        yield make_row(
+            f"{prefix}{shard}/#unreadable",
+            shard,
+            "#unreadable",
+            status=Status.SHARD_ERROR,
+            error=f"after {seen.total()} samples: {type(error).__name__}: {error}"[:500],
+        )
+
+
+def _samples(stream: IO[bytes]) -> Iterator[Sample]:
+    """Group neighbouring members by key; a field that comes twice starts a new sample.
+
+    What was complete before an error is yielded before the error is raised.
+    """
+    sample: Sample | None = None
+    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+        try:
+            for member in tar:
+                named = _SAMPLE_NAME.fullmatch(member.name)
+                if not member.isfile() or named is None:
+                    continue
+                key, extension = named.group(1), (named.group(2) or "").lower()
+                data = _content(tar, member)
+                if sample is None or sample.key != key or extension in sample.fields:
+                    if sample is not None:
+                        yield sample
+                    sample = Sample(key)
+                sample.fields[extension] = data
+                sample.places[extension] = (member.offset_data, member.size)
+        except BROKEN_TAR:
+            if sample is not None:
+                yield sample
+            raise
+    if sample is not None:
+        yield sample
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    handle = tar.extractfile(member)
+    data = handle.read() if handle is not None else b""
+    if len(data) != member.size:
+        raise EOFError(f"{member.name} ends after {len(data)} of {member.size} bytes")
+    return data
+
+
+def _row(
+    sample: Sample, shard: str, path: str, count: int, source: SourceConfig, ranged: bool
+) -> Row:
+    repeat = "" if count == 1 else f"#{count}"
+    record = _record(sample)
+    values = {
+        "label": text_of(record.get(source.label_field, _text(sample, source.label_field))),
+        "caption": text_of(record.get(source.caption_field, _text(sample, "txt"))),
+        **carried(record, source.carry),
+    }
+    if values["label"] is None:
+        values["label"] = text_of(_text(sample, "cls"))
+    image = _image_field(sample, source)
+    if image is None:
+        fields = ", ".join(sorted(sample.fields)) or "none"
+        values |= {"status": Status.NO_IMAGE, "error": f"fields of the sample: {fields}"}
+    else:
+        offset, length = sample.places[image]
+        values |= {"bytes": sample.fields[image]}
+        values |= {"source_offset": offset, "source_length": length} if ranged else {}
+        if repeat:
+            values |= {
+                "status": Status.DUPLICATE_KEY,
+                "error": f"key {sample.key!r} stands {count} times in this shard",
+            }
+    return make_row(f"{path}/{sample.key}{repeat}", shard, sample.key, **values)
+
+
+def _image_field(sample: Sample, source: SourceConfig) -> str | None:
+    if source.image_field is not None:
+        return source.image_field if source.image_field in sample.fields else None
+    return next((name for name in sample.fields if name in IMAGE_EXTENSIONS), None)
+
+
+def _record(sample: Sample) -> dict[str, Any]:
+    """The sample's JSON; broken or other JSON counts as absent, the image is still explained."""
+    try:
+        value = json.loads(sample.fields.get("json", b"{}"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(sample: Sample, name: str) -> str | None:
+    data = sample.fields.get(name)
+    return None if data is None else data.decode("utf-8", errors="replace")

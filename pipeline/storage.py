@@ -1,0 +1,96 @@
+"""URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import UsageError
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in storage.
+
+    Attributes:
+        fs: fsspec filesystem.
+        path: path within it, without a trailing slash.
+    """
+
+    fs: fsspec.AbstractFileSystem
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is the machine's own file system."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def child(self, *parts: str) -> "Location":
+        """A place below this one."""
+        return Location(self.fs, "/".join([self.path, *parts]))
+
+    def exists(self) -> bool:
+        """Asks the store, not a cached listing."""
+        self.fs.invalidate_cache()
+        return bool(self.fs.exists(self.path))
+
+    def read(self) -> bytes:
+        """All bytes."""
+        data: bytes = self.fs.cat_file(self.path)
+        return data
+
+    def write(self, data: bytes) -> None:
+        """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path, data)
+            return
+        target = Path(self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.draft")
+        draft.write_bytes(data)
+        draft.replace(target)
+
+    def files(self, pattern: str = "*") -> list[str]:
+        """Names of the files directly in this folder, sorted; none where there is no folder."""
+        self.fs.invalidate_cache()
+        try:
+            entries = self.fs.ls(self.path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
+        return sorted(name for name in names if fnmatch.fnmatch(name, pattern))
+
+
+def locate(uri: str, options: Options | None = None) -> Location:
+    """Find the filesystem of a path or URI.
+
+    Raises:
+        UsageError: the scheme is unknown, or its package is not installed.
+    """
+    try:
+        fs, path = url_to_fs(uri, **dict(options or {}))
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{uri}: {error}") from error
+    return Location(fs, path.rstrip("/"))
+
+
+def explain_failure(uri: str, error: Exception) -> UsageError:
+    """The clear form of a storage error."""
+    name = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"{uri}: not found. Check the bucket and the path.")
+    if isinstance(error, PermissionError):
+        return UsageError(f"{uri}: permission denied ({error}). Check the credentials.")
+    if "credentials" in f"{name} {error}".lower():
+        return UsageError(
+            f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
+            "AWS_ENDPOINT_URL for another store than AWS), or storage_options."
+        )
+    return UsageError(f"{uri}: {name}: {error}")

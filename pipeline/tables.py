@@ -1,0 +1,90 @@
+"""First tables over a run's results: what each class scores and where its heat lies."""
+
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from legrad.queries import Role
+from pipeline.results import Results, decode_columns
+from pipeline.schema import Status, score_column
+
+CUE_REGION = 0.10
+
+
+def class_cue_table(results: Results) -> pd.DataFrame:
+    """Mean score of each cue by label, and the heat of the class's own map on the cue.
+
+    ``heat_enrichment`` is the mean heat of the label's class map over the strongest tenth of the
+    cells of the cue's map, divided by its mean heat over the whole image: 1 is average. Described
+    heat, not a test: it says nothing of other images, and smooth maps overlap by chance.
+
+    Returns:
+        One row a (label, cue): ``images`` (n), ``mean_score`` (cosine), ``score_lift`` (mean score
+        minus the mean over all images), ``heat_enrichment`` (NaN for a label without class query).
+        Rows that failed count nowhere; images without a label are under ``(none)``.
+    """
+    cues = [query.name for query in results.queries if query.role is Role.CUE]
+    own = {q.label: q.name for q in reversed(results.queries) if q.role is Role.CLASS}
+    names = [query.name for query in results.queries]
+    totals: dict[tuple[str, str], NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))
+    for table in results.batches(names, ["label", "status"]):
+        table = table.filter(pc.equal(table["status"], str(Status.OK)))
+        if not table.num_rows:
+            continue
+        labels = table["label"].to_pandas().fillna("(none)").to_numpy()
+        maps = {name: decode_columns(table, name, results.grid) for name in names}
+        scores = {cue: table[score_column(cue)].to_numpy() for cue in cues}
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            for cue in cues:
+                heat = np.full(len(rows), np.nan)
+                if label in own:
+                    heat = heat_enrichment(maps[own[label]][rows], maps[cue][rows])
+                known = np.isfinite(heat)
+                sums = [len(rows), scores[cue][rows].sum(), heat[known].sum(), known.sum()]
+                totals[str(label), cue] += sums
+    return _frame(totals)
+
+
+def heat_enrichment(
+    heat: NDArray[np.float32], region_of: NDArray[np.float32], share: float = CUE_REGION
+) -> NDArray[np.float64]:
+    """Mean of (n, h, w) heat on the top cells of another map, over its mean; 1 is average.
+
+    Args:
+        heat: maps whose heat is measured.
+        region_of: maps whose strongest ``share`` of cells is the region.
+
+    Returns:
+        (n,); NaN where either map is constant zero.
+    """
+    flat = heat.reshape(len(heat), -1).astype(np.float64)
+    guide = region_of.reshape(len(region_of), -1)
+    count = max(1, round(share * guide.shape[1]))
+    top = np.argpartition(-guide, count - 1, axis=1)[:, :count]
+    inside = np.take_along_axis(flat, top, axis=1).mean(axis=1)
+    average = flat.mean(axis=1)
+    usable = (average > 0) & (guide.max(axis=1) > 0)
+    return np.where(usable, inside / np.where(usable, average, 1), np.nan)
+
+
+def _frame(totals: dict[tuple[str, str], NDArray[np.float64]]) -> pd.DataFrame:
+    rows = [
+        {
+            "label": label,
+            "cue": cue,
+            "images": int(count),
+            "mean_score": score / count,
+            "heat_enrichment": heat / known if known else np.nan,
+        }
+        for (label, cue), (count, score, heat, known) in sorted(totals.items())
+    ]
+    columns = ["label", "cue", "images", "mean_score", "heat_enrichment"]
+    frame = pd.DataFrame(rows, columns=columns)
+    weighted = frame["mean_score"] * frame["images"]
+    overall = weighted.groupby(frame["cue"]).sum() / frame.groupby("cue")["images"].sum()
+    frame.insert(4, "score_lift", frame["mean_score"] - frame["cue"].map(overall))
+    return frame
