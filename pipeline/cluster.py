@@ -1,5 +1,6 @@
 """The Ray session a run lives in: joined where there is one, started locally where there is none."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 import ray
+import ray.data
 
 from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
@@ -56,6 +58,7 @@ def session() -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="legrad-") as empty:
         environment = {"working_dir": empty}
+        _quiet()
         if os.environ.get("RAY_ADDRESS"):
             ray.init(runtime_env=environment, logging_level="ERROR")
         else:
@@ -71,6 +74,17 @@ def session() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _quiet() -> None:
+    """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            handler.setLevel(logging.ERROR)
 
 
 def cores() -> int:

@@ -15,6 +15,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import CARRY_TYPES, OWN_LABEL, RESERVED
 
 MAX_QUERIES = 256
+DEMO_ALIAS = "demo"
+"""Alias of the drawn data set, the one the mini model was trained for."""
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -197,6 +199,16 @@ class RunConfig(Settings):
         if OWN_LABEL in counts:
             raise ValueError(f"queries: the name {OWN_LABEL!r} is taken by a column of the output")
         return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before the run."""
+        if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
+            return (
+                "model mini was trained on the demo's drawn scenes only: on other images its "
+                "scores and maps mean nothing. Set model.name and model.pretrained.",
+            )
+        return ()
 
     @property
     def labels(self) -> dict[str, str]:

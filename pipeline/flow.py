@@ -15,24 +15,19 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from legrad.errors import UnsupportedModelError
 from pipeline import manifest
 from pipeline.cluster import Resources, resources
 from pipeline.config import RunConfig
 from pipeline.decode import Decoder
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
 from pipeline.manifest import RunFolder, run_folder
+from pipeline.parts import arrow_filesystem, committed_parts, committed_rows
 from pipeline.progress import Progress, Reporter, start_actor
 from pipeline.schema import Status, output_schema
-from pipeline.sources import ImageSource, open_source
-from pipeline.write import (
-    arrow_filesystem,
-    checkpoint_config,
-    committed_parts,
-    committed_rows,
-    tidy,
-    write,
-)
+from pipeline.sources.datasource import ImageSource, open_source
+from pipeline.write import checkpoint_config, tidy, write
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
@@ -145,7 +140,10 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
         config.model, spread.device, spread.threads, config.runtime.batch_size
     )
     remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
-    prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
+    try:
+        prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
+    except (UnsupportedModelError, ValueError, OSError) as error:
+        raise UsageError(f"model {config.model.name}: {_cause(error)}") from error
     schema = output_schema(
         config.source.carry,
         [query.name for query in config.queries],
@@ -158,6 +156,11 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
         a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
         rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute))
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a worker raised, without Ray's wrapping."""
+    return getattr(error, "cause", None) or error
 
 
 def read(plan: Plan, reporter: Reporter) -> Dataset:
@@ -259,7 +262,7 @@ def _summary(
         parts=len(parts),
         bytes=sum(int(part.fs.size(part.path) or 0) for part in parts),
         seconds=time.monotonic() - start,
-        notes=plan.prepared.warnings,
+        notes=(*plan.config.warnings, *plan.prepared.warnings),
         resumed=progress.resumed,
         already_complete=already_complete,
     )

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.explain import Prepared
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import Location, Options, locate
+
+if TYPE_CHECKING:
+    from pipeline.explain import Prepared
 
 SOFTWARE = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pillow")
 
@@ -50,7 +52,7 @@ def run_folder(uri: str, options: Options | None = None) -> RunFolder:
     return RunFolder(locate(uri, options), uri)
 
 
-def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
     """Everything that changes results, flat; two attempts of one run agree in all of it.
 
     An alias names the data set, so that its location may change; without one the location counts.
@@ -83,7 +85,7 @@ def digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def file_metadata(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
     """What every part says of itself under the key ``legrad``."""
     own = identity(config, prepared)
     return {
@@ -107,7 +109,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def claim(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
+def claim(folder: RunFolder, config: RunConfig, prepared: "Prepared") -> None:
     """Make the folder this run's, or find that it already is.
 
     Raises:

@@ -20,10 +20,10 @@ from legrad.preprocess import Preprocess, to_rgb
 from legrad.queries import Query
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, read_manifest, run_folder
+from pipeline.parts import arrow_filesystem, committed_parts
 from pipeline.schema import EMBEDDING, map_column, peak_column, score_column
 from pipeline.sources.fetch import Origin
 from pipeline.storage import Options
-from pipeline.write import arrow_filesystem, committed_parts
 
 Maps = NDArray[np.float32]
 
@@ -91,12 +91,24 @@ class Results:
         h, w = self.run["metadata"]["grid"]
         return int(h), int(w)
 
-    def images(self) -> pd.DataFrame:
-        """One row an image, by image_id: where it lies, label, size, status; no scores or maps."""
-        hidden = ("score__", "heatmap__", "heatmap_max__")
-        names = [n for n in self.dataset.schema.names if not n.startswith(hidden)]
-        table = self.dataset.to_table(columns=[n for n in names if n != EMBEDDING])
-        return table.to_pandas().set_index("image_id")
+    def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row an image, by image_id: where it lies, label, size, status, carried columns.
+
+        Args:
+            columns: only these; default all but scores, maps and embeddings.
+
+        Raises:
+            KeyError: no such column.
+        """
+        known = self.dataset.schema.names
+        if columns is None:
+            hidden = ("score__", "heatmap", EMBEDDING)
+            columns = [name for name in known if not name.startswith(hidden)]
+        missing = [name for name in columns if name not in known]
+        if missing:
+            raise KeyError(f"no column {missing[0]!r} in {self.folder.uri}")
+        names = list(dict.fromkeys(["image_id", *columns]))
+        return self.dataset.to_table(columns=names).to_pandas().set_index("image_id")
 
     def scores(self, queries: Sequence[str] | None = None) -> pd.DataFrame:
         """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures."""

@@ -23,13 +23,14 @@ def class_cue_table(results: Results) -> pd.DataFrame:
 
     Returns:
         One row a (label, cue): ``images`` (n), ``mean_score`` (cosine), ``score_lift`` (mean score
-        minus the mean over all images), ``heat_enrichment`` (NaN for a label without class query).
-        Rows that failed count nowhere; images without a label are under ``(none)``.
+        minus the mean over all images, in standard deviations of the cue's score),
+        ``heat_enrichment`` (NaN for a label without class query). Largest lift first. Rows that
+        failed count nowhere; images without a label are under ``(none)``.
     """
     cues = [query.name for query in results.queries if query.role is Role.CUE]
     own = {q.label: q.name for q in reversed(results.queries) if q.role is Role.CLASS}
     names = [query.name for query in results.queries]
-    totals: dict[tuple[str, str], NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))
+    totals: dict[tuple[str, str], NDArray[np.float64]] = defaultdict(lambda: np.zeros(5))
     for table in results.batches(names, ["label", "status"]):
         table = table.filter(pc.equal(table["status"], str(Status.OK)))
         if not table.num_rows:
@@ -44,7 +45,8 @@ def class_cue_table(results: Results) -> pd.DataFrame:
                 if label in own:
                     heat = heat_enrichment(maps[own[label]][rows], maps[cue][rows])
                 known = np.isfinite(heat)
-                sums = [len(rows), scores[cue][rows].sum(), heat[known].sum(), known.sum()]
+                mine = scores[cue][rows].astype(np.float64)
+                sums = [len(rows), mine.sum(), (mine**2).sum(), heat[known].sum(), known.sum()]
                 totals[str(label), cue] += sums
     return _frame(totals)
 
@@ -72,19 +74,20 @@ def heat_enrichment(
 
 
 def _frame(totals: dict[tuple[str, str], NDArray[np.float64]]) -> pd.DataFrame:
-    rows = [
+    sums = pd.DataFrame.from_dict(
+        totals, orient="index", columns=["images", "score", "squares", "heat", "known"]
+    )
+    sums.index = pd.MultiIndex.from_tuples(sums.index, names=["label", "cue"])
+    every = sums.groupby("cue").sum()
+    mean = every["score"] / every["images"]
+    deviation = np.sqrt((every["squares"] / every["images"] - mean**2).clip(lower=0))
+    frame = pd.DataFrame(
         {
-            "label": label,
-            "cue": cue,
-            "images": int(count),
-            "mean_score": score / count,
-            "heat_enrichment": heat / known if known else np.nan,
+            "images": sums["images"].astype(int),
+            "mean_score": sums["score"] / sums["images"],
+            "heat_enrichment": sums["heat"] / sums["known"].where(sums["known"] > 0),
         }
-        for (label, cue), (count, score, heat, known) in sorted(totals.items())
-    ]
-    columns = ["label", "cue", "images", "mean_score", "heat_enrichment"]
-    frame = pd.DataFrame(rows, columns=columns)
-    weighted = frame["mean_score"] * frame["images"]
-    overall = weighted.groupby(frame["cue"]).sum() / frame.groupby("cue")["images"].sum()
-    frame.insert(4, "score_lift", frame["mean_score"] - frame["cue"].map(overall))
-    return frame
+    )
+    lift = frame["mean_score"].sub(mean, level="cue").div(deviation.where(deviation > 0), level="cue")
+    frame.insert(2, "score_lift", lift)
+    return frame.reset_index().sort_values("score_lift", ascending=False, ignore_index=True)

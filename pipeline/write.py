@@ -4,31 +4,21 @@ import warnings
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet as pq
 import ray.data
 from ray.data._internal.logical.operators import Read
 from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder
+from pipeline.parts import PENDING, arrow_filesystem
 from pipeline.schema import EMBEDDING
-from pipeline.storage import Location
 
 ROW_GROUP_ROWS = 10_000
-PENDING = ".pending.parquet"
 _NOT_RESUMABLE = (
     "Ray would not resume this plan, so a restart would write rows twice: it must be "
     "Read -> map_batches -> write_parquet, with a checkpoint."
 )
 _SWITCHED_OFF = "You've enabled checkpointing, but the logical plan doesn't support"
-
-
-def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
-    """The pyarrow view of a location's filesystem."""
-    if place.is_local:
-        return pyarrow.fs.LocalFileSystem()
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(place.fs))
 
 
 def checkpoint_config(folder: RunFolder) -> CheckpointConfig:
@@ -51,24 +41,6 @@ def tidy(folder: RunFolder) -> None:
     for name in names:
         if name.endswith(PENDING) and name.replace(PENDING, ".parquet") in names:
             folder.checkpoint.fs.rm_file(folder.checkpoint.child(name).path)
-
-
-def committed_parts(folder: RunFolder) -> list[Location]:
-    """The parts of ``images/`` whose rows are committed, sorted by name."""
-    committed = {
-        name.removesuffix(".parquet")
-        for name in folder.checkpoint.files("*.parquet")
-        if not name.endswith(PENDING)
-    }
-    parts = folder.images.files("*.parquet")
-    return [folder.images.child(p) for p in parts if p.rsplit("-", 1)[0] in committed]
-
-
-def committed_rows(folder: RunFolder) -> int:
-    """Rows in the committed parts, from their footers."""
-    parts = committed_parts(folder)
-    filesystem = arrow_filesystem(folder.images)
-    return sum(pq.read_metadata(part.path, filesystem=filesystem).num_rows for part in parts)
 
 
 def write(

@@ -3,7 +3,3 @@
 Every source is a list of `Unit`s (a tar, a chunk of a folder), each read by one task, which holds
 at most `BLOCK_BYTES` plus one image in memory.
 """
-
-from pipeline.sources.datasource import ImageSource, open_source
-
-__all__ = ["ImageSource", "open_source"]

@@ -1,0 +1,158 @@
+"""The ``legrad`` command: arguments in, exit code out; every command is a few calls of `pipeline`.
+
+Exit codes: 0 done, 1 the run failed, 2 the user can mend it (settings, files), 130 interrupted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from legrad.errors import UnsupportedModelError
+from pipeline.errors import RunError, UsageError
+
+app = typer.Typer(
+    name="legrad",
+    help="Find the shortcuts hiding in an image dataset: LeGrad heatmaps at dataset scale.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from legrad import __version__
+
+        typer.echo(f"legrad-audit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=1, help="Scenes to draw.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Decides every scene.")] = 0,
+) -> None:
+    """Draw a data set with planted shortcuts, explain it, and show what was found."""
+    from jobs import tour
+
+    tour.demo(out, images, seed)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
+    overrides: Overrides = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the settings and stop.")] = False,
+) -> None:
+    """Explain a data set; the same command again continues where it stopped."""
+    from pipeline.loading import load_config
+
+    settings = load_config(config, overrides or ())
+    if check:
+        typer.echo(f"{config}: fine, {len(settings.queries)} queries")
+        return
+    from jobs import display
+    from pipeline.cluster import session
+    from pipeline.flow import run as run_flow
+
+    with session(), display.watch(settings) as watch:
+        summary = run_flow(settings, watch)
+    display.summary(summary)
+
+
+@app.command()
+def scores(
+    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    query: Annotated[
+        list[str] | None, typer.Option("--query", "-q", help="Only this query; repeat for more.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(help="Write all rows as CSV to this file; - for standard output.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
+) -> None:
+    """Show scores by image, as a table or as CSV."""
+    from jobs import display
+    from pipeline import open_results
+
+    results = open_results(out)
+    try:
+        values = results.scores(query)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    frame = results.images(["label", "status"]).join(values)
+    if csv is None:
+        display.scores(frame, limit)
+    else:
+        frame.to_csv(sys.stdout if csv == "-" else csv)
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path(),
+) -> None:
+    """Check versions, device, Ray, memory and disk."""
+    from jobs.health import examine
+
+    raise typer.Exit(0 if examine(folder) else 1)
+
+
+def main() -> None:
+    """Entry point: turns errors into one message and an exit code."""
+    sys.exit(_code())
+
+
+def _code() -> int:
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except click.exceptions.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted. What was committed is kept: run the same command again to continue.")
+        return 130
+    except (UsageError, UnsupportedModelError) as error:
+        _say(f"error: {error}")
+        return 2
+    except RunError as error:
+        _say(f"failed: {error}")
+        return 1
+    except Exception as error:
+        if os.environ.get("LEGRAD_DEBUG"):
+            raise
+        _say(
+            f"failed: {_reason(error)}\nWhat was committed is kept: run the same command again to "
+            "continue. LEGRAD_DEBUG=1 shows the whole traceback."
+        )
+        return 1
+
+
+def _reason(error: BaseException) -> str:
+    """What was raised first, on whatever worker."""
+    cause = getattr(error, "cause", None)
+    while cause is not None:
+        error, cause = cause, getattr(cause, "cause", None)
+    return f"{type(error).__name__}: {error}"
+
+
+def _say(text: str) -> None:
+    print(f"legrad: {text}", file=sys.stderr, flush=True)

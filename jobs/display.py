@@ -1,0 +1,150 @@
+"""What a run looks like from outside: live progress, log lines, tables, the summary."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+from pipeline.config import RunConfig
+from pipeline.flow import Summary, Watch
+from pipeline.progress import Progress
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def watch(config: RunConfig) -> Iterator[Watch]:
+    """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
+    for warning in config.warnings:
+        errors.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    if errors.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task("starting", total=None, detail="")
+            yield Watch(
+                stage=lambda text: bar.update(task, description=text),
+                progress=lambda progress: _advance(bar, task, progress),
+            )
+    else:
+        yield Watch(stage=_log, progress=_log_progress, seconds=config.runtime.report_every)
+
+
+@contextmanager
+def counter(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for something counted; without a terminal, a line at the start."""
+    if not errors.is_terminal:
+        _log(text)
+        yield lambda count: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(text, total=total, detail="")
+        yield lambda count: bar.advance(task, count)
+
+
+def _bar() -> Bar:
+    return Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[detail]}"),
+        console=errors,
+        transient=True,
+    )
+
+
+def _advance(bar: Bar, task: TaskID, progress: Progress) -> None:
+    done = progress.resumed + progress.rows
+    bar.update(task, total=progress.rows_expected, completed=done, detail=_line(progress))
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _log_progress(progress: Progress) -> None:
+    if progress.rows:
+        _log(_line(progress))
+
+
+def _line(progress: Progress) -> str:
+    """``1,200 of ~2,000 images  85 images/s  9 s left  1 failed``."""
+    if not progress.rows:
+        return ""
+    done = progress.resumed + progress.rows
+    expected = progress.rows_expected
+    parts = [f"{done:,} of ~{expected:,} images" if expected else f"{done:,} images"]
+    parts.append(f"{progress.images_per_second:.0f} images/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    failed = progress.rows - progress.statuses["ok"]
+    if failed:
+        parts.append(f"{failed:,} failed")
+    return "  ".join(parts)
+
+
+def summary(done: Summary) -> None:
+    """Print what a run came to."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("output", done.output)
+    table.add_row("images", f"{done.rows:,} rows, {done.statuses['ok']:,} explained")
+    for status, count in sorted(done.failures.items()):
+        table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
+    if done.resumed:
+        table.add_row("resumed", f"{done.resumed:,} rows were there already")
+    table.add_row("files", f"{done.parts} Parquet parts, {size(done.bytes)}")
+    if done.already_complete:
+        table.add_row("", "nothing to do: the run was complete, and no input file has changed")
+    else:
+        progress = done.progress
+        rate = f"{progress.images_per_second:.1f} images/s, {progress.maps:,} maps"
+        table.add_row("speed", f"{rate} in {duration(done.seconds)}")
+        busy = [f"{stage} {seconds:.0f} s" for stage, seconds in progress.seconds.most_common()]
+        table.add_row("busy", ", ".join(busy) + " (all workers together)")
+    console.print(table, soft_wrap=True)
+    for note in done.notes:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def scores(frame: pd.DataFrame, limit: int) -> None:
+    """Print the first rows of a frame of scores."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ["image_id", *frame.columns]:
+        numeric = name in frame and pd.api.types.is_float_dtype(frame[name])
+        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
+    for image_id, row in frame.head(limit).iterrows():
+        table.add_row(str(image_id), *[_cell(value) for value in row])
+    wide = Console(highlight=False, width=max(console.width, 24 + 14 * len(frame.columns)))
+    (console if console.is_terminal else wide).print(table)
+    if len(frame) > limit:
+        console.print(f"{len(frame) - limit:,} more; --limit N or --csv FILE shows them.")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:+.3f}"
+    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that fits: ``12.3 MiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,103 @@
+"""``legrad doctor``: is this machine fit for a run?"""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from jobs.display import console, size
+
+PACKAGES = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pandas", "s3fs")
+LEAST_FREE_BYTES = 2 * 2**30
+Finding = tuple[bool, str]
+_S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+
+
+def examine(folder: Path) -> bool:
+    """Print a line a check; True when all are fine."""
+    fine = True
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "versions": _versions,
+        "machine": _machine,
+        "device": _device,
+        "disk": lambda: _disk(folder),
+        "storage": _storage,
+        "ray": _ray,
+    }
+    for name, check in checks.items():
+        for good, text in check():
+            mark = "[green]ok[/green]  " if good else "[red]bad[/red] "
+            console.print(f"{mark} {name:9s} {text}", soft_wrap=True)
+            fine = fine and good
+    return fine
+
+
+def _versions() -> Iterator[Finding]:
+    yield True, f"Python {platform.python_version()} on {platform.platform()}"
+    for package in PACKAGES:
+        try:
+            yield True, f"{package} {version(package)}"
+        except PackageNotFoundError:
+            yield False, f"{package} is not installed: pip install {package}"
+
+
+def _machine() -> Iterator[Finding]:
+    from pipeline.cluster import cores
+
+    memory = psutil.virtual_memory()
+    text = f"{size(memory.available)} of {size(memory.total)} memory free"
+    enough = memory.available >= LEAST_FREE_BYTES
+    yield True, f"{cores()} cores"
+    yield enough, text if enough else f"{text}: a run wants {size(LEAST_FREE_BYTES)}"
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield True, "CPU (no CUDA device found)"
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield True, f"cuda:{index} {properties.name}, {size(properties.total_memory)}"
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    yield writable, f"{place} is {'writable' if writable else 'not writable'}"
+    yield free >= LEAST_FREE_BYTES, f"{size(free)} free at {place}"
+    shared = Path("/dev/shm")
+    if shared.exists():
+        room = shutil.disk_usage(shared).free
+        hint = "" if room >= 2**28 else ": Ray's object store falls back to slow disk files"
+        yield room >= 2**28, f"{size(room)} free at {shared}{hint}"
+
+
+def _storage() -> Iterator[Finding]:
+    there = [name for name in _S3_VARIABLES if os.environ.get(name)]
+    yield True, f"S3 settings in the environment: {', '.join(there) or 'none'}"
+
+
+def _ray() -> Iterator[Finding]:
+    import ray
+
+    from pipeline.cluster import session
+
+    try:
+        with session():
+            resources = ray.cluster_resources()
+            answer = ray.get(ray.remote(platform.node).remote(), timeout=60)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError) as error:
+        yield False, f"no session: {type(error).__name__}: {error}"
+        return
+    where = f"cluster at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "local"
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    yield True, f"{where} session, {cpus:g} logical CPUs, {gpus:g} GPUs, a task ran on {answer}"

@@ -1,0 +1,200 @@
+"""Train the mini model: ``python -m legrad.mini.train``; seeded, under an hour on two cores.
+
+Stages of growing resolution; the positional embeddings are interpolated in between. The captions
+are `captions`, the objective is `learning`, the figures of the card are `evaluate`.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from legrad.mini import loader
+from legrad.mini.captions import sample_captions, truth_matrix
+from legrad.mini.evaluate import Figures, evaluate
+from legrad.mini.learning import batch_loss, jittered, normalised
+from legrad.mini.packing import build, pack
+from legrad.mini.scenes import random_specs, render_pool
+from legrad.mini.world import SceneSpec
+
+WEIGHT_DECAY = 0.02
+MOST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps at one resolution: linear warm-up to ``rate``, then cosine to ``final``."""
+
+    side: int
+    steps: int
+    rate: float
+    final: float
+    warm_up: int
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step of this stage."""
+        if step < self.warm_up:
+            return self.rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return self.final + (self.rate - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the result, beside the code."""
+
+    seed: int = 7
+    scenes: int = 24_000
+    batch: int = 128
+    layer_weight: float = 0.5
+    stages: tuple[Stage, ...] = (
+        Stage(side=64, steps=2400, rate=1.2e-3, final=3e-4, warm_up=150),
+        Stage(side=96, steps=1100, rate=6e-4, final=1e-6, warm_up=40),
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model and what its training saw."""
+
+    model: open_clip.CLIP
+    seen_tokens: Tensor
+
+
+def train(plan: Plan, processes: int) -> Trained:
+    """Render the scenes and run every stage; prints the loss every 50 steps."""
+    rng = np.random.default_rng(plan.seed)
+    torch.manual_seed(plan.seed)
+    specs = random_specs(rng, plan.scenes, first_seed=0)
+    config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
+    pool = render_pool(specs, config["vision_cfg"]["image_size"], processes)
+    model = build(config)
+    seen: set[int] = set()
+    for stage in plan.stages:
+        resize_positions(model, stage.side // config["vision_cfg"]["patch_size"])
+        seen |= _run_stage(model, plan, stage, (specs, pool), rng)
+    return Trained(model.eval(), torch.tensor(sorted(seen)))
+
+
+def resize_positions(model: open_clip.CLIP, side: int) -> None:
+    """Interpolate the vision tower's positional embeddings to a grid of side x side, in place."""
+    table = model.visual.positional_embedding.data
+    old = math.isqrt(len(table) - 1)
+    grid = table[1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    patches = grid.permute(0, 2, 3, 1).reshape(side * side, -1)
+    model.visual.positional_embedding = torch.nn.Parameter(torch.cat([table[:1], patches]))
+
+
+def _run_stage(
+    model: open_clip.CLIP,
+    plan: Plan,
+    stage: Stage,
+    data: tuple[list[SceneSpec], NDArray[np.uint8]],
+    rng: np.random.Generator,
+) -> set[int]:
+    """Train one stage; returns the ids of the tokens its captions used."""
+    specs, pool = data
+    config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
+    tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
+    generator = torch.Generator().manual_seed(plan.seed + stage.side)
+    optimiser = torch.optim.AdamW(_groups(model), lr=stage.rate, betas=(0.9, 0.98))
+    seen: set[int] = set()
+    started = time.perf_counter()
+    model.train()
+    for step in range(stage.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = stage.rate_at(step)
+        rows = rng.integers(0, len(specs), plan.batch)
+        chosen = [specs[row] for row in rows]
+        captions = sample_captions(rng, chosen)
+        tokens = tokenizer([caption.text for caption in captions])
+        seen.update(tokens.unique().tolist())
+        truth = torch.from_numpy(truth_matrix(chosen, captions)).float()
+        pixels = _resized(jittered(torch.from_numpy(pool[rows]), generator), stage.side)
+        loss, head = batch_loss(model, normalised(pixels), tokens, truth, plan.layer_weight)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
+        optimiser.step()
+        if step % 50 == 0 or step == stage.steps - 1:
+            seconds = time.perf_counter() - started
+            print(f"{stage.side}px {step:5d} {head:.4f} {seconds:6.0f}s", flush=True)
+    return seen
+
+
+def _groups(model: open_clip.CLIP) -> list[dict[str, object]]:
+    """Weight decay for matrices only; none for norms, biases, embeddings and the scale."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and "embedding" not in name
+        (decayed if matrix else plain).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": WEIGHT_DECAY},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    if pixels.shape[-1] == side:
+        return pixels
+    size = (side, side)
+    small = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+    return small.clamp(0, 255)
+
+
+_CARD = """# Model card: the mini model
+
+A CLIP small enough to ship, trained from nothing on drawn scenes (`legrad/mini/world`). It carries
+the demo and the tests. **On any other picture its scores and maps mean nothing.**
+
+Trained by `python -m legrad.mini.train` (seed {seed}, {minutes:.0f} minutes on two cores, no mask is used).
+
+"""
+
+
+def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> None:
+    """``card.json`` (read by the loader) and ``CARD.md`` (read by people)."""
+    card = {
+        "default_layers": figures.layers,
+        "training": asdict(plan) | {"minutes": round(minutes, 1), "torch": torch.__version__},
+        "figures": figures.as_dict(),
+    }
+    (folder / loader.CARD).write_text(json.dumps(card, indent=1) + "\n")
+    (folder / "CARD.md").write_text(_CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n")
+
+
+def main() -> None:
+    """Train, pack, evaluate the packed weights on held-out scenes, and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=loader.FOLDER, help="folder to write to")
+    parser.add_argument("--evaluate-only", action="store_true", help="measure what is there")
+    options = parser.parse_args()
+    processes = os.cpu_count() or 1
+    plan, started = Plan(), time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    minutes = 0.0
+    if not options.evaluate_only:
+        trained = train(plan, processes)
+        pack(trained.model, trained.seen_tokens, options.out / loader.WEIGHTS)
+        config = (loader.FOLDER / loader.CONFIG).read_text()
+        (options.out / loader.CONFIG).write_text(config)
+        minutes = (time.perf_counter() - started) / 60
+    figures = evaluate(options.out, processes)
+    print(figures.as_markdown())
+    if not options.evaluate_only:
+        write_card(options.out, plan, figures, minutes)
+
+
+if __name__ == "__main__":
+    main()
