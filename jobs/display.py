@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from pipeline.config import RunConfig
-from pipeline.flow import Summary, Watch
+from pipeline.flow import Watch
 from pipeline.progress import Progress
+from pipeline.summary import Summary
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -103,7 +105,10 @@ def summary(done: Summary) -> None:
         progress = done.progress
         rate = f"{progress.images_per_second:.1f} images/s, {progress.maps:,} maps"
         table.add_row("speed", f"{rate} in {duration(done.seconds)}")
-        busy = [f"{stage} {seconds:.0f} s" for stage, seconds in progress.seconds.most_common()]
+        busy = [
+            f"{stage} {s:.0f} s"
+            for stage, s in sorted(progress.seconds.items(), key=lambda i: -i[1])
+        ]
         table.add_row("busy", ", ".join(busy) + " (all workers together)")
     console.print(table, soft_wrap=True)
     for note in done.notes:

@@ -29,9 +29,7 @@ def encode_maps(
     return cells, peaks
 
 
-def decode_maps(
-    cells: NDArray[np.uint8], peaks: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def decode_maps(cells: NDArray[np.uint8], peaks: NDArray[np.floating]) -> NDArray[np.float32]:
     """Inverse of `encode_maps`: (..., h, w) float32 from cells (..., h, w) and peaks (...)."""
     step = (peaks.astype(np.float32) / np.float32(LEVELS))[..., None, None]
     return cells.astype(np.float32) * step

@@ -86,9 +86,7 @@ class LeGrad:
             for block in self.tower.blocks[: -self.layers]:
                 tokens = block.module(tokens)
             total = tokens.new_zeros(())
-            for block, folded in zip(
-                self.tower.blocks[-self.layers :], self._folded, strict=True
-            ):
+            for block, folded in zip(self.tower.blocks[-self.layers :], self._folded, strict=True):
                 seen = trace(block, folded, tokens)
                 tokens = seen.tokens
                 total = total + self._block_relevance(folded, seen, directions)
@@ -123,9 +121,7 @@ class LeGrad:
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(
-                f"pixels: expected (B, 3, height, width), found {tuple(pixels.shape)}"
-            )
+            raise ValueError(f"pixels: expected (B, 3, height, width), found {tuple(pixels.shape)}")
         patch = self.tower.patch_size
         if any(side % p or not side for side, p in zip(pixels.shape[2:], patch, strict=True)):
             raise ValueError(

@@ -115,20 +115,24 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     Raises:
         UnsupportedModelError: the activation is none of GELU, tanh-GELU, QuickGELU.
     """
+    slope: Tensor
     if isinstance(activation, QuickGELU):  # x sigmoid(1.702 x)
         gate = torch.sigmoid(1.702 * hidden)
-        return gate * (1 + 1.702 * hidden * (1 - gate))
-    if isinstance(activation, nn.GELU) and activation.approximate == "tanh":
+        slope = gate * (1 + 1.702 * hidden * (1 - gate))
+    elif isinstance(activation, nn.GELU) and activation.approximate == "tanh":
         root = (2 / torch.pi) ** 0.5
         tanh = torch.tanh(root * (hidden + 0.044715 * hidden**3))
         inner = root * (1 + 3 * 0.044715 * hidden**2)
-        return 0.5 * (1 + tanh) + 0.5 * hidden * (1 - tanh**2) * inner
-    if isinstance(activation, nn.GELU):  # x Phi(x)
+        slope = 0.5 * (1 + tanh) + 0.5 * hidden * (1 - tanh**2) * inner
+    elif isinstance(activation, nn.GELU):  # x Phi(x)
         phi = torch.exp(-0.5 * hidden**2) * (2 * torch.pi) ** -0.5
-        return 0.5 * (1 + torch.erf(hidden * 0.5**0.5)) + hidden * phi
-    raise UnsupportedModelError(
-        f"the activation {type(activation).__name__} has no derivative here; {SUPPORTED_TOWERS}."
-    )
+        slope = 0.5 * (1 + torch.erf(hidden * 0.5**0.5)) + hidden * phi
+    else:
+        raise UnsupportedModelError(
+            f"the activation {type(activation).__name__} has no derivative here; "
+            f"{SUPPORTED_TOWERS}."
+        )
+    return slope
 
 
 def head_gradient(tokens: Tensor, norm: nn.LayerNorm, proj: Tensor, directions: Tensor) -> Tensor:
@@ -155,7 +159,8 @@ def head_gradient(tokens: Tensor, norm: nn.LayerNorm, proj: Tensor, directions: 
     grad = (grad @ proj.T) * norm.weight  # back through proj and the scale of ln_post
     tilt = (grad * xhat[:, None]).mean(dim=-1, keepdim=True)
     grad = grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat[:, None]
-    return grad / sigma[:, None] / tokens.shape[1]
+    at_token: Tensor = grad / sigma[:, None] / tokens.shape[1]
+    return at_token
 
 
 _TINY = 1e-12
@@ -171,7 +176,7 @@ def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor) -> Tensor:
     Returns:
         (b, q, T) float32 (float64 for float64 models), non-negative; index 0 is the class token.
     """
-    images, queries, width = g_z.shape
+    images, queries, _ = g_z.shape
     heads, count = seen.values.shape[1], seen.values.shape[3]
     u = g_z @ folded.down  # (b, q, F)
     through_mlp = (seen.slope[:, None] * u[:, :, None]) @ folded.up  # (b, q, T, D)

@@ -9,7 +9,7 @@ def normalize(heatmap: NDArray[np.floating]) -> NDArray[np.float32]:
     """Min-max each (h, w) map of (..., h, w) to [0, 1]; a constant map gives zeros."""
     low = heatmap.min(axis=(-2, -1), keepdims=True)
     span = heatmap.max(axis=(-2, -1), keepdims=True) - low
-    scaled = (heatmap - low) / np.where(span > 0, span, 1)
+    scaled: NDArray[np.floating] = (heatmap - low) / np.where(span > 0, span, 1)
     return scaled.astype(np.float32)
 
 
@@ -47,7 +47,7 @@ def overlay(
     strength = np.clip(heatmap / top_value, 0, 1) if top_value > 0 else np.zeros_like(heatmap)
     shown[top:bottom, left:right] = upsample(strength, (bottom - top, right - left))
     colours = _colormap()[np.rint(shown * 255).astype(np.uint8)]
-    alpha = (opacity * np.sqrt(shown))[..., None]
+    alpha = (opacity * shown)[..., None]
     blended = np.asarray(image.convert("RGB"), dtype=np.float32) * (1 - alpha) + colours * alpha
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 

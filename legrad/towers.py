@@ -113,7 +113,8 @@ class ClipTower:
             pooled = self.norm(tokens[:, 0])
         else:
             pooled = self._pool(self.norm(tokens))
-        return pooled @ self.projection
+        embedded: Tensor = pooled @ self.projection
+        return embedded
 
     def _pool(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0] if self.visual.pool_type == "tok" else tokens[:, 1:].mean(dim=1)

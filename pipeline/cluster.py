@@ -1,4 +1,4 @@
-"""The Ray session a run lives in: joined where there is one, started locally where there is none."""
+"""The Ray session a run lives in: joined where there is one, else started locally."""
 
 import logging
 import os
@@ -46,28 +46,30 @@ class Resources:
 
 @contextmanager
 def session() -> Iterator[None]:
-    """A Ray session: the current one, the cluster at ``RAY_ADDRESS``, or a local one that ends here.
+    """The current Ray session, the cluster at ``RAY_ADDRESS``, or a local one that ends here.
 
     A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas,
     writing and, on resume, the checkpoint's filters each hold one, and Ray waits without a word
     when they do not all fit. Workers get an empty working directory, so that they import this
-    package and not a folder that happens to be called ``pipeline`` where the user stands.
+    package and not a folder that happens to be called ``pipeline`` where the user stands. Their
+    OpenMP threads sleep while they wait: spinning ones, more than there are cores, made explaining
+    five times slower.
     """
     if ray.is_initialized():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="legrad-") as empty:
-        environment = {"working_dir": empty}
+        environment = {"working_dir": empty, "env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
         _quiet()
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env=environment, logging_level="ERROR")
+            ray.init(runtime_env=environment, logging_level=logging.ERROR)
         else:
             ray.init(
                 num_cpus=max(8, LOGICAL_CPUS_PER_CORE * cores()),
                 object_store_memory=_object_store_bytes(),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 runtime_env=environment,
             )
         try:
@@ -109,9 +111,8 @@ def resources(runtime: RuntimeConfig) -> Resources:
         actors = max(1, int(gpus_there / gpus))
     else:
         actors = max(1, min(8, cpus // 2))
-    threads = runtime.threads_per_actor
-    if threads == "auto":
-        threads = max(1, min(16, cpus // actors))
+    wanted = runtime.threads_per_actor
+    threads = max(1, min(16, cpus // actors)) if wanted == "auto" else wanted
     plan = Resources(actors, gpus, threads)
     _require(plan, have)
     return plan

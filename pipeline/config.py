@@ -107,7 +107,7 @@ class SourceConfig(Settings):
     image_field: str | None = None
     label_field: str = "label"
     caption_field: str = "caption"
-    carry: Carry = {}
+    carry: Carry = Field(default_factory=dict)
     max_pixels: PositiveInt = 178_956_970
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
 
@@ -214,7 +214,7 @@ class RunConfig(Settings):
     def labels(self) -> dict[str, str]:
         """Label of the data set -> name of its class query (the first one)."""
         named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
-        return {label: name for label, name in reversed(named)}
+        return dict(reversed(named))
 
 
 def is_uri(path: str) -> bool:

@@ -68,7 +68,7 @@ class Planted:
     Attributes:
         label, cue: what comes together.
         strength: share of the label's images that have the cue.
-        elsewhere: share of the other labels' images that have it (of the label's twin, if decisive).
+        elsewhere: the same of the other labels (of the label's twin, if decisive).
         kind: what the cue is to the class.
     """
 
@@ -154,7 +154,9 @@ def write_demo(
     text = json.dumps(manifest, indent=1).encode()
     if place.exists():
         if place.read() != text:
-            raise UsageError(f"{uri} holds another demo data set; delete it or choose another folder")
+            raise UsageError(
+                f"{uri} holds another demo data set; delete it or choose another folder"
+            )
         done(images)
         return uris
     jobs = [

@@ -144,8 +144,10 @@ class Explainer:
         images = torch.frombuffer(bytearray(joined), dtype=torch.uint8)
         found = self.legrad.explain(images.view(-1, 3, height, width), self.text_features)
         maps, scores, features = found.maps, found.scores, found.image_features
-        return maps.float().cpu().numpy(), scores.float().cpu().numpy(), (
-            features.float().cpu().numpy()
+        return (
+            maps.float().cpu().numpy(),
+            scores.float().cpu().numpy(),
+            (features.float().cpu().numpy()),
         )
 
     def _table(
@@ -191,7 +193,7 @@ class _Encoded:
         scores: NDArray[np.float32],
         features: NDArray[np.float32],
     ) -> "_Encoded":
-        finite = np.isfinite(maps).all(axis=(1, 2, 3)) & np.isfinite(scores).all(axis=1)
+        finite = np.asarray(np.isfinite(maps).all(axis=(1, 2, 3)) & np.isfinite(scores).all(axis=1))
         cells, peaks = encode_maps(maps[finite])
         return cls(cells, peaks, scores[finite], features[finite], finite)
 

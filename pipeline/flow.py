@@ -1,17 +1,13 @@
 """A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
 
-import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
@@ -20,55 +16,20 @@ from pipeline import manifest
 from pipeline.cluster import Resources, resources
 from pipeline.config import RunConfig
 from pipeline.decode import Decoder
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
 from pipeline.manifest import RunFolder, run_folder
-from pipeline.parts import arrow_filesystem, committed_parts, committed_rows
+from pipeline.parts import committed_rows
 from pipeline.progress import Progress, Reporter, start_actor
-from pipeline.schema import Status, output_schema
+from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
+from pipeline.summary import Summary, complete, is_complete, summarise
 from pipeline.write import checkpoint_config, tidy, write
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
 PART_ROWS = (256, 50_000)
 NO_PROGRESS_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run came to.
-
-    Attributes:
-        output: where it lies.
-        statuses: rows of the whole output by status.
-        progress: counts of this attempt.
-        parts, bytes: Parquet files of the whole output and their size.
-        seconds: this attempt took.
-        notes: what the user should know (unknown words, the mini model on foreign images).
-        resumed: rows an earlier attempt had committed.
-        already_complete: there was nothing to do.
-    """
-
-    output: str
-    statuses: Counter[str]
-    progress: Progress
-    parts: int
-    bytes: int
-    seconds: float
-    notes: tuple[str, ...] = ()
-    resumed: int = 0
-    already_complete: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of the whole output."""
-        return self.statuses.total()
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """Rows without maps, by status."""
-        return {name: n for name, n in self.statuses.items() if name != Status.OK}
 
 
 @dataclass(frozen=True)
@@ -117,8 +78,10 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     plan = make_plan(config, folder, source)
     manifest.claim(folder, config, plan.prepared)
     tidy(folder)
-    if _is_complete(plan):
-        return _summary(plan, Progress(), start, already_complete=True)
+    notes = (*config.warnings, *plan.prepared.warnings)
+    if is_complete(folder, source):
+        seconds = time.monotonic() - start
+        return summarise(folder, Progress(), seconds, notes, already_complete=True)
     resumed = committed_rows(folder)
     actor = start_actor(source.bytes_total, resumed)
     watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
@@ -128,8 +91,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
         maps = explain(pixels, plan, Reporter(actor))
         write(maps, folder, plan.schema, plan.rows_per_part)
     progress: Progress = ray.get(actor.snapshot.remote())
-    summary = _summary(plan, progress, start)
-    _complete(plan, summary)
+    summary = summarise(folder, progress, time.monotonic() - start, notes)
+    complete(folder, source, summary)
     return summary
 
 
@@ -151,10 +114,9 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
         embeddings=config.store.embeddings,
         metadata=manifest.file_metadata(config, prepared),
     )
-    rows = config.runtime.rows_per_part
-    if rows == "auto":
-        a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
-        rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute))
+    wanted = config.runtime.rows_per_part
+    a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
+    rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute)) if wanted == "auto" else wanted
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 
@@ -166,7 +128,8 @@ def _cause(error: BaseException) -> BaseException:
 def read(plan: Plan, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
     source = plan.source.with_reporter(reporter)
-    return ray.data.read_datasource(source, override_num_blocks=len(source.units))
+    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(source.units))
+    return dataset
 
 
 def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
@@ -244,61 +207,3 @@ def _watched(actor: Any, watch: Watch) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _summary(
-    plan: Plan, progress: Progress, start: float, *, already_complete: bool = False
-) -> Summary:
-    parts = committed_parts(plan.folder)
-    filesystem = arrow_filesystem(plan.folder.images)
-    statuses: Counter[str] = Counter()
-    for part in parts:
-        column = pq.read_table(part.path, columns=["status"], filesystem=filesystem)["status"]
-        statuses.update(column.to_pylist())
-    return Summary(
-        output=plan.folder.uri,
-        statuses=statuses,
-        progress=progress,
-        parts=len(parts),
-        bytes=sum(int(part.fs.size(part.path) or 0) for part in parts),
-        seconds=time.monotonic() - start,
-        notes=(*plan.config.warnings, *plan.prepared.warnings),
-        resumed=progress.resumed,
-        already_complete=already_complete,
-    )
-
-
-def _listing(source: ImageSource) -> list[list[Any]]:
-    return [[file.name, file.size] for unit in source.units for file in unit.files]
-
-
-def _is_complete(plan: Plan) -> bool:
-    """Whether an earlier attempt finished, and no file came or changed since."""
-    place = plan.folder.complete
-    if not place.exists():
-        return False
-    marker: dict[str, Any] = json.loads(place.read())
-    return marker["files"] == manifest.digest({"files": _listing(plan.source)})
-
-
-def _complete(plan: Plan, summary: Summary) -> None:
-    """Marker last: written only when every row that was read is in a committed part.
-
-    Raises:
-        RunError: the counts differ.
-    """
-    read_rows = summary.progress.rows_read
-    if summary.rows != read_rows:
-        raise RunError(
-            f"{summary.output}: {read_rows} rows were read and {summary.rows} are committed. Run "
-            "the same command again to do the missing ones."
-        )
-    marker = {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": summary.rows,
-        "statuses": dict(summary.statuses),
-        "parts": summary.parts,
-        "bytes": summary.bytes,
-        "files": manifest.digest({"files": _listing(plan.source)}),
-    }
-    plan.folder.complete.write(json.dumps(marker, indent=2).encode())

@@ -37,7 +37,7 @@ class Progress:
     resumed: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     maps: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     shards: dict[str, ShardCount] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     first_image: float | None = None
@@ -101,7 +101,8 @@ class ProgressActor:
 
     def spent(self, stage: str, seconds: float) -> None:
         """A worker was busy."""
-        self.progress.seconds[stage] += seconds
+        spent = self.progress.seconds
+        spent[stage] = spent.get(stage, 0.0) + seconds
 
     def snapshot(self) -> Progress:
         """The counts now."""

@@ -108,7 +108,8 @@ class Results:
         if missing:
             raise KeyError(f"no column {missing[0]!r} in {self.folder.uri}")
         names = list(dict.fromkeys(["image_id", *columns]))
-        return self.dataset.to_table(columns=names).to_pandas().set_index("image_id")
+        frame: pd.DataFrame = self.dataset.to_table(columns=names).to_pandas()
+        return frame.set_index("image_id")
 
     def scores(self, queries: Sequence[str] | None = None) -> pd.DataFrame:
         """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures."""
@@ -116,7 +117,8 @@ class Results:
         self._require(names)
         columns = {"image_id": ds.field("image_id")}
         columns |= {name: ds.field(score_column(name)) for name in names}
-        return self.dataset.to_table(columns=columns).to_pandas().set_index("image_id")
+        frame: pd.DataFrame = self.dataset.to_table(columns=columns).to_pandas()
+        return frame.set_index("image_id")
 
     def maps(
         self, query: str, image_ids: Sequence[str] | None = None

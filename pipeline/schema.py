@@ -101,9 +101,7 @@ def source_schema(carry: Mapping[str, str]) -> pa.Schema:
 
 def decoded_schema(carry: Mapping[str, str]) -> pa.Schema:
     """Rows after decoding: uint8 pixels (3 * height * width bytes), null unless status is ok."""
-    return pa.schema(
-        [*IDENTITY, *carried_fields(carry), *OUTCOME, pa.field("pixels", pa.binary())]
-    )
+    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, pa.field("pixels", pa.binary())])
 
 
 def output_schema(

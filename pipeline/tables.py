@@ -31,8 +31,8 @@ def class_cue_table(results: Results) -> pd.DataFrame:
     own = {q.label: q.name for q in reversed(results.queries) if q.role is Role.CLASS}
     names = [query.name for query in results.queries]
     totals: dict[tuple[str, str], NDArray[np.float64]] = defaultdict(lambda: np.zeros(5))
-    for table in results.batches(names, ["label", "status"]):
-        table = table.filter(pc.equal(table["status"], str(Status.OK)))
+    for batch in results.batches(names, ["label", "status"]):
+        table = batch.filter(pc.equal(batch["status"], str(Status.OK)))
         if not table.num_rows:
             continue
         labels = table["label"].to_pandas().fillna("(none)").to_numpy()
@@ -88,6 +88,8 @@ def _frame(totals: dict[tuple[str, str], NDArray[np.float64]]) -> pd.DataFrame:
             "heat_enrichment": sums["heat"] / sums["known"].where(sums["known"] > 0),
         }
     )
-    lift = frame["mean_score"].sub(mean, level="cue").div(deviation.where(deviation > 0), level="cue")
+    lift = (
+        frame["mean_score"].sub(mean, level="cue").div(deviation.where(deviation > 0), level="cue")
+    )
     frame.insert(2, "score_lift", lift)
     return frame.reset_index().sort_values("score_lift", ascending=False, ignore_index=True)

@@ -73,7 +73,8 @@ def write(
 
 def _require_checkpoint(rows: "ray.data.Dataset") -> None:
     """Ray filters committed rows right after Read; a plan that starts otherwise is never filtered,
-    and Ray only warns of some of them."""
+    and Ray only warns of some of them.
+    """
     if rows.context.checkpoint_config is None:
         raise RunError(f"{_NOT_RESUMABLE} There is no checkpoint in its DataContext.")
     waiting = [rows._logical_plan.dag]

@@ -92,7 +92,9 @@ def pair_caption(rng: np.random.Generator, spec: SceneSpec | None = None) -> Cap
     if name is None or rng.random() < 0.25:
         text = _templated(rng, f"{place} with {named(overlay)}")
         return Caption(text, background=background, overlay=overlay)
-    return Caption(_templated(rng, f"{named(name)} with {named(overlay)}"), object=name, overlay=overlay)
+    return Caption(
+        _templated(rng, f"{named(name)} with {named(overlay)}"), object=name, overlay=overlay
+    )
 
 
 def distractor_caption(rng: np.random.Generator) -> Caption:

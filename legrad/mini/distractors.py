@@ -11,7 +11,7 @@ DISTRACTORS: tuple[str, ...] = tuple(
     bottle bowl bracelet brain bridge broom bucket buffalo bulldozer bus calculator camel camera
     candle cannon canoe carrot castle cauldron ceiling cello chain chair cheese chess
     chimpanzee church cigar coat coconut coffee coin comb compass computer corn cow crab crane
-    crocodile crown crayon cup curtain deer desk diamond dinosaur dog doll dolphin donkey 
+    crocodile crown crayon cup curtain deer desk diamond dinosaur dog doll dolphin donkey
     dragon dress drill drum duck eagle earring elbow elephant elevator engine envelope eraser fan
     faucet feather fence ferry finger fireplace flute fork fountain fox frog fridge giraffe
     glacier glasses globe glove goat gorilla grape guitar hammer hamster harbor harp hat hedgehog

@@ -60,14 +60,17 @@ class Figures:
         rows += [(name, self.grounding[name]) for name in (*OVERLAYS, *OBJECTS)]
         return "\n".join(
             [
-                f"Measured on {self.scenes:,} held-out scenes, last {self.layers} blocks explained.",
+                f"On {self.scenes:,} held-out scenes, the last {self.layers} blocks explained:",
                 "",
                 "| recognition | |",
                 "|---|---|",
                 f"| object, zero-shot accuracy over {len(OBJECTS)} | {self.object_accuracy:.3f} |",
                 f"| background, zero-shot accuracy over {len(BACKGROUNDS)} "
                 f"| {self.background_accuracy:.3f} |",
-                *(f"| {name}, presence AUC | {auc:.3f} |" for name, auc in self.overlay_auc.items()),
+                *(
+                    f"| {name}, presence AUC | {auc:.3f} |"
+                    for name, auc in self.overlay_auc.items()
+                ),
                 "",
                 "| grounding | images | pointing (chance) | pixel AUC (.5) | deletion (chance) |",
                 "|---|---|---|---|---|",
@@ -156,7 +159,9 @@ def _object_accuracy(explainer: LeGrad, truth: Truth) -> float:
 def _background_accuracy(explainer: LeGrad, truth: Truth) -> float:
     scores = _scores(explainer, truth, list(BACKGROUNDS))
     names = [spec.background for spec in truth.specs]
-    return float(np.mean([BACKGROUNDS[i] == n for i, n in zip(scores.argmax(1), names, strict=True)]))
+    return float(
+        np.mean([BACKGROUNDS[i] == n for i, n in zip(scores.argmax(1), names, strict=True)])
+    )
 
 
 def _overlay_auc(explainer: LeGrad, truth: Truth) -> dict[str, float]:

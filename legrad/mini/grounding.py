@@ -61,9 +61,7 @@ def measure(
     }
 
 
-def explain_all(
-    explainer: LeGrad, pixels: NDArray[np.uint8], text: Tensor
-) -> NDArray[np.float32]:
+def explain_all(explainer: LeGrad, pixels: NDArray[np.uint8], text: Tensor) -> NDArray[np.float32]:
     """Maps (N, h, w) of pictures for one text, in batches."""
     parts = [
         explainer.explain(torch.from_numpy(pixels[i : i + _BATCH]), text[None]).maps[:, 0]
@@ -79,9 +77,7 @@ class _Thing:
     scores: NDArray[np.float32]  # (N,)
 
 
-def _one(
-    explainer: LeGrad, truth: Truth, thing: _Thing, rng: np.random.Generator
-) -> Grounding:
+def _one(explainer: LeGrad, truth: Truth, thing: _Thing, rng: np.random.Generator) -> Grounding:
     present = truth.contains(thing.name)
     masks = truth.masks(thing.name)
     rows = [row for row in np.flatnonzero(present) if masks[row].mean() >= SMALLEST_MASK]
@@ -133,9 +129,7 @@ def delete(
     return np.where(area[:, None], mean, pixels)
 
 
-def scores_of(
-    explainer: LeGrad, pixels: NDArray[np.uint8], texts: Tensor
-) -> NDArray[np.float32]:
+def scores_of(explainer: LeGrad, pixels: NDArray[np.uint8], texts: Tensor) -> NDArray[np.float32]:
     """Cosines (N, Q) without maps."""
     model = explainer.model
     rows = []

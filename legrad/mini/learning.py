@@ -1,4 +1,4 @@
-"""The training objective: which captions are true of which image, for the head and for its layers."""
+"""The training objective: which captions are true of which image, for the head and every layer."""
 
 import torch
 import torch.nn.functional as F
@@ -56,10 +56,9 @@ def balanced_weights(truth: Tensor) -> Tensor:
 def truth_loss(model: CLIP, features: Tensor, text: Tensor, truth: Tensor) -> Tensor:
     """Weighted sigmoid loss of image features (B, E) and text features (captions, E)."""
     logits = model.logit_scale.exp() * features @ text.T + model.logit_bias
-    loss = F.binary_cross_entropy_with_logits(
+    return F.binary_cross_entropy_with_logits(
         logits, truth, weight=balanced_weights(truth), reduction="sum"
     )
-    return loss
 
 
 def batch_loss(

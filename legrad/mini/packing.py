@@ -38,7 +38,7 @@ def unpack(config: dict[str, Any], path: Path) -> tuple[open_clip.CLIP, frozense
         The model in float32, in evaluation mode, and the ids of the tokens it knows; the
         embeddings of all others are zero.
     """
-    weights = {name: tensor for name, tensor in load_file(path).items()}
+    weights = load_file(path)
     rows, ids = weights.pop(TOKEN_ROWS), weights.pop(TOKEN_IDS)
     model = build(config)
     table = torch.zeros_like(model.get_parameter(TOKEN_TABLE))

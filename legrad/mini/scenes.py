@@ -37,9 +37,7 @@ def _random_spec(rng: np.random.Generator, seed: int) -> SceneSpec:
     return SceneSpec(None if empty else name, background, tuple(OVERLAYS[i] for i in chosen), seed)
 
 
-def render_pool(
-    specs: Sequence[SceneSpec], side: int, processes: int
-) -> NDArray[np.uint8]:
+def render_pool(specs: Sequence[SceneSpec], side: int, processes: int) -> NDArray[np.uint8]:
     """Render scenes as a pipeline would see them: drawn larger, then resized bicubically.
 
     Args:

@@ -135,7 +135,8 @@ def _run_stage(
 
 def _groups(model: open_clip.CLIP) -> list[dict[str, object]]:
     """Weight decay for matrices only; none for norms, biases, embeddings and the scale."""
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and "embedding" not in name
         (decayed if matrix else plain).append(parameter)
@@ -158,7 +159,8 @@ _CARD = """# Model card: the mini model
 A CLIP small enough to ship, trained from nothing on drawn scenes (`legrad/mini/world`). It carries
 the demo and the tests. **On any other picture its scores and maps mean nothing.**
 
-Trained by `python -m legrad.mini.train` (seed {seed}, {minutes:.0f} minutes on two cores, no mask is used).
+Trained by `python -m legrad.mini.train` (seed {seed}, {minutes:.0f} minutes on two cores; it uses
+no mask).
 
 """
 
@@ -171,7 +173,9 @@ def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> No
         "figures": figures.as_dict(),
     }
     (folder / loader.CARD).write_text(json.dumps(card, indent=1) + "\n")
-    (folder / "CARD.md").write_text(_CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n")
+    (folder / "CARD.md").write_text(
+        _CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n"
+    )
 
 
 def main() -> None:

@@ -72,10 +72,8 @@ def _render_row(spec: SceneSpec, side: int, patch: int) -> _Row:
 
 
 def _reduced(mask: Mask, dilation: int) -> Mask:
-    """The mask at the input size, grown by ``dilation`` drawn pixels (half a patch is one patch)."""
+    """The mask at the input size, grown by ``dilation`` drawn pixels."""
     image = Image.fromarray(mask)
     if dilation:
         image = image.convert("L").filter(ImageFilter.MaxFilter(2 * dilation + 1))
     return np.asarray(image.convert("L").reduce(_OVERSIZE)) > 127
-
-

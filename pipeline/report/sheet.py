@@ -1,4 +1,4 @@
-"""A sheet of overlays: one image a row; the picture, its class, a cue and the baseline beside it."""
+"""A sheet of overlays: an image a row; the picture, its class, a cue and the baseline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,10 +72,14 @@ def draw_sheet(
     figure.text(
         0.012, 1 - 0.2 / height, title, color=_INK, size=11, weight="bold", ha="left", va="center"
     )
-    scores = results.scores(sorted({query for row in rows for query in row.queries}))
+    frame = results.scores(sorted({query for row in rows for query in row.queries}))
+    scores = {
+        str(row.image_id): {q: float(frame.at[row.image_id, q]) for q in row.queries}
+        for row in rows
+    }
     labels = results.images(columns=["label"])["label"]
     for axes, row in zip(grid, rows, strict=True):
-        _draw_row(axes, row, results, scores.loc[row.image_id].to_dict())
+        _draw_row(axes, row, results, scores[row.image_id])
         axes[0].text(
             *(-0.06, 0.5),
             f"{labels[row.image_id]}\n{row.note}" if row.note else str(labels[row.image_id]),
@@ -88,7 +92,12 @@ def draw_sheet(
         )
     for axis, name in zip(grid[0], ["image", *columns], strict=True):
         axis.text(
-            *(0.5, 1.16), name, transform=axis.transAxes, ha="center", size=10, weight="bold",
+            *(0.5, 1.16),
+            name,
+            transform=axis.transAxes,
+            ha="center",
+            size=10,
+            weight="bold",
             color=_INK,
         )
     path.parent.mkdir(parents=True, exist_ok=True)

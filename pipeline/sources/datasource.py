@@ -71,9 +71,9 @@ class ImageSource(Datasource):
 
     def get_read_tasks(
         self,
-        parallelism: int,
+        parallelism: int,  # noqa: ARG002 - Ray's signature
         per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,
+        data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
         """One task a unit, whatever parallelism Ray asks for."""
         schema = source_schema(self.source.carry)
@@ -83,7 +83,7 @@ class ImageSource(Datasource):
                 BlockMetadata(
                     num_rows=None,
                     size_bytes=unit.size,
-                    input_files=[file.path for file in unit.files],
+                    input_files=tuple(file.path for file in unit.files),
                     exec_stats=None,
                 ),
                 schema=schema,

@@ -14,9 +14,7 @@ from pipeline.config import SourceConfig
 from pipeline.schema import Status
 from pipeline.sources.rows import Row, carried, make_row, text_of
 
-IMAGE_EXTENSIONS = frozenset(
-    "jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split()
-)
+IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
 BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?")
 

@@ -68,7 +68,9 @@ def sand(side: int, rng: np.random.Generator) -> Image.Image:
 
 def brick(side: int, rng: np.random.Generator) -> Image.Image:
     """A brick wall, courses shifted by half a brick."""
-    image, draw, large = _canvas(to_image(ramp(0.5 + 0.3 * noise(rng, side, 40), ("#b3a799", "#d6ccbe"))))
+    image, draw, large = _canvas(
+        to_image(ramp(0.5 + 0.3 * noise(rng, side, 40), ("#b3a799", "#d6ccbe")))
+    )
     rows = int(rng.integers(8, 12))
     height, joint = 1 / rows, 0.011
     width, start = 2.3 * height, rng.random() * height
@@ -88,7 +90,9 @@ def snow(side: int, rng: np.random.Generator) -> Image.Image:
     x, y = mesh(side)
     drift = np.sin(6.2832 * (2.2 * y + 0.5 * rng.uniform(-1, 1) * x + 0.45 * noise(rng, side, 3)))
     field = 0.52 + 0.2 * drift + 0.16 * noise(rng, side, 6) + 0.07 * noise(rng, side, 100)
-    image, draw, large = _canvas(to_image(ramp(field, ("#9dbadb", "#c9dbee", "#e6eff8", "#fafdff"))))
+    image, draw, large = _canvas(
+        to_image(ramp(field, ("#9dbadb", "#c9dbee", "#e6eff8", "#fafdff")))
+    )
     for px, py, size in rng.random((36, 3)).tolist():
         radius = (0.002 + 0.005 * size) * large
         at = (px * large, py * large)
@@ -101,8 +105,15 @@ def night_sky(side: int, rng: np.random.Generator) -> Image.Image:
     x, y = mesh(side)
     lean, place = rng.uniform(-0.8, 0.8), rng.uniform(0.2, 0.8)
     band = np.exp(-(((y - place + lean * (x - 0.5)) / 0.22) ** 2))
-    field = 0.15 + 0.25 * y + 0.4 * band * (0.7 + 0.4 * noise(rng, side, 7)) + 0.08 * noise(rng, side, 4)
-    image, draw, large = _canvas(to_image(ramp(field, ("#070b1f", "#121a45", "#2a2f6e", "#54508f"))))
+    field = (
+        0.15
+        + 0.25 * y
+        + 0.4 * band * (0.7 + 0.4 * noise(rng, side, 7))
+        + 0.08 * noise(rng, side, 4)
+    )
+    image, draw, large = _canvas(
+        to_image(ramp(field, ("#070b1f", "#121a45", "#2a2f6e", "#54508f")))
+    )
     for px, py, size, tone in rng.random((90, 4)).tolist():
         radius = (0.0025 + 0.0065 * size**4) * large
         at = (px * large, py * large)
@@ -134,13 +145,17 @@ def tiles(side: int, rng: np.random.Generator) -> Image.Image:
     pixels = ramp(0.3 + 0.6 * colour + glaze, ("#7fc4b4", "#98d3c5", "#eef6f1", "#ffffff"))
     edge = np.minimum(np.abs(column - np.round(column)), np.abs(row - np.round(row)))
     joint = np.clip(1.5 - edge / 0.04, 0, 1)[..., None]
-    return to_image(pixels * (1 - joint) + np.float32([128, 138, 142]) * joint)
+    return to_image(pixels * (1 - joint) + np.array([128, 138, 142], dtype=np.float32) * joint)
 
 
 def clouds(side: int, rng: np.random.Generator) -> Image.Image:
     """White clouds on a bright blue sky."""
     _, y = mesh(side)
-    puffs = 0.62 * noise(rng, side, (3, 5)) + 0.33 * noise(rng, side, (7, 10)) + 0.16 * noise(rng, side, 20)
+    puffs = (
+        0.62 * noise(rng, side, (3, 5))
+        + 0.33 * noise(rng, side, (7, 10))
+        + 0.16 * noise(rng, side, 20)
+    )
     cover = np.clip((puffs - 0.02) / 0.42, 0, 1)[..., None]
     sky = ramp(y + 0 * cover[..., 0], ("#2f86e0", "#5aa7ee", "#9ccdf7"))
     shade = ramp(0.55 + 0.5 * puffs, ("#c9d7e8", "#ffffff", "#ffffff"))
@@ -149,7 +164,9 @@ def clouds(side: int, rng: np.random.Generator) -> Image.Image:
 
 def pebbles(side: int, rng: np.random.Generator) -> Image.Image:
     """A bed of rounded grey stones."""
-    image, draw, large = _canvas(to_image(ramp(0.4 + 0.3 * noise(rng, side, 50), ("#3f3d3a", "#5c5955"))))
+    image, draw, large = _canvas(
+        to_image(ramp(0.4 + 0.3 * noise(rng, side, 50), ("#3f3d3a", "#5c5955")))
+    )
     for x, y, size, tone in rng.random((330, 4)).tolist():
         rx = (0.022 + 0.03 * size) * large
         ry, at = rx * (0.65 + 0.3 * tone), (x * large, y * large)

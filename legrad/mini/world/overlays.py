@@ -102,7 +102,10 @@ def _border(side: int, rng: np.random.Generator) -> Image.Image:
     if rng.random() < 0.4:
         line = max(1, round(thick * 0.3))
         stripe = side - 2 * (thick - line)
-        image.paste(ImageColor.getrgb(colours[inner]), (thick - line, thick - line, thick - line + stripe, thick - line + stripe))
+        image.paste(
+            ImageColor.getrgb(colours[inner]),
+            (thick - line, thick - line, thick - line + stripe, thick - line + stripe),
+        )
     image.paste((0, 0, 0, 0), (thick, thick, side - thick, side - thick))
     return image
 
@@ -129,15 +132,22 @@ def _barcode(side: int, rng: np.random.Generator) -> Image.Image:
     """Black bars on a white label, with digits below."""
     width = round(rng.uniform(0.26, 0.40) * side)
     height = round(width * rng.uniform(0.58, 0.75))
-    patch = Image.new("RGBA", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), (255, 255, 255, 255))
+    patch = Image.new(
+        "RGBA", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), (255, 255, 255, 255)
+    )
     unit = patch.width / 64
     x = 4 * unit
     while x < patch.width - 5 * unit:
         bar = unit * float(rng.choice([1, 1, 2, 3]))
-        patch.paste((12, 12, 14, 255), (round(x), round(patch.height * 0.1), round(x + bar), round(patch.height * 0.76)))
+        patch.paste(
+            (12, 12, 14, 255),
+            (round(x), round(patch.height * 0.1), round(x + bar), round(patch.height * 0.76)),
+        )
         x += bar + unit * float(rng.choice([1, 2, 2]))
     digits = lettering(" ".join(str(d) for d in rng.integers(0, 10, 7)), round(patch.height * 0.16))
-    patch.paste((12, 12, 14, 255), ((patch.width - digits.width) // 2, round(patch.height * 0.82)), digits)
+    patch.paste(
+        (12, 12, 14, 255), ((patch.width - digits.width) // 2, round(patch.height * 0.82)), digits
+    )
     return patch.reduce(_SUPERSAMPLING)
 
 
@@ -192,7 +202,9 @@ def _stamp(side: int, rng: np.random.Generator) -> Image.Image:
     pen.image.paste((0, 0, 0, 0), (0, round(size * 0.36), size, round(size * 0.64)))
     word = lettering(str(rng.choice(["PAID", "COPY", "VOID"])), round(size * 0.28), weight=3)
     word.thumbnail((round(size * 0.86), round(size * 0.22)))
-    pen.image.paste(ImageColor.getrgb(red), ((size - word.width) // 2, (size - word.height) // 2), word)
+    pen.image.paste(
+        ImageColor.getrgb(red), ((size - word.width) // 2, (size - word.height) // 2), word
+    )
     return pen.image.rotate(rng.uniform(-25, 25), Image.Resampling.BICUBIC).reduce(_SUPERSAMPLING)
 
 

@@ -1,4 +1,4 @@
-"""A pen that draws shapes in unit coordinates: (0, 0) is the top left corner, (1, 1) the bottom right.
+"""A pen that draws in unit coordinates: (0, 0) is the top left corner, (1, 1) the bottom right.
 
 An icon drawn with it is a few lines of plain geometry at any size; the caller scales the picture
 down, which is what smooths the edges.
@@ -88,9 +88,7 @@ class Pen:
     def stroke(self, points: Sequence[Point], width: float, colour: str) -> None:
         """A line through the points with round ends."""
         pixels = max(1, round(width * self._size))
-        self._draw.line(
-            self._pixels(points), fill=self._tint(colour), width=pixels, joint="curve"
-        )
+        self._draw.line(self._pixels(points), fill=self._tint(colour), width=pixels, joint="curve")
         for x, y in (points[0], points[-1]):
             self.disc(x, y, width / 2, colour)
 
@@ -119,7 +117,5 @@ def _smooth(points: Sequence[Point]) -> list[Point]:
     t = (np.arange(_CURVE_STEPS) / _CURVE_STEPS)[None, :, None]
     a, b = 2 * p1, p2 - p0
     c, d = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * p1 - 3 * p2 + p3 - p0
-    curve = 0.5 * (
-        a[:, None] + b[:, None] * t + c[:, None] * t**2 + d[:, None] * t**3
-    )
+    curve = 0.5 * (a[:, None] + b[:, None] * t + c[:, None] * t**2 + d[:, None] * t**3)
     return [(float(x), float(y)) for x, y in curve.reshape(-1, 2)]

@@ -101,7 +101,7 @@ def render(spec: SceneSpec, side: int = 192) -> Scene:
 
 
 def _alpha(layer: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(layer.getchannel("A"), dtype=np.float32) / 255
+    return np.asarray(layer.getchannel("A"), dtype=np.float32) / np.float32(255)
 
 
 def _corners(spec: SceneSpec) -> list[Corner]:

@@ -30,7 +30,7 @@ def mesh(side: int) -> tuple[Field, Field]:
 
 
 def ramp(field: Field, colours: Sequence[str]) -> Pixels:
-    """Map values in [0, 1] to colours spread evenly over it; float32 (side, side, 3) in [0, 255]."""
+    """Map values in [0, 1] to colours spread evenly; float32 (side, side, 3) in [0, 255]."""
     stops = np.linspace(0, 1, len(colours))
     table = np.array([ImageColor.getrgb(colour) for colour in colours], dtype=np.float32)
     grid = np.linspace(0, 1, 256)

@@ -1,0 +1,41 @@
+# `make demo` and `make test` build .venv where it is missing; nothing else needs to be installed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo test test-slow lint type check bench clean
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## build .venv by one resolve of pyproject.toml
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY) ## draw a data set with planted shortcuts, explain it, show what was found
+	$(BIN)/legrad demo
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the rounds that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+check: lint type ## lint and type
+
+bench: $(READY) ## figures of the README
+	$(BIN)/python -m benchmarks.explain
+
+clean: ## remove what the commands made
+	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache
