@@ -64,7 +64,7 @@ class ModelConfig(Settings):
         arch = catalog.architecture(self.name)
         if self.name == catalog.MINI and self.pretrained is not None:
             raise ValueError("pretrained: the mini model brings its own weights, leave it out")
-        if self.name != catalog.MINI and self.pretrained is None:
+        if self.name != catalog.MINI and not self.pretrained:
             raise ValueError(
                 f"pretrained: model {self.name!r} needs an open_clip tag or a weights file"
             )

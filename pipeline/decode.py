@@ -21,7 +21,8 @@ class Decoded:
     Attributes:
         status: `Status.OK` or what went wrong.
         pixels: uint8, 3 * height * width bytes at the model's input size; None unless ok.
-        width, height: of the upright original in pixels; None where unknown.
+        width, height: of the upright original in pixels; None where unknown, and as stored where
+            the image is broken.
         error: the reason in words.
     """
 
@@ -39,7 +40,7 @@ def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of big or odd files; statuses say it
             with Image.open(io.BytesIO(data)) as image:
-                size = _upright_size(image)
+                size = image.size
                 if image.width * image.height > max_pixels:
                     return Decoded(
                         Status.TOO_MANY_PIXELS,
@@ -48,6 +49,7 @@ def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
                         f"{image.width} x {image.height} pixels, the limit is {max_pixels}",
                     )
                 image.load()
+                size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
                 pixels = preprocess(image).tobytes()
     except UnidentifiedImageError:
         what = "no bytes" if not data else f"{len(data)} bytes of no known image format"

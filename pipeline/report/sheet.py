@@ -74,7 +74,11 @@ def draw_sheet(
     )
     frame = results.scores(sorted({query for row in rows for query in row.queries}))
     scores = {
-        str(row.image_id): {q: float(frame.at[row.image_id, q]) for q in row.queries}
+        row.image_id: dict(
+            zip(
+                row.queries, frame.loc[[row.image_id], list(row.queries)].to_numpy()[0], strict=True
+            )
+        )
         for row in rows
     }
     labels = results.images(columns=["label"])["label"]

@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import Status
@@ -26,6 +26,20 @@ class Sample:
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class _StrictMember(tarfile.TarInfo):
+    """A member whose damaged or missing header is an error, which `tarfile` takes for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        """Read the next header; only zero blocks end an archive."""
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
 
 
 def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig) -> Iterator[Row]:
@@ -63,7 +77,7 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
     What was complete before an error is yielded before the error is raised.
     """
     sample: Sample | None = None
-    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictMember) as tar:
         try:
             for member in tar:
                 named = _SAMPLE_NAME.fullmatch(member.name)

@@ -1,0 +1,76 @@
+"""Files and settings that tests run on."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import RunConfig
+from pipeline.loading import check, load_config, packaged_config
+
+CLASSES_AND_CUES = (
+    {"name": "fish", "role": "class", "prompts": "a fish"},
+    {"name": "watermark", "role": "cue", "prompts": "a watermark"},
+    {"name": "an_image", "role": "baseline", "prompts": "an image"},
+)
+
+
+def demo_config(shards: Sequence[str], output: Path | str, *overrides: str) -> RunConfig:
+    """The shipped demo configuration on other files."""
+    uris = "[" + ", ".join(repr(uri) for uri in shards) + "]"
+    settings = [f"source.uri={uris}", f"output={str(output)!r}", *overrides]
+    return load_config(packaged_config("demo.yaml"), settings)
+
+
+def mini_config(source: dict[str, Any], output: Path | str, **more: Any) -> RunConfig:
+    """The mini model and three queries on a source."""
+    data = {
+        "model": {"name": "mini"},
+        "source": source,
+        "queries": list(CLASSES_AND_CUES),
+        "output": str(output),
+        "runtime": {"actors": 1, "threads_per_actor": 1},
+        **more,
+    }
+    return check(data, "test")
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """An RGB image of smooth noise."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def jpeg(seed: int) -> bytes:
+    return encoded(picture(seed))
+
+
+def tar_bytes(members: Iterable[tuple[str, bytes]], mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def samples(keys: Sequence[str], first_seed: int = 0) -> list[tuple[str, bytes]]:
+    """A jpg and a json with a label for every key."""
+    members = []
+    for number, key in enumerate(keys):
+        record = {"label": f"label {number % 3}", "caption": f"caption of {key}", "size": number}
+        members.append((f"{key}.jpg", jpeg(first_seed + number)))
+        members.append((f"{key}.json", json.dumps(record).encode()))
+    return members

@@ -1,0 +1,145 @@
+"""The commands as a user meets them: output, errors, exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from legrad import __version__
+from pipeline.config import RuntimeConfig
+from tests.conftest import DemoRun
+from tests.data import jpeg
+
+
+def legrad(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_version_and_help() -> None:
+    assert legrad("--version").stdout.strip() == f"legrad-audit {__version__}"
+    shown = legrad("--help").stdout
+    for command in ("demo", "run", "scores", "doctor"):
+        assert command in shown
+    assert "Usage" in legrad().stdout + legrad().stderr
+
+
+GOOD = {
+    "model": {"name": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+    "source": {"format": "folder", "uri": "pictures"},
+    "queries": [{"name": "dog", "role": "class"}],
+    "output": "out",
+}
+BAD = {
+    "unknown key": (GOOD | {"modle": {}}, "modle"),
+    "no queries": (GOOD | {"queries": []}, "queries"),
+    "model": (GOOD | {"model": {"name": "RN50", "pretrained": "openai"}}, "supported"),
+    "weights": (GOOD | {"model": {"name": "ViT-B-32", "pretrained": "w.pt"}}, "no weights file"),
+    "names": (GOOD | {"queries": [{"name": "a b", "role": "cue"}]}, "a b"),
+    "twice": (GOOD | {"queries": [{"name": "a", "role": "cue"}] * 2}, "more than once"),
+    "size": (
+        GOOD | {"model": GOOD["model"] | {"image_size": 100}},  # type: ignore[operator]
+        "multiples of the patch",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_configuration_is_one_message_and_code_2(fault: str, tmp_path: Path) -> None:
+    data, word = BAD[fault]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(data))
+    done = legrad("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("legrad: error: run.yaml: ")
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_missing_files_and_arguments(tmp_path: Path) -> None:
+    for arguments, word in (
+        (["run", "absent.yaml"], "no such file"),
+        (["run"], "CONFIG"),
+        (["scores", "nothing"], "no run there"),
+        (["jump"], "jump"),
+        (["demo", "--images", "0"], "--images"),
+    ):
+        done = legrad(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, arguments
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_check_says_fine(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(GOOD))
+    done = legrad("run", "run.yaml", "--check", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "fine, 1 queries" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(GOOD))
+    done = legrad("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pictures: not found" in done.stderr
+
+
+def test_scores(demo_run: DemoRun, tmp_path: Path) -> None:
+    table = legrad("scores", demo_run.output, "-q", "bird", "-n", "3").stdout
+    assert "image_id" in table
+    assert "bird" in table
+    assert "257 more" in table
+    csv = tmp_path / "scores.csv"
+    assert legrad("scores", demo_run.output, "--csv", str(csv)).returncode == 0
+    frame = pd.read_csv(csv)
+    assert len(frame) == 260
+    assert {"image_id", "label", "status", "bird", "an_image"} <= set(frame.columns)
+    piped = legrad("scores", demo_run.output, "-q", "bird", "--csv", "-").stdout
+    assert piped.splitlines()[0] == "image_id,label,status,bird"
+    unknown = legrad("scores", demo_run.output, "-q", "cat")
+    assert unknown.returncode == 2
+    assert "no query 'cat'" in unknown.stderr
+
+
+def test_demo_and_run_from_nothing(tmp_path: Path) -> None:
+    done = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("frozen fish", "watermark", "60 rows, 60 explained", "sheet.png", "images/s"):
+        assert word in done.stdout
+    assert "planted" in done.stdout
+    assert (tmp_path / "d" / "sheet.png").stat().st_size > 50_000
+    assert len(pd.read_csv(tmp_path / "d" / "cues.csv")) == 11 * 13
+    again = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
+    assert "nothing to do" in again.stdout
+    other = legrad("demo", "--images", "70", "--out", "d", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "another demo data set" in other.stderr
+
+
+def test_progress_lines_without_a_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(600):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    data = GOOD | {
+        "model": {"name": "mini"},
+        "runtime": {"report_every": 0.2, "actors": 1, "batch_size": 20},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(data))
+    done = legrad("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mean nothing" in done.stderr
+    assert "images/s" in done.stderr
+    assert "600 rows, 600 explained" in done.stdout
+    assert RuntimeConfig().report_every == 10
+
+
+def test_doctor() -> None:
+    done = legrad("doctor")
+    assert done.returncode == 0, done.stdout
+    for word in ("torch", "ray", "logical CPUs", "free", "cores"):
+        assert word in done.stdout

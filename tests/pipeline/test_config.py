@@ -1,0 +1,179 @@
+"""Settings: what is accepted, and that every fault is named with its key."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
+from pipeline.loading import check, load_config, packaged_config
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "model": {"name": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+        "source": {"format": "folder", "uri": "/data/images"},
+        "queries": [{"name": "dog", "role": "class"}, {"name": "leash", "role": "cue"}],
+        "output": "/data/out",
+    }
+    for key, value in changes.items():
+        if value is None:
+            data.pop(key)
+        elif isinstance(value, dict) and isinstance(data.get(key), dict):
+            data[key] = data[key] | value
+        else:
+            data[key] = value
+    return data
+
+
+def test_defaults() -> None:
+    config = check(settings(), "x")
+    assert config.source.uri == ("/data/images",)
+    assert config.labels == {"dog": "dog"}
+    assert config.model.resize == "squash"
+    assert config.store.embeddings
+    assert config.warnings == ()
+
+
+FAULTS = {
+    "unknown key": ({"model": {"patch": 3}}, ["model", "patch", "pretrained"]),
+    "unknown top key": ({"query": []}, ["query", "queries"]),
+    "no model": ({"model": None}, ["model"]),
+    "unknown model": ({"model": {"name": "ViT-B-33"}}, ["ViT-B-33", "ViT-B-32"]),
+    "resnet": ({"model": {"name": "RN50", "pretrained": "openai"}}, ["RN50", "supported"]),
+    "siglip": ({"model": {"name": "ViT-B-16-SigLIP"}}, ["timm", "supported"]),
+    "no weights": ({"model": {"pretrained": ""}}, ["pretrained"]),
+    "mini with weights": ({"model": {"name": "mini"}}, ["mini", "pretrained"]),
+    "size": ({"model": {"image_size": 225}}, ["image_size", "225", "32"]),
+    "layers": ({"model": {"layers": 13}}, ["layers", "12"]),
+    "precision": ({"model": {"precision": "int8"}}, ["precision", "fp16"]),
+    "no queries": ({"queries": []}, ["queries", "none"]),
+    "bad name": ({"queries": [{"name": "A Dog", "role": "class"}]}, ["A Dog", "lower-case"]),
+    "yaml name": ({"queries": [{"name": None, "role": "cue"}]}, ["queries.0.name", "quotes"]),
+    "role": ({"queries": [{"name": "dog", "role": "klass"}]}, ["role", "baseline"]),
+    "twice": ({"queries": [{"name": "a", "role": "cue"}] * 2}, ["a stand more than once"]),
+    "taken": ({"queries": [{"name": "own_label", "role": "cue"}]}, ["own_label"]),
+    "cue with label": ({"queries": [{"name": "a", "role": "cue", "label": "b"}]}, ["label"]),
+    "empty prompt": ({"queries": [{"name": "a", "role": "cue", "prompts": [" "]}]}, ["prompt"]),
+    "too many": (
+        {"queries": [{"name": f"q{i}", "role": "cue"} for i in range(257)]},
+        ["257", "256"],
+    ),
+    "format": ({"source": {"format": "zip"}}, ["source.format", "webdataset"]),
+    "carry hides": ({"source": {"carry": ["status"]}}, ["carry", "status"]),
+    "carry type": ({"source": {"carry": {"a": "text"}}}, ["carry", "string"]),
+    "alias": ({"source": {"alias": "a/b"}}, ["alias"]),
+    "batch": ({"runtime": {"batch_size": 0}}, ["batch_size"]),
+    "output": ({"output": None}, ["output"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named(fault: str) -> None:
+    changes, words = FAULTS[fault]
+    with pytest.raises(UsageError) as caught:
+        check(settings(**changes), "run.yaml")
+    for word in ["run.yaml", *words]:
+        assert word in str(caught.value)
+
+
+def test_mini_outside_the_demo_warns() -> None:
+    source = {"format": "folder", "uri": "x"}
+    foreign = check(settings(model={"name": "mini", "pretrained": None}, source=source), "x")
+    assert "mean nothing" in foreign.warnings[0]
+    assert load_config(packaged_config("demo.yaml")).warnings == ()
+
+
+def write(folder: Path, data: Any, name: str = "run.yaml") -> Path:
+    file = folder / name
+    file.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return file
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").touch()
+    (tmp_path / "q.yaml").write_text("[{name: dog, role: class}]")
+    data = settings(source={"uri": ["shards", "s3://bucket/x"]}, output="out", queries="q.yaml")
+    data["model"]["pretrained"] = "w.safetensors"
+    config = load_config(write(tmp_path, data))
+    assert config.source.uri == (f"{tmp_path}/shards", "s3://bucket/x")
+    assert config.output == f"{tmp_path}/out"
+    assert config.model.pretrained == f"{tmp_path}/w.safetensors"
+    assert [query.name for query in config.queries] == ["dog"]
+
+
+def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, settings())
+    sets = ["model.layers=4", "source.carry=[a, b]", "output=here", "runtime.actors=2"]
+    config = load_config(file, sets)
+    assert config.model.layers == 4
+    assert config.source.carry == {"a": "string", "b": "string"}
+    assert config.output == f"{tmp_path}/here"
+    for bad in ("model", "model.name.x=1", "model.layers=[", "=3"):
+        with pytest.raises(UsageError, match="--set"):
+            load_config(file, [bad])
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for data, word in (
+        ("a: [", "not valid YAML"),
+        ("- a", "expected settings"),
+        ("", "expected settings"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            load_config(write(tmp_path, data))
+    with pytest.raises(UsageError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+    missing = settings(model={"pretrained": "absent.safetensors"})
+    with pytest.raises(UsageError, match="no weights file"):
+        load_config(write(tmp_path, missing))
+    with pytest.raises(UsageError, match=r"q\.yaml: no such file"):
+        load_config(write(tmp_path, settings(queries="q.yaml")))
+
+
+def test_query_sets_share_templates(tmp_path: Path) -> None:
+    queries = {
+        "templates": "simple",
+        "queries": [
+            {"name": "dog", "role": "class"},
+            {"name": "leash", "role": "cue", "templates": ["a {} on it"]},
+        ],
+    }
+    write(tmp_path, queries, "q.yaml")
+    dog, leash = load_config(write(tmp_path, settings(queries="q.yaml"))).queries
+    assert len(dog.texts()) == 7
+    assert leash.texts() == ["a leash on it"]
+    write(tmp_path, queries | {"template": "x"}, "q.yaml")
+    with pytest.raises(UsageError, match="unknown key 'template'"):
+        load_config(write(tmp_path, settings(queries="q.yaml")))
+
+
+@pytest.mark.parametrize("name", ["base.yaml", "demo.yaml"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    config = load_config(packaged_config(name))
+    assert config.queries
+
+
+def test_base_yaml_names_every_key_with_its_default() -> None:
+    data = yaml.safe_load(packaged_config("base.yaml").read_text())
+    for group in ("model", "source", "store", "runtime"):
+        fields = RunConfig.model_fields[group].annotation.model_fields  # type: ignore[union-attr]
+        assert set(data[group]) == set(fields), group
+        for name, field in fields.items():
+            if not field.is_required() and data[group][name] not in (None, "laion2b_s34b_b88k"):
+                default = field.get_default(call_default_factory=True)
+                assert data[group][name] == default, f"{group}.{name}"
+
+
+def test_checking_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from pipeline.loading import load_config, packaged_config;"
+        "load_config(packaged_config('base.yaml'));"
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

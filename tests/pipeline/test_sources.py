@@ -1,0 +1,212 @@
+"""Shards and folders -> rows: every sample once, whatever is broken."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.schema import Status
+from pipeline.sources.datasource import _read_unit, open_source
+from pipeline.sources.fetch import Origin
+from pipeline.sources.listing import expand_braces, list_files
+from pipeline.sources.webdataset import read_shard
+from tests.data import jpeg, samples, tar_bytes
+
+
+def rows_of(data: bytes, name: str = "s.tar", **settings: Any) -> list[dict[str, Any]]:
+    source = SourceConfig(format="webdataset", uri=("x",), **settings)
+    return list(read_shard(io.BytesIO(data), name, "", source))
+
+
+def test_samples_become_rows() -> None:
+    data = tar_bytes(samples(["a", "b", "c"]))
+    rows = rows_of(data, carry={"size": "int", "absent": "string"})
+    assert [row["image_id"] for row in rows] == ["s.tar/a", "s.tar/b", "s.tar/c"]
+    assert [row["label"] for row in rows] == ["label 0", "label 1", "label 2"]
+    assert rows[1]["caption"] == "caption of b"
+    assert rows[2]["size"] == 2
+    assert rows[2]["absent"] is None
+    for number, row in enumerate(rows):
+        start, length = row["source_offset"], row["source_length"]
+        assert data[start : start + length] == row["bytes"] == jpeg(number)
+
+
+def test_gzip_has_no_ranges_but_the_same_rows() -> None:
+    plain = tar_bytes(samples(["a", "b"]))
+    packed = rows_of(gzip.compress(plain), "s.tar.gz")
+    assert [row["bytes"] for row in packed] == [row["bytes"] for row in rows_of(plain)]
+    assert "source_offset" not in packed[0]
+
+
+def test_labels_and_captions_from_members() -> None:
+    members = [
+        *(("a.png", jpeg(0)), ("a.cls", b"7\n"), ("a.txt", b"a dog")),
+        *(("b.jpg", jpeg(1)), ("b.json", b'{"label": 0}'), ("b.cls", b"9")),
+        *(("c.jpg", jpeg(2)), ("c.json", b"{broken")),
+        *(("d.jpg", jpeg(3)), ("d.kind", b"cat")),
+    ]
+    rows = rows_of(tar_bytes(members), label_field="label")
+    assert [row["label"] for row in rows] == ["7", "0", None, None]
+    assert rows[0]["caption"] == "a dog"
+    assert rows_of(tar_bytes(members), label_field="kind")[3]["label"] == "cat"
+
+
+def test_odd_names() -> None:
+    members = [
+        ("./train/a.b/x.y.jpg", jpeg(0)),
+        ("deep/ünï cödé.JPG", jpeg(1)),
+        ("deep/.hidden.jpg", jpeg(2)),
+        ("noextension", b"?"),
+        ("z.seg.png", jpeg(3)),
+    ]
+    rows = rows_of(tar_bytes(members))
+    found = {row["key"]: row["status"] for row in rows}
+    assert found == {
+        "./train/a.b/x": Status.NO_IMAGE,
+        "deep/ünï cödé": Status.OK,
+        "noextension": Status.NO_IMAGE,
+        "z": Status.NO_IMAGE,
+    }
+    chosen = rows_of(tar_bytes(members), image_field="y.jpg")
+    assert chosen[0]["status"] == Status.OK
+
+
+def test_repeated_keys_are_told_apart() -> None:
+    data = tar_bytes([*samples(["a", "b"]), *samples(["a"], 9), *samples(["a"], 10)])
+    rows = rows_of(data)
+    assert [row["image_id"] for row in rows] == [*("s.tar/a", "s.tar/b", "s.tar/a#2", "s.tar/a#3")]
+    statuses = [row["status"] for row in rows]
+    assert statuses == [Status.OK, Status.OK, Status.DUPLICATE_KEY, Status.DUPLICATE_KEY]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7, 0.95])
+def test_truncated_tar_keeps_what_is_whole(share: float) -> None:
+    data = tar_bytes(samples([f"k{i}" for i in range(20)]))
+    rows = rows_of(data[: int(len(data) * share)])
+    whole = [row for row in rows if row["status"] == Status.OK]
+    assert [row["key"] for row in whole] == [f"k{i}" for i in range(len(whole))]
+    assert all(row["bytes"] == jpeg(i) for i, row in enumerate(whole))
+    if share < 0.9:
+        assert rows[-1]["status"] == Status.SHARD_ERROR
+        assert len(whole) < 20
+    packed = gzip.compress(data)
+    rows = rows_of(packed[: int(len(packed) * share)], "s.tar.gz")
+    assert rows[-1]["status"] == Status.SHARD_ERROR
+
+
+def test_a_damaged_header_is_not_the_end() -> None:
+    data = bytearray(tar_bytes(samples(["a", "b", "c"])))
+    header = data.index(b"b.jpg")
+    data[header] ^= 0xFF
+    rows = rows_of(bytes(data))
+    assert [row["status"] for row in rows] == [Status.OK, Status.SHARD_ERROR]
+
+
+def test_a_shard_cut_between_two_members_is_noticed() -> None:
+    data = tar_bytes(samples(["a", "b"]))
+    rows = rows_of(data[: data.index(b"b.jpg")])
+    assert [row["status"] for row in rows] == [Status.OK, Status.SHARD_ERROR]
+
+
+@pytest.mark.parametrize("data", [b"", b"not a tar at all" * 100, b"\0" * 10240])
+def test_no_tar_at_all(data: bytes) -> None:
+    rows = rows_of(data)
+    if data.startswith(b"\0"):  # an empty tar is valid and has no samples
+        assert rows == []
+    else:
+        assert [row["status"] for row in rows] == [Status.SHARD_ERROR]
+
+
+def test_storage_errors_are_raised() -> None:
+    class Broken(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            raise ConnectionResetError("gone")
+
+    source = SourceConfig(format="webdataset", uri=("x",))
+    with pytest.raises(ConnectionResetError):
+        list(read_shard(io.BufferedReader(Broken()), "s.tar", "", source))
+
+
+def test_braces() -> None:
+    assert expand_braces("a-{008..011}.tar") == [f"a-{i:03d}.tar" for i in range(8, 12)]
+    assert expand_braces("{a,b}/{1..2}") == ["a/1", "a/2", "b/1", "b/2"]
+    with pytest.raises(UsageError, match="below the first"):
+        expand_braces("{3..1}")
+
+
+def test_listing(tmp_path: Path) -> None:
+    for name in ("a/1.tar", "a/b/2.tar.gz", "a/notes.txt", "a/.hidden/3.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    names = [file.name for file in list_files(str(tmp_path / "a"), {}, (".tar", ".tar.gz"))]
+    assert names == ["1.tar", "b/2.tar.gz"]
+    assert [f.name for f in list_files(f"{tmp_path}/a/*.txt", {})] == ["notes.txt"]
+    assert [f.name for f in list_files(f"{tmp_path}/a/{{1,1}}.tar", {})] == ["1.tar"]
+    for bad in ("a/9.tar", "nowhere", "a/*.zip"):
+        with pytest.raises(UsageError, match=r"not found|no files"):
+            list_files(str(tmp_path / bad), {})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no files ending in"):
+        list_files(str(tmp_path / "empty"), {}, (".tar",))
+
+
+def test_folders(tmp_path: Path) -> None:
+    for name in ("dog/1.jpg", "dog/2.jpg", "cat/1.jpg", "top.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(len(name)))
+    source = SourceConfig(format="folder", uri=(str(tmp_path),), alias="pets")
+    opened = open_source(source)
+    tables = [t for u in opened.units for t in _read_unit(source, u, opened.reporter)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert {row["image_id"]: row["label"] for row in rows} == {
+        "pets/cat/1.jpg": "cat",
+        "pets/dog/1.jpg": "dog",
+        "pets/dog/2.jpg": "dog",
+        "pets/top.jpg": None,
+    }
+    assert opened.bytes_total == sum(len(row["bytes"]) for row in rows)
+    (tmp_path / "dog/2.jpg").unlink()
+    (unit,) = opened.units
+    again = [r for t in _read_unit(source, unit, opened.reporter) for r in t.to_pylist()]
+    assert sorted(row["status"] for row in again) == ["ok", "ok", "ok", "read_error"]
+
+
+def test_two_roots_with_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.tar").write_bytes(tar_bytes(samples(["a"])))
+    uris = (str(tmp_path / "x"), str(tmp_path / "y"))
+    with pytest.raises(UsageError, match="share ids"):
+        open_source(SourceConfig(format="webdataset", uri=uris))
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+@pytest.mark.parametrize("where", ["", "/*", "/{s,s}.ENDING", "/s.ENDING"])
+def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None:
+    data = tar_bytes(samples(["a", "b"]))
+    name = f"s.{ending}"
+    (tmp_path / name).write_bytes(gzip.compress(data) if ending == "tar.gz" else data)
+    uri = f"{tmp_path}{where.replace('ENDING', ending)}"
+    source = SourceConfig(format="webdataset", uri=(uri,), alias="t")
+    opened = open_source(source)
+    rows = [r for t in _read_unit(source, opened.units[0], opened.reporter) for r in t.to_pylist()]
+    origin = Origin([uri], {})
+    for number, row in enumerate(rows):
+        assert origin.fetch(row) == jpeg(number)
+    (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match="no longer at"):
+        origin.fetch(rows[0])
+
+
+def test_records_that_are_no_objects_count_as_absent() -> None:
+    rows = rows_of(tar_bytes([("a.jpg", jpeg(0)), ("a.json", json.dumps([1, 2]).encode())]))
+    assert rows[0]["status"] == Status.OK
+    assert rows[0]["label"] is None
