@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from legrad.errors import UnsupportedModelError
@@ -22,6 +21,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+# typer exports only a leaf of the errors of its command line
+_CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[
+    2
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
@@ -71,10 +74,9 @@ def run(
         typer.echo(f"{config}: fine, {len(settings.queries)} queries")
         return
     from jobs import display
-    from pipeline.cluster import session
     from pipeline.flow import run as run_flow
 
-    with session(), display.watch(settings) as watch:
+    with display.watch(settings) as watch:
         summary = run_flow(settings, watch)
     display.summary(summary)
 
@@ -124,10 +126,10 @@ def main() -> None:
 def _code() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
-    except click.exceptions.ClickException as error:
+    except _CommandLineError as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("interrupted. What was committed is kept: run the same command again to continue.")
         return 130
     except (UsageError, UnsupportedModelError) as error:

@@ -98,7 +98,10 @@ def summary(done: Summary) -> None:
         table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
     if done.resumed:
         table.add_row("resumed", f"{done.resumed:,} rows were there already")
-    table.add_row("files", f"{done.parts} Parquet parts, {size(done.bytes)}")
+    table.add_row(
+        "files",
+        f"{done.parts} Parquet {'part' if done.parts == 1 else 'parts'}, {size(done.bytes)}",
+    )
     if done.already_complete:
         table.add_row("", "nothing to do: the run was complete, and no input file has changed")
     else:

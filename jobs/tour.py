@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 from jobs import display
 from jobs.display import console
 from pipeline import demo as world
-from pipeline.cluster import session
 from pipeline.flow import run
 from pipeline.loading import load_config, packaged_config
 from pipeline.report import draw_sheet
@@ -32,7 +32,7 @@ def demo(out: Path, images: int, seed: int) -> None:
         shards = world.write_demo(str(data), images, seed=seed, done=count)
     where = [f"source.uri=[{', '.join(map(repr, shards))}]", f"output={str(output)!r}"]
     config = load_config(packaged_config("demo.yaml"), where)
-    with session(), display.watch(config) as watch:
+    with display.watch(config) as watch:
         summary = run(config, watch)
     results = open_results(str(output))
     table = class_cue_table(results)
@@ -56,16 +56,18 @@ def show_table(table: pd.DataFrame) -> None:
     planted = {(p.label, p.cue.replace(" ", "_")): p for p in world.PLANTED}
     shown = Table(
         title="Cues that stand out by class",
-        caption="lift: mean score against all images, in standard deviations.  heat on cue: the "
-        "class's own heat\non the cue's region, 1 = average.  A first look; association is for "
-        "the audit to test.",
+        caption="score: mean cosine.  lift: against all images, in standard deviations.\n"
+        "heat: the class's own heat on the cue's region, 1 = average.\n"
+        "A first look: what stands out is described here, not tested.",
+        caption_justify="left",
         header_style="bold",
+        box=box.SIMPLE_HEAD,
     )
     for name in ("class", "cue"):
-        shown.add_column(name)
-    for name in ("images", "mean score", "lift", "heat on cue"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("images", "score", "lift", "heat"):
         shown.add_column(name, justify="right")
-    shown.add_column("planted")
+    shown.add_column("planted", no_wrap=True)
     for row in table.head(_TABLE_ROWS).itertuples():
         truth = planted.get((str(row.label), str(row.cue)))
         shown.add_row(

@@ -80,7 +80,6 @@ def session() -> Iterator[None]:
 
 def _quiet() -> None:
     """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(

@@ -13,7 +13,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from legrad.errors import UnsupportedModelError
 from pipeline import manifest
-from pipeline.cluster import Resources, resources
+from pipeline.cluster import Resources, resources, session
 from pipeline.config import RunConfig
 from pipeline.decode import Decoder
 from pipeline.errors import UsageError
@@ -63,7 +63,7 @@ class Plan:
 def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     """Explain a data set, or continue where an earlier attempt stopped.
 
-    Needs a Ray session (`pipeline.cluster.session`).
+    Lists the source first, then joins or starts a Ray session (`pipeline.cluster.session`).
 
     Raises:
         UsageError: the source, the model, the output or the cluster do not fit.
@@ -71,29 +71,37 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     """
     watch = watch or Watch()
     start = time.monotonic()
-    watch.stage(f"listing {', '.join(config.source.uri)}")
+    uris = config.source.uri
+    watch.stage(f"listing {uris[0]}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else ""))
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     watch.stage(f"loading {config.model.name}")
-    plan = make_plan(config, folder, source)
-    manifest.claim(folder, config, plan.prepared)
-    tidy(folder)
+    with session():
+        plan = make_plan(config, folder, source)
+        manifest.claim(folder, config, plan.prepared)
+        tidy(folder)
+        done = is_complete(folder, source)
+        progress = Progress() if done else _execute(plan, watch)
     notes = (*config.warnings, *plan.prepared.warnings)
-    if is_complete(folder, source):
-        seconds = time.monotonic() - start
-        return summarise(folder, Progress(), seconds, notes, already_complete=True)
-    resumed = committed_rows(folder)
-    actor = start_actor(source.bytes_total, resumed)
+    seconds = time.monotonic() - start
+    summary = summarise(folder, progress, seconds, notes, already_complete=done)
+    if not done:
+        complete(folder, source, summary)
+    return summary
+
+
+def _execute(plan: Plan, watch: Watch) -> Progress:
+    """The stages, in the order of the data."""
+    source = plan.source
+    actor = start_actor(source.bytes_total, committed_rows(plan.folder))
     watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
-    with _checkpointed(folder), _watched(actor, watch):
+    with _checkpointed(plan.folder), _watched(actor, watch):
         rows = read(plan, Reporter(actor))
         pixels = decode(rows, plan, Reporter(actor))
         maps = explain(pixels, plan, Reporter(actor))
-        write(maps, folder, plan.schema, plan.rows_per_part)
+        write(maps, plan.folder, plan.schema, plan.rows_per_part)
     progress: Progress = ray.get(actor.snapshot.remote())
-    summary = summarise(folder, progress, time.monotonic() - start, notes)
-    complete(folder, source, summary)
-    return summary
+    return progress
 
 
 def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
@@ -102,7 +110,9 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     settings = ReplicaSettings(
         config.model, spread.device, spread.threads, config.runtime.batch_size
     )
-    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
+    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0, max_calls=1)(
+        prepare
+    )
     try:
         prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except (UnsupportedModelError, ValueError, OSError) as error:

@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         _set(data, key.split("."), value)
         _resolve(data, Path.cwd())
     config = check(data, str(file))
-    _weights_exist(config)
+    _weights_exist(config, str(file))
     return config
 
 
@@ -132,7 +132,7 @@ def _describe(fault: Any) -> str:
     return f"{place}: {text}" if place else text
 
 
-def _weights_exist(config: RunConfig) -> None:
+def _weights_exist(config: RunConfig, where: str) -> None:
     file = config.model.weights_file
     if file is not None and "://" not in file and not Path(file).is_file():
-        raise UsageError(f"model.pretrained: no weights file at {file}")
+        raise UsageError(f"{where}: model.pretrained: no weights file at {file}")

@@ -1,4 +1,4 @@
-"""The training objective: which captions are true of which image, for the head and every layer."""
+"""The training objective: which captions are true of which image."""
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +24,22 @@ def jittered(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return ((pixels.float() - 128) * gain + 128 + cast).clamp(0, 255)
 
 
-def layer_features(model: CLIP, pixels: Tensor) -> list[Tensor]:
-    """Unit image features (B, E): first of the model's head, then of every layer's mean token.
+def pooled_features(model: CLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit image features (B, E) of the class token, and of the mean token, by the model's head.
 
-    A layer's mean token goes through the model's own head, exactly as LeGrad scores a layer.
+    The class token is what the model answers with, the mean token is what LeGrad scores: a model
+    that is trained on both grounds better than one trained on either (measured: mean of pointing
+    and pixel AUC .86, against .82 for the class token alone and .83 with every layer's mean).
     """
     visual = model.visual
     tokens = visual._embeds(pixels)
-    means = []
     for block in visual.transformer.resblocks:
         tokens = block(tokens)
-        means.append(tokens.mean(dim=1))
-    pooled = [tokens[:, 0], *means]
-    return [F.normalize((visual.ln_post(p) @ visual.proj).float(), dim=-1) for p in pooled]
+    answer, mean = (
+        F.normalize((visual.ln_post(pooled) @ visual.proj).float(), dim=-1)
+        for pooled in (tokens[:, 0], tokens.mean(dim=1))
+    )
+    return answer, mean
 
 
 def balanced_weights(truth: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def truth_loss(model: CLIP, features: Tensor, text: Tensor, truth: Tensor) -> Te
 
 
 def batch_loss(
-    model: CLIP, pixels: Tensor, tokens: Tensor, truth: Tensor, layer_weight: float
+    model: CLIP, pixels: Tensor, tokens: Tensor, truth: Tensor, mean_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Loss of one batch.
 
@@ -71,13 +74,13 @@ def batch_loss(
         pixels: normalised images (B, 3, side, side).
         tokens: captions (captions, context).
         truth: float 0 or 1, (B, captions).
-        layer_weight: weight of the layers' mean loss beside the head's.
+        mean_weight: weight of the mean token's loss beside the class token's.
 
     Returns:
-        The loss to minimise, and the head's part of it.
+        The loss to minimise, and the class token's part of it.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        features = layer_features(model, pixels)
+        answer, mean = pooled_features(model, pixels)
         text = F.normalize(model.encode_text(tokens).float(), dim=-1)
-    head, *layers = (truth_loss(model, f, text, truth) for f in features)
-    return head + layer_weight * torch.stack(layers).mean(), head.detach()
+    head = truth_loss(model, answer, text, truth)
+    return head + mean_weight * truth_loss(model, mean, text, truth), head.detach()

@@ -56,10 +56,10 @@ class Plan:
     seed: int = 7
     scenes: int = 24_000
     batch: int = 128
-    layer_weight: float = 0.5
+    mean_weight: float = 0.5
     stages: tuple[Stage, ...] = (
-        Stage(side=64, steps=2400, rate=1.2e-3, final=3e-4, warm_up=150),
-        Stage(side=96, steps=1100, rate=6e-4, final=1e-6, warm_up=40),
+        Stage(side=64, steps=1700, rate=1.2e-3, final=3e-4, warm_up=150),
+        Stage(side=96, steps=800, rate=6e-4, final=1e-6, warm_up=40),
     )
 
 
@@ -122,7 +122,7 @@ def _run_stage(
         seen.update(tokens.unique().tolist())
         truth = torch.from_numpy(truth_matrix(chosen, captions)).float()
         pixels = _resized(jittered(torch.from_numpy(pool[rows]), generator), stage.side)
-        loss, head = batch_loss(model, normalised(pixels), tokens, truth, plan.layer_weight)
+        loss, head = batch_loss(model, normalised(pixels), tokens, truth, plan.mean_weight)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)

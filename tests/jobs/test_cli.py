@@ -62,7 +62,7 @@ def test_a_bad_configuration_is_one_message_and_code_2(fault: str, tmp_path: Pat
 def test_missing_files_and_arguments(tmp_path: Path) -> None:
     for arguments, word in (
         (["run", "absent.yaml"], "no such file"),
-        (["run"], "CONFIG"),
+        (["run"], "config"),
         (["scores", "nothing"], "no run there"),
         (["jump"], "jump"),
         (["demo", "--images", "0"], "--images"),
