@@ -13,6 +13,7 @@ import typer
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
+INTERRUPTED = 130
 app = typer.Typer(
     name="legrad",
     help="Find the shortcuts hiding in an image dataset: LeGrad heatmaps at dataset scale.",
@@ -22,9 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # typer exports only a leaf of the errors of its command line
-_CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[
-    2
-]
+_CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
@@ -125,13 +124,12 @@ def main() -> None:
 
 def _code() -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
     except _CommandLineError as error:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted. What was committed is kept: run the same command again to continue.")
-        return 130
+        code = INTERRUPTED
     except (UsageError, UnsupportedModelError) as error:
         _say(f"error: {error}")
         return 2
@@ -146,6 +144,9 @@ def _code() -> int:
             "continue. LEGRAD_DEBUG=1 shows the whole traceback."
         )
         return 1
+    if code == INTERRUPTED:
+        _say("interrupted. What was committed is kept: run the same command again to continue.")
+    return code
 
 
 def _reason(error: BaseException) -> str:

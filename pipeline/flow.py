@@ -23,6 +23,7 @@ from pipeline.parts import committed_rows
 from pipeline.progress import Progress, Reporter, start_actor
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
+from pipeline.storage import is_storage_error
 from pipeline.summary import Summary, complete, is_complete, summarise
 from pipeline.write import checkpoint_config, tidy, write
 
@@ -115,8 +116,11 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     )
     try:
         prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
-    except (UnsupportedModelError, ValueError, OSError) as error:
-        raise UsageError(f"model {config.model.name}: {_cause(error)}") from error
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, UnsupportedModelError) or is_storage_error(cause):
+            raise UsageError(f"model {config.model.name}: {cause}") from error
+        raise
     schema = output_schema(
         config.source.carry,
         [query.name for query in config.queries],
@@ -128,11 +132,6 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
     rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute)) if wanted == "auto" else wanted
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised, without Ray's wrapping."""
-    return getattr(error, "cause", None) or error
 
 
 def read(plan: Plan, reporter: Reporter) -> Dataset:

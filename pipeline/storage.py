@@ -1,7 +1,8 @@
 """URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,25 +38,36 @@ class Location:
         return Location(self.fs, "/".join([self.path, *parts]))
 
     def exists(self) -> bool:
-        """Asks the store, not a cached listing."""
+        """Asks the store, not a cached listing.
+
+        Raises:
+            UsageError: the storage refuses.
+        """
         self.fs.invalidate_cache()
-        return bool(self.fs.exists(self.path))
+        with self._explained():
+            return bool(self.fs.exists(self.path))
 
     def read(self) -> bytes:
-        """All bytes."""
-        data: bytes = self.fs.cat_file(self.path)
+        """All bytes.
+
+        Raises:
+            UsageError: the storage refuses, or there is no such file.
+        """
+        with self._explained():
+            data: bytes = self.fs.cat_file(self.path)
         return data
 
     def write(self, data: bytes) -> None:
-        """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk."""
-        if not self.is_local:
-            self.fs.pipe_file(self.path, data)
-            return
-        target = Path(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.draft")
-        draft.write_bytes(data)
-        draft.replace(target)
+        """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk.
+
+        Raises:
+            UsageError: the storage refuses.
+        """
+        with self._explained():
+            if self.is_local:
+                _write_local(Path(self.path), data)
+            else:
+                self.fs.pipe_file(self.path, data)
 
     def files(self, pattern: str = "*") -> list[str]:
         """Names of the files directly in this folder, sorted; none where there is no folder."""
@@ -66,6 +78,22 @@ class Location:
             return []
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
         return sorted(name for name in names if fnmatch.fnmatch(name, pattern))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
+            raise explain_failure(str(self.fs.unstrip_protocol(self.path)), error) from error
+
+
+def _write_local(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.draft")
+    draft.write_bytes(data)
+    draft.replace(target)
 
 
 def locate(uri: str, options: Options | None = None) -> Location:
@@ -79,6 +107,12 @@ def locate(uri: str, options: Options | None = None) -> Location:
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: {error}") from error
     return Location(fs, path.rstrip("/"))
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Whether the storage refused: an OSError, or one of the S3 client's own, which are none."""
+    foreign = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore")
+    return foreign or isinstance(error, OSError | ValueError)
 
 
 def explain_failure(uri: str, error: Exception) -> UsageError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from pipeline.errors import UsageError
-from pipeline.storage import Location, Options, explain_failure, locate
+from pipeline.storage import Location, Options, explain_failure, is_storage_error, locate
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,10 @@ def list_files(uri: str, options: Options, suffixes: Sequence[str] = ()) -> list
         place = locate(pattern, options)
         try:
             files = _list_one(place, suffixes)
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
             raise explain_failure(pattern, error) from error
-        except Exception as error:  # botocore's errors are no OSErrors
-            if type(error).__module__.startswith(("botocore", "aiobotocore")):
-                raise explain_failure(pattern, error) from error
-            raise
         if not files:
             wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
             raise UsageError(f"{pattern}: no files{wanted} found there")

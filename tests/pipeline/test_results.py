@@ -138,7 +138,8 @@ def test_the_table_finds_what_was_planted(results: Results) -> None:
     assert len(table) == 11 * 13
     for planted in PLANTED:
         rows = table.xs(planted.cue.replace(" ", "_"), level="cue")["score_lift"]
-        assert rows.idxmax() == planted.label, planted
+        place = list(rows.sort_values(ascending=False).index).index(planted.label)
+        assert place == 0 if planted.strength >= 0.5 else place < 4, planted
     counts = results.images()["label"].value_counts()
     assert (table["images"].xs("water", level="cue") == counts).all()
     assert table["heat_enrichment"].between(0, 10).all()

@@ -1,0 +1,274 @@
+"""Odd images and directions, and what is refused with which words."""
+
+import time
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import _build_vision_tower
+from torch import Tensor, nn
+
+from legrad import LeGrad, UnsupportedModelError, from_open_clip, load_model
+from legrad.catalog import _config_files, architecture
+from legrad.towers import ClipTower
+from tests.builders import TINY_TEXT, images, tiny_clip, tokenize, unit_directions
+from tests.engine.compare import relative_error
+from tests.oracle import oracle_maps
+
+
+@pytest.fixture(scope="module")
+def engine() -> LeGrad:
+    return LeGrad(from_open_clip(tiny_clip(0), tokenizer=tokenize))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0, 1, 127, 255])
+def test_constant_images_are_finite(value: int, dtype: torch.dtype) -> None:
+    engine = LeGrad(from_open_clip(tiny_clip(0, dtype=dtype)))
+    pixels = torch.full((2, 3, 32, 32), value, dtype=torch.uint8)
+    seen = engine.explain(pixels, unit_directions(2, 3, dtype=dtype))
+    for tensor in (seen.maps, seen.scores, seen.image_features):
+        assert tensor.isfinite().all()
+    assert seen.maps.min() >= 0
+
+
+def test_identical_tokens_are_finite() -> None:
+    """A tower whose tokens are all constant: every LayerNorm sees a variance of zero."""
+    model = tiny_clip(0)
+    with torch.no_grad():
+        for name in ("class_embedding", "positional_embedding"):
+            getattr(model.visual, name).zero_()
+        model.visual.ln_pre.weight.zero_()
+        model.visual.ln_pre.bias.zero_()
+    seen = LeGrad(from_open_clip(model)).explain(images(1, 1), unit_directions(2, 2))
+    assert seen.maps.isfinite().all()
+    assert seen.scores.isfinite().all()
+
+
+def test_a_tower_that_embeds_to_zero_is_finite() -> None:
+    model = tiny_clip(0)
+    with torch.no_grad():
+        model.visual.proj.zero_()
+    seen = LeGrad(from_open_clip(model)).explain(images(1, 1), unit_directions(2, 2))
+    assert seen.maps.abs().max() == 0
+    assert seen.scores.abs().max() == 0
+
+
+def test_a_zero_direction_gives_zero_maps(engine: LeGrad) -> None:
+    directions = torch.cat([torch.zeros(1, 32).double(), unit_directions(2, 1)])
+    seen = engine.explain(images(1, 2), directions)
+    assert seen.maps[:, 0].abs().max() == 0
+    assert seen.scores[:, 0].abs().max() == 0
+    assert seen.maps[:, 1].amax(dim=(-2, -1)).min() > 0
+
+
+@pytest.mark.parametrize("length", [1e-3, 0.5, 7.0, 1e4])
+def test_maps_and_scores_are_linear_in_a_directions_length(engine: LeGrad, length: float) -> None:
+    pixels, directions = images(1, 2), unit_directions(2, 3)
+    unit, scaled = engine.explain(pixels, directions), engine.explain(pixels, length * directions)
+    assert relative_error(scaled.maps, length * unit.maps) <= 1e-12
+    torch.testing.assert_close(scaled.scores, length * unit.scores, atol=0, rtol=1e-10)
+    torch.testing.assert_close(scaled.image_features, unit.image_features)
+
+
+def test_a_difference_of_texts_is_a_direction() -> None:
+    model = tiny_clip(0)
+    directions = unit_directions(2, 2)
+    contrast = (directions[0] - directions[1])[None]
+    seen = LeGrad(from_open_clip(model)).explain(images(1, 2), contrast)
+    maps, scores, _ = oracle_maps(model, images(1, 2), contrast, 2)
+    assert relative_error(seen.maps, maps) <= 1e-6
+    torch.testing.assert_close(seen.scores, scores)
+
+
+def test_a_direction_and_its_opposite_have_different_maps(engine: LeGrad) -> None:
+    """Only positive influence counts."""
+    pixels, direction = images(1, 1), unit_directions(2, 1)
+    left, right = engine.explain(pixels, direction), engine.explain(pixels, -direction)
+    torch.testing.assert_close(left.scores, -right.scores)
+    assert relative_error(left.maps, right.maps) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (torch.zeros(3, 32, 32), r"pixels: expected \(B, 3, height, width\), found \(3, 32, 32\)"),
+        (torch.zeros(1, 1, 32, 32), r"found \(1, 1, 32, 32\)"),
+        (torch.zeros(1, 32, 32, 3), r"found \(1, 32, 32, 3\)"),
+        (torch.zeros(1, 3, 32, 36), r"pixels are 32 x 36: expected multiples of the patch, 8 x 8"),
+        (torch.zeros(1, 3, 4, 32), "pixels are 4 x 32"),
+        (torch.zeros(1, 3, 0, 32), "pixels are 0 x 32"),
+    ],
+)
+def test_wrong_pixels(engine: LeGrad, pixels: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        engine.explain(pixels, unit_directions(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("directions", "words"),
+    [
+        (torch.zeros(32), r"text_features: expected \(Q, 32\) for 'custom', found \(32,\)"),
+        (torch.zeros(2, 31), r"expected \(Q, 32\) for 'custom', found \(2, 31\)"),
+        (torch.zeros(32, 2), r"found \(32, 2\)"),
+        (torch.zeros(1, 2, 32), r"found \(1, 2, 32\)"),
+    ],
+)
+def test_wrong_directions(engine: LeGrad, directions: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        engine.explain(images(1, 1), directions)
+
+
+@pytest.mark.parametrize("layers", [0, -1, 4])
+def test_layers_out_of_range(layers: int) -> None:
+    model = from_open_clip(tiny_clip(0), name="tiny")
+    with pytest.raises(ValueError, match=f"layers={layers}: expected 1 to 3, .* of 'tiny'"):
+        LeGrad(model, layers=layers)
+
+
+def test_one_text_is_not_a_list(engine: LeGrad) -> None:
+    with pytest.raises(TypeError, match="not one string"):
+        engine.model.encode_text("a dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("RN50", "a convolutional vision tower"),
+        ("RN50x4-quickgelu", "a convolutional vision tower"),
+        ("ViT-B-16-SigLIP", "timm vision tower 'vit_base_patch16_siglip_224'"),
+        ("coca_ViT-B-32", "attentional pooler"),
+        ("convnext_base_w", "timm vision tower 'convnext_base'"),
+        ("EVA02-B-16", "timm vision tower 'eva02"),
+        ("MobileCLIP-B", "timm vision tower"),
+    ],
+)
+def test_unsupported_towers_are_told_before_anything_is_built(name: str, reason: str) -> None:
+    architecture("ViT-B-32")
+    start = time.perf_counter()
+    with pytest.raises(UnsupportedModelError, match=f"{reason}.*supported are.*ViT-B-32.*mini"):
+        load_model(name, "weights.safetensors")
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ViT-B/32", "Did you mean ViT-B-32"),
+        ("vit-b-32", "ViT-B-32"),
+        ("ViT-L-41", "ViT-L-14"),
+        ("completely different", "open_clip.$"),
+    ],
+)
+def test_unknown_names(name: str, hint: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"no model is called '{name}'.*{hint}"):
+        load_model(name, "openai")
+
+
+class Opaque(nn.Module):
+    """A model whose vision tower is something else."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+
+def small_tower(**vision: Any) -> nn.Module:
+    return tiny_clip(0, **vision).visual
+
+
+def resnet() -> nn.Module:
+    config = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32, "head_width": 8}
+    return open_clip.CLIP(16, config, dict(TINY_TEXT)).visual
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: nn.Linear(2, 2), "the vision tower is a Linear"),
+        (resnet, "the vision tower is a ModifiedResNet"),
+        (lambda: small_tower(attentional_pool=True, attn_pooler_heads=4), "pools by attention"),
+        (lambda: small_tower(pool_type="none"), "pools by attention or not at all"),
+        (lambda: small_tower(qk_norm=True), "blocks of type CustomResidualAttentionBlock"),
+    ],
+)
+def test_unsupported_modules(make: Any, reason: str) -> None:
+    visual = make()
+    with pytest.raises(UnsupportedModelError, match=f"{reason}.*supported are"):
+        ClipTower(visual)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        from_open_clip(Opaque(visual))
+
+
+def test_an_activation_without_derivative() -> None:
+    model = tiny_clip(0)
+    model.visual.transformer.resblocks[2].mlp.gelu = nn.SiLU()
+    with pytest.raises(UnsupportedModelError, match="activation SiLU has no derivative here"):
+        LeGrad(from_open_clip(model)).explain(images(1, 1), unit_directions(2, 1))
+
+
+def test_catalog_and_towers_agree_about_all_of_open_clips_models() -> None:
+    """What the config file says is what the built tower says (on the meta device: no memory)."""
+    accepted = 0
+    for name in _config_files():
+        config = open_clip.get_model_config(name)
+        vision = config["vision_cfg"]
+        if "timm_model_name" in vision:
+            with pytest.raises(UnsupportedModelError):
+                architecture(name)
+            continue
+        with torch.device("meta"):
+            visual = _build_vision_tower(
+                config["embed_dim"], vision, config.get("quick_gelu", False)
+            )
+        try:
+            tower = ClipTower(visual)
+        except UnsupportedModelError:
+            with pytest.raises(UnsupportedModelError):
+                architecture(name)
+            continue
+        found = architecture(name)
+        assert found.image_size == tuple(visual.image_size), name
+        assert found.patch_size == tower.patch_size, name
+        assert found.layers == len(tower.blocks), name
+        accepted += 1
+    assert accepted > 40
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"precision": "int8"}, "precision 'int8': expected one of"),
+        ({"image_size": 100}, "image_size 100 x 100: expected multiples of the patch, 32 x 32"),
+        ({"image_size": (224, 230)}, "image_size 224 x 230"),
+        ({"image_size": 0}, "image_size 0 x 0"),
+        ({"image_size": -32}, "image_size -32 x -32"),
+        ({"pretrained": None}, "needs pretrained=: an open_clip tag such as"),
+        ({"pretrained": "openia"}, "no such tag for 'ViT-B-32' .*tags: .*openai"),
+        ({"pretrained": "/nowhere/weights.npz"}, "expected a file ending in .safetensors"),
+    ],
+)
+def test_load_model_refuses(kwargs: dict[str, Any], words: str) -> None:
+    arguments = {"pretrained": "openai"} | kwargs
+    name = "ViT-S-32-alt" if "npz" in str(kwargs) else "ViT-B-32"
+    with pytest.raises(ValueError, match=words):
+        load_model(name, **arguments)
+
+
+def test_from_open_clip_refuses_a_size_that_is_no_multiple_of_the_patch() -> None:
+    with pytest.raises(ValueError, match="image_size 32 x 20: expected multiples of the patch"):
+        from_open_clip(tiny_clip(0), image_size=(32, 20))
+
+
+def test_the_mini_model_takes_no_weights() -> None:
+    with pytest.raises(ValueError, match="the mini model brings its own weights"):
+        load_model("mini", "openai")
+
+
+def test_grid_and_preprocessing_follow_the_image_size() -> None:
+    model = from_open_clip(tiny_clip(0), image_size=(48, 16))
+    assert model.grid == (6, 2)
+    assert model.preprocess.size == (48, 16)
+    assert from_open_clip(tiny_clip(0)).grid == (4, 4)
+    assert from_open_clip(tiny_clip(0, image_size=(24, 48))).grid == (3, 6)
