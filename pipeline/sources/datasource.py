@@ -12,6 +12,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
 from pipeline.progress import Reporter
 from pipeline.schema import source_schema
 from pipeline.sources.folder import chunks, read_files
@@ -100,6 +101,8 @@ def open_source(source: SourceConfig) -> ImageSource:
         UsageError: nothing is there, the storage refuses, or two files have one name.
     """
     suffixes = (".tar", ".tar.gz", ".tgz") if source.format == "webdataset" else ()
+    if len({type(locate(uri, source.options).fs) for uri in source.uri}) > 1:
+        raise UsageError("source.uri: all places must be in one kind of storage")
     files = [file for uri in source.uri for file in list_files(uri, source.options, suffixes)]
     source.refuse_same_names([file.name for file in files])
     if source.format == "webdataset":

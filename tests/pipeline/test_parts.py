@@ -1,0 +1,62 @@
+"""Small pieces: heat on a region, identities, progress, resources."""
+
+import numpy as np
+import pytest
+
+from pipeline.cluster import Resources, _require
+from pipeline.errors import UsageError
+from pipeline.manifest import digest
+from pipeline.progress import Progress, ProgressActor, Reporter, ShardCount
+from pipeline.tables import heat_enrichment
+
+
+def test_heat_enrichment_by_hand() -> None:
+    heat = np.zeros((3, 10, 10), np.float32)
+    guide = np.zeros((3, 10, 10), np.float32)
+    guide[:, 0] = np.arange(1, 11)  # the top tenth is the first row
+    heat[0, 0] = 1.0  # all heat there: ten times the average
+    heat[1] = 3.0  # even heat: average
+    heat[2, 5] = 1.0  # all heat elsewhere
+    np.testing.assert_allclose(heat_enrichment(heat, guide), [10, 1, 0])
+    assert np.isnan(heat_enrichment(heat * 0, guide)).all()
+    assert np.isnan(heat_enrichment(heat, guide * 0)).all()
+
+
+def test_digest_is_of_values_not_of_order() -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_progress_counts_and_estimates() -> None:
+    actor = ProgressActor(bytes_total=1000, resumed=10)
+    assert actor.snapshot().rows_expected is None
+    actor.shard("a", ShardCount(rows=20, bytes=250))
+    actor.shard("a", ShardCount(rows=20, bytes=250))  # a task that ran twice
+    actor.batch({"ok": 8, "truncated": 2}, maps=16)
+    actor.spent("decode", 1.5)
+    actor.spent("decode", 0.5)
+    found = actor.snapshot()
+    assert (found.rows, found.rows_read, found.rows_expected) == (10, 20, 80)
+    assert found.seconds == {"decode": 2.0}
+    found.first_image, found.seconds_elapsed = 0.0, 5.0
+    assert found.images_per_second == 2
+    assert found.seconds_left == (80 - 10 - 10) / 2
+    assert Progress().seconds_left is None
+
+
+def test_a_reporter_without_an_actor_says_nothing() -> None:
+    reporter = Reporter()
+    reporter.shard("a", 1, 2)
+    reporter.batch({"ok": 1}, 1)
+    with reporter.timed("read"):
+        pass
+
+
+def test_plans_that_never_fit_are_refused() -> None:
+    _require(Resources(actors=2, gpus=0, threads=2), {"CPU": 8})
+    with pytest.raises(UsageError, match="2 actors x 4 CPUs"):
+        _require(Resources(actors=2, gpus=0, threads=4), {"CPU": 8})
+    with pytest.raises(UsageError, match="GPUs, the cluster has 1"):
+        _require(Resources(actors=2, gpus=1, threads=1), {"CPU": 8, "GPU": 1})
+    assert Resources(actors=1, gpus=0.5, threads=4).cpus == 1
+    assert Resources(actors=1, gpus=0.5, threads=4).device == "cuda"
