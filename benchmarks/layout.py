@@ -8,10 +8,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from pipeline.cluster import cores, session
+from pipeline.cluster import session
 from pipeline.demo import write_demo
 from pipeline.flow import run
 from pipeline.loading import load_config, packaged_config
+from pipeline.machine import cores
 
 
 def main() -> None:

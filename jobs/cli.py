@@ -140,8 +140,8 @@ def _code() -> int:
         if os.environ.get("LEGRAD_DEBUG"):
             raise
         _say(
-            f"failed: {_reason(error)}\nWhat was committed is kept: run the same command again to "
-            "continue. LEGRAD_DEBUG=1 shows the whole traceback."
+            f"failed: {_reason(error)}\nA run keeps what was committed: the same command again "
+            "continues it. LEGRAD_DEBUG=1 shows the whole traceback."
         )
         return 1
     if code == INTERRUPTED:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -24,7 +25,7 @@ errors = Console(stderr=True, highlight=False)
 def watch(config: RunConfig) -> Iterator[Watch]:
     """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
     for warning in config.warnings:
-        errors.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        errors.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
     if errors.is_terminal:
         with _bar() as bar:
             task = bar.add_task("starting", total=None, detail="")
@@ -92,7 +93,7 @@ def _line(progress: Progress) -> str:
 def summary(done: Summary) -> None:
     """Print what a run came to."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("output", done.output)
+    table.add_row("output", escape(done.output))
     table.add_row("images", f"{done.rows:,} rows, {done.statuses['ok']:,} explained")
     for status, count in sorted(done.failures.items()):
         table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
@@ -115,7 +116,7 @@ def summary(done: Summary) -> None:
         table.add_row("busy", ", ".join(busy) + " (all workers together)")
     console.print(table, soft_wrap=True)
     for note in done.notes:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True)
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
 def scores(frame: pd.DataFrame, limit: int) -> None:
@@ -125,7 +126,7 @@ def scores(frame: pd.DataFrame, limit: int) -> None:
         numeric = name in frame and pd.api.types.is_float_dtype(frame[name])
         table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
     for image_id, row in frame.head(limit).iterrows():
-        table.add_row(str(image_id), *[_cell(value) for value in row])
+        table.add_row(escape(str(image_id)), *[escape(_cell(value)) for value in row])
     wide = Console(highlight=False, width=max(console.width, 24 + 14 * len(frame.columns)))
     (console if console.is_terminal else wide).print(table)
     if len(frame) > limit:

@@ -46,7 +46,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    from pipeline.cluster import cores
+    from pipeline.machine import cores
 
     memory = psutil.virtual_memory()
     text = f"{size(memory.available)} of {size(memory.total)} memory free"

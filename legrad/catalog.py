@@ -49,6 +49,10 @@ def architecture(name: str) -> Architecture:
     """
     config = _config(name)
     vision = config["vision_cfg"]
+    if config["text_cfg"].get("hf_model_name") and find_spec("transformers") is None:
+        raise UnsupportedModelError(
+            f"model {name!r} has a text tower of the package transformers: pip install transformers"
+        )
     reason = _unsupported(vision)
     if reason:
         raise UnsupportedModelError(f"model {name!r} has {reason}; {SUPPORTED_TOWERS}.")

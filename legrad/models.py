@@ -97,8 +97,10 @@ class VisionLanguageModel:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Move to the device; uint8 (B, 3, height, width) becomes normalised floats there."""
-        if pixels.dtype != torch.uint8:
+        if pixels.is_floating_point():
             return pixels.to(self.device, self.dtype)
+        if pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels are {pixels.dtype}: expected uint8, or normalised floats")
         if self.device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory()
         floats = pixels.to(self.device, non_blocking=True).to(self.dtype)
@@ -261,8 +263,11 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
             f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
             f"(.safetensors, .pt, .pth, .bin); tags: {', '.join(tags) or 'none'}"
         )
-    module = open_clip.create_model(name, pretrained=pretrained, device="cpu")
-    return module
+    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+    tagged: nn.Module = open_clip.create_model(  # some tags want another GELU than the name says
+        name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
+    )
+    return tagged
 
 
 def _a_tag(name: str) -> str:

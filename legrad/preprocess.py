@@ -3,15 +3,26 @@
 Normalisation is not done here: pixels travel as bytes and are normalised on the device.
 """
 
+import struct
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 ResizeMode = Literal["squash", "center_crop"]
 RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -65,7 +76,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     EXIF rotation is applied, 16-bit and float greys are scaled to 8 bits, transparency is shown on
     white (dropping the alpha channel would reveal arbitrary hidden colours).
     """
-    image = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(orientation(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_to_8bit(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -75,9 +87,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where it is missing or damaged."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (ValueError, TypeError, OSError, SyntaxError, struct.error):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
 def _grey_to_8bit(image: Image.Image) -> Image.Image:
     grey = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I") and grey.max() > 255 else 255.0
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and grey.max() > 255)
+    top = 65535.0 if wide else 255.0
     if image.mode == "F" and grey.max() <= 1.0:
         top = 1.0
     return Image.fromarray(np.clip(np.round(grey * (255.0 / top)), 0, 255).astype(np.uint8))

@@ -100,7 +100,7 @@ class ClipTower:
             return position
         h, w = self.native_grid
         patches = position[1:].float() if position.dtype in _HALF else position[1:]
-        image = patches.reshape(1, h, w, -1).permute(0, 3, 1, 2)
+        image = patches.reshape(1, h, w, -1).permute(0, 3, 1, 2).contiguous()
         image = F.interpolate(image, size=grid, mode="bicubic", antialias=True, align_corners=False)
         resized = image.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1)
         return torch.cat([position[:1], resized.to(position.dtype)])

@@ -1,5 +1,6 @@
 """Weights files at any fsspec URI: told apart from open_clip's tags, fetched, loaded safely."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,12 @@ def fetch(uri: str, **storage_options: Any) -> Path:
     if fs.protocol == "file" or "file" in fs.protocol:
         return Path(path)
     cache = os.environ.get("LEGRAD_CACHE") or str(Path.home() / ".cache" / "legrad")
+    # The suffix has to survive (it says how to read the file): one folder a URI, names as they are.
+    folder = Path(cache) / hashlib.sha256(uri.encode()).hexdigest()[:16]
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     local = fsspec.open_local(
         f"filecache::{uri}",
-        filecache={"cache_storage": cache, "check_files": True},
+        filecache={"cache_storage": str(folder), "check_files": True, "same_names": True},
         **{protocol: storage_options},
     )
     return Path(str(local))

@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,8 +13,10 @@ import ray.data
 
 from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
+from pipeline.machine import cores
 
 LOGICAL_CPUS_PER_CORE = 4
+OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
 OBJECT_STORE_SHARE = 0.2
 OBJECT_STORE_MOST = 4 * 2**30
 
@@ -65,6 +67,7 @@ def session() -> Iterator[None]:
             ray.init(runtime_env=environment, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # even where another cluster runs on this machine
                 num_cpus=max(8, LOGICAL_CPUS_PER_CORE * cores()),
                 object_store_memory=_object_store_bytes(),
                 include_dashboard=False,
@@ -88,11 +91,6 @@ def _quiet() -> None:
             handler.setLevel(logging.ERROR)
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def resources(runtime: RuntimeConfig) -> Resources:
     """Fill in what the settings leave to us, from what the cluster has.
 
@@ -100,10 +98,11 @@ def resources(runtime: RuntimeConfig) -> Resources:
         UsageError: the plan can never fit; Ray would wait for ever.
     """
     have = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus_there = have.get("GPU", 0.0)
     gpus = min(1.0, gpus_there) if runtime.gpus_per_actor == "auto" else runtime.gpus_per_actor
-    local = len(ray.nodes()) == 1
-    cpus = cores() if local else int(have.get("CPU", 1))
+    # A local session has more logical CPUs than cores, see `session`; a cluster means what it says.
+    cpus = min(cores(), _spare(have)) if len(nodes) == 1 else _spare(have)
     if runtime.actors != "auto":
         actors = runtime.actors
     elif gpus:
@@ -111,25 +110,36 @@ def resources(runtime: RuntimeConfig) -> Resources:
     else:
         actors = max(1, min(8, cpus // 2))
     wanted = runtime.threads_per_actor
-    threads = max(1, min(16, cpus // actors)) if wanted == "auto" else wanted
+    widest = int(max(node.get("CPU", 1) for node in nodes))
+    threads = max(1, min(16, widest, cpus // actors)) if wanted == "auto" else wanted
     plan = Resources(actors, gpus, threads)
-    _require(plan, have)
+    _require(plan, nodes)
     return plan
 
 
-def _require(plan: Resources, have: dict[str, float]) -> None:
-    if plan.gpus * plan.actors > have.get("GPU", 0.0):
+def _spare(have: dict[str, float]) -> int:
+    return int(have.get("CPU", 1)) - OTHER_CPUS
+
+
+def _require(plan: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse what can never be placed: Ray would wait for ever and not say so."""
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    if plan.gpus * plan.actors > gpus:
         raise UsageError(
-            f"runtime: {plan.actors} actors x {plan.gpus:g} GPUs, the cluster has "
-            f"{have.get('GPU', 0.0):g}. Lower runtime.actors or runtime.gpus_per_actor."
+            f"runtime: {plan.actors} actors x {plan.gpus:g} GPUs, the cluster has {gpus:g}. Lower "
+            "runtime.actors or runtime.gpus_per_actor."
         )
-    others = 3  # a reader, a writer, a checkpoint filter
-    needed = plan.cpus * plan.actors + others
-    if needed > have.get("CPU", 0.0):
+    if plan.cpus * plan.actors + OTHER_CPUS > cpus:
         raise UsageError(
-            f"runtime: {plan.actors} actors x {plan.cpus} CPUs and {others} for reading, writing "
-            f"and resuming make {needed}; the cluster has {have.get('CPU', 0.0):g} logical CPUs. "
-            "Lower runtime.actors or runtime.threads_per_actor, or start Ray with more --num-cpus."
+            f"runtime: {plan.actors} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading, "
+            f"writing and resuming make {plan.cpus * plan.actors + OTHER_CPUS}; the cluster has "
+            f"{cpus:g} logical CPUs. Lower runtime.actors or runtime.threads_per_actor, or start "
+            "Ray with more --num-cpus."
+        )
+    if not any(n.get("CPU", 0) >= plan.cpus and n.get("GPU", 0) >= plan.gpus for n in nodes):
+        raise UsageError(
+            f"runtime: no node has the {plan.cpus} CPUs and {plan.gpus:g} GPUs of one actor. Lower "
+            "runtime.threads_per_actor or runtime.gpus_per_actor."
         )
 
 

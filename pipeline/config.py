@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from legrad import catalog
 from legrad.queries import Query, Role
@@ -104,7 +104,7 @@ class SourceConfig(Settings):
     format: Literal["webdataset", "folder"]
     uri: Uris
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    image_field: str | None = None
+    image_field: Annotated[str, AfterValidator(str.lower)] | None = None
     label_field: str = "label"
     caption_field: str = "caption"
     carry: Carry = Field(default_factory=dict)
@@ -196,8 +196,19 @@ class RunConfig(Settings):
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ValueError(f"queries: {', '.join(twice)} stand more than once")
-        if OWN_LABEL in counts:
-            raise ValueError(f"queries: the name {OWN_LABEL!r} is taken by a column of the output")
+        taken = [name for name in counts if name == OWN_LABEL or name in RESERVED]
+        if taken:
+            raise ValueError(f"queries: {', '.join(taken)} would clash with columns of the output")
+        return self
+
+    @model_validator(mode="after")
+    def _output_is_elsewhere(self) -> "RunConfig":
+        for uri in self.source.uri:
+            if f"{self.output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/"):
+                raise ValueError(
+                    f"output {self.output} lies inside the source {uri}: the next attempt would "
+                    "take the results for images"
+                )
         return self
 
     @property

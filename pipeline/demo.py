@@ -8,7 +8,6 @@ needed, a legitimate context, and clean classes.
 import io
 import json
 import math
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from PIL import Image
 from legrad.mini.world import Scene, SceneSpec, render
 from pipeline.config import DEMO_ALIAS
 from pipeline.errors import UsageError
+from pipeline.machine import cores
 from pipeline.storage import Options, locate
 
 SIDE = 192
@@ -163,7 +163,7 @@ def write_demo(
         (n, range(n * IMAGES_PER_SHARD, min((n + 1) * IMAGES_PER_SHARD, images)))
         for n in range(len(shards))
     ]
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
+    workers = min(len(jobs), cores())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [
             pool.submit(_write_shard, uri, dict(options or {}), number, indices, seed)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,14 +23,17 @@ from pipeline.parts import committed_rows
 from pipeline.progress import Progress, Reporter, start_actor
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
+from pipeline.sources.rows import BLOCK_ROWS
 from pipeline.storage import is_storage_error
 from pipeline.summary import Summary, complete, is_complete, summarise
 from pipeline.write import checkpoint_config, tidy, write
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
-PART_ROWS = (256, 50_000)
+MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
+SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
+RETRIES = 3  # of a task or actor that died; what kills its worker each time ends the run
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Plan:
     resources: Resources
     settings: ReplicaSettings
     schema: pa.Schema
-    rows_per_part: int = field(default=PART_ROWS[0])
+    rows_per_part: int
 
 
 def run(config: RunConfig, watch: Watch | None = None) -> Summary:
@@ -96,13 +99,21 @@ def _execute(plan: Plan, watch: Watch) -> Progress:
     source = plan.source
     actor = start_actor(source.bytes_total, committed_rows(plan.folder))
     watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
-    with _checkpointed(plan.folder), _watched(actor, watch):
+    plan.folder.complete.delete()
+    with _checkpointed(plan.folder, _patience(plan)), _watched(actor, watch):
         rows = read(plan, Reporter(actor))
         pixels = decode(rows, plan, Reporter(actor))
         maps = explain(pixels, plan, Reporter(actor))
         write(maps, plan.folder, plan.schema, plan.rows_per_part)
     progress: Progress = ray.get(actor.snapshot.remote())
     return progress
+
+
+def _patience(plan: Plan) -> float:
+    """Ray counts finished blocks; one of a large model and many queries takes its time."""
+    height, width = plan.prepared.preprocess.size
+    rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + plan.settings.batch_size)
+    return max(NO_PROGRESS_SECONDS, SLOW_BLOCK * rows / plan.prepared.images_per_second)
 
 
 def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
@@ -130,14 +141,19 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     )
     wanted = config.runtime.rows_per_part
     a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
-    rows = max(PART_ROWS[0], min(PART_ROWS[1], a_minute)) if wanted == "auto" else wanted
+    least = config.runtime.batch_size
+    rows = max(least, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 
 def read(plan: Plan, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
     source = plan.source.with_reporter(reporter)
-    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(source.units))
+    dataset: Dataset = ray.data.read_datasource(
+        source,
+        override_num_blocks=len(source.units),
+        ray_remote_args={"max_retries": RETRIES},
+    )
     return dataset
 
 
@@ -152,7 +168,10 @@ def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         reporter,
     )
     return rows.map_batches(
-        decoder.__call__, batch_format="pyarrow", batch_size=config.runtime.batch_size
+        decoder.__call__,
+        batch_format="pyarrow",
+        batch_size=config.runtime.batch_size,
+        max_retries=RETRIES,
     )
 
 
@@ -173,19 +192,26 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         compute=ActorPoolStrategy(size=spread.actors),
         num_cpus=spread.cpus,
         num_gpus=spread.gpus,
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
     )
 
 
 @contextmanager
-def _checkpointed(folder: RunFolder) -> Iterator[None]:
-    """Ray Data's settings for a run, put back afterwards."""
+def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> Iterator[None]:
+    """Ray Data's settings for a run, put back afterwards.
+
+    Args:
+        folder: of the run.
+        patience: seconds without a finished block after which Ray gives up.
+    """
     context = DataContext.get_current()
     ours: dict[str, Any] = {
         "checkpoint_config": checkpoint_config(folder),
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "target_max_block_size": BLOCK_BYTES,
-        "execution_no_progress_timeout_s": NO_PROGRESS_SECONDS,
+        "execution_no_progress_timeout_s": round(patience),
     }
     before = {name: getattr(context, name) for name in ours}
     for name, value in ours.items():
@@ -206,6 +232,8 @@ def _watched(actor: Any, watch: Watch) -> Iterator[None]:
         while not done.wait(watch.seconds):
             try:
                 watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
+            except ray.exceptions.GetTimeoutError:
+                continue  # busy; ask again
             except ray.exceptions.RayError:
                 return  # the session ends; the run itself says why
 

@@ -61,7 +61,7 @@ def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model.name": model.name,
-        "model.pretrained": model.pretrained,
+        "model.pretrained": None if model.weights_file else model.pretrained,  # the digest decides
         "model.weights_sha256": prepared.digest,
         "model.image_size": list(prepared.preprocess.size),
         "model.resize": model.resize,

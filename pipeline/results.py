@@ -136,7 +136,11 @@ class Results:
             KeyError: no such query, or no such image.
         """
         self._require([query])
-        wanted = None if image_ids is None else ds.field("image_id").isin(list(image_ids))
+        wanted = (
+            None
+            if image_ids is None
+            else ds.field("image_id").isin(pa.array(list(image_ids), pa.string()))
+        )
         columns = ["image_id", map_column(query), peak_column(query)]
         table = self.dataset.to_table(columns=columns, filter=wanted)
         ids = table["image_id"].to_numpy()
@@ -195,7 +199,8 @@ class Results:
         return Preprocess((height, width), values["mode"], values["interpolation"])
 
     def _row(self, image_id: str) -> dict[str, Any]:
-        columns = ["image_id", "shard", "key", "source_offset", "source_length", "status", "error"]
+        columns = ["image_id", "shard", "key", "source_offset", "source_length", "sha256"]
+        columns += ["status", "error"]
         table = self.dataset.to_table(columns=columns, filter=ds.field("image_id") == image_id)
         if not table.num_rows:
             raise KeyError(f"no image {image_id!r} in {self.folder.uri}")

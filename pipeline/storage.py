@@ -57,6 +57,16 @@ class Location:
             data: bytes = self.fs.cat_file(self.path)
         return data
 
+    def delete(self) -> None:
+        """Remove the file; none there is fine.
+
+        Raises:
+            UsageError: the storage refuses.
+        """
+        if self.exists():
+            with self._explained():
+                self.fs.rm_file(self.path)
+
     def write(self, data: bytes) -> None:
         """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk.
 
@@ -72,10 +82,11 @@ class Location:
     def files(self, pattern: str = "*") -> list[str]:
         """Names of the files directly in this folder, sorted; none where there is no folder."""
         self.fs.invalidate_cache()
-        try:
-            entries = self.fs.ls(self.path, detail=True)
-        except FileNotFoundError:
-            return []
+        with self._explained():
+            try:
+                entries = self.fs.ls(self.path, detail=True)
+            except FileNotFoundError:
+                return []
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
         return sorted(name for name in names if fnmatch.fnmatch(name, pattern))
 

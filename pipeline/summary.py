@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
-from pipeline.parts import arrow_filesystem, committed_parts
+from pipeline.parts import arrow_filesystem, committed_parts, committed_rows
 from pipeline.progress import Progress
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource
@@ -67,6 +67,12 @@ def summarise(
     for part in parts:
         column = pq.read_table(part.path, columns=["status"], filesystem=filesystem)["status"]
         statuses.update(column.to_pylist())
+    surplus = statuses.total() - progress.rows_read
+    if surplus > 0 and not already_complete:
+        notes = (
+            *notes,
+            f"{surplus} rows are of files or samples that are no longer in the source.",
+        )
     return Summary(
         output=folder.uri,
         statuses=statuses,
@@ -90,17 +96,18 @@ def is_complete(folder: RunFolder, source: ImageSource) -> bool:
     if not place.exists():
         return False
     marker: dict[str, Any] = json.loads(place.read())
-    return bool(marker["files"] == digest({"files": _listing(source)}))
+    same = marker["files"] == digest({"files": _listing(source)})
+    return bool(same and marker["rows"] == committed_rows(folder))
 
 
 def complete(folder: RunFolder, source: ImageSource, summary: Summary) -> None:
     """Marker last: written only when every row that was read is in a committed part.
 
     Raises:
-        RunError: the counts differ.
+        RunError: rows are missing.
     """
     read_rows = summary.progress.rows_read
-    if summary.rows != read_rows:
+    if summary.rows < read_rows:
         raise RunError(
             f"{summary.output}: {read_rows} rows were read and {summary.rows} are committed. Run "
             "the same command again to do the missing ones."

@@ -14,11 +14,11 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Reporter
-from pipeline.schema import source_schema
+from pipeline.schema import Status, source_schema
 from pipeline.sources.folder import chunks, read_files
 from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.rows import Row, blocks
-from pipeline.sources.webdataset import read_shard
+from pipeline.sources.rows import Row, blocks, make_row
+from pipeline.sources.webdataset import UNREADABLE, read_shard
 from pipeline.storage import locate
 
 FILES_PER_UNIT = 256
@@ -135,7 +135,18 @@ def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]
 
 def _read_tar(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
     file = unit.files[0]
-    with fs.open(file.path, "rb") as stream:
+    try:
+        stream = fs.open(file.path, "rb")
+    except (FileNotFoundError, PermissionError) as error:
+        yield make_row(
+            f"{source.id_prefix}{file.name}/{UNREADABLE}",
+            file.name,
+            UNREADABLE,
+            status=Status.READ_ERROR,
+            error=f"{type(error).__name__}: {error}"[:500],
+        )
+        return
+    with stream:
         yield from read_shard(stream, file.name, source.id_prefix, source)
 
 

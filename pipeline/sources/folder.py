@@ -7,19 +7,22 @@ import fsspec
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.rows import Row, make_row
+from pipeline.storage import is_storage_error
 
 
 def read_files(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
 ) -> Iterator[Row]:
-    """Rows of some files; one that is gone or forbidden gives a row with a status."""
+    """Rows of some files; one that the storage will not give is a row with a status."""
     for file in files:
         label = file.name.split("/")[-2] if "/" in file.name else None
         place = {"label": label, "source_offset": 0, "source_length": file.size}
         row = make_row(prefix + file.name, file.name, file.name, **place)
         try:
             row["bytes"] = fs.cat_file(file.path)
-        except (FileNotFoundError, PermissionError) as error:
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
             row |= {"status": Status.READ_ERROR, "error": f"{type(error).__name__}: {error}"[:500]}
         yield row
 

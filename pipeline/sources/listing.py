@@ -1,10 +1,12 @@
 """Which files a source consists of, and what they are called relative to its root."""
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.storage import Location, Options, explain_failure, is_storage_error, locate
@@ -72,7 +74,7 @@ def _alternatives(inside: str) -> list[str]:
 
 def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     fs = place.fs
-    if glob.has_magic(place.path):
+    if glob.has_magic(place.path) and not fs.exists(place.path):
         literal = re.split(r"[*?\[]", place.path)[0]
         root = literal.rsplit("/", 1)[0]
         details = fs.glob(place.path, detail=True)
@@ -80,7 +82,7 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     info = fs.info(place.path)
     if _is_file(info):
         return [_file(place.path, place.path.rsplit("/", 1)[0], info)]
-    details = fs.find(place.path, detail=True)
+    details = _find_local(place.path) if place.is_local else fs.find(place.path, detail=True)
     return [
         _file(path, place.path, entry)
         for path, entry in details.items()
@@ -88,7 +90,21 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     ]
 
 
+def _find_local(root: str) -> dict[str, dict[str, object]]:
+    """Everything below a local folder, links included, which fsspec leaves out."""
+    found: dict[str, dict[str, object]] = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            size = path.stat().st_size if path.exists() else 0
+            found[path.as_posix()] = {"type": "file", "size": size}
+    return found
+
+
 def _is_file(info: dict[str, object]) -> bool:
+    """A file, or a link: to a file, or to nothing, which gives a row that says so."""
+    if info.get("islink"):
+        return not Path(str(info["name"])).is_dir()
     return info["type"] == "file"
 
 

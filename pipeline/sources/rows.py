@@ -14,7 +14,13 @@ Row = dict[str, Any]
 
 def make_row(image_id: str, shard: str, key: str, **values: Any) -> Row:
     """A row of `source_schema`; what is not given is null, the status is ok."""
-    return {"image_id": image_id, "shard": shard, "key": key, "status": Status.OK, **values}
+    row = {"image_id": image_id, "shard": shard, "key": key, "status": Status.OK, **values}
+    return {name: clean(v) if isinstance(v, str) else v for name, v in row.items()}
+
+
+def clean(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates, odd file names) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def blocks(rows: Iterable[Row], carry: Mapping[str, str]) -> Iterator[pa.Table]:
@@ -50,7 +56,7 @@ def _convert(value: Any, kind: str) -> Any:
         return None
     try:
         return _CONVERTERS[kind](value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -63,4 +69,11 @@ def _as_bool(value: Any) -> bool:
     return bool(value)
 
 
-_CONVERTERS: dict[str, Any] = {"string": str, "int": int, "float": float, "bool": _as_bool}
+def _as_int64(value: Any) -> int:
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError(value)
+    return number
+
+
+_CONVERTERS: dict[str, Any] = {"string": str, "int": _as_int64, "float": float, "bool": _as_bool}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import re
 import tarfile
 import zlib
@@ -12,11 +13,12 @@ from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import Status
-from pipeline.sources.rows import Row, carried, make_row, text_of
+from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
-BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
-_SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?")
+BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+UNREADABLE = "#unreadable"
+_SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Sample:
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    whole: bool = True
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -55,36 +58,61 @@ def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig)
         prefix: put before ``shard`` in image ids.
         source: which fields hold image, label and caption.
     """
-    ranged = not shard.endswith((".gz", ".tgz", ".bz2", ".xz"))
+    ranged = not _is_compressed(stream)
     seen: Counter[str] = Counter()
+    taken: set[str] = {UNREADABLE}
     try:
         for sample in _samples(stream):
             seen[sample.key] += 1
-            yield _row(sample, shard, prefix + shard, seen[sample.key], source, ranged)
+            name = _unused(sample.key, seen[sample.key], taken)
+            row = _row(sample, shard, seen[sample.key], source, ranged)
+            yield row | {"image_id": clean(f"{prefix}{shard}/{name}")}
     except BROKEN_TAR as error:
         yield make_row(
-            f"{prefix}{shard}/#unreadable",
+            f"{prefix}{shard}/{UNREADABLE}",
             shard,
-            "#unreadable",
+            UNREADABLE,
             status=Status.SHARD_ERROR,
             error=f"after {seen.total()} samples: {type(error).__name__}: {error}"[:500],
         )
 
 
+def _is_compressed(stream: IO[bytes]) -> bool:
+    """By content, as `tarfile` decides; names lie."""
+    if not stream.seekable():
+        return True
+    head = stream.read(6)
+    stream.seek(0)
+    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+
+
+def _unused(key: str, count: int, taken: set[str]) -> str:
+    """The key, with ``#2``, ``#3``, ... where its name is taken already."""
+    name = key if count == 1 else f"{key}#{count}"
+    while name in taken:
+        count += 1
+        name = f"{key}#{count}"
+    taken.add(name)
+    return name
+
+
 def _samples(stream: IO[bytes]) -> Iterator[Sample]:
     """Group neighbouring members by key; a field that comes twice starts a new sample.
 
-    What was complete before an error is yielded before the error is raised.
+    A sample that an error cuts short is yielded as not whole before the error is raised.
     """
     sample: Sample | None = None
     with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictMember) as tar:
         try:
             for member in tar:
                 named = _SAMPLE_NAME.fullmatch(member.name)
-                if not member.isfile() or named is None:
+                if named is None or not (member.isfile() or member.islnk() or member.issym()):
                     continue
                 key, extension = named.group(1), (named.group(2) or "").lower()
-                data = _content(tar, member)
+                if not member.isfile():  # read front to back, a link's target may be long past
+                    key, extension, data = f"{key}.{extension}", "link", member.linkname.encode()
+                else:
+                    data = _content(tar, member)
                 if sample is None or sample.key != key or extension in sample.fields:
                     if sample is not None:
                         yield sample
@@ -93,6 +121,7 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
                 sample.places[extension] = (member.offset_data, member.size)
         except BROKEN_TAR:
             if sample is not None:
+                sample.whole = False
                 yield sample
             raise
     if sample is not None:
@@ -107,10 +136,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def _row(
-    sample: Sample, shard: str, path: str, count: int, source: SourceConfig, ranged: bool
-) -> Row:
-    repeat = "" if count == 1 else f"#{count}"
+def _row(sample: Sample, shard: str, count: int, source: SourceConfig, ranged: bool) -> Row:
     record = _record(sample)
     values = {
         "label": text_of(record.get(source.label_field, _text(sample, source.label_field))),
@@ -127,12 +153,17 @@ def _row(
         offset, length = sample.places[image]
         values |= {"bytes": sample.fields[image]}
         values |= {"source_offset": offset, "source_length": length} if ranged else {}
-        if repeat:
+        if not sample.whole:
+            values |= {
+                "status": Status.SHARD_ERROR,
+                "error": "the shard breaks off here: members may be missing",
+            }
+        elif count > 1:
             values |= {
                 "status": Status.DUPLICATE_KEY,
                 "error": f"key {sample.key!r} stands {count} times in this shard",
             }
-    return make_row(f"{path}/{sample.key}{repeat}", shard, sample.key, **values)
+    return make_row(sample.key, shard, sample.key, **values)
 
 
 def _image_field(sample: Sample, source: SourceConfig) -> str | None:
@@ -145,7 +176,7 @@ def _record(sample: Sample) -> dict[str, Any]:
     """The sample's JSON; broken or other JSON counts as absent, the image is still explained."""
     try:
         value = json.loads(sample.fields.get("json", b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -184,7 +184,7 @@ def test_bf16_autocast_on_the_cpu() -> None:
     lengths = rough.image_features.norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)
     assert rank > 0.99
-    assert 1e-4 < error < 0.1  # above the float32 tolerance: autocast did take place
+    assert 1e-4 < error < 0.05  # above the float32 tolerance: autocast did take place
 
 
 @pytest.mark.gpu

@@ -34,7 +34,7 @@ def test_every_map_is_normalised_by_itself() -> None:
 
 @pytest.mark.parametrize(("h", "w", "factor"), [(4, 4, 8), (3, 5, 7), (1, 4, 16)])
 def test_upsampled_cells_are_centred_on_their_patches(h: int, w: int, factor: int) -> None:
-    """A linear ramp over cell centres is the same ramp over pixel centres, inside the outer ones."""
+    """A ramp over cell centres is the same ramp over pixel centres, up to the outer cells."""
     rows, columns = np.mgrid[:h, :w] + 0.5
     seen = upsample(3 * rows - columns, (h * factor, w * factor))
     assert seen.shape == (h * factor, w * factor)

@@ -140,7 +140,7 @@ UPRIGHT = {
     5: lambda a: a.transpose(1, 0, 2),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 

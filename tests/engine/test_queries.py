@@ -30,7 +30,7 @@ def test_names_that_are_no_column_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", [None, True, False, 1, 1.5])
 def test_names_that_yaml_read_as_something_else(name: Any) -> None:
-    with pytest.raises(ValidationError, match="expected text.*put the name in quotes"):
+    with pytest.raises(ValidationError, match=r"expected text.*put the name in quotes"):
         query(name)
 
 
@@ -97,7 +97,7 @@ def test_wrong_templates(templates: Any, words: str) -> None:
 
 
 def test_unknown_fields_are_refused_with_a_hint() -> None:
-    with pytest.raises(ValidationError, match="unknown key 'prompt'.*did you mean 'prompts'"):
+    with pytest.raises(ValidationError, match=r"unknown key 'prompt'.*did you mean 'prompts'"):
         query(prompt="a dog")
 
 

@@ -108,6 +108,11 @@ def test_new_shards_are_added_to_a_complete_run(ray_session: None, tmp_path: Pat
     assert (summary.rows, summary.resumed) == (5, 2)
     ids = sorted(open_results(str(tmp_path / "out")).images().index)
     assert ids == ["0.tar/a", "0.tar/b", "1.tar/a", "1.tar/c", "1.tar/d"]
+    (tmp_path / "in" / "0.tar").unlink()
+    (tmp_path / "in" / "2.tar").write_bytes(tar_bytes(samples(["e"], 20)))
+    summary = run(config)
+    assert summary.rows == 6
+    assert any("2 rows are of files or samples that are no longer" in n for n in summary.notes)
 
 
 def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
@@ -121,7 +126,7 @@ def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
     (folder / "4.tar").write_bytes(tar_bytes([*samples(["a", "a"]), ("b.json", b"{}")]))
     config = mini_config({"format": "webdataset", "uri": str(folder)}, tmp_path / "out")
     summary = run(config)
-    assert summary.failures == {"shard_error": 2, "duplicate_key": 1, "no_image": 1}
+    assert summary.failures == {"shard_error": 3, "duplicate_key": 1, "no_image": 1}
     images = open_results(str(tmp_path / "out")).images()
     assert len(images) == summary.rows
     assert set(images.loc[images["status"] == "shard_error", "shard"]) == {"1.tar", "2.tar"}

@@ -57,6 +57,8 @@ FAULTS = {
     "role": ({"queries": [{"name": "dog", "role": "klass"}]}, ["role", "baseline"]),
     "twice": ({"queries": [{"name": "a", "role": "cue"}] * 2}, ["a stand more than once"]),
     "taken": ({"queries": [{"name": "own_label", "role": "cue"}]}, ["own_label"]),
+    "taken too": ({"queries": [{"name": "status", "role": "cue"}]}, ["status", "columns"]),
+    "output in source": ({"output": "/data/images/out"}, ["inside the source"]),
     "cue with label": ({"queries": [{"name": "a", "role": "cue", "label": "b"}]}, ["label"]),
     "empty prompt": ({"queries": [{"name": "a", "role": "cue", "prompts": [" "]}]}, ["prompt"]),
     "too many": (

@@ -53,10 +53,14 @@ def test_a_reporter_without_an_actor_says_nothing() -> None:
 
 
 def test_plans_that_never_fit_are_refused() -> None:
-    _require(Resources(actors=2, gpus=0, threads=2), {"CPU": 8})
+    _require(Resources(actors=2, gpus=0, threads=2), [{"CPU": 8}])
     with pytest.raises(UsageError, match="2 actors x 4 CPUs"):
-        _require(Resources(actors=2, gpus=0, threads=4), {"CPU": 8})
+        _require(Resources(actors=2, gpus=0, threads=4), [{"CPU": 8}])
     with pytest.raises(UsageError, match="GPUs, the cluster has 1"):
-        _require(Resources(actors=2, gpus=1, threads=1), {"CPU": 8, "GPU": 1})
+        _require(Resources(actors=2, gpus=1, threads=1), [{"CPU": 8, "GPU": 1}])
+    with pytest.raises(UsageError, match="no node has"):
+        _require(Resources(actors=1, gpus=0, threads=4), [{"CPU": 3}] * 4)
     assert Resources(actors=1, gpus=0.5, threads=4).cpus == 1
+    with pytest.raises(UsageError, match="no node has"):
+        _require(Resources(actors=1, gpus=0, threads=4), [{"CPU": 3}] * 4)
     assert Resources(actors=1, gpus=0.5, threads=4).device == "cuda"

@@ -1,8 +1,10 @@
 """Shards and folders -> rows: every sample once, whatever is broken."""
 
 import gzip
+import hashlib
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipeline.schema import Status
 from pipeline.sources.datasource import _read_unit, open_source
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import expand_braces, list_files
+from pipeline.sources.rows import blocks
 from pipeline.sources.webdataset import read_shard
 from tests.data import jpeg, samples, tar_bytes
 
@@ -104,13 +107,82 @@ def test_a_damaged_header_is_not_the_end() -> None:
     header = data.index(b"b.jpg")
     data[header] ^= 0xFF
     rows = rows_of(bytes(data))
-    assert [row["status"] for row in rows] == [Status.OK, Status.SHARD_ERROR]
+    assert [row["key"] for row in rows] == ["a", "#unreadable"]
+    assert {row["status"] for row in rows} == {Status.SHARD_ERROR}
 
 
 def test_a_shard_cut_between_two_members_is_noticed() -> None:
     data = tar_bytes(samples(["a", "b"]))
     rows = rows_of(data[: data.index(b"b.jpg")])
-    assert [row["status"] for row in rows] == [Status.OK, Status.SHARD_ERROR]
+    assert [row["key"] for row in rows] == ["a", "#unreadable"]
+    assert {row["status"] for row in rows} == {Status.SHARD_ERROR}
+
+
+def test_text_and_numbers_that_no_column_holds() -> None:
+    record = b'{"label": "x \\ud83d", "n": 1e999, "m": 99999999999999999999}'
+    members = [("a.jpg", jpeg(0)), ("a.json", record), ("b.jpg", jpeg(1)), ("b.json", b"[" * 9**5)]
+    carry = {"n": "int", "m": "int"}
+    rows = rows_of(tar_bytes([*members, ("\udcff.jpg", jpeg(0))]), carry=carry)
+    (table,) = blocks(rows, carry)
+    assert table["label"].to_pylist() == ["x \\ud83d", None, None]
+    assert table["n"].to_pylist() == table["m"].to_pylist() == [None] * 3
+    assert table["image_id"].to_pylist() == ["s.tar/a", "s.tar/b", "s.tar/\\udcff"]
+
+
+def test_links_in_a_tar_are_rows() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = len(jpeg(0))
+        tar.addfile(info, io.BytesIO(jpeg(0)))
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        tar.addfile(link)
+    rows = rows_of(buffer.getvalue())
+    assert [(row["key"], row["status"]) for row in rows] == [
+        ("a", Status.OK),
+        ("b.jpg", Status.NO_IMAGE),
+    ]
+
+
+def test_ids_never_clash() -> None:
+    keys = ["a", "b", "a", "a#2", "#unreadable", "a"]
+    rows = rows_of(tar_bytes([(f"{key}.jpg", jpeg(0)) for key in keys]))
+    ids = [row["image_id"] for row in rows]
+    assert len(set(ids)) == len(ids) == 6
+
+
+def test_links_in_a_folder_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "real.jpg").write_bytes(jpeg(0))
+    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "real.jpg")
+    (tmp_path / "in" / "dead.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "in" / "x[1].jpg").write_bytes(jpeg(1))
+    source = SourceConfig(format="folder", uri=(str(tmp_path / "in"),))
+    opened = open_source(source)
+    (unit,) = opened.units
+    rows = [row for t in _read_unit(source, unit, opened.reporter) for row in t.to_pylist()]
+    assert {row["key"]: row["status"] for row in rows} == {
+        "dead.jpg": "read_error",
+        "link.jpg": "ok",
+        "x[1].jpg": "ok",
+    }
+    assert [f.name for f in list_files(f"{tmp_path}/in/x[1].jpg", {})] == ["x[1].jpg"]
+
+
+def test_a_shard_that_is_gone_is_a_row(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / name).write_bytes(tar_bytes(samples(["a"])))
+    source = SourceConfig(format="webdataset", uri=(str(tmp_path),))
+    opened = open_source(source)
+    (tmp_path / "0.tar").unlink()
+    rows = [
+        row
+        for unit in opened.units
+        for table in _read_unit(source, unit, opened.reporter)
+        for row in table.to_pylist()
+    ]
+    assert [row["status"] for row in rows] == ["read_error", "ok"]
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar at all" * 100, b"\0" * 10240])
@@ -200,7 +272,10 @@ def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None
     rows = [r for t in _read_unit(source, opened.units[0], opened.reporter) for r in t.to_pylist()]
     origin = Origin([uri], {})
     for number, row in enumerate(rows):
+        row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()
         assert origin.fetch(row) == jpeg(number)
+    with pytest.raises(UsageError, match=r"other bytes|not in"):
+        origin.fetch(rows[0] | {"sha256": "0"})
     (tmp_path / name).unlink()
     with pytest.raises(UsageError, match="no longer at"):
         origin.fetch(rows[0])
