@@ -120,8 +120,10 @@ class LeGrad:
         return max(1, self.chunk_bytes // (floats * seen.slope.element_size()))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"pixels: expected (B, 3, height, width), found {tuple(pixels.shape)}")
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise ValueError(
+                f"pixels: expected (B, 3, height, width) and B > 0, found {tuple(pixels.shape)}"
+            )
         patch = self.tower.patch_size
         if any(side % p or not side for side, p in zip(pixels.shape[2:], patch, strict=True)):
             raise ValueError(
@@ -132,9 +134,9 @@ class LeGrad:
 
     def _directions(self, text_features: Tensor) -> Tensor:
         width = self.tower.projection.shape[1]
-        if text_features.ndim != 2 or text_features.shape[1] != width:
+        if text_features.ndim != 2 or text_features.shape[1] != width or not len(text_features):
             raise ValueError(
-                f"text_features: expected (Q, {width}) for {self.model.name!r}, "
+                f"text_features: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
                 f"found {tuple(text_features.shape)}"
             )
         return text_features.to(self.model.device, self.model.dtype)

@@ -166,8 +166,7 @@ def load_model(
         FileNotFoundError: the weights file is not there.
         ValueError: ``image_size``, ``precision``, ``pretrained`` or the weights do not fit.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision {precision!r}: expected one of {get_args(Precision)}")
+    _check_precision(precision)
     arch = catalog.architecture(name)
     size = _checked_size(image_size, arch.image_size, arch.patch_size)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -207,8 +206,9 @@ def from_open_clip(
 
     Raises:
         UnsupportedModelError: no closed form for its vision tower.
-        ValueError: ``image_size`` is not a multiple of the patch.
+        ValueError: ``image_size`` is not a multiple of the patch, or no such ``precision``.
     """
+    _check_precision(precision)
     visual = module.get_submodule("visual")
     tower = ClipTower(visual)
     native: tuple[int, int] = tower.visual.image_size
@@ -268,6 +268,11 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
         name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
     )
     return tagged
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision {precision!r}: expected one of {get_args(Precision)}")
 
 
 def _a_tag(name: str) -> str:

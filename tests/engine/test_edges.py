@@ -1,6 +1,5 @@
 """Odd images and directions, and what is refused with which words."""
 
-import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -94,7 +93,10 @@ def test_a_direction_and_its_opposite_have_different_maps(engine: LeGrad) -> Non
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (torch.zeros(3, 32, 32), r"pixels: expected \(B, 3, height, width\), found \(3, 32, 32\)"),
+        (
+            torch.zeros(3, 32, 32),
+            r"pixels: expected \(B, 3, height, width\) and B > 0, found \(3, 32, 32\)",
+        ),
         (torch.zeros(1, 1, 32, 32), r"found \(1, 1, 32, 32\)"),
         (torch.zeros(1, 32, 32, 3), r"found \(1, 32, 32, 3\)"),
         (torch.zeros(1, 3, 32, 36), r"pixels are 32 x 36: expected multiples of the patch, 8 x 8"),
@@ -110,8 +112,11 @@ def test_wrong_pixels(engine: LeGrad, pixels: Tensor, words: str) -> None:
 @pytest.mark.parametrize(
     ("directions", "words"),
     [
-        (torch.zeros(32), r"text_features: expected \(Q, 32\) for 'custom', found \(32,\)"),
-        (torch.zeros(2, 31), r"expected \(Q, 32\) for 'custom', found \(2, 31\)"),
+        (
+            torch.zeros(32),
+            r"text_features: expected \(Q, 32\) for 'custom' and Q > 0, found \(32,\)",
+        ),
+        (torch.zeros(2, 31), r"expected \(Q, 32\) for 'custom' and Q > 0, found \(2, 31\)"),
         (torch.zeros(32, 2), r"found \(32, 2\)"),
         (torch.zeros(1, 2, 32), r"found \(1, 2, 32\)"),
     ],
@@ -147,10 +152,8 @@ def test_one_text_is_not_a_list(engine: LeGrad) -> None:
 )
 def test_unsupported_towers_are_told_before_anything_is_built(name: str, reason: str) -> None:
     architecture("ViT-B-32")
-    start = time.perf_counter()
     with pytest.raises(UnsupportedModelError, match=f"{reason}.*supported are.*ViT-B-32.*mini"):
         load_model(name, "weights.safetensors")
-    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize(
