@@ -33,7 +33,7 @@ SECONDS_PER_PART = 60
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
 SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
-RETRIES = 3  # of a task or actor that died; what kills its worker each time ends the run
+RETRIES = 3  # of a batch whose worker died; what kills its worker each time ends the run
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,7 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
 def read(plan: Plan, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
     source = plan.source.with_reporter(reporter)
-    dataset: Dataset = ray.data.read_datasource(
-        source,
-        override_num_blocks=len(source.units),
-        ray_remote_args={"max_retries": RETRIES},
-    )
+    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(source.units))
     return dataset
 
 
@@ -192,7 +188,6 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         compute=ActorPoolStrategy(size=spread.actors),
         num_cpus=spread.cpus,
         num_gpus=spread.gpus,
-        max_restarts=RETRIES,
         max_task_retries=RETRIES,
     )
 
