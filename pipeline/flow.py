@@ -33,7 +33,6 @@ SECONDS_PER_PART = 60
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
 SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
-RETRIES = 3  # of a batch whose worker died; what kills its worker each time ends the run
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,6 @@ def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         decoder.__call__,
         batch_format="pyarrow",
         batch_size=config.runtime.batch_size,
-        max_retries=RETRIES,
     )
 
 
@@ -188,7 +186,6 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         compute=ActorPoolStrategy(size=spread.actors),
         num_cpus=spread.cpus,
         num_gpus=spread.gpus,
-        max_task_retries=RETRIES,
     )
 
 
