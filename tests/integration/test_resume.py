@@ -68,15 +68,27 @@ def assert_whole(out: Path) -> None:
     assert rows == IMAGES
 
 
-def test_sigkill_loses_and_doubles_nothing(config: Path) -> None:
-    out = config.parent / "out"
+def kill_after(config: Path, parts: int) -> None:
     process = start(config)
     try:
-        wait_for_parts(out, 2)
+        wait_for_parts(config.parent / "out", parts)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        subprocess.run(["pkill", "-9", "-f", str(config.parent)], check=False)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(config: Path) -> None:
+    out = config.parent / "out"
+    for parts in (1, 2, 3):
+        kill_after(config, parts)
+    subprocess.run([sys.executable, "-m", "jobs", "run", str(config)], check=True)
+    assert_whole(out)
+
+
+def test_sigkill_loses_and_doubles_nothing(config: Path) -> None:
+    out = config.parent / "out"
+    kill_after(config, 2)
     there = len(open_results(str(out)))
     assert 200 <= there < IMAGES
     assert not (out / "_run" / "complete.json").exists()
