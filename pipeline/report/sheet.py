@@ -56,22 +56,7 @@ def draw_sheet(
     """
     if not rows:
         raise ValueError("a sheet needs at least one row")
-    across, down = len(columns) + 1, len(rows)
-    height = down * (_CELL_INCHES + 0.28) + _HEAD_INCHES
-    figure = Figure(figsize=(across * (_CELL_INCHES + 0.12) + 1.75, height), dpi=130)
-    figure.patch.set_facecolor("white")
-    grid = figure.subplots(down, across, squeeze=False)
-    figure.subplots_adjust(
-        left=1.72 / figure.get_figwidth(),
-        right=1 - 0.1 / figure.get_figwidth(),
-        top=1 - _HEAD_INCHES / height,
-        bottom=0.08 / height,
-        wspace=0.06,
-        hspace=0.16,
-    )
-    figure.text(
-        0.012, 1 - 0.2 / height, title, color=_INK, size=11, weight="bold", ha="left", va="center"
-    )
+    figure, grid = _canvas(len(rows), len(columns) + 1, title)
     frame = results.scores(sorted({query for row in rows for query in row.queries}))
     scores = {
         row.image_id: dict(
@@ -106,6 +91,26 @@ def draw_sheet(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _canvas(down: int, across: int, title: str) -> tuple[Figure, NDArray[np.object_]]:
+    """An empty sheet and its cells, (down, across)."""
+    height = down * (_CELL_INCHES + 0.28) + _HEAD_INCHES
+    figure = Figure(figsize=(across * (_CELL_INCHES + 0.12) + 1.75, height), dpi=130)
+    figure.patch.set_facecolor("white")
+    grid = figure.subplots(down, across, squeeze=False)
+    figure.subplots_adjust(
+        left=1.72 / figure.get_figwidth(),
+        right=1 - 0.1 / figure.get_figwidth(),
+        top=1 - _HEAD_INCHES / height,
+        bottom=0.08 / height,
+        wspace=0.06,
+        hspace=0.16,
+    )
+    figure.text(
+        0.012, 1 - 0.2 / height, title, color=_INK, size=11, weight="bold", ha="left", va="center"
+    )
+    return figure, grid
 
 
 def _draw_row(
