@@ -20,6 +20,18 @@ TINY_TEXT: Mapping[str, Any] = {
     "layers": 1,
 }
 
+TOWERS: Mapping[str, dict[str, Any]] = {
+    "gelu": {},
+    "quick_gelu": {"quick_gelu": True},
+    "tanh_gelu": {"act_kwargs": {"approximate": "tanh"}},
+    "layer_scale": {"ls_init_value": 0.5},
+    "epsilon": {"norm_kwargs": {"eps": 0.1}},
+    "no_ln_pre": {"no_ln_pre": True},
+    "average": {"pool_type": "avg"},
+    "average_then_norm": {"pool_type": "avg", "final_ln_after_pool": True},
+}
+"""Kinds of tower that differ in their equations, as arguments of `tiny_clip`."""
+
 LOGIT_STD = 3.0
 
 

@@ -11,19 +11,13 @@ from torch import Tensor, nn
 
 from legrad import Explanation, LeGrad, from_open_clip
 from legrad.gradient import FoldedBlock, Trace, relevance
+from tests.builders import TOWERS as KINDS
 from tests.builders import images, raw_images, tiny_clip, unit_directions
 from tests.engine.compare import rank_correlation, relative_error
 from tests.oracle import oracle_maps
 
 TOWERS: dict[str, dict[str, Any]] = {
-    "gelu": {},
-    "quick_gelu": {"quick_gelu": True},
-    "tanh_gelu": {"act_kwargs": {"approximate": "tanh"}},
-    "layer_scale": {"ls_init_value": 0.5},
-    "epsilon": {"norm_kwargs": {"eps": 0.1}},
-    "no_ln_pre": {"no_ln_pre": True},
-    "average": {"pool_type": "avg"},
-    "average_then_norm": {"pool_type": "avg", "final_ln_after_pool": True},
+    **KINDS,
     "one_head": {"heads": 1},
     "narrow_mlp": {"mlp_ratio": 1.5},
     "oblong": {"image_size": (24, 48)},

@@ -8,20 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.builders import attention_entropy, images, randomise, tiny_clip, unit_directions
+from tests.builders import (
+    TOWERS,
+    attention_entropy,
+    images,
+    randomise,
+    tiny_clip,
+    unit_directions,
+)
 from tests.engine.compare import relative_error
 from tests.oracle import oracle_maps, states
 
-TOWERS: dict[str, dict[str, Any]] = {
-    "gelu": {},
-    "quick_gelu": {"quick_gelu": True},
-    "tanh_gelu": {"act_kwargs": {"approximate": "tanh"}},
-    "layer_scale": {"ls_init_value": 0.5},
-    "epsilon": {"norm_kwargs": {"eps": 0.1}},
-    "no_ln_pre": {"no_ln_pre": True},
-    "average": {"pool_type": "avg"},
-    "average_then_norm": {"pool_type": "avg", "final_ln_after_pool": True},
-}
 SMALL = {"width": 16, "heads": 2, "layers": 2, "image_size": (16, 16), "embed_dim": 8}
 
 

@@ -1,0 +1,18 @@
+"""Pydantic models of a run's YAML; checked without torch and without Ray."""
+
+from pipeline.config.model import ModelConfig
+from pipeline.config.paths import absolute, is_uri
+from pipeline.config.run import DEMO_ALIAS, MAX_QUERIES, RunConfig, RuntimeConfig, StoreConfig
+from pipeline.config.source import SourceConfig
+
+__all__ = [
+    "DEMO_ALIAS",
+    "MAX_QUERIES",
+    "ModelConfig",
+    "RunConfig",
+    "RuntimeConfig",
+    "SourceConfig",
+    "StoreConfig",
+    "absolute",
+    "is_uri",
+]
