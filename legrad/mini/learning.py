@@ -1,4 +1,6 @@
-"""The training objective: which captions are true of which image."""
+"""The training objective: which captions are true of which image, and of which place in it."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,7 @@ from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+_COVERED = 0.25
 _MOST_WEIGHT = 1 / 4  # a caption true of fewer than four images counts as if it were of four
 
 
@@ -24,22 +27,44 @@ def jittered(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return ((pixels.float() - 128) * gain + 128 + cast).clamp(0, 255)
 
 
-def pooled_features(model: CLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit image features (B, E) of the class token, and of the mean token, by the model's head.
+@dataclass(frozen=True)
+class Features:
+    """Unit features of B images by the model's own head.
 
-    The class token is what the model answers with, the mean token is what LeGrad scores: a model
-    that is trained on both grounds better than one trained on either (measured: mean of pointing
-    and pixel AUC .86, against .82 for the class token alone and .83 with every layer's mean).
+    Attributes:
+        answer: (B, E) of the class token: what the model answers with.
+        mean: (B, E) of the mean token: what LeGrad scores.
+        patches: per supervised block (B, patches, E): what each place of the picture shows.
+    """
+
+    answer: Tensor
+    mean: Tensor
+    patches: list[Tensor]
+
+
+def features_of(model: CLIP, pixels: Tensor, blocks: int) -> Features:
+    """Run the vision tower.
+
+    Args:
+        model: the model in training.
+        pixels: normalised images (B, 3, side, side).
+        blocks: how many last blocks give patch features.
     """
     visual = model.visual
     tokens = visual._embeds(pixels)
+    states = []
     for block in visual.transformer.resblocks:
         tokens = block(tokens)
-    answer, mean = (
-        F.normalize((visual.ln_post(pooled) @ visual.proj).float(), dim=-1)
-        for pooled in (tokens[:, 0], tokens.mean(dim=1))
+        states.append(tokens)
+
+    def head(token: Tensor) -> Tensor:
+        return F.normalize((visual.ln_post(token) @ visual.proj).float(), dim=-1)
+
+    return Features(
+        answer=head(tokens[:, 0]),
+        mean=head(tokens.mean(dim=1)),
+        patches=[head(state[:, 1:]) for state in states[-blocks:]],
     )
-    return answer, mean
 
 
 def balanced_weights(truth: Tensor) -> Tensor:
@@ -58,29 +83,38 @@ def balanced_weights(truth: Tensor) -> Tensor:
 
 def truth_loss(model: CLIP, features: Tensor, text: Tensor, truth: Tensor) -> Tensor:
     """Weighted sigmoid loss of image features (B, E) and text features (captions, E)."""
-    logits = model.logit_scale.exp() * features @ text.T + model.logit_bias
     return F.binary_cross_entropy_with_logits(
-        logits, truth, weight=balanced_weights(truth), reduction="sum"
+        _logits(model, features, text), truth, weight=balanced_weights(truth), reduction="sum"
     )
 
 
-def batch_loss(
-    model: CLIP, pixels: Tensor, tokens: Tensor, truth: Tensor, mean_weight: float
-) -> tuple[Tensor, Tensor]:
-    """Loss of one batch.
+def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> Tensor:
+    """Every patch token of the supervised blocks says what is to be seen in its place.
+
+    Without it a model may gather what it knows in any token it likes, and LeGrad truthfully shows
+    that token: the heat of a border lay inside the frame (pixel AUC .21).
 
     Args:
         model: the model in training.
-        pixels: normalised images (B, 3, side, side).
-        tokens: captions (captions, context).
-        truth: float 0 or 1, (B, captions).
-        mean_weight: weight of the mean token's loss beside the class token's.
-
-    Returns:
-        The loss to minimise, and the class token's part of it.
+        features: of its images.
+        text: unit features (things, E).
+        shown: share of every patch that a thing covers, (B, things, h, w); a patch of which it
+            covers a little counts neither way.
     """
-    with torch.autocast("cpu", torch.bfloat16):
-        answer, mean = pooled_features(model, pixels)
-        text = F.normalize(model.encode_text(tokens).float(), dim=-1)
-    head = truth_loss(model, answer, text, truth)
-    return head + mean_weight * truth_loss(model, mean, text, truth), head.detach()
+    covered = shown.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * patches, things)
+    there, absent = (covered >= _COVERED).float(), (covered <= 0).float()
+    positive = there / there.sum(0).clamp(min=1)
+    negative = absent / absent.sum(0).clamp(min=1)
+    weight = 0.5 * positive / positive.sum() + 0.5 * negative / negative.sum()
+    losses = [
+        F.binary_cross_entropy_with_logits(
+            _logits(model, patches.flatten(0, 1), text), there, weight=weight, reduction="sum"
+        )
+        for patches in features.patches
+    ]
+    return torch.stack(losses).mean()
+
+
+def _logits(model: CLIP, features: Tensor, text: Tensor) -> Tensor:
+    logits: Tensor = model.logit_scale.exp() * features @ text.T + model.logit_bias
+    return logits

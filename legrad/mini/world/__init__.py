@@ -5,6 +5,15 @@ the picture, the mask of the fish and the mask of the watermark's ink.
 """
 
 from legrad.mini.world.scene import Mask, Scene, SceneSpec, render
-from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS
+from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS, THINGS
 
-__all__ = ["BACKGROUNDS", "OBJECTS", "OVERLAYS", "Mask", "Scene", "SceneSpec", "render"]
+__all__ = [
+    "BACKGROUNDS",
+    "OBJECTS",
+    "OVERLAYS",
+    "THINGS",
+    "Mask",
+    "Scene",
+    "SceneSpec",
+    "render",
+]

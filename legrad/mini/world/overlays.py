@@ -71,12 +71,12 @@ def _inked(ink: Image.Image, colour: tuple[int, int, int], opacity: float = 1.0)
 
 
 def _watermark(frame: Frame, rng: np.random.Generator) -> Image.Image:
-    """Half-transparent words, level or slanted, anywhere; in a third of cases two lines of them."""
-    width = rng.uniform(0.42, 0.85) * frame.side
+    """Half-transparent words, level or slanted, anywhere; in a quarter of cases two lines."""
+    width = rng.uniform(0.36, 0.66) * frame.side
     word = _WORDS[int(rng.integers(len(_WORDS)))]
     ink = lettering(word, round(frame.side * 0.3), weight=max(1, round(frame.side * 0.004)))
     ink = ink.resize((round(width), max(4, round(ink.height * width / ink.width))))
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         both = Image.new("L", (ink.width, round(ink.height * 2.5)), 0)
         both.paste(ink, (0, 0))
         both.paste(ink, (0, both.height - ink.height))
@@ -94,10 +94,10 @@ def _watermark(frame: Frame, rng: np.random.Generator) -> Image.Image:
 
 
 def _border(side: int, rng: np.random.Generator) -> Image.Image:
-    """A plain or double frame all around, 4 to 8 % of the side thick."""
+    """A plain or double frame all around, 5 to 9 % of the side thick."""
     colours = ("#15171c", "#fbfaf5", "#7c1f2d", "#1c4b43", "#c79b3b")
     outer, inner = rng.choice(len(colours), 2, replace=False)
-    thick = max(2, round(rng.uniform(0.04, 0.08) * side))
+    thick = max(2, round(rng.uniform(0.05, 0.09) * side))
     image = Image.new("RGBA", (side, side), ImageColor.getrgb(colours[outer]))
     if rng.random() < 0.4:
         line = max(1, round(thick * 0.3))

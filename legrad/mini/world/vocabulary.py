@@ -44,3 +44,6 @@ OVERLAYS: tuple[str, ...] = (
     "ruler",
     "stamp",
 )
+
+THINGS: tuple[str, ...] = (*OBJECTS, *OVERLAYS)
+"""What has a place in the picture, and so a mask."""
