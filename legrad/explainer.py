@@ -1,6 +1,9 @@
 """LeGrad(model).explain(pixels, text_features) -> Explanation: one forward pass, every query."""
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,12 @@ from torch import Tensor
 
 from legrad.gradient import FoldedBlock, Trace, fold, head_gradient, relevance, trace
 from legrad.models import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from legrad.heatmaps import Scale
+    from legrad.preprocess import Preprocess
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
 
@@ -28,6 +37,40 @@ class Explanation:
     scores: Tensor
     image_features: Tensor
     layers: int
+
+    def figure(
+        self,
+        images: "Sequence[Image.Image] | None" = None,
+        queries: Sequence[str] | None = None,
+        *,
+        preprocess: "Preprocess | None" = None,
+        names: Sequence[str] | None = None,
+        scale: "Scale" = "row",
+    ) -> "Image.Image":
+        """Draw an image a row and a query a column, with scores; see `legrad.heatmaps`.
+
+        Args:
+            images: the B images that were explained, upright; None draws the maps alone.
+            queries: the Q texts; default their numbers.
+            preprocess: what made the pixels (``model.preprocess``), so that the heat lies where
+                the model looked; default: the maps cover the whole images.
+            names: of the B images; default their numbers.
+            scale: what shares one colour scale: ``row``, ``column`` or ``figure``.
+
+        Raises:
+            ValueError: not B images or names, or not Q queries.
+        """
+        from legrad.heatmaps.explanation import draw
+
+        return draw(self, images, queries, preprocess=preprocess, names=names, scale=scale)
+
+    def _repr_png_(self) -> bytes:
+        """The maps as a notebook shows them, the first few where there are many."""
+        from legrad.heatmaps.explanation import preview
+
+        buffer = io.BytesIO()
+        preview(self).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 class LeGrad:

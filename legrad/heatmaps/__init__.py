@@ -1,0 +1,21 @@
+"""Maps made visible: normalise, suppress, upsample, lay over an image, draw grids of them.
+
+Presentation only: what is stored and what is counted are the raw maps.
+"""
+
+from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
+from legrad.heatmaps.maps import PUBLISHED_THRESHOLD, Box, normalize, suppress, upsample
+from legrad.heatmaps.overlay import heat_colours, overlay
+
+__all__ = [
+    "PUBLISHED_THRESHOLD",
+    "Box",
+    "FigureRow",
+    "Scale",
+    "grid_figure",
+    "heat_colours",
+    "normalize",
+    "overlay",
+    "suppress",
+    "upsample",
+]

@@ -1,0 +1,195 @@
+"""Figures: an image a row, a query a column, heat over the pictures, one scale for comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, NOTE, Cell, Layout, lay_out
+from legrad.heatmaps.maps import Box
+from legrad.heatmaps.overlay import heat_colours, overlay
+from legrad.heatmaps.text import font, shortened, wrapped
+
+Scale = Literal["row", "column", "figure"]
+CELL = 300
+"""Width of a column in pixels."""
+_SMALL, _TEXT, _HEAD = 15, 17, 21
+_INK, _FAINT, _PAPER = "#22252b", "#6b7078", "white"
+_OUTLINE = "#35e0ff"
+_HEADING_LINES = 2
+_SCALES: Mapping[Scale, str] = {"row": "its row", "column": "its column", "figure": "the figure"}
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """One row of a figure: an image and its maps.
+
+    Attributes:
+        heatmaps: (h, w) raw maps, left to right.
+        image: upright RGB; None shows the maps alone.
+        label: over the picture.
+        captions: over the maps, such as scores.
+        note: left of the row; lines are kept.
+        box: the part of the image that the grid covers, in its pixels, see `Preprocess.box`.
+        outlines: per column (0 is the first map) a bool mask (height, width) of the image, whose
+            edge is drawn: what is truly there.
+    """
+
+    heatmaps: Sequence[NDArray[np.floating]]
+    image: Image.Image | None = None
+    label: str = ""
+    captions: Sequence[str] = ()
+    note: str = ""
+    box: Box | None = None
+    outlines: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture, or of the grid where there is none."""
+        if self.image is not None:
+            return self.image.size
+        h, w = self.heatmaps[0].shape
+        return w, h
+
+
+def grid_figure(
+    rows: Sequence[FigureRow],
+    columns: Sequence[str],
+    *,
+    title: str = "",
+    scale: Scale = "row",
+    cell: int = CELL,
+) -> Image.Image:
+    """Draw images, and their heat for every query.
+
+    Args:
+        rows: top to bottom; all with as many maps as there are columns, all or none with an image.
+        columns: headings of the maps, such as the queries' texts.
+        title: headline.
+        scale: which maps share one colour scale, from zero to their largest value: those of a
+            ``row`` (an image), of a ``column`` (a query, the only comparison of raw maps that
+            means something across images), or all of the ``figure``.
+        cell: width of a column in pixels.
+
+    Returns:
+        RGB image.
+
+    Raises:
+        ValueError: no rows, no columns, rows that do not fit the columns, or an unknown scale.
+    """
+    _check(rows, columns, scale)
+    pictured = rows[0].image is not None
+    headings = [wrapped(text, font(_TEXT, bold=True), cell, _HEADING_LINES) for text in columns]
+    layout = lay_out(
+        [row.size for row in rows],
+        len(columns) + pictured,
+        cell,
+        title=bool(title),
+        notes=any(row.note for row in rows),
+        heading_lines=max(text.count("\n") + 1 for text in headings) if any(columns) else 0,
+    )
+    canvas = Image.new("RGB", (layout.width, layout.height), _PAPER)
+    pen = ImageDraw.Draw(canvas)
+    face = font(_HEAD, bold=True)
+    text = shortened(title, face, layout.width - 2 * MARGIN)
+    pen.text((MARGIN, MARGIN), text, _INK, face)
+    _draw_headings(pen, layout, [""] * pictured + headings)
+    for row, cells, peaks in zip(rows, layout.cells, _peaks(rows, scale), strict=True):
+        if row.note:
+            middle = cells[0].top + cells[0].height // 2
+            _draw_note(pen, row.note, middle)
+        if row.image is not None:
+            canvas.paste(_fitted(row.image, cells[0]), (cells[0].left, cells[0].top))
+            _draw_caption(pen, cells[0], row.label, cell, bold=True)
+        for i, place in enumerate(cells[pictured:]):
+            canvas.paste(_picture(row, i, place, peaks[i]), (place.left, place.top))
+        for place, caption in zip(cells[pictured:], row.captions, strict=False):
+            _draw_caption(pen, place, caption, cell)
+    _draw_legend(canvas, layout, scale)
+    return canvas
+
+
+def _check(rows: Sequence[FigureRow], columns: Sequence[str], scale: str) -> None:
+    if not rows or not columns:
+        raise ValueError("a figure needs at least one row and one column")
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale {scale!r}: expected one of {get_args(Scale)}")
+    for row in rows:
+        if len(row.heatmaps) != len(columns):
+            raise ValueError(f"row {row.label!r}: {len(row.heatmaps)} maps, {len(columns)} columns")
+        if (row.image is None) != (rows[0].image is None):
+            raise ValueError("either all rows of a figure have an image, or none")
+
+
+def _peaks(rows: Sequence[FigureRow], scale: Scale) -> NDArray[np.float64]:
+    """(rows, columns): the value that each map shows at full strength."""
+    own = np.array([[float(heat.max()) for heat in row.heatmaps] for row in rows])
+    axis = {"row": 1, "column": 0, "figure": None}[scale]
+    return np.broadcast_to(own.max(axis=axis, keepdims=True), own.shape)
+
+
+def _picture(row: FigureRow, column: int, place: Cell, peak: float) -> Image.Image:
+    if row.image is None:
+        blank = Image.new("RGB", (place.width, place.height))
+        return overlay(blank, row.heatmaps[column], peak=peak, opacity=1)
+    across, down = place.width / row.image.width, place.height / row.image.height
+    left, top, right, bottom = row.box or (0, 0, *row.image.size)
+    box = (left * across, top * down, right * across, bottom * down)
+    shown = overlay(_fitted(row.image, place), row.heatmaps[column], peak=peak, box=box)
+    if column in row.outlines:
+        shown.paste(_OUTLINE, mask=_edge(row.outlines[column], place))
+    return shown
+
+
+def _fitted(image: Image.Image, place: Cell) -> Image.Image:
+    return image.resize((place.width, place.height), Image.Resampling.LANCZOS)
+
+
+def _edge(mask: NDArray[np.bool_], place: Cell) -> Image.Image:
+    """The line around a mask, as opacity."""
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize((place.width, place.height))
+    hard = soft.point([0] * 128 + [255] * 128)
+    return ImageChops.subtract(hard.filter(ImageFilter.MaxFilter(5)), hard)
+
+
+def _draw_caption(
+    pen: ImageDraw.ImageDraw, place: Cell, caption: str, column: int, *, bold: bool = False
+) -> None:
+    """The line over a cell, from its picture's left to its column's right."""
+    face = font(_SMALL, bold=bold)
+    text = shortened(caption, face, column - (column - place.width) // 2)
+    pen.text((place.left, place.top - 6), text, _INK, face, anchor="ls")
+
+
+def _draw_headings(pen: ImageDraw.ImageDraw, layout: Layout, headings: Sequence[str]) -> None:
+    """Each heading stands on the line above its column's first caption."""
+    bottom = layout.cells[0][0].top - CAPTION - 4
+    for index, text in enumerate(headings):
+        place = (layout.column(index), bottom - (text.count("\n") + 1) * HEADING)
+        pen.multiline_text(place, text, _INK, font(_TEXT, bold=True), spacing=6)
+
+
+def _draw_note(pen: ImageDraw.ImageDraw, note: str, middle: int) -> None:
+    face = font(_SMALL)
+    lines = [wrapped(line, face, NOTE - MARGIN, 3) for line in note.splitlines()]
+    pen.multiline_text((MARGIN, middle), "\n".join(lines), _INK, face, anchor="lm", spacing=7)
+
+
+def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:
+    """``no heat [colours] strongest of its row``, under the figure."""
+    pen, face = ImageDraw.Draw(canvas), font(_SMALL)
+    middle = layout.height - MARGIN - 6
+    left, width = layout.left, 120
+    words = (f"strongest heat of {_SCALES[scale]}", "no heat")
+    pen.text((left, middle), words[1], _FAINT, face, anchor="lm")
+    left += round(face.getlength(words[1])) + 10
+    steps = np.linspace(0, 1, width)
+    colours = heat_colours()[np.rint(steps * 255).astype(int)]
+    grey = np.full((1, 3), 80.0)
+    bar = grey * (1 - steps[:, None]) + colours * steps[:, None]
+    strip = np.broadcast_to(np.rint(bar).astype(np.uint8), (12, width, 3))
+    canvas.paste(Image.fromarray(np.ascontiguousarray(strip)), (left, middle - 6))
+    pen.text((left + width + 10, middle), words[0], _FAINT, face, anchor="lm")

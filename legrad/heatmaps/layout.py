@@ -1,0 +1,83 @@
+"""Where everything of a figure lies, in whole pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MARGIN = 22
+GAP = 12
+CAPTION = 26
+"""Height of the line over a cell."""
+HEADING = 24
+"""Height of one line of a column's heading."""
+TITLE = 46
+LEGEND = 44
+NOTE = 210
+"""Width of the notes left of the rows."""
+_TALLEST = 1.5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A rectangle, in pixels of the figure."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A figure's size and its cells.
+
+    Attributes:
+        width, height: of the figure.
+        left: where the first column begins.
+        heading: where the columns' headings begin.
+        cells: per row, the cells left to right; each has its picture's proportions.
+        cell: width of a column.
+    """
+
+    width: int
+    height: int
+    left: int
+    heading: int
+    cells: tuple[tuple[Cell, ...], ...]
+    cell: int
+
+    def column(self, index: int) -> int:
+        """Left edge of a column."""
+        return self.left + index * (self.cell + GAP)
+
+
+def lay_out(
+    sizes: Sequence[tuple[int, int]],
+    columns: int,
+    cell: int,
+    *,
+    title: bool = False,
+    notes: bool = False,
+    heading_lines: int = 1,
+) -> Layout:
+    """Place the rows of a figure.
+
+    Args:
+        sizes: (width, height) of each row's picture, in any unit.
+        columns: cells a row.
+        cell: width of a column in pixels; a very tall picture is narrower and stands in its middle.
+        title, notes: whether there is a headline, and text left of the rows.
+        heading_lines: of the columns' headings; 0 for none.
+    """
+    left = MARGIN + (NOTE if notes else 0)
+    heading = MARGIN + (TITLE if title else 0)
+    top = heading + heading_lines * HEADING
+    cells = []
+    for width, height in sizes:
+        tall = max(1, min(round(cell * height / width), round(cell * _TALLEST)))
+        wide = max(1, min(cell, round(tall * width / height)))
+        inset = (cell - wide) // 2
+        lefts = [left + i * (cell + GAP) + inset for i in range(columns)]
+        cells.append(tuple(Cell(x, top + CAPTION, wide, tall) for x in lefts))
+        top += CAPTION + tall + GAP
+    right = left + columns * (cell + GAP) - GAP + MARGIN
+    return Layout(right, top + LEGEND, left, heading, tuple(cells), cell)
