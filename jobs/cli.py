@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.options import ModelOptions, ViewOptions, grouped
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -105,6 +106,42 @@ def scores(
         display.scores(frame, limit)
     else:
         frame.to_csv(sys.stdout if csv == "-" else csv)
+
+
+@app.command()
+@grouped
+def explain(
+    images: Annotated[list[str], typer.Argument(help="Image files: paths or URIs.")],
+    query: Annotated[list[str], typer.Option("--query", "-q", help="A text; repeat for more.")],
+    model: ModelOptions,
+    view: ViewOptions,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="The figure: png, jpg, webp or pdf.")
+    ] = None,
+    save_maps: Annotated[
+        str | None, typer.Option(help="Write raw maps, scores and boxes to this .npz file.")
+    ] = None,
+) -> None:
+    """Draw the heat of a few images for a few texts."""
+    from jobs import single
+
+    raise typer.Exit(0 if single.explain(images, query, out, save_maps, model, view) else 1)
+
+
+@app.command()
+def models(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Only models with these words in name or tags.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also architectures without published weights.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the models that can be explained."""
+    from jobs import shelf
+
+    shelf.show(words or (), every, as_json)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from legrad._version import __version__
 
 if TYPE_CHECKING:
+    from legrad.catalog import ListedModel, list_models
     from legrad.codec import decode_maps, encode_maps
     from legrad.errors import UnsupportedModelError
     from legrad.explainer import Explanation, LeGrad
@@ -26,18 +27,21 @@ if TYPE_CHECKING:
 _HOME = {
     "Explanation": "legrad.explainer",
     "LeGrad": "legrad.explainer",
+    "ListedModel": "legrad.catalog",
     "Query": "legrad.queries",
     "UnsupportedModelError": "legrad.errors",
     "VisionLanguageModel": "legrad.models",
     "decode_maps": "legrad.codec",
     "encode_maps": "legrad.codec",
     "from_open_clip": "legrad.models",
+    "list_models": "legrad.catalog",
     "load_model": "legrad.models",
 }
 
 __all__ = [
     "Explanation",
     "LeGrad",
+    "ListedModel",
     "Query",
     "UnsupportedModelError",
     "VisionLanguageModel",
@@ -45,6 +49,7 @@ __all__ = [
     "decode_maps",
     "encode_maps",
     "from_open_clip",
+    "list_models",
     "load_model",
 ]
 

@@ -14,6 +14,11 @@ from typing import Any
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 
 MINI = "mini"
+MINI_WARNING = (
+    "model mini was trained on the demo's drawn scenes only: on other images its scores and maps "
+    "mean nothing"
+)
+_FOREIGN = {"text tower": "hf_model_name", "tokenizer": "hf_tokenizer_name"}
 _CUSTOM_BLOCK_KEYS = (
     "qk_norm",
     "scaled_cosine_attn",
@@ -33,12 +38,55 @@ class Architecture:
         image_size: native input size (height, width) in pixels.
         patch_size: (height, width) of a patch in pixels.
         layers: number of transformer blocks in the vision tower.
+        width: of the vision tower.
+        family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``mini``.
+        parameters: of both towers; None where that takes building it.
     """
 
     name: str
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     layers: int
+    width: int
+    family: str
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class ListedModel(Architecture):
+    """An architecture and the tags of its published weights, open_clip's own."""
+
+    tags: tuple[str, ...]
+
+
+def list_models(*, untagged: bool = False) -> list[ListedModel]:
+    """Every model that `load_model` loads and LeGrad explains, ``mini`` first, then by name.
+
+    Args:
+        untagged: also architectures without published weights; they take a weights file.
+    """
+    import open_clip  # it brings torch, which checking settings does without
+
+    found = []
+    for name in (MINI, *sorted(_config_files(), key=str.lower)):
+        try:
+            arch = architecture(name)
+        except UnsupportedModelError:
+            continue
+        tags = tuple(open_clip.list_pretrained_tags_by_model(name))
+        if tags or untagged or name == MINI:
+            found.append(ListedModel(**vars(arch), tags=tags))
+    return found
+
+
+def needing_transformers() -> list[str]:
+    """Names that `list_models` leaves out only because the package transformers is missing."""
+    configs = {name: _config(name) for name in _config_files()}
+    return [
+        name
+        for name, config in configs.items()
+        if _lacking(config["text_cfg"]) and not _unsupported(config["vision_cfg"])
+    ]
 
 
 def architecture(name: str) -> Architecture:
@@ -49,19 +97,55 @@ def architecture(name: str) -> Architecture:
     """
     config = _config(name)
     vision = config["vision_cfg"]
-    if config["text_cfg"].get("hf_model_name") and find_spec("transformers") is None:
-        raise UnsupportedModelError(
-            f"model {name!r} has a text tower of the package transformers: pip install transformers"
-        )
     reason = _unsupported(vision)
     if reason:
         raise UnsupportedModelError(f"model {name!r} has {reason}; {SUPPORTED_TOWERS}.")
+    lacking = _lacking(config["text_cfg"])
+    if lacking:
+        raise UnsupportedModelError(
+            f"model {name!r} has a {lacking} of the package transformers: pip install transformers"
+        )
     return Architecture(
         name=name,
         image_size=_pair(vision.get("image_size", 224)),
         patch_size=_pair(vision.get("patch_size", 16)),
         layers=int(vision.get("layers", 12)),
+        width=int(vision.get("width", 768)),
+        family=_family(name, config),
+        parameters=_parameters(config),
     )
+
+
+def _family(name: str, config: dict[str, Any]) -> str:
+    if name == MINI:
+        return MINI
+    if "multimodal_cfg" in config:
+        return "CoCa"
+    return "CLIPA" if config["vision_cfg"].get("pool_type") == "avg" else "CLIP"
+
+
+def _parameters(config: dict[str, Any]) -> int | None:
+    """Counted from the config, for plain CLIP with open_clip's own text tower."""
+    vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
+    if "multimodal_cfg" in config or text.get("hf_model_name"):
+        return None
+    width, (down, across) = vision.get("width", 768), _pair(vision.get("patch_size", 16))
+    height, breadth = _pair(vision.get("image_size", 224))
+    tokens = (height // down) * (breadth // across) + 1
+    norms = 1 if vision.get("no_ln_pre") else 2
+    image = width * (3 * down * across + 1 + tokens + 2 * norms + embed) + _blocks(vision, width)
+    wide = text.get("width", 512)
+    rows = text.get("vocab_size", 49408) + text.get("context_length", 77) + 2 + embed
+    scalars = 2 if "init_logit_bias" in config else 1
+    return int(image + wide * rows + _blocks(text, wide) + scalars)
+
+
+def _blocks(tower: dict[str, Any], width: int) -> int:
+    """Parameters of a tower's blocks: attention, two norms, MLP, layer scales."""
+    hidden = int(width * tower.get("mlp_ratio", 4.0))
+    scales = 2 if tower.get("ls_init_value") is not None else 0
+    block = width * (4 * width + 4 + 4 + 2 * hidden + 1 + scales) + hidden
+    return int(tower.get("layers", 12)) * block
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -101,6 +185,12 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     if custom or vision.get("block_type") not in (None, "default"):
         return f"custom attention blocks ({', '.join(custom) or vision['block_type']})"
     return None
+
+
+def _lacking(text: dict[str, Any]) -> str | None:
+    """What of a text config takes the package transformers, where that is missing."""
+    foreign = [what for what, key in _FOREIGN.items() if text.get(key)]
+    return foreign[0] if foreign and find_spec("transformers") is None else None
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

@@ -4,14 +4,16 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from legrad.preprocess import Preprocess, orientation
-from pipeline.progress import Reporter
 from pipeline.schema import Status, decoded_schema
+
+if TYPE_CHECKING:  # it brings Ray, which single images do without
+    from pipeline.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Decoder:
         max_pixels: int,
         carry: dict[str, str],
         store_captions: bool,
-        reporter: Reporter,
+        reporter: "Reporter",
     ) -> None:
         self.preprocess = preprocess
         self.max_pixels = max_pixels

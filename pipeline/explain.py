@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,10 @@ from legrad.models import VisionLanguageModel, load_model
 from legrad.preprocess import Preprocess
 from legrad.queries import Query, encode_queries
 from pipeline.config import ModelConfig
-from pipeline.progress import Reporter
 from pipeline.schema import EMBEDDING, Status, map_column, peak_column, score_column
+
+if TYPE_CHECKING:  # it brings Ray, which single images do without
+    from pipeline.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Explainer:
         text_features: NDArray[np.float32],
         schema: pa.Schema,
         names: Sequence[str],
-        reporter: Reporter,
+        reporter: "Reporter",
     ) -> None:
         self.model = settings.load()
         self.legrad = LeGrad(self.model, settings.model.layers)

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig, absolute
 from pipeline.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -39,13 +41,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def check(data: dict[str, Any], where: str) -> RunConfig:
-    """Validate settings.
+    """Validate the settings of a run.
 
     Raises:
         UsageError: with one line a fault, each naming its key.
     """
+    return validated(RunConfig, data, where)
+
+
+def validated(kind: type[Model], data: dict[str, Any], where: str) -> Model:
+    """Validate a group of settings; raises as `check` does."""
     try:
-        return RunConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = [_describe(fault) for fault in error.errors()]
         raise UsageError("\n  ".join([f"{where}: {len(lines)} fault(s)", *lines])) from error

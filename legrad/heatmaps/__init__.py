@@ -3,12 +3,13 @@
 Presentation only: what is stored and what is counted are the raw maps.
 """
 
-from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
+from legrad.heatmaps.figure import SCALES, FigureRow, Scale, grid_figure
 from legrad.heatmaps.maps import PUBLISHED_THRESHOLD, Box, normalize, suppress, upsample
 from legrad.heatmaps.overlay import heat_colours, overlay
 
 __all__ = [
     "PUBLISHED_THRESHOLD",
+    "SCALES",
     "Box",
     "FigureRow",
     "Scale",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
+from legrad.heatmaps.text import signed
 
 if TYPE_CHECKING:
     from legrad.explainer import Explanation
@@ -39,7 +40,7 @@ def draw(
             heatmaps=list(maps[i]),
             image=None if images is None else images[i].convert("RGB"),
             label=names[i],
-            captions=[f"{score:+.3f}" for score in scores[i]],
+            captions=[signed(score) for score in scores[i]],
             note=names[i] if images is None else "",
             box=preprocess.box(*images[i].size) if preprocess and images else None,
         )
@@ -54,7 +55,7 @@ def preview(found: "Explanation") -> Image.Image:
     maps = found.maps[:_PREVIEW_ROWS, :_PREVIEW_COLUMNS].float().cpu().numpy()
     scores = found.scores[:_PREVIEW_ROWS, :_PREVIEW_COLUMNS].tolist()
     rows = [
-        FigureRow(list(heat), captions=[f"{score:+.3f}" for score in line], note=f"image {i}")
+        FigureRow(list(heat), captions=[signed(score) for score in line], note=f"image {i}")
         for i, (heat, line) in enumerate(zip(maps, scores, strict=True))
     ]
     headings = [f"query {i}" for i in range(maps.shape[1])]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, NOTE, Cell, Layout, lay_out
+from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, Cell, Layout, lay_out
 from legrad.heatmaps.maps import Box
 from legrad.heatmaps.overlay import heat_colours, overlay
 from legrad.heatmaps.text import font, shortened, wrapped
@@ -20,7 +20,10 @@ _SMALL, _TEXT, _HEAD = 15, 17, 21
 _INK, _FAINT, _PAPER = "#22252b", "#6b7078", "white"
 _OUTLINE = "#35e0ff"
 _HEADING_LINES = 2
-_SCALES: Mapping[Scale, str] = {"row": "its row", "column": "its column", "figure": "the figure"}
+_NOTE = 200
+"""Largest width of a note."""
+SCALES: tuple[Scale, ...] = get_args(Scale)
+_SHARED: Mapping[Scale, str] = {"row": "its row", "column": "its column", "figure": "the figure"}
 
 
 @dataclass(frozen=True)
@@ -83,31 +86,24 @@ def grid_figure(
     _check(rows, columns, scale)
     pictured = rows[0].image is not None
     headings = [wrapped(text, font(_TEXT, bold=True), cell, _HEADING_LINES) for text in columns]
+    notes = [_wrapped_note(row.note) for row in rows]
     layout = lay_out(
         [row.size for row in rows],
         len(columns) + pictured,
         cell,
         title=bool(title),
-        notes=any(row.note for row in rows),
+        notes=max(round(font(_SMALL).getlength(line)) for line in "\n".join(notes).split("\n")),
         heading_lines=max(text.count("\n") + 1 for text in headings) if any(columns) else 0,
     )
     canvas = Image.new("RGB", (layout.width, layout.height), _PAPER)
     pen = ImageDraw.Draw(canvas)
     face = font(_HEAD, bold=True)
-    text = shortened(title, face, layout.width - 2 * MARGIN)
-    pen.text((MARGIN, MARGIN), text, _INK, face)
+    pen.text((MARGIN, MARGIN), shortened(title, face, layout.width - 2 * MARGIN), _INK, face)
     _draw_headings(pen, layout, [""] * pictured + headings)
-    for row, cells, peaks in zip(rows, layout.cells, _peaks(rows, scale), strict=True):
-        if row.note:
-            middle = cells[0].top + cells[0].height // 2
-            _draw_note(pen, row.note, middle)
-        if row.image is not None:
-            canvas.paste(_fitted(row.image, cells[0]), (cells[0].left, cells[0].top))
-            _draw_caption(pen, cells[0], row.label, cell, bold=True)
-        for i, place in enumerate(cells[pictured:]):
-            canvas.paste(_picture(row, i, place, peaks[i]), (place.left, place.top))
-        for place, caption in zip(cells[pictured:], row.captions, strict=False):
-            _draw_caption(pen, place, caption, cell)
+    for row, note, cells, peaks in zip(rows, notes, layout.cells, _peaks(rows, scale), strict=True):
+        middle = cells[0].top + cells[0].height // 2
+        pen.multiline_text((MARGIN, middle), note, _INK, font(_SMALL), anchor="lm", spacing=7)
+        _draw_row(canvas, row, cells, peaks, cell)
     _draw_legend(canvas, layout, scale)
     return canvas
 
@@ -115,8 +111,8 @@ def grid_figure(
 def _check(rows: Sequence[FigureRow], columns: Sequence[str], scale: str) -> None:
     if not rows or not columns:
         raise ValueError("a figure needs at least one row and one column")
-    if scale not in get_args(Scale):
-        raise ValueError(f"scale {scale!r}: expected one of {get_args(Scale)}")
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r}: expected one of {SCALES}")
     for row in rows:
         if len(row.heatmaps) != len(columns):
             raise ValueError(f"row {row.label!r}: {len(row.heatmaps)} maps, {len(columns)} columns")
@@ -129,6 +125,25 @@ def _peaks(rows: Sequence[FigureRow], scale: Scale) -> NDArray[np.float64]:
     own = np.array([[float(heat.max()) for heat in row.heatmaps] for row in rows])
     axis = {"row": 1, "column": 0, "figure": None}[scale]
     return np.broadcast_to(own.max(axis=axis, keepdims=True), own.shape)
+
+
+def _draw_row(
+    canvas: Image.Image,
+    row: FigureRow,
+    cells: Sequence[Cell],
+    peaks: NDArray[np.float64],
+    column: int,
+) -> None:
+    """The picture where there is one, then the maps; a caption over each."""
+    pen = ImageDraw.Draw(canvas)
+    if row.image is not None:
+        canvas.paste(_fitted(row.image, cells[0]), (cells[0].left, cells[0].top))
+        _draw_caption(pen, cells[0], row.label, column, bold=True)
+    places = cells[-len(row.heatmaps) :]
+    for i, place in enumerate(places):
+        canvas.paste(_picture(row, i, place, peaks[i]), (place.left, place.top))
+    for place, caption in zip(places, row.captions, strict=False):
+        _draw_caption(pen, place, caption, column)
 
 
 def _picture(row: FigureRow, column: int, place: Cell, peak: float) -> Image.Image:
@@ -172,10 +187,8 @@ def _draw_headings(pen: ImageDraw.ImageDraw, layout: Layout, headings: Sequence[
         pen.multiline_text(place, text, _INK, font(_TEXT, bold=True), spacing=6)
 
 
-def _draw_note(pen: ImageDraw.ImageDraw, note: str, middle: int) -> None:
-    face = font(_SMALL)
-    lines = [wrapped(line, face, NOTE - MARGIN, 3) for line in note.splitlines()]
-    pen.multiline_text((MARGIN, middle), "\n".join(lines), _INK, face, anchor="lm", spacing=7)
+def _wrapped_note(note: str) -> str:
+    return "\n".join(wrapped(line, font(_SMALL), _NOTE, 3) for line in note.splitlines())
 
 
 def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:
@@ -183,7 +196,7 @@ def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:
     pen, face = ImageDraw.Draw(canvas), font(_SMALL)
     middle = layout.height - MARGIN - 6
     left, width = layout.left, 120
-    words = (f"strongest heat of {_SCALES[scale]}", "no heat")
+    words = (f"strongest heat of {_SHARED[scale]}", "no heat")
     pen.text((left, middle), words[1], _FAINT, face, anchor="lm")
     left += round(face.getlength(words[1])) + 10
     steps = np.linspace(0, 1, width)

@@ -11,8 +11,6 @@ HEADING = 24
 """Height of one line of a column's heading."""
 TITLE = 46
 LEGEND = 44
-NOTE = 210
-"""Width of the notes left of the rows."""
 _TALLEST = 1.5
 
 
@@ -56,7 +54,7 @@ def lay_out(
     cell: int,
     *,
     title: bool = False,
-    notes: bool = False,
+    notes: int = 0,
     heading_lines: int = 1,
 ) -> Layout:
     """Place the rows of a figure.
@@ -65,10 +63,11 @@ def lay_out(
         sizes: (width, height) of each row's picture, in any unit.
         columns: cells a row.
         cell: width of a column in pixels; a very tall picture is narrower and stands in its middle.
-        title, notes: whether there is a headline, and text left of the rows.
+        title: whether there is a headline.
+        notes: width of the text left of the rows in pixels; 0 for none.
         heading_lines: of the columns' headings; 0 for none.
     """
-    left = MARGIN + (NOTE if notes else 0)
+    left = MARGIN + (notes + MARGIN if notes else 0)
     heading = MARGIN + (TITLE if title else 0)
     top = heading + heading_lines * HEADING
     cells = []

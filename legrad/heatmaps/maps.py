@@ -45,7 +45,8 @@ def suppress(
             f"the map is {heatmap.shape[-2:]} and its baseline {baseline.shape[-2:]}: expected "
             "maps of one image, on one grid"
         )
-    return np.where(normalize(baseline) > threshold, 0, heatmap).astype(np.float32)
+    kept: NDArray[np.floating] = np.where(normalize(baseline) > threshold, 0, heatmap)
+    return kept.astype(np.float32)
 
 
 def upsample(
@@ -63,8 +64,8 @@ def upsample(
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
     rows = _interpolation(height, top, bottom, heatmap.shape[0])
     columns = _interpolation(width, left, right, heatmap.shape[1])
-    placed: NDArray[np.float32] = rows @ heatmap.astype(np.float32) @ columns.T
-    return placed
+    placed = rows @ heatmap.astype(np.float32) @ columns.T
+    return np.asarray(placed, dtype=np.float32)
 
 
 def _interpolation(pixels: int, start: float, stop: float, cells: int) -> NDArray[np.float32]:
@@ -73,5 +74,5 @@ def _interpolation(pixels: int, start: float, stop: float, cells: int) -> NDArra
     inside = (centre >= start) & (centre < stop)
     place = (centre - start) / (stop - start) * cells - 0.5
     distance = np.abs(place.clip(0, cells - 1)[:, None] - np.arange(cells))
-    weights = np.maximum(1 - distance, 0) * inside[:, None]
+    weights: NDArray[np.floating] = np.maximum(1 - distance, 0) * inside[:, None]
     return weights.astype(np.float32)

@@ -64,9 +64,9 @@ def _muted(image: Image.Image, box: Box | None) -> NDArray[np.float32]:
     """(height, width, 3), 0 to 255: nearly grey, and never as bright as heat."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
     grey = (pixels @ _LUMINANCE)[..., None]
-    muted: NDArray[np.float32] = grey + (pixels - grey) * np.float32(_SATURATION)
+    muted = grey + (pixels - grey) * np.float32(_SATURATION)
     muted = muted * (_BRIGHTEST - _DARKEST) + _DARKEST
     if box is not None:
         seen = upsample(np.ones((1, 1)), (image.height, image.width), box)[..., None]
         muted = muted * (_UNSEEN + (1 - _UNSEEN) * seen)
-    return muted
+    return np.asarray(muted, dtype=np.float32)

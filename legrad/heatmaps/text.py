@@ -43,6 +43,11 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> 
     return "\n".join(found)
 
 
+def signed(value: float) -> str:
+    """``+0.123``, with a minus sign as wide as the plus."""
+    return f"{value:+.3f}".replace("-", "\u2212")
+
+
 def _cut(text: str, keep: int) -> str:
     head = (keep + 1) // 2
     return text[:head] + _ELLIPSIS + text[len(text) - (keep - head) :]

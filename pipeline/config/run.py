@@ -92,10 +92,7 @@ class RunConfig(Settings):
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before the run."""
         if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
-            return (
-                "model mini was trained on the demo's drawn scenes only: on other images its "
-                "scores and maps mean nothing. Set model.name and model.pretrained.",
-            )
+            return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
         return ()
 
     @property

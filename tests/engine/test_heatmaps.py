@@ -5,9 +5,14 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from legrad.heatmaps import normalize, overlay, upsample
+from legrad.heatmaps import normalize, overlay, suppress, upsample
 
 GREY = Image.new("RGB", (40, 24), (100, 100, 100))
+
+
+def without_heat(image: Image.Image = GREY) -> np.ndarray:
+    """The picture as it lies under heat: muted."""
+    return pixels(overlay(image, np.zeros((3, 5))))
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -61,22 +66,36 @@ def test_a_hot_patch_is_hottest_in_its_own_pixels() -> None:
     assert 16 <= column < 32
 
 
-def test_a_zero_map_shows_the_image() -> None:
-    seen = overlay(GREY, np.zeros((3, 5)))
-    assert seen.size == GREY.size
-    assert np.array_equal(pixels(seen), pixels(GREY))
+def test_a_zero_map_shows_the_muted_image() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    seen = without_heat(Image.fromarray(noise))
+    assert seen.shape == noise.shape
+    assert seen.max() <= 150
+    assert np.ptp(seen, axis=-1).mean() < 0.2 * np.ptp(noise.astype(float), axis=-1).mean()
+    grey = np.asarray(Image.fromarray(noise).convert("L"), dtype=float)
+    assert np.corrcoef(seen.mean(axis=-1).ravel(), grey.ravel())[0, 1] > 0.95
 
 
 def test_the_peak_is_shown_at_the_given_opacity() -> None:
     hottest = np.array(colormaps["inferno"](255)[:3]) * 255
     seen = pixels(overlay(GREY, np.full((3, 5), 0.02), opacity=0.5))
-    assert np.abs(seen - (0.5 * 100 + 0.5 * hottest)).max() <= 1
+    assert np.abs(seen - 0.5 * (without_heat() + hottest)).max() <= 1
+
+
+@pytest.mark.parametrize("ground", [0, 60, 128, 255])
+def test_more_heat_is_brighter_in_grey_on_any_picture(ground: int) -> None:
+    """So that a grey print and any colour vision can tell."""
+    image = Image.new("RGB", (160, 16), (ground, ground, ground))
+    ramp = np.linspace(0, 1, 10)[None]
+    grey = np.asarray(overlay(image, ramp).convert("L"), dtype=float).mean(axis=0)
+    assert (np.diff(grey) >= -1).all()
+    assert grey[-1] - grey[0] > 70
 
 
 def test_a_shared_peak_puts_maps_on_one_scale() -> None:
     weak, strong = np.full((3, 5), 0.1), np.full((3, 5), 0.2)
     change = [
-        np.abs(pixels(overlay(GREY, heat, peak=0.2)) - pixels(GREY)).mean()
+        np.abs(pixels(overlay(GREY, heat, peak=0.2)) - without_heat()).mean()
         for heat in (weak, strong)
     ]
     assert change[0] < 0.8 * change[1]
@@ -91,15 +110,43 @@ def test_heat_above_a_shared_peak_is_shown_as_the_peak() -> None:
 
 
 def test_a_peak_of_zero_shows_no_heat() -> None:
-    assert np.array_equal(pixels(overlay(GREY, np.ones((3, 5)), peak=0.0)), pixels(GREY))
+    assert np.array_equal(pixels(overlay(GREY, np.ones((3, 5)), peak=0.0)), without_heat())
 
 
-def test_the_box_places_the_grid() -> None:
+def test_the_box_places_the_grid_and_what_is_outside_is_darker() -> None:
     seen = pixels(overlay(GREY, np.ones((3, 3)), box=(8, 2, 28, 22)))
-    changed = (seen != pixels(GREY)).any(axis=-1)
-    expected = np.zeros((24, 40), dtype=bool)
-    expected[2:22, 8:28] = True
-    assert np.array_equal(changed, expected)
+    hot = np.zeros((24, 40), dtype=bool)
+    hot[2:22, 8:28] = True
+    assert (seen[hot].mean(axis=-1) > without_heat().max() + 50).all()
+    assert (seen[~hot] < without_heat()[0, 0] * 0.5).all()
+
+
+def test_a_box_beyond_the_image_shows_the_part_that_is_on_it() -> None:
+    """A letterboxed input: the grid covers more than the picture."""
+    ramp = np.arange(8.0)[:, None] * np.ones(4)
+    whole = upsample(ramp, (80, 40))
+    np.testing.assert_allclose(upsample(ramp, (40, 40), (0, -20, 40, 60)), whole[20:60], atol=1e-5)
+
+
+def test_suppression_zeroes_what_the_baseline_is_hot_on_and_keeps_the_rest() -> None:
+    baseline = np.array([[0.1, 0.9], [0.5, 1.1]])  # normalised: 0, .8, .4, 1
+    heat = np.array([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    expected = heat.copy()
+    expected[:, 1, 1] = 0
+    seen = suppress(heat, baseline, 0.801)
+    assert seen.dtype == np.float32
+    assert np.array_equal(seen, expected)
+    expected[:, 0, 1] = 0
+    assert np.array_equal(suppress(heat, baseline, 0.79), expected)
+    assert heat.min() == 1
+    assert np.array_equal(suppress(heat, np.full((2, 2), 7.0)), heat)
+    assert np.array_equal(suppress(heat, baseline, 1.0), heat)
+
+
+@pytest.mark.parametrize(("shape", "threshold"), [((2, 3), 0.8), ((2, 2), 1.1), ((2, 2), -0.1)])
+def test_suppression_refuses(shape: tuple[int, int], threshold: float) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        suppress(np.ones((1, 2, 2)), np.ones(shape), threshold)
 
 
 def test_images_of_other_modes_are_shown_in_colour() -> None:

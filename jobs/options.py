@@ -1,0 +1,119 @@
+"""Options that several commands share, as groups; typer knows single parameters only."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import ModelConfig
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Spread every parameter whose type is a dataclass into its fields, one option each."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    spread: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            spread += _fields(groups[parameter.name])
+        else:
+            spread.append(parameter.replace(annotation=hints[parameter.name]))
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        command(**values)
+
+    spread.sort(key=lambda parameter: parameter.kind)
+    called.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
+    return called
+
+
+def _fields(kind: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+        for field in fields(kind)
+    ]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it looks at an image."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="open_clip's name (`legrad models`), or mini for the demo's scenes."),
+    ] = None
+    pretrained: Annotated[
+        str | None, typer.Option(help="open_clip tag, or a weights file: path or URI.")
+    ] = None
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Last blocks explained; default the model's own.")
+    ] = None
+    resize: Annotated[str | None, typer.Option(help="squash (whole picture), center_crop, ...")] = (
+        None
+    )
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Input side in pixels; default the model's own.")
+    ] = None
+
+    def config(self) -> "ModelConfig":
+        """Check them.
+
+        Raises:
+            UsageError: no model is named, or the settings do not fit it.
+        """
+        from pipeline.config import ModelConfig
+        from pipeline.loading import validated
+
+        if self.model is None:
+            raise UsageError(
+                "which model? --model ViT-B-16 --pretrained laion2b_s34b_b88k, say (`legrad "
+                "models` lists them), or --model mini, which knows nothing but the demo's scenes"
+            )
+        return validated(ModelConfig, self.settings(), "options")
+
+    def settings(self) -> dict[str, Any]:
+        """As the group ``model`` of a configuration; what was not given is left out."""
+        given = {
+            "name": self.model,
+            "pretrained": self.pretrained,
+            "layers": self.layers,
+            "resize": self.resize,
+            "image_size": self.size,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How maps are shown."""
+
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="One column more: a text that names nothing, such as 'a photo'."),
+    ] = None
+    suppress: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="THRESHOLD",
+            help="Blank the cells where the baseline's normalised map exceeds this (0.8 as "
+            "published; the baseline is then the empty prompt unless you name one).",
+        ),
+    ] = None
+    scale: Annotated[
+        str,
+        typer.Option(help="What shares a colour scale: row (image), column (query), figure."),
+    ] = "row"
