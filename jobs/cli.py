@@ -61,6 +61,20 @@ def demo(
 
 
 @app.command()
+@grouped
+def init(
+    source: Annotated[str, typer.Argument(help="Folder of images, or tar shards: path or URI.")],
+    model: ModelOptions,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("run.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write a starter configuration for your data, with the labels it has."""
+    from jobs import start
+
+    start.init(source, model, out, force)
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
     overrides: Overrides = None,

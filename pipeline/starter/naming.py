@@ -1,0 +1,57 @@
+"""Labels of a data set -> class queries with valid, different names."""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+LONGEST = 48
+_NUMBERED = re.compile(r"^(?:n\d{8}|\d+)[._ -]+(?=[^\W\d_])")
+_WORDLESS = re.compile(r"n\d{8}|[\W\d_]+")
+
+
+@dataclass(frozen=True)
+class ClassQuery:
+    """A class query to be.
+
+    Attributes:
+        name: valid as a column suffix.
+        label: as the data has it.
+        text: what to ask the model for, without templates.
+        guessed: whether the text says nothing (a number): the user has to write it.
+    """
+
+    name: str
+    label: str
+    text: str
+    guessed: bool
+
+
+def class_queries(labels: Iterable[str], taken: Collection[str]) -> list[ClassQuery]:
+    """Name labels; ``taken`` are names that other queries or columns have."""
+    used, found = set(taken), []
+    for label in labels:
+        words = " ".join(_NUMBERED.sub("", label).replace("_", " ").replace("-", " ").split())
+        guessed = _WORDLESS.fullmatch(label) is not None
+        text = f"class {label}" if guessed else words
+        name = _unused(_slug(text), used)
+        used.add(name)
+        found.append(ClassQuery(name, label, text, guessed))
+    return found
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    if not re.match("[a-z]", slug):
+        slug = f"class_{slug}".rstrip("_")
+    return slug[:LONGEST].rstrip("_")
+
+
+def _unused(name: str, used: Collection[str]) -> str:
+    candidate, number = name, 1
+    while candidate in used:
+        number += 1
+        ending = f"_{number}"
+        candidate = f"{name[: LONGEST - len(ending)].rstrip('_')}{ending}"
+    return candidate
