@@ -2,6 +2,7 @@
 
 import glob
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,15 @@ def _choose(found: Survey, starter: str) -> tuple[list[ClassQuery], str, list[st
     guessed = [query.label for query in chosen if query.guessed]
     if guessed:
         notes.append(
-            f"{len(guessed)} labels are numbers ({', '.join(guessed[:3])}, ...): write into "
-            f"{QUERIES} what they show, or their scores mean nothing"
+            f"labels that say nothing: {_some(guessed)}. Write into {QUERIES} what they show, or "
+            "their scores mean nothing"
         )
     return chosen, "\n".join(left) + "\n", notes
+
+
+def _some(labels: Sequence[str]) -> str:
+    rest = len(labels) - 3
+    return ", ".join(labels[:3]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _class_line(query: ClassQuery, count: int, plain: bool) -> str:
