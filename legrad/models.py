@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from legrad import catalog
 from legrad.preprocess import Preprocess, ResizeMode
 from legrad.towers import ClipTower
-from legrad.weights import is_weights_uri, load_weights
+from legrad.weights import is_weights_uri, model_with_weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tokenizer = Callable[[list[str]], Tensor]
@@ -254,9 +254,7 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
             f"{_a_tag(name)!r}, or a weights file"
         )
     if is_weights_uri(pretrained):
-        module: nn.Module = open_clip.create_model(name, pretrained=None, device="cpu")
-        load_weights(module, pretrained)
-        return module
+        return model_with_weights(name, pretrained)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Weights files at any fsspec URI: told apart from open_clip's tags, fetched, loaded safely."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,23 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 def is_weights_uri(pretrained: str) -> bool:
     """Whether ``pretrained`` names a file (a suffix, a slash or a scheme) and not a tag."""
     return pretrained.endswith(SUFFIXES) or "/" in pretrained or os.sep in pretrained
+
+
+def model_with_weights(name: str, uri: str) -> nn.Module:
+    """An open_clip architecture on the CPU with the weights of a file; raises as `load_weights`."""
+    root = logging.getLogger()
+    root.addFilter(_is_no_false_alarm)
+    try:
+        module: nn.Module = open_clip.create_model(name, pretrained=None, device="cpu")
+    finally:
+        root.removeFilter(_is_no_false_alarm)
+    load_weights(module, uri)
+    return module
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """open_clip warns of random weights, which are replaced right after."""
+    return "No pretrained weights loaded" not in record.getMessage()
 
 
 def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:

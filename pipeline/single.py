@@ -147,7 +147,7 @@ def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) 
         UsageError: the model or its weights cannot be loaded.
     """
     read, failures = _read(dict.fromkeys(uris))
-    _some_are_left(read, failures)
+    _some_are_left(read, failures, uris)
     loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
     for uri, data in read.items():
@@ -155,7 +155,7 @@ def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) 
             opened[uri] = _open(data, loaded.preprocess)
         except _BrokenImageError as error:
             failures[uri] = str(error)
-    _some_are_left(opened, failures)
+    _some_are_left(opened, failures, uris)
     legrad = LeGrad(loaded, model.layers)
     images = tuple(image for image, _ in opened.values())
     maps, scores, notes = _run(legrad, [pixels for _, pixels in opened.values()], question)
@@ -167,7 +167,7 @@ def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) 
         maps=maps,
         scores=scores,
         about=_about(loaded, legrad.layers),
-        failures=failures,
+        failures={uri: failures[uri] for uri in uris if uri in failures},
         warnings=notes,
     )
 
@@ -198,9 +198,11 @@ def _load(model: ModelConfig) -> VisionLanguageModel:
         raise UsageError(f"model {model.name}: {error}") from error
 
 
-def _some_are_left(images: Mapping[str, object], failures: Mapping[str, str]) -> None:
+def _some_are_left(
+    images: Mapping[str, object], failures: Mapping[str, str], uris: Sequence[str]
+) -> None:
     if not images:
-        lines = [f"{uri}: {reason}" for uri, reason in failures.items()]
+        lines = [f"{uri}: {failures[uri]}" for uri in uris]
         raise RunError("\n  ".join(["no image could be explained", *lines]))
 
 
@@ -209,7 +211,8 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
     found = decode(data, preprocess, _MAX_PIXELS)
     if found.status != Status.OK or found.pixels is None:
         raise _BrokenImageError(f"{found.status}: {found.error}")
-    with Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore")  # `decode` was content
         upright = to_rgb(image)
     return upright, np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
 

@@ -62,7 +62,9 @@ def _of_folder(uri: str, images: Sequence[SourceFile], others: int) -> Survey:
     labels = Counter(folder for folder in folders if folder is not None)
     notes = []
     if others:
-        notes.append(f"files there that are no images: {others:,}; each becomes a row with a status")
+        notes.append(
+            f"files there that are no images: {others:,}; each becomes a row with a status"
+        )
     return Survey(
         uri,
         "folder",

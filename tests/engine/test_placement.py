@@ -89,9 +89,7 @@ def test_heat_lies_on_the_bright_square_of_a_figure(
     row = FigureRow([heat, cold], to_rgb(image), "square", ["+1", "+0"], box=box)
     figure = grid_figure([row], ["hot", "cold"], cell=240)
     picture, hot, plain = lay_out([size], 3, 240).cells[0]
-    crops = [
-        figure.crop((c.left, c.top, c.left + c.width, c.top + c.height)) for c in (hot, plain)
-    ]
+    crops = [figure.crop((c.left, c.top, c.left + c.width, c.top + c.height)) for c in (hot, plain)]
     seen = centre_of_heat(*crops)
     scale = picture.width / size[0]
     for place, expected, low, high in zip(seen, centre, box[:2], box[2:], strict=True):

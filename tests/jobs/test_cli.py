@@ -1,7 +1,5 @@
 """The commands as a user meets them: output, errors, exit codes."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +10,13 @@ from legrad import __version__
 from pipeline.config import RuntimeConfig
 from tests.conftest import DemoRun
 from tests.data import jpeg
-
-
-def legrad(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+from tests.jobs.command import legrad
 
 
 def test_version_and_help() -> None:
     assert legrad("--version").stdout.strip() == f"legrad-audit {__version__}"
     shown = legrad("--help").stdout
-    for command in ("demo", "run", "scores", "doctor"):
+    for command in ("demo", "init", "run", "scores", "explain", "models", "doctor"):
         assert command in shown
     assert "Usage" in legrad().stdout + legrad().stderr
 
