@@ -115,5 +115,5 @@ class ViewOptions:
     ] = None
     scale: Annotated[
         str,
-        typer.Option(help="What shares a colour scale: row (image), column (query), figure."),
+        typer.Option(help="What shares a colour scale: row, column, figure; map: none."),
     ] = "row"

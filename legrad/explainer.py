@@ -55,7 +55,7 @@ class Explanation:
             preprocess: what made the pixels (``model.preprocess``), so that the heat lies where
                 the model looked; default: the maps cover the whole images.
             names: of the B images; default their numbers.
-            scale: what shares one colour scale: ``row``, ``column`` or ``figure``.
+            scale: what shares one colour scale: ``row``, ``column``, ``figure``, or ``map``: none.
 
         Raises:
             ValueError: not B images or names, or not Q queries.

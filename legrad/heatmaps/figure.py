@@ -1,7 +1,7 @@
 """Figures: an image a row, a query a column, heat over the pictures, one scale for comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, Cell, Layout, lay_out
-from legrad.heatmaps.maps import Box
+from legrad.heatmaps.maps import Box, normalize
 from legrad.heatmaps.overlay import heat_colours, overlay
 from legrad.heatmaps.text import font, shortened, wrapped
 
-Scale = Literal["row", "column", "figure"]
+Scale = Literal["row", "column", "figure", "map"]
 CELL = 300
 """Width of a column in pixels."""
 _SMALL, _TEXT, _HEAD = 15, 17, 21
@@ -23,7 +23,12 @@ _HEADING_LINES = 2
 _NOTE = 200
 """Largest width of a note."""
 SCALES: tuple[Scale, ...] = get_args(Scale)
-_SHARED: Mapping[Scale, str] = {"row": "its row", "column": "its column", "figure": "the figure"}
+_LEGENDS: Mapping[Scale, tuple[str, str]] = {
+    "row": ("no heat", "strongest heat of its row"),
+    "column": ("no heat", "strongest heat of its column"),
+    "figure": ("no heat", "strongest heat of the figure"),
+    "map": ("lowest", "highest value of each map"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ def grid_figure(
         title: headline.
         scale: which maps share one colour scale, from zero to their largest value: those of a
             ``row`` (an image), of a ``column`` (a query, the only comparison of raw maps that
-            means something across images), or all of the ``figure``.
+            means something across images), or all of the ``figure``. ``map`` shows each from its
+            own lowest to its own highest value, as LeGrad's authors do: nothing is comparable.
         cell: width of a column in pixels.
 
     Returns:
@@ -100,6 +106,8 @@ def grid_figure(
     face = font(_HEAD, bold=True)
     pen.text((MARGIN, MARGIN), shortened(title, face, layout.width - 2 * MARGIN), _INK, face)
     _draw_headings(pen, layout, [""] * pictured + headings)
+    if scale == "map":
+        rows = [replace(row, heatmaps=[normalize(heat) for heat in row.heatmaps]) for row in rows]
     for row, note, cells, peaks in zip(rows, notes, layout.cells, _peaks(rows, scale), strict=True):
         middle = cells[0].top + cells[0].height // 2
         pen.multiline_text((MARGIN, middle), note, _INK, font(_SMALL), anchor="lm", spacing=7)
@@ -123,6 +131,8 @@ def _check(rows: Sequence[FigureRow], columns: Sequence[str], scale: str) -> Non
 def _peaks(rows: Sequence[FigureRow], scale: Scale) -> NDArray[np.float64]:
     """(rows, columns): the value that each map shows at full strength."""
     own = np.array([[float(heat.max()) for heat in row.heatmaps] for row in rows])
+    if scale == "map":
+        return own
     axis = {"row": 1, "column": 0, "figure": None}[scale]
     return np.broadcast_to(own.max(axis=axis, keepdims=True), own.shape)
 
@@ -192,17 +202,17 @@ def _wrapped_note(note: str) -> str:
 
 
 def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:
-    """``no heat [colours] strongest of its row``, under the figure."""
+    """``no heat [colours] strongest heat of its row``, under the figure."""
     pen, face = ImageDraw.Draw(canvas), font(_SMALL)
     middle = layout.height - MARGIN - 6
     left, width = layout.left, 120
-    words = (f"strongest heat of {_SHARED[scale]}", "no heat")
-    pen.text((left, middle), words[1], _FAINT, face, anchor="lm")
-    left += round(face.getlength(words[1])) + 10
+    low, high = _LEGENDS[scale]
+    pen.text((left, middle), low, _FAINT, face, anchor="lm")
+    left += round(face.getlength(low)) + 10
     steps = np.linspace(0, 1, width)
     colours = heat_colours()[np.rint(steps * 255).astype(int)]
     grey = np.full((1, 3), 80.0)
     bar = grey * (1 - steps[:, None]) + colours * steps[:, None]
     strip = np.broadcast_to(np.rint(bar).astype(np.uint8), (12, width, 3))
     canvas.paste(Image.fromarray(np.ascontiguousarray(strip)), (left, middle - 6))
-    pen.text((left + width + 10, middle), words[0], _FAINT, face, anchor="lm")
+    pen.text((left + width + 10, middle), high, _FAINT, face, anchor="lm")

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data as photographs
 
+from jobs import shelf
 from jobs.options import ModelOptions, ViewOptions
 from jobs.single import explain
 from legrad import LeGrad, list_models, load_model
@@ -59,27 +60,26 @@ def run(
     return explain(inside, TEXTS, target, saved, options, view or ViewOptions())
 
 
-def test_broken_images_are_named_and_the_others_done(scenes: Path) -> None:
+def test_broken_images_are_named_and_the_others_done(
+    scenes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scenes)
     apple = (scenes / "apple.png").as_uri()
-    done = legrad(
-        *("explain", "boat.png", "notes.txt", "absent.png", "half.jpg", apple),
-        *("-q", "a boat", "-q", "a watermark", "--model", "mini", "--save-maps", "maps.npz"),
-        cwd=scenes,
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    images = ["boat.png", "notes.txt", "absent.png", "half.jpg", apple]
+    assert not explain(images, TEXTS, None, "maps.npz", ModelOptions("mini"), ViewOptions())
+    said = capsys.readouterr()
     for words in (
         "warning: model mini was trained on the demo's drawn scenes only",
         "notes.txt: not explained: not_an_image",
         "absent.png: not explained",
         "half.jpg: not explained: truncated",
     ):
-        assert words in done.stderr
-    assert "explained.png: 2 images, 2 queries" in done.stdout
-    with Image.open(scenes / "explained.png") as figure:
+        assert words in said.err
+    assert "explained.png: 2 images, 2 queries" in said.out
+    with Image.open("explained.png") as figure:
         layout = lay_out([(160, 160)] * 2, 3, 300)
         assert figure.size == (layout.width, layout.height)
-    with np.load(scenes / "maps.npz") as saved:
+    with np.load("maps.npz") as saved:
         assert saved["images"].tolist() == ["boat.png", apple]
         assert saved["queries"].tolist() == list(TEXTS)
         assert saved["sizes"].tolist() == [[160, 160]] * 2
@@ -90,22 +90,30 @@ def test_broken_images_are_named_and_the_others_done(scenes: Path) -> None:
     assert len(about["weights_sha256"]) == 64
 
 
-def test_ray_is_never_imported(scenes: Path) -> None:
+def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scenes: Path) -> None:
     code = (
         "import sys, jobs.cli\n"
-        "sys.argv = ['legrad', 'explain', 'boat.png', '-q', 'a boat', '--model', 'mini']\n"
-        "assert jobs.cli._code() == 0\n"
+        "sys.argv = ['legrad', 'explain', *sys.argv[1:], '-q', 'a boat', '--model', 'mini']\n"
+        "code = jobs.cli._code()\n"
         "assert 'ray' not in sys.modules\n"
+        "sys.exit(code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=scenes, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", code, "boat.png", "notes.txt", "-o", "x.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=scenes, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == "x.jpg: 1 images, 1 queries"
+    with Image.open(scenes / "x.jpg") as figure:
+        assert figure.format == "JPEG"
+
+
+def test_one_image_names_its_figure(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scenes)
+    assert explain(["boat.png"], TEXTS, None, None, ModelOptions("mini"), ViewOptions())
     assert (scenes / "boat.legrad.png").exists()
 
 
 def test_saved_maps_are_those_of_the_library(scenes: Path) -> None:
-    (scenes / "small").mkdir()
     assert run(scenes, ["boat.png"], maps="m.npz", view=ViewOptions(baseline="an image"))
     model = load_model("mini")
     pixels = torch.from_numpy(model.preprocess(Image.open(scenes / "boat.png")))[None]
@@ -167,7 +175,7 @@ def test_suppression_without_a_baseline_takes_the_empty_prompt(scenes: Path) -> 
         ({"out": "out.txt"}, "expected a name ending in png"),
         ({"out": "boat.png"}, "one of the images"),
         ({"maps": "m.npy"}, "expected a name ending in npz"),
-        ({"view": ViewOptions(scale="all")}, "expected one of row, column, figure"),
+        ({"view": ViewOptions(scale="all")}, "expected one of row, column, figure, map"),
     ],
 )
 def test_what_the_user_can_mend(scenes: Path, change: dict[str, Any], words: str) -> None:
@@ -233,17 +241,23 @@ def test_real_photographs_with_a_local_model(name: str, tmp_path: Path) -> None:
                 assert np.abs(cell - np.asarray(expected, dtype=float)).mean() < 3
 
 
-def test_models() -> None:
-    done = legrad("models", "l-14")
-    assert done.returncode == 0
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    shelf.show(["l-14"], every=False, as_json=False)
+    said = capsys.readouterr().out
     names = [model.name for model in list_models()]
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("ViT")]
+    listed = [line.split()[0] for line in said.splitlines() if line.startswith("ViT")]
     assert listed == [name for name in names if "L-14" in name]
-    assert "laion2b_s32b_b82k" in done.stdout
-    assert f"of {len(names)} models" in done.stdout
-    found = json.loads(legrad("models", "--json", "--all", "S-32").stdout)
+    assert "laion2b_s32b_b82k" in said
+    assert f"of {len(names)} models" in said
+    shelf.show(["S-32"], every=True, as_json=True)
+    found = json.loads(capsys.readouterr().out)
     assert {model["name"] for model in found} >= {"ViT-S-32", "ViT-S-32-alt"}
     assert found[0]["patch_size"] == [32, 32]
-    absent = legrad("models", "resnet")
-    assert absent.returncode == 2
-    assert "no model with 'resnet'" in absent.stderr
+    with pytest.raises(UsageError, match="no model with 'resnet'"):
+        shelf.show(["resnet"], every=True, as_json=False)
+
+
+def test_models_is_a_command() -> None:
+    done = legrad("models", "bigG", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {model["width"] for model in json.loads(done.stdout)} == {1664}
