@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from skimage import data as photographs
+from typer.testing import CliRunner
 
 from jobs import shelf
+from jobs.cli import app
 from jobs.options import ModelOptions, ViewOptions
 from jobs.single import explain
 from legrad import LeGrad, list_models, load_model
@@ -258,6 +260,6 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_models_is_a_command() -> None:
-    done = legrad("models", "bigG", "--json")
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["models", "bigG", "--json"])
+    assert done.exit_code == 0, done.output
     assert {model["width"] for model in json.loads(done.stdout)} == {1664}
