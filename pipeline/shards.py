@@ -95,7 +95,8 @@ class ShardBook:
         for name in names:
             for line in folder.shards.child(name).read().splitlines():
                 values = json.loads(line)
-                book.records[values.pop("key")] = ShardRecord(**values)
+                key = values.pop("key")
+                book.records[key] = ShardRecord(**values)
         if len(names) > 1:
             book._write(book.records)
             for name in names:

@@ -1,7 +1,6 @@
 """Parquet parts, committed with Ray Data's checkpoint: pending ids -> data file -> rename."""
 
 import warnings
-from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -12,11 +11,9 @@ from ray.data.datasource import FilenameProvider
 from pipeline.errors import RunError
 from pipeline.lease import Fence
 from pipeline.manifest import RunFolder
-from pipeline.parts import arrow_filesystem
-from pipeline.schema import EMBEDDING
+from pipeline.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options
 from pipeline.storage import Location
 
-ROW_GROUP_ROWS = 10_000
 _NOT_RESUMABLE = (
     "Ray would not resume this plan, so a restart would write rows twice: it must be "
     "Read -> map_batches -> write_parquet, with a checkpoint."
@@ -102,9 +99,3 @@ def _require_checkpoint(rows: "ray.data.Dataset") -> None:
         waiting += operator.input_dependencies
         if not operator.input_dependencies and not isinstance(operator, Read):
             raise RunError(f"{_NOT_RESUMABLE} This one starts with {operator.name}.")
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by."""
-    plain = [n for n in schema.names if not n.startswith("heatmap__") and n != EMBEDDING]
-    return {"compression": "zstd", "compression_level": 3, "write_statistics": plain}
