@@ -131,10 +131,10 @@ def _doubled(folder: RunFolder, shards: Mapping[str, int]) -> list[str]:
         return []
     parts = [part.path for part in committed_parts(folder)]
     dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
-    columns = {"id": ds.field("image_id"), "part": ds.field("__filename")}
+    columns = ["image_id", "__filename"]
     rows = dataset.to_table(columns=columns, filter=ds.field("shard").isin(list(shards)))
-    grouped = rows.group_by("id").aggregate([("part", "list"), ("part", "count")])
-    twice = grouped.filter(pc.greater(grouped["part_count"], 1))
+    grouped = rows.rename_columns(["id", "part"]).group_by("id").aggregate([("part", "list")])
+    twice = grouped.filter(pc.greater(pc.list_value_length(grouped["part_list"]), 1))
     return [f"{row['id']} in {_names(row['part_list'])}" for row in twice.to_pylist()]
 
 

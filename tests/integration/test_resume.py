@@ -17,11 +17,12 @@ from pipeline import open_results
 from pipeline.demo import write_demo
 from pipeline.errors import RunError
 from pipeline.flow import _checkpointed, run
+from pipeline.lease import Fence
 from pipeline.loading import load_config
 from pipeline.manifest import run_folder
-from pipeline.parts import PENDING, committed_parts
+from pipeline.parts import committed_parts
 from pipeline.schema import output_schema
-from pipeline.write import tidy, write
+from pipeline.write import write
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
 IMAGES = 1000
@@ -144,23 +145,16 @@ def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
     assert set(images.loc[images["status"] == "shard_error", "shard"]) == {"1.tar", "2.tar"}
 
 
-def test_pending_files_of_committed_parts_are_dropped(tmp_path: Path) -> None:
-    folder = run_folder(str(tmp_path))
-    for name in ("a.parquet", f"a{PENDING}", f"b{PENDING}"):
-        folder.checkpoint.child(name).write(b"x")
-    tidy(folder)
-    assert folder.checkpoint.files() == ["a.parquet", f"b{PENDING}"]
-
-
 def test_a_plan_that_ray_would_not_resume_is_an_error(ray_session: None, tmp_path: Path) -> None:
     folder = run_folder(str(tmp_path / "out"))
     schema = output_schema({}, ["a"], (2, 2), embeddings=False, metadata={})
+    fence = Fence(folder.lease, "run", "out")
     with pytest.raises(RunError, match="no checkpoint"):
-        write(ray.data.range(3), folder, schema, 10)
-    with _checkpointed(folder):
+        write(ray.data.range(3), folder, schema, 10, fence)
+    with _checkpointed(folder.checkpoint):
         rows = ray.data.from_items([{"image_id": "x"}]).map_batches(lambda batch: batch)
         with pytest.raises(RunError, match="would not resume"):
-            write(rows, folder, schema, 10)
+            write(rows, folder, schema, 10, fence)
     assert not (tmp_path / "out").exists()
 
 
