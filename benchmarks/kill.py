@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,31 +200,41 @@ class Report:
         )
 
 
-def rounds(store: Store, count: int, seed: int, images: int, *, points: bool) -> Report:
-    """Rounds at random moments, then one at every step of a commit for each victim.
+def undisturbed(store: Store, images: int) -> pa.Table:
+    """The rows of a run that nobody kills; draws the images first."""
+    write_demo(f"{store.uri}/data", images, seed=5, options=store.options, per_shard=50)
+    settings = store.settings("undisturbed")
+    finish(settings)
+    return rows(load_config(settings))
+
+
+def rounds(
+    store: Store, plans: Sequence[tuple[str, str]], wanted: pa.Table, chance: random.Random
+) -> Report:
+    """Kill a run a round, and finish it.
+
+    Args:
+        store: holds the images.
+        plans: (moment, who is killed): ``random`` and one of `TARGETS`, or a step of a commit and
+            one of `failpoints.VICTIMS`.
+        wanted: rows of the undisturbed run.
+        chance: of the moments.
 
     Raises:
         RuntimeError: something was lost, doubled or changed.
     """
-    write_demo(f"{store.uri}/data", images, seed=5, options=store.options, per_shard=50)
-    undisturbed = store.settings("undisturbed")
-    finish(undisturbed)
-    wanted = rows(load_config(undisturbed))
-    chance, report = random.Random(seed), Report()
-    plans = [("random", target) for target in (TARGETS * count)[:count]]
-    if points:
-        plans += [(point, v) for point in failpoints.POINTS for v in failpoints.VICTIMS]
-    for number, (moment, target) in enumerate(plans):
+    report = Report()
+    for number, (moment, victim) in enumerate(plans):
         settings = store.settings(f"round-{number:03d}")
         if moment == "random":
-            hit = kill_at_random(settings, target, chance)
+            hit = kill_at_random(settings, victim, chance)
         else:
-            hit = kill_at_point(settings, moment, target)
+            hit = kill_at_point(settings, moment, victim)
         starts = finish(settings)
         worst = difference(load_config(settings), wanted)
         if worst > 1:
             raise RuntimeError(f"{settings}: bytes of maps differ by {worst}")
-        report.add(f"{moment}, {target}", hit, starts, worst)
+        report.add(f"{moment}, {victim}", hit, starts, worst)
     return report
 
 
@@ -237,13 +247,15 @@ def main() -> None:
     parser.add_argument("--store", choices=("local", "s3"), default="local")
     parser.add_argument("--no-points", action="store_true")
     options = parser.parse_args()
+    plans = [("random", target) for target in (TARGETS * options.rounds)[: options.rounds]]
+    if not options.no_points:
+        plans += [(point, who) for point in failpoints.POINTS for who in failpoints.VICTIMS]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kill-")))
         store = stack.enter_context(open_store(options.store, scratch))
         try:
-            report = rounds(
-                store, options.rounds, options.seed, options.images, points=not options.no_points
-            )
+            wanted = undisturbed(store, options.images)
+            report = rounds(store, plans, wanted, random.Random(options.seed))
         except (RuntimeError, UsageError) as error:
             sys.exit(f"failed: {error}")
     print(f"{dict(report.counts)}, largest difference of a byte: {report.worst}")

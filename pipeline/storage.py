@@ -96,8 +96,10 @@ class Location:
         self.fs.invalidate_cache()
         with self._explained():
             found = self.fs.find(self.path, detail=True)
-        cut = len(self.path) + 1
-        return {path[cut:]: int(info["size"] or 0) for path, info in sorted(found.items())}
+        cut = len(self.path) + 1  # some stores list a mark of the folder itself
+        return {
+            path[cut:]: int(info["size"] or 0) for path, info in sorted(found.items()) if path[cut:]
+        }
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -129,6 +129,6 @@ def _version(info: dict[str, object]) -> str:
     """The store's own mark of the contents, by whatever name its filesystem gives it."""
     for kind, names in (("etag", ("ETag", "etag")), ("mtime", ("mtime", "LastModified"))):
         for name in names:
-            if info.get(name):
+            if info.get(name) is not None:
                 return f"{kind}:{str(info[name]).strip(chr(34))}"
     return ""
