@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from pipeline.errors import RunError, UsageError
 from pipeline.lease import held
 from pipeline.manifest import RunFolder, read_manifest, run_folder
-from pipeline.parts import Ledger, arrow_filesystem, committed_parts
+from pipeline.parts import Ledger, arrow_filesystem, committed_parts, side_by_side
 from pipeline.sort import WAVE, ids_of, sort_parts, span_of
 from pipeline.storage import Location, Options
 
@@ -139,7 +139,9 @@ def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> No
     draw = np.random.default_rng(0).choice(len(parts), min(len(parts), CHECKED_PARTS), False)
     chosen = [parts[number] for number in draw]
     ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(chosen)] for part in chosen])
-    there = [part for part in committed_parts(new) if _holds(part, ids)]
+    candidates = committed_parts(new)
+    holding = side_by_side(lambda part: _holds(part, ids), candidates)
+    there = [part for part, holds in zip(candidates, holding, strict=True) if holds]
     if _fingerprint(chosen, ids) != _fingerprint(there, ids):
         raise RunError(f"{new.uri}: rows differ from those of {old.uri}, which is kept")
 

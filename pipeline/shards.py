@@ -15,10 +15,12 @@ from hashlib import sha256
 
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
+from pipeline.parts import side_by_side
 from pipeline.progress import ShardCount
 from pipeline.repeat import repeated
 from pipeline.sources.datasource import Unit
 from pipeline.sources.rows import clean
+from pipeline.storage import Location
 
 WRITE_SECONDS = 15.0
 _NAMED = 5
@@ -90,17 +92,16 @@ class ShardBook:
     @classmethod
     def open(cls, folder: RunFolder) -> "ShardBook":
         """Read the records, and put them into one file."""
-        names = folder.shards.files("*.jsonl")
+        files = [folder.shards.child(name) for name in folder.shards.files("*.jsonl")]
         book = cls(folder)
-        for name in names:
-            for line in folder.shards.child(name).read().splitlines():
+        for content in side_by_side(Location.read, files):
+            for line in content.splitlines():
                 values = json.loads(line)
                 key = values.pop("key")
                 book.records[key] = ShardRecord(**values)
-        if len(names) > 1:
+        if len(files) > 1:
             book._write(book.records)
-            for name in names:
-                folder.shards.child(name).delete()
+            side_by_side(Location.delete, files)
         return book
 
     def refuse_changed(self, units: Iterable[Unit]) -> None:

@@ -42,10 +42,18 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder) -> None:
         RunError: an image stands there twice.
     """
     cuts = _cuts(sources, rows)
+    spans = np.array(side_by_side(span_of, sources), dtype=object)
+    schema = pq.read_schema(sources[0].path, filesystem=arrow_filesystem(sources[0]))
+    ends = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
     for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
         last = min(first + PARTS_PER_PASS, len(cuts) + 1)
+        some = [
+            source
+            for source, (begin, end) in zip(sources, ends, strict=True)
+            if begin < last and end >= first
+        ]
         with tempfile.TemporaryDirectory(prefix="legrad-compact-") as scratch:
-            buckets = _scatter(sources, cuts, range(first, last), Path(scratch))
+            buckets = _scatter(some, schema, cuts, range(first, last), Path(scratch))
             for number, bucket in buckets.items():
                 _write_part(bucket, new, number)
                 bucket.unlink()
@@ -73,11 +81,14 @@ def _uncompressed(part: Location) -> int:
 
 
 def _scatter(
-    sources: Sequence[Location], cuts: NDArray[np.object_], numbers: range, scratch: Path
+    sources: Sequence[Location],
+    schema: pa.Schema,
+    cuts: NDArray[np.object_],
+    numbers: range,
+    scratch: Path,
 ) -> dict[int, Path]:
     """Every row of the parts with some numbers into the file of its part."""
     paths = {number: scratch / f"{number:06d}.arrow" for number in numbers}
-    schema = _schema(sources[0])
     with ExitStack() as stack:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         writers = {
@@ -85,9 +96,6 @@ def _scatter(
             for number, path in paths.items()
         }
         for source in sources:
-            span = np.searchsorted(cuts, np.array(span_of(source), dtype=object), side="right")
-            if span[1] < numbers.start or span[0] >= numbers.stop:
-                continue
             for table in _batches(source):
                 ids = np.array(table["image_id"].to_pylist(), dtype=object)
                 bucket = np.searchsorted(cuts, ids, side="right")
@@ -100,10 +108,6 @@ def span_of(part: Location) -> tuple[str, str]:
     """The first and the last id of a part, in their order."""
     found = pc.min_max(ids_of(part)).as_py()
     return found["min"], found["max"]
-
-
-def _schema(part: Location) -> pa.Schema:
-    return pq.read_schema(part.path, filesystem=arrow_filesystem(part))
 
 
 def _batches(part: Location) -> Iterator[pa.Table]:
