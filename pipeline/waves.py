@@ -8,7 +8,7 @@ is stored before the wave starts, and only ever added to.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import UsageError
@@ -89,54 +89,71 @@ def plan_waves(
 ) -> list[Wave]:
     """Assign every unit to a wave; shards that came since the last attempt get waves of their own.
 
-    Units of single files are cut anew, so that those of a wave stay as they were.
+    Chunks of single files are cut anew, so that those of a wave stay as they were.
 
     Raises:
-        UsageError: the stored assignment is lost.
+        UsageError: the stored assignment is lost, or does not fit these units.
     """
     stored = _Waves.of(folder, ledger)
-    where = {shard: name for name, shards in stored.shards.items() for shard in shards}
-    old, new = _by_wave(units, where)
+    before = {name: len(shards) for name, shards in stored.shards.items()}
+    waves, new = _by_wave(units, stored)
     size = book.bytes_per_row(_BYTES_PER_ROW, _ROWS_TO_ESTIMATE_FROM)
     for group in _groups(new, rows_per_wave, size):
         name = f"wave-{len(stored.shards):04d}"
-        old[name] = group
-        stored.shards[name] = list(
-            dict.fromkeys(shard for unit in group for shard in shards_of(unit))
-        )
-    if new or not folder.waves.exists():
+        waves[name], stored.shards[name] = group, []
+    for name, some in waves.items():
+        shards = (shard for unit in some for shard in shards_of(unit))
+        stored.shards[name] = list(dict.fromkeys([*stored.shards[name], *shards]))
+    after = {name: len(shards) for name, shards in stored.shards.items()}
+    if after != before or not folder.waves.exists():
         stored.store(folder)
     return [
-        Wave(name, folder.checkpoint.child(name) if name else folder.checkpoint, tuple(old[name]))
+        Wave(name, folder.checkpoint.child(name) if name else folder.checkpoint, tuple(waves[name]))
         for name in stored.shards
-        if old[name]
+        if waves[name]
     ]
 
 
 def _by_wave(
-    units: Sequence[Unit], where: Mapping[str, str]
-) -> tuple[dict[str, list[Unit]], list[Unit]]:
+    units: Sequence[Unit], stored: _Waves
+) -> tuple[defaultdict[str, list[Unit]], list[Unit]]:
     """Units of known waves, and the others; a chunk of files is split where it must be."""
-    known: dict[str, list[Unit]] = defaultdict(list)
+    where = {shard: name for name, shards in stored.shards.items() for shard in shards}
+    known: defaultdict[str, list[Unit]] = defaultdict(list)
     new: list[Unit] = []
     for unit in units:
-        files = defaultdict(list)
-        for file in unit.files:
-            files[where.get(clean(file.name))].append(file)
-        for name, some in files.items():
-            target = new if name is None else known[name]
-            target.append(replace(unit, files=tuple(some)))
-    if any(len(unit.files) > 1 for unit in units):
+        homes = {where[shard] for shard in shards_of(unit) if shard in where}
+        if _plain(unit):
+            files = defaultdict(list)
+            for file in unit.files:
+                files[where.get(clean(file.name))].append(file)
+            for name, some in files.items():
+                target = new if name is None else known[name]
+                target.append(replace(unit, files=tuple(some)))
+        elif len(homes) > 1:
+            raise UsageError(
+                f"{unit.name}: its {len(unit.files)} files belong to several waves of this output "
+                "by now, and cannot be drawn from together. Choose another place: "
+                "--set output=NEW"
+            )
+        else:
+            (known[homes.pop()] if homes else new).append(unit)
+    if any(len(unit.files) > 1 and _plain(unit) for unit in units):
         known = defaultdict(list, {name: _chunked(some) for name, some in known.items()})
         new = _chunked(new)
     return known, new
+
+
+def _plain(unit: Unit) -> bool:
+    """Whether the unit is its files and nothing more, so that it may be split."""
+    return unit == Unit(unit.name, unit.files)
 
 
 def _chunked(units: Sequence[Unit]) -> list[Unit]:
     """The same files in chunks that depend on these files alone."""
     files = [file for unit in units for file in unit.files]
     groups = chunks(files, FILES_PER_UNIT, BYTES_PER_UNIT)
-    return [replace(units[0], name=group[0].name, files=tuple(group)) for group in groups]
+    return [Unit(group[0].name, tuple(group)) for group in groups]
 
 
 def _groups(units: Sequence[Unit], rows: int, bytes_per_row: float) -> Iterator[list[Unit]]:
@@ -144,7 +161,7 @@ def _groups(units: Sequence[Unit], rows: int, bytes_per_row: float) -> Iterator[
     group: list[Unit] = []
     held = 0.0
     for unit in units:
-        some = len(unit.files) if len(unit.files) > 1 else unit.size / bytes_per_row
+        some = _rows(unit, bytes_per_row)
         full = held + some > rows or len(group) >= MOST_UNITS
         if group and full and shards_of(unit) != shards_of(group[-1]):
             yield group
@@ -153,3 +170,8 @@ def _groups(units: Sequence[Unit], rows: int, bytes_per_row: float) -> Iterator[
         held += some
     if group:
         yield group
+
+
+def _rows(unit: Unit, bytes_per_row: float) -> float:
+    """About how many rows a unit has."""
+    return len(unit.files) if len(unit.files) > 1 else unit.size / bytes_per_row
