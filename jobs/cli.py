@@ -159,6 +159,26 @@ def models(
 
 
 @app.command()
+def compact(
+    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    output: Annotated[str, typer.Option(help="The new folder; it must be empty.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take a run that is not complete as it is.")
+    ] = False,
+    delete_source: Annotated[
+        bool,
+        typer.Option("--delete-source", help="Delete the old files once the new are verified."),
+    ] = False,
+) -> None:
+    """Write a run's results sorted and in large parts into a new folder."""
+    from jobs import display
+    from pipeline.compact import compact as compact_run
+
+    done = compact_run(out, output, partial=partial, delete_source=delete_source, tell=display.log)
+    display.compacted(done)
+
+
+@app.command()
 def doctor(
     folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path(),
 ) -> None:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.compact import Compacted
 from pipeline.config import RunConfig
 from pipeline.flow import Watch
 from pipeline.progress import Progress
@@ -34,14 +35,14 @@ def watch(config: RunConfig) -> Iterator[Watch]:
                 progress=lambda progress: _advance(bar, task, progress),
             )
     else:
-        yield Watch(stage=_log, progress=_log_progress, seconds=config.runtime.report_every)
+        yield Watch(stage=log, progress=_log_progress, seconds=config.runtime.report_every)
 
 
 @contextmanager
 def counter(text: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar for something counted; without a terminal, a line at the start."""
     if not errors.is_terminal:
-        _log(text)
+        log(text)
         yield lambda count: None
         return
     with _bar() as bar:
@@ -65,13 +66,14 @@ def _advance(bar: Bar, task: TaskID, progress: Progress) -> None:
     bar.update(task, total=progress.rows_expected, completed=done, detail=_line(progress))
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """A line with the time of day on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _log_progress(progress: Progress) -> None:
     if progress.rows:
-        _log(_line(progress))
+        log(_line(progress))
 
 
 def _line(progress: Progress) -> str:
@@ -117,6 +119,17 @@ def summary(done: Summary) -> None:
     console.print(table, soft_wrap=True)
     for note in done.notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+
+
+def compacted(done: Compacted) -> None:
+    """Print what a compaction came to."""
+    console.print(f"output  {done.output}", soft_wrap=True, markup=False)
+    console.print(f"images  {done.rows:,} rows, sorted by image_id")
+    console.print(
+        f"files   {done.parts:,} Parquet parts of {size(done.bytes)}, "
+        f"before {done.parts_before:,} of {size(done.bytes_before)}"
+    )
+    console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
 
 
 def scores(frame: pd.DataFrame, limit: int) -> None:

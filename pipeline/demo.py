@@ -128,6 +128,7 @@ def write_demo(
     seed: int = 0,
     options: Options | None = None,
     done: Callable[[int], None] = lambda count: None,
+    per_shard: int = IMAGES_PER_SHARD,
 ) -> list[str]:
     """Draw the data set on all cores and write its shards, each in one piece, then its manifest.
 
@@ -137,6 +138,7 @@ def write_demo(
         seed: same seed, same pictures, whatever the number of images or cores.
         options: storage options.
         done: told the number of images of every finished shard.
+        per_shard: images of a shard.
 
     Returns:
         URIs of the shards. The manifest says what was planted at which strength, and how often it
@@ -149,7 +151,7 @@ def write_demo(
     if images < 1:
         raise ValueError(f"images {images}: expected at least 1")
     place, manifest = locate(uri, options).child(MANIFEST), describe(images, seed)
-    shards = [shard_name(n) for n in range(math.ceil(images / IMAGES_PER_SHARD))]
+    shards = [shard_name(n) for n in range(math.ceil(images / per_shard))]
     uris = [f"{uri.rstrip('/')}/{name}" for name in shards]
     text = json.dumps(manifest, indent=1).encode()
     if place.exists():
@@ -159,10 +161,7 @@ def write_demo(
             )
         done(images)
         return uris
-    jobs = [
-        (n, range(n * IMAGES_PER_SHARD, min((n + 1) * IMAGES_PER_SHARD, images)))
-        for n in range(len(shards))
-    ]
+    jobs = [(n, range(n * per_shard, min((n + 1) * per_shard, images))) for n in range(len(shards))]
     workers = min(len(jobs), cores())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [

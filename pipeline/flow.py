@@ -1,6 +1,5 @@
 """A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,15 +17,18 @@ from pipeline.config import RunConfig
 from pipeline.decode import Decoder
 from pipeline.errors import UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
+from pipeline.lease import Fence, held
 from pipeline.manifest import RunFolder, run_folder
-from pipeline.parts import committed_rows
-from pipeline.progress import Progress, Reporter, start_actor
+from pipeline.progress import Progress, Reporter, ShardCount, start_actor
+from pipeline.repeat import repeated
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.storage import is_storage_error
-from pipeline.summary import Summary, complete, is_complete, summarise
-from pipeline.write import checkpoint_config, tidy, write
+from pipeline.storage import Location, is_storage_error
+from pipeline.summary import Summary, complete, is_complete
+from pipeline.waves import Wave
+from pipeline.work import Work, find_work
+from pipeline.write import checkpoint_config, write
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
@@ -69,8 +71,9 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     Lists the source first, then joins or starts a Ray session (`pipeline.cluster.session`).
 
     Raises:
-        UsageError: the source, the model, the output or the cluster do not fit.
-        RunError: rows written and rows read do not add up.
+        UsageError: the source, the model, the output or the cluster do not fit, or another run
+            writes to the output.
+        RunError: rows written and rows read do not add up, or the output was taken over.
     """
     watch = watch or Watch()
     start = time.monotonic()
@@ -78,34 +81,59 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     watch.stage(f"listing {uris[0]}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else ""))
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
-    watch.stage(f"loading {config.model.name}")
-    with session():
-        plan = make_plan(config, folder, source)
-        manifest.claim(folder, config, plan.prepared)
-        tidy(folder)
-        done = is_complete(folder, source)
-        progress = Progress() if done else _execute(plan, watch)
-    notes = (*config.warnings, *plan.prepared.warnings)
-    seconds = time.monotonic() - start
-    summary = summarise(folder, progress, seconds, notes, already_complete=done)
-    if not done:
-        complete(folder, source, summary)
-    return summary
+    with held(folder, watch.stage) as fence:
+        watch.stage(f"loading {config.model.name}")
+        with session():
+            plan = make_plan(config, folder, source)
+            manifest.claim(folder, config, plan.prepared)
+            fence.require()
+            work = find_work(folder, source.units, config.runtime, watch.stage)
+            done = is_complete(folder, work.units, work.ledger)
+            progress = Progress() if done else _execute(plan, work, watch, fence)
+        notes = [*config.warnings, *plan.prepared.warnings]
+        if not done:
+            work.ledger.refresh()
+            fence.require()
+            complete(folder, work.units, work.ledger, work.book, notes)
+    ledger = work.ledger
+    return Summary(
+        output=folder.uri,
+        statuses=ledger.statuses,
+        progress=progress,
+        parts=len(ledger.counts),
+        bytes=ledger.bytes,
+        seconds=time.monotonic() - start,
+        notes=tuple(notes),
+        already_complete=done,
+    )
 
 
-def _execute(plan: Plan, watch: Watch) -> Progress:
-    """The stages, in the order of the data."""
-    source = plan.source
-    actor = start_actor(source.bytes_total, committed_rows(plan.folder))
-    watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
+def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> Progress:
+    """The stages, in the order of the data, a wave at a time."""
     plan.folder.complete.delete()
-    with _checkpointed(plan.folder, _patience(plan)), _watched(actor, watch):
-        rows = read(plan, Reporter(actor))
-        pixels = decode(rows, plan, Reporter(actor))
-        maps = explain(pixels, plan, Reporter(actor))
-        write(maps, plan.folder, plan.schema, plan.rows_per_part)
+    actor = start_actor(work.before())
+    reporter, count = Reporter(actor), len(work.waves)
+    for number, wave in enumerate(work.waves, start=1):
+        watch.stage(f"explaining {wave}" + (f", wave {number} of {count}" if count > 1 else ""))
+        with (
+            _checkpointed(wave.checkpoint, _patience(plan)),
+            _watched(actor, watch),
+            work.book.recording(wave.units, lambda: _reported(actor)),
+        ):
+            rows = read(wave, plan, reporter)
+            pixels = decode(rows, plan, reporter)
+            maps = explain(pixels, plan, reporter)
+            write(maps, plan.folder, plan.schema, plan.rows_per_part, fence)
     progress: Progress = ray.get(actor.snapshot.remote())
     return progress
+
+
+def _reported(actor: Any) -> dict[str, ShardCount]:
+    try:
+        found: dict[str, ShardCount] = ray.get(actor.take.remote(), timeout=60)
+    except ray.exceptions.RayError:
+        return {}  # the session ends; the shards are read again
+    return found
 
 
 def _patience(plan: Plan) -> float:
@@ -145,9 +173,10 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 
-def read(plan: Plan, reporter: Reporter) -> Dataset:
+def read(wave: Wave, plan: Plan, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
     source = plan.source.with_reporter(reporter)
+    source.units = list(wave.units)
     dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(source.units))
     return dataset
 
@@ -190,16 +219,16 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
 
 
 @contextmanager
-def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> Iterator[None]:
+def _checkpointed(place: Location, patience: float = NO_PROGRESS_SECONDS) -> Iterator[None]:
     """Ray Data's settings for a run, put back afterwards.
 
     Args:
-        folder: of the run.
+        place: folder of the wave's commits.
         patience: seconds without a finished block after which Ray gives up.
     """
     context = DataContext.get_current()
     ours: dict[str, Any] = {
-        "checkpoint_config": checkpoint_config(folder),
+        "checkpoint_config": checkpoint_config(place),
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "target_max_block_size": BLOCK_BYTES,
@@ -217,22 +246,16 @@ def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> I
 
 @contextmanager
 def _watched(actor: Any, watch: Watch) -> Iterator[None]:
-    """Tell the watcher the counts now and then, from a thread."""
-    done = threading.Event()
+    """Tell the watcher the counts now and then."""
 
-    def look() -> None:
-        while not done.wait(watch.seconds):
-            try:
-                watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
-            except ray.exceptions.GetTimeoutError:
-                continue  # busy; ask again
-            except ray.exceptions.RayError:
-                return  # the session ends; the run itself says why
+    def look() -> bool:
+        try:
+            watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
+        except ray.exceptions.GetTimeoutError:
+            return True  # busy; ask again
+        except ray.exceptions.RayError:
+            return False  # the session ends; the run itself says why
+        return True
 
-    thread = threading.Thread(target=look, name="progress", daemon=True)
-    thread.start()
-    try:
+    with repeated(look, watch.seconds, "progress"):
         yield
-    finally:
-        done.set()
-        thread.join()

@@ -38,8 +38,23 @@ class RunFolder:
 
     @cached_property
     def checkpoint(self) -> Location:
-        """Ids of the committed rows, a file a part."""
+        """Ids of the committed rows, a file a part, in a folder for every wave."""
         return self.root.child("_run", "checkpoint")
+
+    @cached_property
+    def waves(self) -> Location:
+        """Which shard belongs to which wave."""
+        return self.root.child("_run", "waves.json")
+
+    @cached_property
+    def shards(self) -> Location:
+        """What was found in the shards that were read to their end."""
+        return self.root.child("_run", "shards")
+
+    @cached_property
+    def lease(self) -> Location:
+        """Who is writing."""
+        return self.root.child("_run", "lease.json")
 
     @cached_property
     def complete(self) -> Location:

@@ -1,12 +1,26 @@
-"""Which Parquet parts of a run are committed; no Ray, so that reading results needs none."""
+"""Which Parquet parts of a run are committed, and what is in them; no Ray, so that reading results
+needs none.
+"""
 
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
 from pipeline.manifest import RunFolder
+from pipeline.schema import EMBEDDING
 from pipeline.storage import Location
 
 PENDING = ".pending.parquet"
+PARQUET = ".parquet"
+READERS = 16
+ROW_GROUP_ROWS = 10_000
+T = TypeVar("T")
 
 
 def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
@@ -16,19 +30,98 @@ def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(place.fs))
 
 
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by."""
+    plain = [n for n in schema.names if not n.startswith("heatmap__") and n != EMBEDDING]
+    return {"compression": "zstd", "compression_level": 3, "write_statistics": plain}
+
+
+def commit_of(part: str) -> str:
+    """Name of the commit that a part belongs to; a commit's parts are numbered."""
+    return part.removesuffix(PARQUET).rsplit("-", 1)[0]
+
+
+def commits(folder: RunFolder) -> dict[str, str]:
+    """The commits of a run: name -> file relative to ``_run/checkpoint``.
+
+    They lie in a folder for every wave; runs of version 0.1 have theirs in ``checkpoint`` itself.
+    """
+    return {
+        path.removesuffix(PARQUET).rsplit("/", 1)[-1]: path
+        for path in folder.checkpoint.sizes()
+        if path.endswith(PARQUET) and not path.endswith(PENDING)
+    }
+
+
 def committed_parts(folder: RunFolder) -> list[Location]:
     """The parts of ``images/`` whose rows are committed, sorted by name."""
-    committed = {
-        name.removesuffix(".parquet")
-        for name in folder.checkpoint.files("*.parquet")
-        if not name.endswith(PENDING)
-    }
-    parts = folder.images.files("*.parquet")
-    return [folder.images.child(p) for p in parts if p.rsplit("-", 1)[0] in committed]
+    committed = commits(folder)
+    parts = folder.images.files(f"*{PARQUET}")
+    return [folder.images.child(part) for part in parts if commit_of(part) in committed]
 
 
-def committed_rows(folder: RunFolder) -> int:
-    """Rows in the committed parts, from their footers."""
-    parts = committed_parts(folder)
-    filesystem = arrow_filesystem(folder.images)
-    return sum(pq.read_metadata(part.path, filesystem=filesystem).num_rows for part in parts)
+def side_by_side(work: Callable[[Location], T], places: Iterable[Location]) -> list[T]:
+    """The results of reading several files at once."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(work, places))
+
+
+@dataclass
+class Ledger:
+    """Rows in the committed parts, by shard and status; a part is read once, for it never changes.
+
+    Attributes:
+        folder: of the run.
+        counts: rows by (shard, status) of every committed part, by its name.
+        bytes: size of all committed parts.
+    """
+
+    folder: RunFolder
+    counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    bytes: int = 0
+
+    def refresh(self) -> "Ledger":
+        """Read the parts that were committed since."""
+        committed = commits(self.folder)
+        sizes = {
+            name: size
+            for name, size in self.folder.images.sizes().items()
+            if name.endswith(PARQUET) and commit_of(name) in committed
+        }
+        new = [name for name in sizes if name not in self.counts]
+        found = side_by_side(_count, [self.folder.images.child(name) for name in new])
+        known = self.counts | dict(zip(new, found, strict=True))
+        self.counts = {name: known[name] for name in sizes}
+        self.bytes = sum(sizes.values())
+        return self
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """Rows by status."""
+        total: Counter[str] = Counter()
+        for counts in self.counts.values():
+            for (_, status), rows in counts.items():
+                total[status] += rows
+        return total
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(counts.total() for counts in self.counts.values())
+
+    def shards(self, commits_only: Iterable[str] | None = None) -> Counter[str]:
+        """Rows by shard, of all parts or of some commits."""
+        only = None if commits_only is None else set(commits_only)
+        total: Counter[str] = Counter()
+        for name, counts in self.counts.items():
+            if only is None or commit_of(name) in only:
+                for (shard, _), rows in counts.items():
+                    total[shard] += rows
+        return total
+
+
+def _count(part: Location) -> Counter[tuple[str, str]]:
+    columns = ["shard", "status"]
+    table = pq.read_table(part.path, columns=columns, filesystem=arrow_filesystem(part))
+    grouped = table.group_by(columns).aggregate([([], "count_all")]).to_pylist()
+    return Counter({(row["shard"], row["status"]): row["count_all"] for row in grouped})

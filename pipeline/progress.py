@@ -26,7 +26,8 @@ class Progress:
         statuses: rows that left the explain stage, by status.
         maps: heatmaps computed.
         seconds: busy seconds of all workers by stage (read, decode, explain, encode).
-        shards: shards read to their end; a shard that is read twice counts once.
+        rows_read, bytes_read: what the shards held that were read to their end, committed rows
+            included; a shard that is read twice counts once.
         bytes_total: size of all input files.
         resumed: rows that an earlier attempt had committed.
         started: `time.monotonic` at the start.
@@ -38,7 +39,8 @@ class Progress:
     statuses: Counter[str] = field(default_factory=Counter)
     maps: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    shards: dict[str, ShardCount] = field(default_factory=dict)
+    rows_read: int = 0
+    bytes_read: int = 0
     started: float = field(default_factory=time.monotonic)
     first_image: float | None = None
     seconds_elapsed: float = 0.0
@@ -47,16 +49,6 @@ class Progress:
     def rows(self) -> int:
         """Rows explained or failed in this attempt."""
         return sum(self.statuses.values())
-
-    @property
-    def rows_read(self) -> int:
-        """Rows in the shards that were read to their end, committed ones included."""
-        return sum(shard.rows for shard in self.shards.values())
-
-    @property
-    def bytes_read(self) -> int:
-        """Size of the shards that were read to their end."""
-        return sum(shard.bytes for shard in self.shards.values())
 
     @property
     def rows_expected(self) -> int | None:
@@ -83,14 +75,30 @@ class Progress:
 
 
 class ProgressActor:
-    """Holds the `Progress` of a run in the cluster."""
+    """Holds the `Progress` of a run in the cluster.
 
-    def __init__(self, bytes_total: int, resumed: int) -> None:
-        self.progress = Progress(bytes_total=bytes_total, resumed=resumed)
+    Args:
+        start: the counts before this attempt.
+    """
+
+    def __init__(self, start: Progress) -> None:
+        self.progress = start
+        self.progress.started = time.monotonic()  # clocks differ by machine
+        self.read: set[str] = set()
+        self.fresh: dict[str, ShardCount] = {}
 
     def shard(self, name: str, count: ShardCount) -> None:
         """A reader came to the end of a shard."""
-        self.progress.shards[name] = count
+        self.fresh[name] = count
+        if name not in self.read:
+            self.read.add(name)
+            self.progress.rows_read += count.rows
+            self.progress.bytes_read += count.bytes
+
+    def take(self) -> dict[str, ShardCount]:
+        """The shards that were read to their end since this was asked last."""
+        fresh, self.fresh = self.fresh, {}
+        return fresh
 
     def batch(self, statuses: Mapping[str, int], maps: int) -> None:
         """A batch left the explain stage."""
@@ -117,9 +125,12 @@ class Reporter:
         self.actor = actor
 
     def shard(self, name: str, rows: int, size: int) -> None:
-        """A shard of ``size`` bytes was read to its end and held ``rows`` rows."""
+        """A shard of ``size`` bytes was read to its end and held ``rows`` rows.
+
+        Waits for the answer: once all readers are done, all shards are known.
+        """
         if self.actor is not None:
-            self.actor.shard.remote(name, ShardCount(rows, size))
+            ray.get(self.actor.shard.remote(name, ShardCount(rows, size)))
 
     def batch(self, statuses: Mapping[str, int], maps: int) -> None:
         """Rows by status and maps of one explained batch."""
@@ -137,7 +148,7 @@ class Reporter:
                 self.actor.spent.remote(stage, time.perf_counter() - start)
 
 
-def start_actor(bytes_total: int, resumed: int) -> Any:
-    """A `ProgressActor` on this cluster; it takes no CPU."""
-    remote = ray.remote(num_cpus=0)(ProgressActor)
-    return remote.remote(bytes_total, resumed)
+def start_actor(start: Progress) -> Any:
+    """A `ProgressActor` on this cluster; it takes no CPU, and one that dies begins anew."""
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressActor)
+    return remote.remote(start)

@@ -1,6 +1,7 @@
 """URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
 
 import fnmatch
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,16 @@ class Location:
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
         return sorted(name for name in names if fnmatch.fnmatch(name, pattern))
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file below this folder, by its path relative to it, sorted."""
+        self.fs.invalidate_cache()
+        with self._explained():
+            found = self.fs.find(self.path, detail=True)
+        cut = len(self.path) + 1  # some stores list a mark of the folder itself
+        return {
+            path[cut:]: int(info["size"] or 0) for path, info in sorted(found.items()) if path[cut:]
+        }
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -102,7 +113,7 @@ class Location:
 
 def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.draft")
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     draft.write_bytes(data)
     draft.replace(target)
 

@@ -2,18 +2,23 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
-from pipeline.parts import arrow_filesystem, committed_parts, committed_rows
+from pipeline.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.progress import Progress
 from pipeline.schema import Status
-from pipeline.sources.datasource import ImageSource
+from pipeline.shards import ShardBook
+from pipeline.sources.datasource import Unit
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,6 @@ class Summary:
         parts, bytes: Parquet files of the whole output and their size.
         seconds: this attempt took.
         notes: what the user should know (unknown words, the mini model on foreign images).
-        resumed: rows an earlier attempt had committed.
         already_complete: there was nothing to do.
     """
 
@@ -38,7 +42,6 @@ class Summary:
     bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
-    resumed: int = 0
     already_complete: bool = False
 
     @property
@@ -47,77 +50,97 @@ class Summary:
         return self.statuses.total()
 
     @property
+    def resumed(self) -> int:
+        """Rows an earlier attempt had committed."""
+        return self.progress.resumed
+
+    @property
     def failures(self) -> dict[str, int]:
         """Rows without maps, by status."""
         return {name: n for name, n in self.statuses.items() if name != Status.OK}
 
 
-def summarise(
-    folder: RunFolder,
-    progress: Progress,
-    seconds: float,
-    notes: tuple[str, ...],
-    *,
-    already_complete: bool = False,
-) -> Summary:
-    """Count the committed rows by status, and put them beside this attempt's progress."""
-    parts = committed_parts(folder)
-    filesystem = arrow_filesystem(folder.images)
-    statuses: Counter[str] = Counter()
-    for part in parts:
-        column = pq.read_table(part.path, columns=["status"], filesystem=filesystem)["status"]
-        statuses.update(column.to_pylist())
-    surplus = statuses.total() - progress.rows_read
-    if surplus > 0 and not already_complete:
-        notes = (
-            *notes,
-            f"{surplus} rows are of files or samples that are no longer in the source.",
-        )
-    return Summary(
-        output=folder.uri,
-        statuses=statuses,
-        progress=progress,
-        parts=len(parts),
-        bytes=sum(int(part.fs.size(part.path) or 0) for part in parts),
-        seconds=seconds,
-        notes=notes,
-        resumed=progress.resumed,
-        already_complete=already_complete,
-    )
+def _files(units: Sequence[Unit]) -> str:
+    listing = sorted([file.name, file.size] for unit in units for file in unit.files)
+    return digest({"files": listing})
 
 
-def _listing(source: ImageSource) -> list[list[Any]]:
-    return [[file.name, file.size] for unit in source.units for file in unit.files]
-
-
-def is_complete(folder: RunFolder, source: ImageSource) -> bool:
+def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> bool:
     """Whether an earlier attempt finished, and no file came or changed since."""
     place = folder.complete
     if not place.exists():
         return False
     marker: dict[str, Any] = json.loads(place.read())
-    same = marker["files"] == digest({"files": _listing(source)})
-    return bool(same and marker["rows"] == committed_rows(folder))
+    return bool(marker["files"] == _files(units) and marker["rows"] == ledger.rows)
 
 
-def complete(folder: RunFolder, source: ImageSource, summary: Summary) -> None:
-    """Marker last: written only when every row that was read is in a committed part.
+def reconcile(folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: ShardBook) -> None:
+    """Every row that was read is committed, and none twice.
 
     Raises:
-        RunError: rows are missing.
+        RunError: rows are missing, or doubled.
     """
-    read_rows = summary.progress.rows_read
-    if summary.rows < read_rows:
+    committed = ledger.shards()
+    faults = book.faults(units, committed)
+    if faults:
         raise RunError(
-            f"{summary.output}: {read_rows} rows were read and {summary.rows} are committed. Run "
-            "the same command again to do the missing ones."
+            f"{folder.uri}: {len(faults)} shards do not add up ({_some(faults)}). Run the same "
+            "command again to do the missing ones."
         )
+    doubled = _doubled(folder, book.surplus(units, committed))
+    if doubled:
+        raise RunError(
+            f"{folder.uri}: {len(doubled)} images stand there twice ({_some(doubled)}); two runs "
+            "may have written at once. Delete one of the two parts in images/ and run the same "
+            "command again: it does anew what is missing."
+        )
+
+
+def complete(
+    folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: ShardBook, notes: list[str]
+) -> None:
+    """Marker last: written only when the rows of every shard are in committed parts, once each.
+
+    Args:
+        folder, units, ledger, book: of the run, all of its input.
+        notes: rows of shards that are no longer there are told here.
+
+    Raises:
+        RunError: rows are missing, or doubled.
+    """
+    reconcile(folder, units, ledger, book)
+    surplus = sum(book.surplus(units, ledger.shards()).values())
+    if surplus:
+        notes.append(f"{surplus} rows are of files or samples that are no longer in the source.")
     marker = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": summary.rows,
-        "statuses": dict(summary.statuses),
-        "parts": summary.parts,
-        "bytes": summary.bytes,
-        "files": digest({"files": _listing(source)}),
+        "rows": ledger.rows,
+        "statuses": dict(ledger.statuses),
+        "parts": len(ledger.counts),
+        "bytes": ledger.bytes,
+        "shards": len(units),
+        "rows_of_shards": ledger.rows - surplus,
+        "files": _files(units),
     }
     folder.complete.write(json.dumps(marker, indent=2).encode())
+
+
+def _doubled(folder: RunFolder, shards: Mapping[str, int]) -> list[str]:
+    """Ids that stand more than once among the rows of some shards, with their parts."""
+    if not shards:
+        return []
+    parts = [part.path for part in committed_parts(folder)]
+    dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
+    columns = ["image_id", "__filename"]
+    rows = dataset.to_table(columns=columns, filter=ds.field("shard").isin(list(shards)))
+    grouped = rows.rename_columns(["id", "part"]).group_by("id").aggregate([("part", "list")])
+    twice = grouped.filter(pc.greater(pc.list_value_length(grouped["part_list"]), 1))
+    return [f"{row['id']} in {_names(row['part_list'])}" for row in twice.to_pylist()]
+
+
+def _names(paths: Sequence[str]) -> str:
+    return " and ".join(sorted(path.rsplit("/", 1)[-1] for path in paths))
+
+
+def _some(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:_NAMED]) + ("; ..." if len(texts) > _NAMED else "")

@@ -1,19 +1,19 @@
 """Parquet parts, committed with Ray Data's checkpoint: pending ids -> data file -> rename."""
 
 import warnings
-from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data._internal.logical.operators import Read
 from ray.data.checkpoint import CheckpointConfig
+from ray.data.datasource import FilenameProvider
 
 from pipeline.errors import RunError
+from pipeline.lease import Fence
 from pipeline.manifest import RunFolder
-from pipeline.parts import PENDING, arrow_filesystem
-from pipeline.schema import EMBEDDING
+from pipeline.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options
+from pipeline.storage import Location
 
-ROW_GROUP_ROWS = 10_000
 _NOT_RESUMABLE = (
     "Ray would not resume this plan, so a restart would write rows twice: it must be "
     "Read -> map_batches -> write_parquet, with a checkpoint."
@@ -21,35 +21,50 @@ _NOT_RESUMABLE = (
 _SWITCHED_OFF = "You've enabled checkpointing, but the logical plan doesn't support"
 
 
-def checkpoint_config(folder: RunFolder) -> CheckpointConfig:
-    """Row-level checkpoint by image_id, kept after success so that new shards can follow."""
+def checkpoint_config(place: Location) -> CheckpointConfig:
+    """Row-level checkpoint by image_id, kept after success so that new shards can follow.
+
+    Args:
+        place: folder of a wave's commits.
+    """
     return CheckpointConfig(
         id_column="image_id",
-        checkpoint_path=folder.checkpoint.path,
+        checkpoint_path=place.path,
         delete_checkpoint_on_success=False,
-        override_filesystem=arrow_filesystem(folder.checkpoint),
+        override_filesystem=arrow_filesystem(place),
     )
 
 
-def tidy(folder: RunFolder) -> None:
-    """Before a run: drop pending files whose part is already committed.
+class _Guarded(FilenameProvider):
+    """Names parts as Ray does, for those that hold the lease.
 
-    A kill between the copy and the delete of a commit on object storage leaves both; Ray would then
-    delete the data and keep its ids.
+    A write task asks for its name before it writes the ids and again before the data.
     """
-    names = set(folder.checkpoint.files())
-    for name in names:
-        if name.endswith(PENDING) and name.replace(PENDING, ".parquet") in names:
-            folder.checkpoint.fs.rm_file(folder.checkpoint.child(name).path)
+
+    def __init__(self, fence: Fence) -> None:
+        super().__init__(file_format="parquet")
+        self.fence = fence
+
+    def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        """Raises: RunError: the lease is lost."""
+        self.fence.require()
+        return str(super().get_filename_for_task(write_uuid, task_index))
 
 
 def write(
-    rows: "ray.data.Dataset", folder: RunFolder, schema: pa.Schema, rows_per_part: int
+    rows: "ray.data.Dataset",
+    folder: RunFolder,
+    schema: pa.Schema,
+    rows_per_part: int,
+    fence: Fence,
 ) -> None:
     """Execute the plan and write its rows.
 
     Args:
         rows: of ``schema``; its plan must be Read -> maps -> Write.
+        folder: of the run.
+        schema: of every part.
+        fence: asked before every part.
         rows_per_part: least rows of a part (the last ones may be smaller).
 
     Raises:
@@ -62,10 +77,11 @@ def write(
             rows.write_parquet(
                 folder.images.path,
                 filesystem=arrow_filesystem(folder.images),
+                filename_provider=_Guarded(fence),
                 min_rows_per_file=rows_per_part,
                 row_group_size=ROW_GROUP_ROWS,
                 schema=schema,
-                **_parquet_options(schema),
+                **parquet_options(schema),
             )
         except UserWarning as warning:
             raise RunError(f"{_NOT_RESUMABLE} Ray says: {warning}") from warning
@@ -83,9 +99,3 @@ def _require_checkpoint(rows: "ray.data.Dataset") -> None:
         waiting += operator.input_dependencies
         if not operator.input_dependencies and not isinstance(operator, Read):
             raise RunError(f"{_NOT_RESUMABLE} This one starts with {operator.name}.")
-
-
-def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by."""
-    plain = [n for n in schema.names if not n.startswith("heatmap__") and n != EMBEDDING]
-    return {"compression": "zstd", "compression_level": 3, "write_statistics": plain}

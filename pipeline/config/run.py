@@ -38,6 +38,10 @@ class RuntimeConfig(Settings):
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
         batch_size: images explained at once.
         rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
+        rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
+            what a resumed run holds in memory grows with it.
+        changed_shards: what to do when a shard is no longer what an earlier attempt read:
+            ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
         report_every: seconds between progress lines.
     """
 
@@ -46,6 +50,8 @@ class RuntimeConfig(Settings):
     threads_per_actor: PositiveInt | Literal["auto"] = "auto"
     batch_size: PositiveInt = 32
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
+    rows_per_wave: PositiveInt = 2_000_000
+    changed_shards: Literal["refuse", "keep"] = "refuse"
     report_every: Annotated[float, Field(gt=0)] = 10.0
 
 

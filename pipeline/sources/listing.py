@@ -20,11 +20,14 @@ class SourceFile:
         path: within the filesystem.
         name: relative to the root; part of image ids, so it holds no bucket and no query string.
         size: bytes.
+        version: changes with the contents: ``etag:...``, or ``mtime:...``; empty where the store
+            says neither.
     """
 
     path: str
     name: str
     size: int
+    version: str = ""
 
 
 def list_files(uri: str, options: Options, suffixes: Sequence[str] = ()) -> list[SourceFile]:
@@ -96,8 +99,9 @@ def _find_local(root: str) -> dict[str, dict[str, object]]:
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
-            size = path.stat().st_size if path.exists() else 0
-            found[path.as_posix()] = {"type": "file", "size": size}
+            status = path.stat() if path.exists() else None
+            size, mtime = (status.st_size, status.st_mtime) if status else (0, 0.0)
+            found[path.as_posix()] = {"type": "file", "size": size, "mtime": mtime}
     return found
 
 
@@ -118,4 +122,13 @@ def _hidden(path: str, root: str) -> bool:
 
 def _file(path: str, root: str, info: dict[str, object]) -> SourceFile:
     size = info.get("size") or 0
-    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)))
+    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)), _version(info))
+
+
+def _version(info: dict[str, object]) -> str:
+    """The store's own mark of the contents, by whatever name its filesystem gives it."""
+    for kind, names in (("etag", ("ETag", "etag")), ("mtime", ("mtime", "LastModified"))):
+        for name in names:
+            if info.get(name) is not None:
+                return f"{kind}:{str(info[name]).strip(chr(34))}"
+    return ""

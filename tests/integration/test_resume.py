@@ -2,26 +2,31 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray.data
 import yaml
 
-from pipeline import open_results
+from benchmarks import kill
+from pipeline import lease, open_results
 from pipeline.demo import write_demo
-from pipeline.errors import RunError
-from pipeline.flow import _checkpointed, run
+from pipeline.errors import RunError, UsageError
+from pipeline.flow import Watch, _checkpointed, run
+from pipeline.lease import Fence, Holder
 from pipeline.loading import load_config
 from pipeline.manifest import run_folder
-from pipeline.parts import PENDING, committed_parts
+from pipeline.parts import committed_parts
+from pipeline.progress import Progress
 from pipeline.schema import output_schema
-from pipeline.write import tidy, write
+from pipeline.write import write
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
 IMAGES = 1000
@@ -68,33 +73,42 @@ def assert_whole(out: Path) -> None:
     assert rows == IMAGES
 
 
-def kill_after(config: Path, parts: int) -> None:
-    process = start(config)
-    try:
-        wait_for_parts(config.parent / "out", parts)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def run_again(config: Path) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "jobs", "run", str(config)]
+    return subprocess.run(command, capture_output=True, check=False)
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(config: Path) -> None:
-    out = config.parent / "out"
-    for parts in (1, 2, 3):
-        kill_after(config, parts)
-    subprocess.run([sys.executable, "-m", "jobs", "run", str(config)], check=True)
-    assert_whole(out)
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_killed_at_random_and_in_mid_commit(kind: str, tmp_path: Path) -> None:
+    """Driver, actor and writer; on object storage also between the copy and the delete."""
+    with kill.open_store(kind, tmp_path) as store:
+        wanted = kill.undisturbed(store, images=200)
+        plans = [("random", target) for target in kill.TARGETS]
+        if kind == "s3":
+            plans = [("after copy", "driver"), ("after copy", "worker")]
+        report = kill.rounds(store, plans, wanted, random.Random(1))
+    assert report.counts["killed"] == len(plans)
+    assert report.worst <= 1
 
 
 def test_sigkill_loses_and_doubles_nothing(config: Path) -> None:
     out = config.parent / "out"
-    kill_after(config, 2)
+    process = start(config)
+    try:
+        wait_for_parts(out, 2)
+        second = run_again(config)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert second.returncode == 2
+    assert f"another run is writing there: process {process.pid} of" in second.stderr.decode()
     there = len(open_results(str(out)))
     assert 200 <= there < IMAGES
+    assert (out / "_run" / "lease.json").exists()
     assert not (out / "_run" / "complete.json").exists()
-    again = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", str(config)], capture_output=True, check=True
-    )
+    again = run_again(config)
+    assert again.returncode == 0, again.stderr.decode()
     assert "rows were there already" in again.stdout.decode()
     assert_whole(out)
 
@@ -107,6 +121,54 @@ def test_ctrl_c_says_how_to_continue(config: Path) -> None:
     assert process.returncode == 130
     assert b"run the same command again to continue" in errors
     assert b"Traceback" not in errors
+
+
+def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: Path) -> None:
+    write_demo(str(tmp_path / "data"), 200, seed=5, per_shard=25)
+    runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 25}
+    source = {"format": "webdataset", "uri": str(tmp_path / "data")}
+    config = mini_config(source, tmp_path / "out", runtime=runtime)
+    folder = run_folder(config.output)
+    stolen: list[int] = []
+
+    def steal(progress: Progress) -> None:
+        if progress.rows and not stolen:
+            other = replace(Holder.here(), host="gpu-7", table="another machine")
+            folder.lease.write(lease._content(other))
+            stolen.append(len(committed_parts(folder)))
+
+    with pytest.raises(RunError, match=r"another run took over .* on gpu-7"):
+        run(config, Watch(progress=steal, seconds=0.02))
+    assert not folder.complete.exists()
+    assert len(committed_parts(folder)) < 8
+    folder.lease.delete()
+    assert run(config).rows == 200
+
+
+def test_waves_and_finished_shards(ray_session: None, tmp_path: Path) -> None:
+    """Two waves; the second time around only what is new is read."""
+    shards = tmp_path / "in"
+    shards.mkdir()
+    for number in range(2):
+        tar = tar_bytes(samples([f"k{i}" for i in range(4)], 10 * number))
+        (shards / f"{number}.tar").write_bytes(tar)
+    runtime = {"actors": 1, "threads_per_actor": 1, "rows_per_wave": 1}
+    source = {"format": "webdataset", "uri": str(shards)}
+    config = mini_config(source, tmp_path / "out", runtime=runtime)
+    said: list[str] = []
+    assert run(config, Watch(stage=said.append)).rows == 8
+    assert [text.rpartition(", ")[2] for text in said[-2:]] == ["wave 1 of 2", "wave 2 of 2"]
+    for file in shards.iterdir():  # what is not read does not matter
+        times = (file.stat().st_atime, file.stat().st_mtime)
+        file.write_bytes(bytes(file.stat().st_size))
+        os.utime(file, times)
+    (shards / "2.tar").write_bytes(tar_bytes(samples(["new"])))
+    summary = run(config)
+    assert (summary.rows, summary.resumed, summary.statuses) == (9, 8, {"ok": 9})
+    assert (summary.progress.rows, summary.progress.rows_read) == (1, 9)
+    os.utime(shards / "1.tar", (0, 0))
+    with pytest.raises(UsageError, match=r"1 shards changed since they were read \(1\.tar\)"):
+        run(config)
 
 
 def test_new_shards_are_added_to_a_complete_run(ray_session: None, tmp_path: Path) -> None:
@@ -144,23 +206,16 @@ def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
     assert set(images.loc[images["status"] == "shard_error", "shard"]) == {"1.tar", "2.tar"}
 
 
-def test_pending_files_of_committed_parts_are_dropped(tmp_path: Path) -> None:
-    folder = run_folder(str(tmp_path))
-    for name in ("a.parquet", f"a{PENDING}", f"b{PENDING}"):
-        folder.checkpoint.child(name).write(b"x")
-    tidy(folder)
-    assert folder.checkpoint.files() == ["a.parquet", f"b{PENDING}"]
-
-
 def test_a_plan_that_ray_would_not_resume_is_an_error(ray_session: None, tmp_path: Path) -> None:
     folder = run_folder(str(tmp_path / "out"))
     schema = output_schema({}, ["a"], (2, 2), embeddings=False, metadata={})
+    fence = Fence(folder.lease, "run", "out")
     with pytest.raises(RunError, match="no checkpoint"):
-        write(ray.data.range(3), folder, schema, 10)
-    with _checkpointed(folder):
+        write(ray.data.range(3), folder, schema, 10, fence)
+    with _checkpointed(folder.checkpoint):
         rows = ray.data.from_items([{"image_id": "x"}]).map_batches(lambda batch: batch)
         with pytest.raises(RunError, match="would not resume"):
-            write(rows, folder, schema, 10)
+            write(rows, folder, schema, 10, fence)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import s3fs
 
-from pipeline import open_results
+from pipeline import lease, open_results
 from pipeline.demo import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
+from pipeline.lease import Holder, held
+from pipeline.manifest import run_folder
+from pipeline.parts import PENDING, commits
 from pipeline.sources.listing import list_files
 from tests.data import mini_config
 from tests.integration.s3 import s3_server
@@ -51,6 +54,45 @@ def test_a_run_from_bucket_to_bucket(
     manifest = s3fs.S3FileSystem(**options).cat(f"{output}/_run/manifest.json").decode()
     for secret in (options["key"], options["secret"]):
         assert secret not in manifest
+
+
+def test_pending_files_beside_their_commits_in_a_bucket(
+    ray_session: None, options: dict[str, Any]
+) -> None:
+    """What a kill between the copy and the delete of a commit leaves."""
+    write_demo("s3://pictures/some", 30, seed=1, options=options, per_shard=15)
+    config = mini_config(
+        {"format": "webdataset", "uri": "s3://pictures/some", "options": options},
+        "s3://pictures/results/twins",
+        output_options=options,
+    )
+    assert run(config).rows == 30
+    folder = run_folder(config.output, options)
+    fs = folder.root.fs
+    for name in commits(folder).values():
+        path = folder.checkpoint.child(name).path
+        fs.copy(path, path.replace(".parquet", PENDING))
+    folder.complete.delete()
+    for name in folder.shards.files():
+        folder.shards.child(name).delete()  # so that Ray reads, and cleans up as it does
+    summary = run(config)
+    assert (summary.rows, summary.resumed, summary.progress.rows) == (30, 30, 0)
+    assert not [name for name in folder.checkpoint.sizes() if name.endswith(PENDING)]
+    assert fs.info(f"{config.output}/_run/complete.json")["size"]
+    fs.pipe_file("s3://pictures/some/demo-00001.tar", b"other bytes")
+    with pytest.raises(UsageError, match=r"shards changed since they were read \(demo-00001"):
+        run(config)
+
+
+def test_one_driver_a_bucket(options: dict[str, Any]) -> None:
+    folder = run_folder("s3://pictures/results/leased", options)
+    with held(folder) as fence:
+        fence.require()
+        assert not lease._create(folder.lease, Holder.here())
+        folder.root.fs.invalidate_cache()
+        with pytest.raises(UsageError, match="another run is writing there"), held(folder):
+            raise AssertionError("two drivers")
+    assert folder.root.sizes() == {}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pipeline.config import RuntimeConfig
 from tests.conftest import DemoRun
 from tests.data import jpeg
 from tests.jobs.command import legrad
+from tests.parts import make_run, part, ray_name, rows
 
 
 def test_version_and_help() -> None:
@@ -137,3 +138,18 @@ def test_doctor() -> None:
     assert done.returncode == 0, done.stdout
     for word in ("torch", "ray", "logical CPUs", "free", "cores"):
         assert word in done.stdout
+
+
+def test_compact(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "out")
+    for number, keys in enumerate(["dbe", "ca"]):
+        part(folder, ray_name(number), rows("0.tar", list(keys)), "wave-0000")
+    refused = legrad("compact", "out", "--output", "new", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "not complete, 5 rows are committed" in refused.stderr
+    done = legrad("compact", "out", "--output", "new", "--partial", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 rows, sorted by image_id" in done.stdout
+    assert "1 Parquet parts" in done.stdout
+    listed = legrad("scores", "new", "--csv", "-", cwd=tmp_path).stdout.splitlines()
+    assert [line.split(",")[0] for line in listed[1:]] == [f"0.tar/{key}" for key in "abcde"]

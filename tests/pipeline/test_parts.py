@@ -28,7 +28,7 @@ def test_digest_is_of_values_not_of_order() -> None:
 
 
 def test_progress_counts_and_estimates() -> None:
-    actor = ProgressActor(bytes_total=1000, resumed=10)
+    actor = ProgressActor(Progress(bytes_total=1000, resumed=10))
     assert actor.snapshot().rows_expected is None
     actor.shard("a", ShardCount(rows=20, bytes=250))
     actor.shard("a", ShardCount(rows=20, bytes=250))  # a task that ran twice
@@ -37,6 +37,8 @@ def test_progress_counts_and_estimates() -> None:
     actor.spent("decode", 0.5)
     found = actor.snapshot()
     assert (found.rows, found.rows_read, found.rows_expected) == (10, 20, 80)
+    assert actor.take() == {"a": ShardCount(rows=20, bytes=250)}
+    assert actor.take() == {}
     assert found.seconds == {"decode": 2.0}
     found.first_image, found.seconds_elapsed = 0.0, 5.0
     assert found.images_per_second == 2
