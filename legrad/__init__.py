@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from legrad.catalog import ListedModel, list_models
     from legrad.codec import decode_maps, encode_maps
     from legrad.errors import UnsupportedModelError
-    from legrad.explainer import Explanation, LeGrad
-    from legrad.models import VisionLanguageModel, from_open_clip, load_model
+    from legrad.explainer import LeGrad
+    from legrad.explanation import Explanation
+    from legrad.model import VisionLanguageModel
+    from legrad.models import from_open_clip, load_model
     from legrad.queries import Query
 
 _HOME = {
-    "Explanation": "legrad.explainer",
+    "Explanation": "legrad.explanation",
     "LeGrad": "legrad.explainer",
     "ListedModel": "legrad.catalog",
     "Query": "legrad.queries",
     "UnsupportedModelError": "legrad.errors",
-    "VisionLanguageModel": "legrad.models",
+    "VisionLanguageModel": "legrad.model",
     "decode_maps": "legrad.codec",
     "encode_maps": "legrad.codec",
     "from_open_clip": "legrad.models",

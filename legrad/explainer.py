@@ -1,76 +1,22 @@
-"""LeGrad(model).explain(pixels, text_features) -> Explanation: one forward pass, every query."""
+"""LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass, every query."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from legrad.gradient import FoldedBlock, Trace, fold, head_gradient, relevance, trace
-from legrad.models import VisionLanguageModel
+from legrad.chunks import Chunk, budget, chunks, default_bytes
+from legrad.explanation import Explanation
+from legrad.gradient import FoldedBlock, Scratch, fold, head_gradient, pool, relevance, trace
+from legrad.model import VisionLanguageModel
+from legrad.towers import Block
 
-if TYPE_CHECKING:
-    from PIL import Image
+__all__ = ["Explanation", "LeGrad"]
 
-    from legrad.heatmaps import Scale
-    from legrad.preprocess import Preprocess
-
-DEFAULT_CHUNK_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Heatmaps of a batch of images for every query.
-
-    Attributes:
-        maps: (B, Q, h, w) float32 (float64 for float64 models), non-negative and raw: not
-            normalised, not upsampled. Comparable within a query across images.
-        scores: (B, Q) cosine of image and query (dot product, for directions that are not unit).
-        image_features: (B, E) unit rows.
-        layers: how many of the last blocks were explained.
-    """
-
-    maps: Tensor
-    scores: Tensor
-    image_features: Tensor
-    layers: int
-
-    def figure(
-        self,
-        images: "Sequence[Image.Image] | None" = None,
-        queries: Sequence[str] | None = None,
-        *,
-        preprocess: "Preprocess | None" = None,
-        names: Sequence[str] | None = None,
-        scale: "Scale" = "row",
-    ) -> "Image.Image":
-        """Draw an image a row and a query a column, with scores; see `legrad.heatmaps`.
-
-        Args:
-            images: the B images that were explained, upright; None draws the maps alone.
-            queries: the Q texts; default their numbers.
-            preprocess: what made the pixels (``model.preprocess``), so that the heat lies where
-                the model looked; default: the maps cover the whole images.
-            names: of the B images; default their numbers.
-            scale: what shares one colour scale: ``row``, ``column``, ``figure``, or ``map``: none.
-
-        Raises:
-            ValueError: not B images or names, or not Q queries.
-        """
-        from legrad.heatmaps.explanation import draw
-
-        return draw(self, images, queries, preprocess=preprocess, names=names, scale=scale)
-
-    def _repr_png_(self) -> bytes:
-        """The maps as a notebook shows them, the first few where there are many."""
-        from legrad.heatmaps.explanation import preview
-
-        buffer = io.BytesIO()
-        preview(self).save(buffer, "PNG")
-        return buffer.getvalue()
+Select = Tensor | Callable[[Tensor], Tensor]
+Sizes = Sequence[tuple[int, int]]
 
 
 class LeGrad:
@@ -82,8 +28,9 @@ class LeGrad:
         model: from `load_model` or `from_open_clip`.
         layers: how many of the last blocks to explain, 1 to all; None takes the model's default
             (2, as in the published code; for the mini model what its card says).
-        chunk_bytes: bound in bytes on the intermediate arrays of the (image, query) pairs that are
-            worked on at once. At least one pair is.
+        chunk_bytes: bound in bytes on the arrays of the (image, query) pairs that are worked on at
+            once, whatever their number; at least one pair is. None: 64 MiB, 1 GiB on a GPU.
+        compiled: run the work per pair through `torch.compile`. The first call then takes long.
 
     Raises:
         ValueError: ``layers`` is out of range.
@@ -95,7 +42,8 @@ class LeGrad:
         model: VisionLanguageModel,
         layers: int | None = None,
         *,
-        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        chunk_bytes: int | None = None,
+        compiled: bool = False,
     ) -> None:
         self.model = model
         self.tower = model.tower
@@ -105,62 +53,148 @@ class LeGrad:
                 f"layers={self.layers}: expected 1 to {len(self.tower.blocks)}, the number of "
                 f"blocks in the vision tower of {model.name!r}"
             )
-        self.chunk_bytes = chunk_bytes
+        self.chunk_bytes = default_bytes(model.device) if chunk_bytes is None else chunk_bytes
+        self._relevance = torch.compile(relevance) if compiled else relevance
         with torch.no_grad():
-            self._folded = [fold(block) for block in self.tower.blocks[-self.layers :]]
+            last = self.tower.blocks[-self.layers :]
+            self._explained = [(block, fold(block, model.compute_dtype)) for block in last]
 
     @torch.no_grad()
-    def explain(self, pixels: Tensor, text_features: Tensor) -> Explanation:
+    def explain(
+        self,
+        pixels: Tensor,
+        directions: Tensor,
+        *,
+        select: Select | None = None,
+        sizes: Sizes | None = None,
+    ) -> Explanation:
         """Explain every image for every query with one forward pass an image.
 
         Args:
             pixels: (B, 3, height, width), any size that is a multiple of the patch: uint8, which
                 is normalised here on the model's device, or already normalised floats.
-            text_features: (Q, E) unit rows of `VisionLanguageModel.encode_text`, or any
-                directions in the embedding space.
+            directions: (Q, E) of any length in the embedding space: unit text features, mean
+                features of images, differences of these, weights of a linear probe. The score is
+                the product with the unit image feature; maps and scores are linear in the length.
+            select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
+                for which the explained blocks run a second time. None: all.
+            sizes: (width, height) of the original upright images, for `Explanation.boxes`;
+                required where the model's preprocessing pads, whose cells are left out.
 
         Raises:
-            ValueError: wrong rank, channels, size or embedding width.
+            ValueError: wrong rank, channels, size or embedding width; sizes missing.
         """
-        images = self._normalised(pixels)
-        directions = self._directions(text_features)
+        images, queries = self._normalised(pixels), self._directions(directions)
+        grid = self._grid(images)
+        shown, boxes = self._places(grid, sizes, len(images))
         with self.model.autocast():
             tokens = self.tower.tokens(images)
             for block in self.tower.blocks[: -self.layers]:
-                tokens = block.module(tokens)
-            total = tokens.new_zeros(())
-            for block, folded in zip(self.tower.blocks[-self.layers :], self._folded, strict=True):
-                seen = trace(block, folded, tokens)
-                tokens = seen.tokens
-                total = total + self._block_relevance(folded, seen, directions)
-            features = self.tower.embed(tokens)
-        features = F.normalize(features.to(directions.dtype), dim=-1)
+                tokens = block(tokens)
+        selected = self._selected(select, tokens, queries)
+        tokens, relevances = self._relevances(tokens, queries, selected)
+        maps = relevances.view(*relevances.shape[:2], *grid)
+        if shown is not None:
+            maps.masked_fill_(~shown[:, None], 0)
+        if selected is None:
+            selected = torch.ones(maps.shape[:2], dtype=torch.bool, device=maps.device)
+        else:
+            maps.masked_fill_(~selected[..., None, None], torch.nan)
+        features = self._features(tokens)
+        scores = features @ queries.T
+        return Explanation(maps, scores, features, selected, self.layers, boxes)
+
+    def _relevances(
+        self, tokens: Tensor, directions: Tensor, selected: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Through the explained blocks: their last tokens, and (B, Q, n) summed over blocks."""
+        batch, count, width = tokens.shape
+        block, folded = self._explained[0]
+        hidden = folded.up.shape[1]
+        bound = budget(self.chunk_bytes, count, hidden + width, folded.up.dtype, folded.up.device)
+        plan = chunks((batch, len(directions)), selected, bound.pairs, tokens.device)
+        pairs = max((chunk.queries.numel() for chunk in plan), default=0)
+        head = max((chunk.queries.shape[1] for chunk in plan), default=0) * count**2
+        heads = min(block.heads, max(1, bound.products // max(1, head)))
+        work = _Work(
+            directions=directions,
+            plan=plan,
+            scratch=Scratch(
+                hidden=folded.up.new_empty(pairs * count * hidden),
+                gradient=folded.up.new_empty(pairs * count * width),
+                products=folded.up.new_empty(head * heads),
+            ),
+            total=directions.new_zeros(batch, len(directions), count - 1),
+        )
+        for block, folded in self._explained:
+            tokens = self._through(block, folded, tokens, work)
+        return tokens, work.total
+
+    def _through(self, block: Block, folded: FoldedBlock, tokens: Tensor, work: "_Work") -> Tensor:
+        """Tokens through one block, whose relevance is added to the total, chunk by chunk."""
+        with self.model.autocast():
+            tokens, seen = trace(block, folded, tokens)
+        norm, proj = self.tower.norm, self.tower.projection
+        pooled = pool(tokens.to(work.directions.dtype), norm, proj)
+        for chunk in work.plan:
+            directions = work.directions[chunk.queries]  # (b, q, E)
+            g_z = head_gradient(pooled.images(chunk.images), norm, proj, directions)
+            found = self._relevance(folded, seen.images(chunk.images), g_z, work.scratch)
+            patches = found[..., 1:]  # the class token is no place
+            queries = chunk.queries[..., None].expand_as(patches)
+            work.total[chunk.images].scatter_add_(1, queries, patches)
+        return tokens
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """(B, E) unit rows from the last tokens."""
+        with self.model.autocast():
+            embedded = self.tower.embed(tokens)
+        return F.normalize(embedded.to(self.model.exact_dtype), dim=-1)
+
+    def _selected(self, select: Select | None, tokens: Tensor, directions: Tensor) -> Tensor | None:
+        """(B, Q) bool, None for all."""
+        if select is None:
+            return None
+        if not isinstance(select, Tensor):
+            with self.model.autocast():
+                last = tokens
+                for block, _ in self._explained:
+                    last = block(last)
+            select = select(self._features(last) @ directions.T)
+        shape = (len(tokens), len(directions))
+        if select.dtype != torch.bool or tuple(select.shape) != shape:
+            raise ValueError(
+                f"select: expected bool {shape} (images, queries), found {select.dtype} "
+                f"{tuple(select.shape)}"
+            )
+        return select.to(tokens.device)
+
+    def _places(
+        self, grid: tuple[int, int], sizes: Sizes | None, count: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Where images were padded: which cells (B, h, w) show them; and the boxes (B, 4)."""
+        preprocess, device = self.model.preprocess, self.model.device
+        padded = preprocess.mode == "pad"
+        if sizes is None:
+            if padded:
+                raise ValueError(
+                    "the model's preprocessing pads: give sizes=[(width, height), ...] of the "
+                    "original images, so that padding is left out of the maps"
+                )
+            return None, None
+        if len(sizes) != count:
+            raise ValueError(f"sizes: {len(sizes)} for {count} images")
+        boxes = torch.tensor([preprocess.box(*size) for size in sizes], dtype=torch.float64)
+        if not padded:
+            return None, boxes
+        shown = torch.zeros(count, *grid, dtype=torch.bool)
+        for cells, size in zip(shown, sizes, strict=True):
+            cells[preprocess.cells(*size, grid)] = True
+        return shown.to(device, non_blocking=True), boxes
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
         patch_h, patch_w = self.tower.patch_size
-        grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
-        maps = total[:, :, 1:].reshape(len(images), len(directions), *grid)
-        return Explanation(maps, features @ directions.T, features, self.layers)
-
-    def _block_relevance(self, folded: FoldedBlock, seen: Trace, directions: Tensor) -> Tensor:
-        """(B, Q, T) of one block, in chunks of (image, query) pairs that fit the bound."""
-        with torch.autocast(seen.tokens.device.type, enabled=False):
-            tokens = seen.tokens.to(directions.dtype)
-            norm, proj = self.tower.norm, self.tower.projection
-            g_z = head_gradient(tokens, norm, proj, directions)  # (B, Q, D)
-        pairs = self._pairs_per_chunk(seen)
-        queries = max(1, min(len(directions), pairs))
-        images = max(1, pairs // queries)
-        rows = []
-        for i in range(0, len(tokens), images):
-            part = _slice(seen, i, i + images)
-            chunks = g_z[i : i + images].split(queries, dim=1)
-            rows.append(torch.cat([relevance(folded, part, chunk) for chunk in chunks], dim=1))
-        return torch.cat(rows)
-
-    def _pairs_per_chunk(self, seen: Trace) -> int:
-        count, hidden = seen.slope.shape[1:]
-        heads, width = seen.values.shape[1], seen.tokens.shape[2]
-        floats = count * (hidden + 2 * width + heads * count)
-        return max(1, self.chunk_bytes // (floats * seen.slope.element_size()))
+        return images.shape[2] // patch_h, images.shape[3] // patch_w
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
@@ -175,21 +209,21 @@ class LeGrad:
             )
         return self.model.normalise(pixels)
 
-    def _directions(self, text_features: Tensor) -> Tensor:
+    def _directions(self, directions: Tensor) -> Tensor:
         width = self.tower.projection.shape[1]
-        if text_features.ndim != 2 or text_features.shape[1] != width or not len(text_features):
+        if directions.ndim != 2 or directions.shape[1] != width or not len(directions):
             raise ValueError(
-                f"text_features: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
-                f"found {tuple(text_features.shape)}"
+                f"directions: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
+                f"found {tuple(directions.shape)}"
             )
-        return text_features.to(self.model.device, self.model.dtype)
+        return directions.to(self.model.device, self.model.exact_dtype, non_blocking=True)
 
 
-def _slice(seen: Trace, start: int, stop: int) -> Trace:
-    return Trace(
-        tokens=seen.tokens[start:stop],
-        values=seen.values[start:stop],
-        slope=seen.slope[start:stop],
-        tilt=seen.tilt[start:stop],
-        carried=seen.carried[start:stop],
-    )
+@dataclass(frozen=True)
+class _Work:
+    """What every explained block needs, and the relevance (B, Q, n) that they add up to."""
+
+    directions: Tensor
+    plan: list[Chunk]
+    scratch: Scratch
+    total: Tensor

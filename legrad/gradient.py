@@ -12,14 +12,17 @@ with A^l the block's own softmax attention. ``s^l`` depends on ``A^l`` only thro
 
 ``g`` follows from ``g_z``, the gradient at the block's output, which the mean pooling makes the
 same for every token. The block's constant matrices are folded once (`fold`); what a forward pass
-leaves behind is query independent (`trace`); what remains per (image, query) pair is one F x D
-product per token and the T x T product above (`relevance`).
+leaves behind is query independent (`pool`, `trace`); what remains per (image, query) pair is one
+F x D product per token and the T x T product above (`relevance`).
+
+The gradient is held features first, (D, b, q, T): a head is then a block of rows, and the sum over
+query tokens i runs along memory.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
@@ -29,14 +32,15 @@ from legrad.towers import Block
 
 @dataclass(frozen=True)
 class FoldedBlock:
-    """Constant matrices of one block's backward pass.
+    """Constant matrices of one block's backward pass, in the dtype it is computed in.
 
     Attributes:
-        down: (D, F), ``diag(ls2) W2``: from ``g_z`` to the gradient u at the activation's output.
-        up: (F, D), ``W1 diag(gamma2)`` with row means removed (the mean term of ln_2's gradient),
-            then ``diag(ls1) W_out``.
+        down: (F, D), the transpose of ``diag(ls2) W2``: from ``g_z`` to the gradient u at the
+            activation's output.
+        up: (D, F), the transpose of ``W1 diag(gamma2)`` with row means removed (the mean term of
+            ln_2's gradient), then ``diag(ls1) W_out``.
         out: (D, D), ``diag(ls1) W_out``: attention output projection.
-        shift: (F,), ``b1 + W1 beta2``: ``hidden - shift = W1 diag(gamma2) xhat``.
+        shift: (F,), ``b1 + W1 beta2``: ``hidden - shift = W1 diag(gamma2) xhat``; never rounded.
     """
 
     down: Tensor
@@ -46,25 +50,51 @@ class FoldedBlock:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """The head's forward pass on the mean token of every image.
+
+    Attributes:
+        xhat: (B, D), the mean token as ln_post normalises it.
+        sigma: (B, 1), its standard deviation.
+        unit: (B, E), the normalised embedding.
+        length: (B, 1), of the embedding before that.
+        count: T.
+    """
+
+    xhat: Tensor
+    sigma: Tensor
+    unit: Tensor
+    length: Tensor
+    count: int
+
+    def images(self, part: slice) -> "Pooled":
+        """The same of some images; a view."""
+        xhat, sigma = self.xhat[part], self.sigma[part]
+        return Pooled(xhat, sigma, self.unit[part], self.length[part], self.count)
+
+
+@dataclass(frozen=True)
 class Trace:
     """What one forward pass through a block leaves behind for its gradient.
 
     Attributes:
-        tokens: (B, T, D) output of the block.
-        values: (B, H, d, T) attention values, transposed.
+        values: (B, H, T, d) attention values.
         slope: (B, T, F), ``act'(hidden) / sigma``.
-        tilt: (B, F, T), ``slope * (hidden - shift) / D``.
-        carried: (B, T, D), ``xhat @ out``.
+        tilt: (B, T, F), ``slope * (hidden - shift) / D``.
+        carried: (D, B, T), ``xhat @ out``, features first.
     """
 
-    tokens: Tensor
     values: Tensor
     slope: Tensor
     tilt: Tensor
     carried: Tensor
 
+    def images(self, part: slice) -> "Trace":
+        """The same of some images; a view."""
+        return Trace(self.values[part], self.slope[part], self.tilt[part], self.carried[:, part])
 
-def fold(block: Block) -> FoldedBlock:
+
+def fold(block: Block, dtype: torch.dtype) -> FoldedBlock:
     """Multiply out what no image and no query changes."""
     w_out = block.attention.out_proj.weight
     out = w_out if block.ls_1 is None else block.ls_1[:, None] * w_out
@@ -75,37 +105,35 @@ def fold(block: Block) -> FoldedBlock:
     scaled = block.up.weight * gamma
     centred = scaled - scaled.mean(dim=1, keepdim=True)
     shift = block.up.weight @ beta + block.up.bias
-    return FoldedBlock(down=down, up=centred @ out, out=out, shift=shift)
+    up = (out.T @ centred.T).contiguous()
+    exact = torch.promote_types(shift.dtype, torch.float32)
+    down = down.T.contiguous()
+    return FoldedBlock(down.to(dtype), up.to(dtype), out.to(dtype), shift.to(exact))
 
 
-def trace(block: Block, folded: FoldedBlock, x: Tensor) -> Trace:
+def trace(block: Block, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
     """Run a block forward and keep what its gradient needs.
 
     Args:
         x: (B, T, D) tokens that enter the block.
+
+    Returns:
+        tokens (B, T, D) that leave it, and the trace in the dtype of the folded matrices.
     """
-    batch, count, width = x.shape
-    attention = block.attention
-    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = qkv.reshape(batch, count, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, T, d)
-    mixed = attention.out_proj(mixed.transpose(1, 2).reshape(batch, count, width))
-    x1 = x + (mixed if block.ls_1 is None else mixed * block.ls_1)
-
-    hidden = block.up(block.ln_2(x1))  # (B, T, F)
-    branch = block.down(block.activation(hidden))
-    tokens = x1 + (branch if block.ls_2 is None else branch * block.ls_2)
-
+    x1, value = block.attend(x)
+    hidden, tokens = block.feed(x1)  # (B, T, F), (B, T, D)
+    dtype, exact = folded.up.dtype, folded.shift.dtype
+    x1, hidden = x1.to(exact), hidden.to(exact)
     inverse_sigma = (x1.var(dim=-1, correction=0, keepdim=True) + block.ln_2.eps).rsqrt()
     xhat = (x1 - x1.mean(dim=-1, keepdim=True)) * inverse_sigma
     slope = derivative(block.activation, hidden).mul_(inverse_sigma)
-    tilt = (hidden - folded.shift).mul_(slope).div_(width)
-    return Trace(
-        tokens=tokens,
-        values=value.transpose(2, 3),
-        slope=slope,
-        tilt=tilt.transpose(1, 2),
-        carried=xhat @ folded.out,
+    tilt = (hidden - folded.shift).mul_(slope).div_(x.shape[-1])
+    carried = xhat.to(dtype) @ folded.out  # (B, T, D)
+    return tokens, Trace(
+        values=value.to(dtype).contiguous(),
+        slope=slope.to(dtype),
+        tilt=tilt.to(dtype),
+        carried=carried.permute(2, 0, 1).contiguous(),
     )
 
 
@@ -113,9 +141,8 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     """``act'(hidden)``, elementwise.
 
     Raises:
-        UnsupportedModelError: the activation is none of GELU, tanh-GELU, QuickGELU.
+        UnsupportedModelError: an activation without a derivative here.
     """
-    slope: Tensor
     if isinstance(activation, QuickGELU):  # x sigmoid(1.702 x)
         gate = torch.sigmoid(1.702 * hidden)
         slope = gate * (1 + 1.702 * hidden * (1 - gate))
@@ -125,8 +152,8 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
         inner = root * (1 + 3 * 0.044715 * hidden**2)
         slope = 0.5 * (1 + tanh) + 0.5 * hidden * (1 - tanh**2) * inner
     elif isinstance(activation, nn.GELU):  # x Phi(x)
-        phi = torch.exp(-0.5 * hidden**2) * (2 * torch.pi) ** -0.5
-        slope = 0.5 * (1 + torch.erf(hidden * 0.5**0.5)) + hidden * phi
+        phi = hidden.square().mul_(-0.5).exp_().mul_((2 * torch.pi) ** -0.5)
+        slope = (hidden * 0.5**0.5).erf_().add_(1).mul_(0.5).addcmul_(hidden, phi)
     else:
         raise UnsupportedModelError(
             f"the activation {type(activation).__name__} has no derivative here; "
@@ -135,56 +162,102 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     return slope
 
 
-def head_gradient(tokens: Tensor, norm: nn.LayerNorm, proj: Tensor, directions: Tensor) -> Tensor:
-    """Gradient of the layer score at every token of the block's output.
+def pool(tokens: Tensor, norm: nn.LayerNorm, proj: Tensor) -> Pooled:
+    """The layer's own embedding: normalize(ln_post(mean token) @ proj), and what led to it.
 
     Args:
         tokens: (B, T, D) output of the block.
         norm: the tower's final LayerNorm.
         proj: (D, E) projection into the embedding space.
-        directions: (Q, E) text features, or any directions.
+    """
+    mean = tokens.mean(dim=1)
+    sigma = (mean.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
+    xhat = (mean - mean.mean(dim=-1, keepdim=True)) / sigma
+    feature = (xhat * norm.weight + norm.bias) @ proj.to(mean.dtype)
+    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
+    return Pooled(xhat, sigma, feature / length, length, tokens.shape[1])
+
+
+def head_gradient(pooled: Pooled, norm: nn.LayerNorm, proj: Tensor, directions: Tensor) -> Tensor:
+    """Gradient of the layer score at every token of the block's output.
+
+    Args:
+        directions: (B, q, E), those of each image.
 
     Returns:
-        (B, Q, D); the mean pooling hands every token the same gradient.
+        (B, q, D); the mean pooling hands every token the same gradient.
     """
-    pooled = tokens.mean(dim=1)  # (B, D)
-    sigma = (pooled.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
-    xhat = (pooled - pooled.mean(dim=-1, keepdim=True)) / sigma
-    feature = norm(pooled) @ proj  # (B, E)
-    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
-    unit = feature / length
-
-    along = (unit @ directions.T)[..., None]  # (B, Q, 1)
-    grad = (directions - along * unit[:, None]) / length[:, None]  # back through normalize
-    grad = (grad @ proj.T) * norm.weight  # back through proj and the scale of ln_post
-    tilt = (grad * xhat[:, None]).mean(dim=-1, keepdim=True)
-    grad = grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat[:, None]
-    at_token: Tensor = grad / sigma[:, None] / tokens.shape[1]
+    unit, xhat = pooled.unit[:, None], pooled.xhat[:, None]
+    along = (directions * unit).sum(dim=-1, keepdim=True)
+    grad = (directions - along * unit) / pooled.length[:, None]  # back through normalize
+    grad = (
+        grad @ proj.T.to(grad.dtype)
+    ) * norm.weight  # back through proj and the scale of ln_post
+    tilt = (grad * xhat).mean(dim=-1, keepdim=True)
+    grad = grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat
+    at_token: Tensor = grad / (pooled.sigma[:, None] * pooled.count)
     return at_token
 
 
 _TINY = 1e-12
 
 
-def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that every chunk fills anew: asking for fresh pages costs more than filling them.
+
+    Attributes:
+        hidden: room for (b, q, T, F).
+        gradient: room for (D, b, q, T).
+        products: room for (heads at once, T, q T); at least one head.
+    """
+
+    hidden: Tensor
+    gradient: Tensor
+    products: Tensor
+
+
+def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor, scratch: Scratch) -> Tensor:
     """LeGrad relevance of every token, for a chunk of images and queries.
 
     Args:
         seen: trace of b images.
         g_z: (b, q, D) gradient at the block's output.
+        scratch: overwritten.
 
     Returns:
-        (b, q, T) float32 (float64 for float64 models), non-negative; index 0 is the class token.
+        (b, q, T) in the dtype of ``g_z``, non-negative; index 0 is the class token.
     """
-    images, queries, _ = g_z.shape
-    heads, count = seen.values.shape[1], seen.values.shape[3]
-    u = g_z @ folded.down  # (b, q, F)
-    through_mlp = (seen.slope[:, None] * u[:, :, None]) @ folded.up  # (b, q, T, D)
-    along_xhat = u @ seen.tilt  # (b, q, T)
-    g = through_mlp.addcmul_(along_xhat[..., None], seen.carried[:, None], value=-1)
-    g += (g_z @ folded.out)[:, :, None]
-    g = g.view(images, queries * count, heads, -1).transpose(1, 2)  # (b, H, q T, d)
-    sensitivity = (g @ seen.values).clamp_(min=0)  # (b, H, q T, T): max(ds/dA, 0)
-    sensitivity = sensitivity.view(images, heads, queries, count, count)
-    dtype = torch.promote_types(sensitivity.dtype, torch.float32)
-    return sensitivity.sum(dim=(1, 3), dtype=dtype) / (heads * count)
+    images, queries, width = g_z.shape
+    heads, count = seen.values.shape[1:3]
+    # Relevance is linear in the size of g_z: it is left out until the end, since half precision
+    # would not hold numbers this small.
+    size = g_z.abs().amax(dim=-1, keepdim=True)
+    unit = (g_z / size.clamp_min(torch.finfo(g_z.dtype).tiny)).to(folded.up.dtype)
+
+    u = (folded.down @ unit.view(-1, width).T).T.contiguous().view(images, queries, -1)  # (b, q, F)
+    hidden = _room(scratch.hidden, images, queries, count, u.shape[2])
+    torch.mul(seen.slope[:, None], u[:, :, None], out=hidden)  # back through act, 1 / sigma
+    along_xhat = u @ seen.tilt.transpose(1, 2)  # (b, q, T)
+    residual = (unit @ folded.out).permute(2, 0, 1)[..., None]  # (D, b, q, 1)
+    g = _room(scratch.gradient, width, images, queries, count)
+    torch.addcmul(residual, along_xhat, seen.carried[:, :, None], value=-1, out=g)
+    g.view(width, -1).addmm_(folded.up, hidden.view(-1, u.shape[2]).T)  # through W1 and W_out
+
+    g = g.view(heads, -1, images, queries * count)  # (H, d, b, q T)
+    at_once = scratch.products.numel() // (queries * count * count)
+    total = g_z.new_zeros(images, count, queries)
+    for image in range(images):
+        for start in range(0, heads, at_once):
+            part = slice(start, start + at_once)
+            values = seen.values[image, part]  # (n, T, d)
+            products = _room(scratch.products, len(values), count, queries * count)
+            torch.bmm(values, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
+            over_i = products.view(-1, count, queries, count).sum(dim=-1, dtype=g_z.dtype)
+            total[image] += over_i.sum(dim=0)
+    mean: Tensor = total.transpose(1, 2) * (size / (heads * count))
+    return mean
+
+
+def _room(flat: Tensor, *shape: int) -> Tensor:
+    return flat[: math.prod(shape)].view(shape)

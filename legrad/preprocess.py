@@ -3,6 +3,7 @@
 Normalisation is not done here: pixels travel as bytes and are normalised on the device.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-ResizeMode = Literal["squash", "center_crop"]
+ResizeMode = Literal["squash", "center_crop", "pad"]
 RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
+Box = tuple[float, float, float, float]
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,13 +35,16 @@ class Preprocess:
     Attributes:
         size: (height, width) in pixels.
         mode: ``squash`` resizes both sides freely and keeps the whole picture, edges included;
-            ``center_crop`` resizes the shorter side and crops the middle, as CLIP was trained.
+            ``center_crop`` resizes the shorter side and crops the middle, as CLIP was trained;
+            ``pad`` keeps the whole picture and its aspect, in the middle of the input.
         interpolation: ``bicubic`` or ``bilinear``, both antialiased.
+        fill: RGB of the padding; best the model's mean, which normalises to zero.
     """
 
     size: tuple[int, int]
     mode: ResizeMode = "squash"
     interpolation: str = "bicubic"
+    fill: tuple[int, int, int] = (123, 117, 104)
 
     def __post_init__(self) -> None:
         if self.mode not in RESIZE_MODES:
@@ -53,21 +58,81 @@ class Preprocess:
         """Args: any PIL image. Returns: uint8 (3, height, width), RGB."""
         rgb = to_rgb(image)
         height, width = self.size
-        box = self.box(rgb.width, rgb.height)
-        resized = rgb.resize((width, height), _FILTERS[self.interpolation], box=box)
+        filter_ = _FILTERS[self.interpolation]
+        if self.mode == "pad":
+            left, top, right, bottom = self._content(rgb.width, rgb.height)
+            resized = Image.new("RGB", (width, height), self.fill)
+            resized.paste(rgb.resize((right - left, bottom - top), filter_), (left, top))
+        else:
+            resized = rgb.resize((width, height), filter_, box=self.box(rgb.width, rgb.height))
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
-    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def box(self, width: int, height: int) -> Box:
         """The part of a width x height image that the input shows: (left, top, right, bottom).
 
-        Units are pixels of the upright image; a map's grid lies on exactly this box.
+        Units are pixels of the upright image; a map's grid lies on exactly this box. With ``pad``
+        it reaches beyond the image, whose place in the input is rounded to whole input pixels.
         """
         if self.mode == "squash":
             return (0.0, 0.0, float(width), float(height))
-        scale = min(width / self.size[1], height / self.size[0])
-        crop_width, crop_height = self.size[1] * scale, self.size[0] * scale
-        left, top = (width - crop_width) / 2, (height - crop_height) / 2
-        return (left, top, left + crop_width, top + crop_height)
+        return centred_box(self.size, width, height, cover=self.mode == "center_crop")
+
+    def cells(self, width: int, height: int, grid: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of an h x w grid that show a width x height image, not padding.
+
+        A cell does where its centre lies on the image; at least one does.
+        """
+        if self.mode != "pad":
+            return slice(0, grid[0]), slice(0, grid[1])
+        left, top, right, bottom = self._content(width, height)
+        return (
+            _centres_within(top, bottom, self.size[0] / grid[0]),
+            _centres_within(left, right, self.size[1] / grid[1]),
+        )
+
+    def transform(self) -> dict[str, str]:
+        """`box` as formulas in ``width`` and ``height``, for readers without this package."""
+        if self.mode == "squash":
+            return {"left": "0", "top": "0", "right": "width", "bottom": "height"}
+        fit = "min" if self.mode == "center_crop" else "max"
+        tall, wide = self.size
+        scale = f"{fit}(width / {wide}, height / {tall})"
+        return {
+            "left": f"(width - {wide} * {scale}) / 2",
+            "top": f"(height - {tall} * {scale}) / 2",
+            "right": f"(width + {wide} * {scale}) / 2",
+            "bottom": f"(height + {tall} * {scale}) / 2",
+        }
+
+    def _content(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where ``pad`` puts an image: left, top, right, bottom in whole input pixels."""
+        tall, wide = self.size
+        scale = max(width / wide, height / tall)
+        inner_wide = min(wide, max(1, round(width / scale)))
+        inner_tall = min(tall, max(1, round(height / scale)))
+        left, top = (wide - inner_wide) // 2, (tall - inner_tall) // 2
+        return left, top, left + inner_wide, top + inner_tall
+
+
+def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) -> Box:
+    """A box of the aspect of ``size`` (height, width) in the middle of a width x height image.
+
+    Args:
+        cover: the largest box inside the image; else the smallest around it.
+    """
+    scale = (min if cover else max)(width / size[1], height / size[0])
+    box_width, box_height = size[1] * scale, size[0] * scale
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return (left, top, left + box_width, top + box_height)
+
+
+def _centres_within(start: int, stop: int, cell: float) -> slice:
+    """Cells of a row whose centre lies in [start, stop); the one in the middle if none does."""
+    first, last = math.ceil(start / cell - 0.5), math.ceil(stop / cell - 0.5)
+    if last > first:
+        return slice(first, last)
+    middle = int((start + stop) / 2 / cell)
+    return slice(middle, middle + 1)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -19,7 +19,6 @@ from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 class Block:
     """One pre-norm block: ``x1 = x + ls1 attn(ln1 x)``, ``z = x1 + ls2 W2 act(W1 ln2 x1)``."""
 
-    module: nn.Module
     ln_1: nn.LayerNorm
     attention: nn.MultiheadAttention
     ls_1: Tensor | None
@@ -33,6 +32,26 @@ class Block:
     def heads(self) -> int:
         """Number of attention heads H."""
         return int(self.attention.num_heads)
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The attention branch: tokens (B, T, D) -> x1 (B, T, D) and values (B, H, T, d)."""
+        batch, count, width = x.shape
+        weight, bias = self.attention.in_proj_weight, self.attention.in_proj_bias
+        rows = F.linear(self.ln_1(x), weight, bias).view(batch, count, 3, self.heads, -1)
+        query, key, value = rows.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = self.attention.out_proj(mixed.transpose(1, 2).reshape(batch, count, width))
+        return x + (mixed if self.ls_1 is None else mixed * self.ls_1), value
+
+    def feed(self, x1: Tensor) -> tuple[Tensor, Tensor]:
+        """The MLP branch: x1 (B, T, D) -> hidden (B, T, F) before the activation, and tokens."""
+        hidden = self.up(self.ln_2(x1))
+        branch = self.down(self.activation(hidden))
+        return hidden, x1 + (branch if self.ls_2 is None else branch * self.ls_2)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) through the block."""
+        return self.feed(self.attend(x)[0])[1]
 
 
 class ClipTower:
@@ -135,7 +154,6 @@ def _block(module: nn.Module) -> Block:
             f"the attention has separate or extra key/value weights; {SUPPORTED_TOWERS}."
         )
     return Block(
-        module=module,
         ln_1=block.ln_1,
         attention=attention,
         ls_1=_layer_scale(block.ls_1),

@@ -147,7 +147,11 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     """Load the model once on a worker and decide how the work is spread."""
     spread = resources(config.runtime)
     settings = ReplicaSettings(
-        config.model, spread.device, spread.threads, config.runtime.batch_size
+        config.model,
+        spread.device,
+        spread.threads,
+        config.runtime.batch_size,
+        config.selection,
     )
     remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0, max_calls=1)(
         prepare
@@ -156,13 +160,14 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
         prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, UnsupportedModelError) or is_storage_error(cause):
+        if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
             raise UsageError(f"model {config.model.name}: {cause}") from error
         raise
     schema = output_schema(
         config.source.carry,
         [query.name for query in config.queries],
         prepared.grid,
+        maps=config.map_columns,
         embeddings=config.store.embeddings,
         metadata=manifest.file_metadata(config, prepared),
     )

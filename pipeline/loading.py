@@ -36,7 +36,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         _set(data, key.split("."), value)
         _resolve(data, Path.cwd())
     config = check(data, str(file))
-    _weights_exist(config, str(file))
+    _files_exist(config, str(file))
     return config
 
 
@@ -88,7 +88,26 @@ def _resolve(data: dict[str, Any], base: Path) -> None:
         text = model["pretrained"]
         model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
     if isinstance(data.get("queries"), str):
-        data["queries"] = _read_queries(Path(absolute(data["queries"], base)))
+        file = Path(absolute(data["queries"], base))
+        data["queries"] = _with_places(_read_queries(file), file.resolve().parent)
+    elif isinstance(data.get("queries"), list):
+        data["queries"] = _with_places(data["queries"], base)
+
+
+def _with_places(queries: list[Any], base: Path) -> list[Any]:
+    """Queries whose files are absolute; wrong types are left to the models."""
+    return [_with_place(query, base) if isinstance(query, dict) else query for query in queries]
+
+
+def _with_place(query: dict[str, Any], base: Path) -> dict[str, Any]:
+    placed = dict(query)
+    if isinstance(placed.get("vector"), str):
+        placed["vector"] = absolute(placed["vector"], base)
+    images = placed.get("images")
+    images = [images] if isinstance(images, str) else images
+    if isinstance(images, list):
+        placed["images"] = [absolute(i, base) if isinstance(i, str) else i for i in images]
+    return placed
 
 
 def _looks_like_path(text: str) -> bool:
@@ -139,7 +158,10 @@ def _describe(fault: Any) -> str:
     return f"{place}: {text}" if place else text
 
 
-def _weights_exist(config: RunConfig, where: str) -> None:
-    file = config.model.weights_file
-    if file is not None and "://" not in file and not Path(file).is_file():
-        raise UsageError(f"{where}: model.pretrained: no weights file at {file}")
+def _files_exist(config: RunConfig, where: str) -> None:
+    """Local files that settings name; those behind a URI are found out by their reader."""
+    named = [(config.model.weights_file, "model.pretrained: no weights file")]
+    named += [(file, f"queries: {q.name}: no file") for q in config.queries for file in q.files]
+    for place, what in named:
+        if place is not None and "://" not in place and not Path(place).is_file():
+            raise UsageError(f"{where}: {what} at {place}")

@@ -8,6 +8,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from legrad.queries import Query
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.schema import SCHEMA_VERSION
@@ -91,8 +92,16 @@ def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
         "source.max_pixels": source.max_pixels,
         "store.embeddings": config.store.embeddings,
         "store.captions": config.store.captions,
-        **{f"query.{q.name}": q.model_dump(mode="json") for q in config.queries},
+        "store.maps": config.store.maps.model_dump(mode="json"),
+        **{f"query.{query.name}": _query(query, prepared) for query in config.queries},
     }
+
+
+def _query(query: Query, prepared: "Prepared") -> dict[str, Any]:
+    """Files are what they hold, not where they lie."""
+    digest_ = prepared.query_digests.get(query.name)
+    own = query.model_dump(mode="json", exclude={"images", "vector"} if digest_ else None)
+    return own | ({"sha256": digest_} if digest_ else {})
 
 
 def digest(values: dict[str, Any]) -> str:
@@ -118,7 +127,10 @@ def file_metadata(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
             "size": list(prepared.preprocess.size),
             "mode": prepared.preprocess.mode,
             "interpolation": prepared.preprocess.interpolation,
+            "fill": list(prepared.preprocess.fill),
+            "grid_in_original_pixels": prepared.preprocess.transform(),
         },
+        "maps": config.store.maps.model_dump(mode="json"),
         "queries": [query.model_dump(mode="json") for query in config.queries],
         "software": {name: version(name) for name in SOFTWARE},
     }

@@ -17,11 +17,11 @@ from PIL import Image
 from legrad import heatmaps
 from legrad.codec import decode_maps
 from legrad.preprocess import Preprocess, to_rgb
-from legrad.queries import Query
+from legrad.queries import Query, Role
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, read_manifest, run_folder
 from pipeline.parts import arrow_filesystem, committed_parts
-from pipeline.schema import EMBEDDING, map_column, peak_column, score_column
+from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score_column
 from pipeline.sources.fetch import Origin
 from pipeline.storage import Options
 
@@ -126,25 +126,25 @@ class Results:
         """Raw maps of one query.
 
         Args:
-            query: its name.
+            query: its name, or ``own_label`` for the class of each image's own label.
             image_ids: which images, in this order; default all, in the order of the files.
 
         Returns:
-            ids (n,) and maps (n, h, w) float32; NaN where an image has no map.
+            ids (n,) and maps (n, h, w) float32; NaN where an image has no map: it failed, or
+            `store.maps` left it out. Padding is 0, see `Preprocess.cells`.
 
         Raises:
             KeyError: no such query, or no such image.
         """
-        self._require([query])
+        self._require([query], OWN_LABEL)
         wanted = (
             None
             if image_ids is None
             else ds.field("image_id").isin(pa.array(list(image_ids), pa.string()))
         )
-        columns = ["image_id", map_column(query), peak_column(query)]
-        table = self.dataset.to_table(columns=columns, filter=wanted)
+        table = self.dataset.to_table(columns=self._map_columns([query]), filter=wanted)
         ids = table["image_id"].to_numpy()
-        found = decode_columns(table, query, self.grid)
+        found = self.decode(table, query)
         if image_ids is None:
             return ids, found
         places = {image_id: i for i, image_id in enumerate(ids)}
@@ -155,14 +155,60 @@ class Results:
         return ids[order], found[order]
 
     def batches(self, queries: Sequence[str], columns: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Tables of some columns with scores and maps of some queries, a few thousand rows each."""
-        self._require(queries)
-        names = ["image_id", *columns]
-        for query in queries:
-            names += [score_column(query), map_column(query), peak_column(query)]
-        for batch in self.dataset.to_batches(columns=names, batch_size=4096):
+        """Tables of some columns with scores and maps of some queries, a few thousand rows each.
+
+        Maps are for `decode`, which knows where they are stored; ``own_label`` is a query here.
+        """
+        self._require(queries, OWN_LABEL)
+        scores = [score_column(name) for name in queries if name != OWN_LABEL]
+        unique = list(dict.fromkeys([*self._map_columns(queries), *columns, *scores]))
+        for batch in self.dataset.to_batches(columns=unique, batch_size=4096):
             if batch.num_rows:
                 yield pa.Table.from_batches([batch])
+
+    def decode(self, table: pa.Table, query: str) -> Maps:
+        """(n, h, w) maps of one query, or of ``own_label``, from a table of `batches`.
+
+        NaN where an image has none.
+        """
+        if map_column(query) in table.column_names:
+            return decode_columns(table, query, self.grid)
+        labels = table["label"].to_pylist()
+        if query != OWN_LABEL:  # the class's map is stored for the images that it is the own one of
+            maps = decode_columns(table, OWN_LABEL, self.grid)
+            maps[[self._own.get(label) != query for label in labels]] = np.nan
+            return maps
+        maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
+        for name in set(self._own.values()):
+            rows = [self._own.get(label) == name for label in labels]
+            maps[rows] = decode_columns(table, name, self.grid)[rows]
+        return maps
+
+    def shown(self, table: pa.Table) -> NDArray[np.bool_]:
+        """(n, h, w) cells that show the image and not padding, from columns width and height."""
+        cells = np.zeros((table.num_rows, *self.grid), dtype=bool)
+        sizes = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
+        for mask, (width, height) in zip(cells, sizes, strict=True):
+            if width and height:
+                mask[self.preprocess.cells(width, height, self.grid)] = True
+        return cells
+
+    def _map_columns(self, queries: Sequence[str]) -> list[str]:
+        """Columns that `decode` needs."""
+        known = self.dataset.schema.names
+        names = ["image_id", "label"]
+        for query in queries:
+            stored = [query]
+            if map_column(query) not in known:
+                stored = list(self._own.values()) if query == OWN_LABEL else [OWN_LABEL]
+            names += [column(name) for name in stored for column in (map_column, peak_column)]
+        return names
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        """Label -> name of its class query, the first one."""
+        named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
+        return dict(reversed(named))
 
     def image(self, image_id: str) -> Image.Image:
         """The upright RGB original, fetched again from its shard.
@@ -180,12 +226,15 @@ class Results:
 
         Raises:
             KeyError: no such image or query.
-            UsageError: the image has no map (its status says why), or its shard is gone.
+            UsageError: the image has no map (its status says why, or `store.maps` left it out), or
+                its shard is gone.
         """
         row = self._row(image_id)
         if row["status"] != "ok":
             raise UsageError(f"{image_id}: no map, its status is {row['status']}: {row['error']}")
         _, maps = self.maps(query, [image_id])
+        if np.isnan(maps).any():
+            raise UsageError(f"{image_id}: no map of {query}, the run kept others (store.maps)")
         original = self._original(row)
         return heatmaps.overlay(
             original, maps[0], peak=peak, box=self.preprocess.box(*original.size)
@@ -196,7 +245,8 @@ class Results:
         """How images were brought to the model's input; its `box` places maps on originals."""
         values = self.run["metadata"]["preprocess"]
         height, width = values["size"]
-        return Preprocess((height, width), values["mode"], values["interpolation"])
+        known = {"fill": tuple(values["fill"])} if "fill" in values else {}
+        return Preprocess((height, width), values["mode"], values["interpolation"], **known)
 
     def _row(self, image_id: str) -> dict[str, Any]:
         columns = ["image_id", "shard", "key", "source_offset", "source_length", "sha256"]
@@ -211,10 +261,10 @@ class Results:
         with Image.open(io.BytesIO(self.origin.fetch(row))) as image:
             return to_rgb(image)
 
-    def _require(self, names: Sequence[str]) -> None:
+    def _require(self, names: Sequence[str], *more: str) -> None:
         known = [query.name for query in self.queries]
         for name in names:
-            if name not in known:
+            if name not in known and name not in more:
                 raise KeyError(f"no query {name!r} in {self.folder.uri}; it has {', '.join(known)}")
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
+"""Stands for the class of each image's own label, where only that one's map is kept."""
 
 
 class Status(StrEnum):
@@ -109,20 +110,26 @@ def output_schema(
     queries: Sequence[str],
     grid: tuple[int, int],
     *,
+    maps: Sequence[str] | None = None,
     embeddings: bool,
     metadata: Mapping[str, Any],
 ) -> pa.Schema:
-    """The schema of ``OUT/images/*.parquet``: one row an image, a column group a query."""
+    """The schema of ``OUT/images/*.parquet``: one row an image, a column group a query.
+
+    Args:
+        maps: names that have maps, queries or `OWN_LABEL`; default all queries.
+    """
+    mapped = queries if maps is None else maps
     cells = pa.binary(grid[0] * grid[1])
     fields = [*IDENTITY, *carried_fields(carry), *OUTCOME]
     if embeddings:
         fields.append(pa.field(EMBEDDING, pa.list_(pa.float16())))
-    for query in queries:
-        fields += [
-            pa.field(score_column(query), pa.float32()),
-            pa.field(map_column(query), cells),
-            pa.field(peak_column(query), pa.float32()),
-        ]
+    for name in dict.fromkeys([*queries, *mapped]):
+        if name in queries:
+            fields.append(pa.field(score_column(name), pa.float32()))
+        if name in mapped:
+            fields.append(pa.field(map_column(name), cells))
+            fields.append(pa.field(peak_column(name), pa.float32()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata)).encode()})
 
 

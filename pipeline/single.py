@@ -16,7 +16,7 @@ from legrad._version import __version__
 from legrad.explainer import LeGrad
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
-from legrad.models import VisionLanguageModel
+from legrad.model import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.decode import decode
@@ -158,7 +158,7 @@ def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) 
     _some_are_left(opened, failures, uris)
     legrad = LeGrad(loaded, model.layers)
     images = tuple(image for image, _ in opened.values())
-    maps, scores, notes = _run(legrad, [pixels for _, pixels in opened.values()], question)
+    maps, scores, notes = _run(legrad, list(opened.values()), question)
     return Answer(
         question=question,
         names=tuple(opened),
@@ -218,7 +218,9 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
 
 
 def _run(
-    legrad: LeGrad, pixels: Sequence[NDArray[np.uint8]], question: Question
+    legrad: LeGrad,
+    opened: Sequence[tuple[Image.Image, NDArray[np.uint8]]],
+    question: Question,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
     """Maps (N, Q, h, w), scores (N, Q), and the model's warnings about the texts."""
     with warnings.catch_warnings(record=True) as caught:
@@ -226,9 +228,10 @@ def _run(
         features = legrad.model.encode_text(question.columns)
     notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
     maps, scores = [], []
-    for start in range(0, len(pixels), _BATCH):
-        batch = torch.from_numpy(np.stack(pixels[start : start + _BATCH]))
-        found = legrad.explain(batch, features)
+    for start in range(0, len(opened), _BATCH):
+        images, pixels = zip(*opened[start : start + _BATCH], strict=True)
+        sizes = [image.size for image in images]
+        found = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
         maps.append(found.maps.float().cpu().numpy())
         scores.append(found.scores.float().cpu().numpy())
     return np.concatenate(maps), np.concatenate(scores), notes

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from legrad.queries import Role
-from pipeline.results import Results, decode_columns
-from pipeline.schema import Status, score_column
+from pipeline.results import Results
+from pipeline.schema import OWN_LABEL, Status, score_column
 
 CUE_REGION = 0.10
 
@@ -28,22 +28,20 @@ def class_cue_table(results: Results) -> pd.DataFrame:
         failed count nowhere; images without a label are under ``(none)``.
     """
     cues = [query.name for query in results.queries if query.role is Role.CUE]
-    own = {q.label: q.name for q in reversed(results.queries) if q.role is Role.CLASS}
-    names = [query.name for query in results.queries]
     totals: dict[tuple[str, str], NDArray[np.float64]] = defaultdict(lambda: np.zeros(5))
-    for batch in results.batches(names, ["label", "status"]):
+    columns = ["label", "status", "width", "height"]
+    for batch in results.batches([*cues, OWN_LABEL], columns):
         table = batch.filter(pc.equal(batch["status"], str(Status.OK)))
         if not table.num_rows:
             continue
         labels = table["label"].to_pandas().fillna("(none)").to_numpy()
-        maps = {name: decode_columns(table, name, results.grid) for name in names}
+        maps = {cue: results.decode(table, cue) for cue in cues}
+        own, shown = results.decode(table, OWN_LABEL), results.shown(table)
         scores = {cue: table[score_column(cue)].to_numpy() for cue in cues}
         for label in np.unique(labels):
             rows = np.flatnonzero(labels == label)
             for cue in cues:
-                heat = np.full(len(rows), np.nan)
-                if label in own:
-                    heat = heat_enrichment(maps[own[label]][rows], maps[cue][rows])
+                heat = heat_enrichment(own[rows], maps[cue][rows], shown=shown[rows])
                 known = np.isfinite(heat)
                 mine = scores[cue][rows].astype(np.float64)
                 sums = [len(rows), mine.sum(), (mine**2).sum(), heat[known].sum(), known.sum()]
@@ -52,23 +50,30 @@ def class_cue_table(results: Results) -> pd.DataFrame:
 
 
 def heat_enrichment(
-    heat: NDArray[np.float32], region_of: NDArray[np.float32], share: float = CUE_REGION
+    heat: NDArray[np.float32],
+    region_of: NDArray[np.float32],
+    share: float = CUE_REGION,
+    shown: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Mean of (n, h, w) heat on the top cells of another map, over its mean; 1 is average.
 
     Args:
         heat: maps whose heat is measured.
         region_of: maps whose strongest ``share`` of cells is the region.
+        shown: (n, h, w) cells that count, `Results.shown`; default all.
 
     Returns:
-        (n,); NaN where either map is constant zero.
+        (n,); NaN where either map is constant zero, or there is none.
     """
     flat = heat.reshape(len(heat), -1).astype(np.float64)
     guide = region_of.reshape(len(region_of), -1)
-    count = max(1, round(share * guide.shape[1]))
-    top = np.argpartition(-guide, count - 1, axis=1)[:, :count]
-    inside = np.take_along_axis(flat, top, axis=1).mean(axis=1)
-    average = flat.mean(axis=1)
+    counted = np.ones(flat.shape, bool) if shown is None else shown.reshape(flat.shape)
+    cells = counted.sum(axis=1)
+    order = np.argsort(np.where(counted, -guide, np.inf), axis=1, kind="stable")
+    wanted = np.maximum(1, np.rint(share * cells))
+    top = np.arange(flat.shape[1]) < wanted[:, None]
+    inside = np.where(top, np.take_along_axis(flat, order, axis=1), 0).sum(axis=1) / wanted
+    average = np.where(counted, flat, 0).sum(axis=1) / np.maximum(cells, 1)
     usable = (average > 0) & (guide.max(axis=1) > 0)
     return np.where(usable, inside / np.where(usable, average, 1), np.nan)
 

@@ -20,7 +20,8 @@ from legrad.mini.packing import unpack
 from legrad.mini.scenes import HELD_OUT, random_specs
 from legrad.mini.truth import Truth, held_out
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS
-from legrad.models import VisionLanguageModel, from_open_clip
+from legrad.model import VisionLanguageModel
+from legrad.models import from_open_clip
 
 SCENES = 1_000
 SELECTION_SCENES = 300

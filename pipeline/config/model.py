@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from legrad import catalog
+from legrad.preprocess import ResizeMode
 from legrad.settings import Settings
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -24,7 +25,8 @@ class ModelConfig(Settings):
         name: open_clip's name, or ``mini`` (the demo's; it means nothing on other images).
         pretrained: open_clip tag, or a weights file (path or URI); none for ``mini``.
         image_size: input side or [height, width] in pixels; default the model's own.
-        resize: ``squash`` (whole picture) or ``center_crop`` (as CLIP was trained).
+        resize: ``squash`` (whole picture), ``center_crop`` (as CLIP was trained) or ``pad`` (whole
+            picture, aspect kept; padding has no heat).
         layers: how many last blocks are explained; default the model's own.
         precision: ``fp32``, ``bf16`` or ``fp16``.
     """
@@ -32,7 +34,7 @@ class ModelConfig(Settings):
     name: str
     pretrained: str | None = None
     image_size: Size | None = None
-    resize: Literal["squash", "center_crop"] = "squash"
+    resize: ResizeMode = "squash"
     layers: PositiveInt | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 

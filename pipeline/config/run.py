@@ -3,28 +3,63 @@
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from legrad import catalog
-from legrad.queries import Query, Role
+from legrad.queries import Query, Role, check_differences
+from legrad.selection import MapsMode, Selection
 from legrad.settings import Settings
 from pipeline.config.model import ModelConfig
 from pipeline.config.source import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED
 
 MAX_QUERIES = 256
+"""With columns for their maps."""
+MAX_SCORES = 4096
+"""Queries in all."""
 DEMO_ALIAS = "demo"
 """Alias of the drawn data set, the one the mini model was trained for."""
+
+
+class MapsConfig(Settings):
+    """Which maps of classes are computed and kept; cues and baselines always have theirs.
+
+    Attributes:
+        mode: ``all``; ``own_label``: of the image's own class, in the one column
+            ``heatmap__own_label``; ``top_k``: of the ``k`` classes with the highest scores;
+            ``above``: of classes with a score of at least ``threshold``.
+        k: for ``top_k``.
+        threshold: for ``above``, a cosine.
+    """
+
+    mode: MapsMode = "all"
+    k: PositiveInt | None = None
+    threshold: float | None = None
+
+    @model_validator(mode="after")
+    def _as_the_mode_says(self) -> "MapsConfig":
+        for name, mode in (("k", "top_k"), ("threshold", "above")):
+            given = getattr(self, name) is not None
+            if given != (self.mode == mode):
+                need = "needs" if self.mode == mode else "takes no"
+                raise ValueError(f"mode {self.mode} {need} `{name}`")
+        return self
+
+
+def _as_mode(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
 
 
 class StoreConfig(Settings):
     """What is kept.
 
     Attributes:
+        maps: which maps; a mode alone may stand for the group.
         embeddings: the image embedding, float16 (the audit's probe needs it).
         captions: the source's captions.
     """
 
+    maps: Annotated[MapsConfig, BeforeValidator(_as_mode)] = MapsConfig()
     embeddings: bool = True
     captions: bool = True
 
@@ -70,10 +105,11 @@ class RunConfig(Settings):
     def _queries_are_sound(self) -> "RunConfig":
         if not self.queries:
             raise ValueError("queries: none given; name at least one class or cue")
-        if len(self.queries) > MAX_QUERIES:
+        if len(self.map_columns) > MAX_QUERIES or len(self.queries) > MAX_SCORES:
             raise ValueError(
-                f"queries: {len(self.queries)}, at most {MAX_QUERIES} in one run; make several "
-                "runs, they join on image_id"
+                f"queries: {len(self.queries)}, of which {len(self.map_columns)} with maps; at "
+                f"most {MAX_SCORES} and {MAX_QUERIES} in one run. Set store.maps: own_label, or "
+                "make several runs, they join on image_id"
             )
         counts = Counter(query.name for query in self.queries)
         twice = [name for name, count in counts.items() if count > 1]
@@ -82,6 +118,9 @@ class RunConfig(Settings):
         taken = [name for name in counts if name == OWN_LABEL or name in RESERVED]
         if taken:
             raise ValueError(f"queries: {', '.join(taken)} would clash with columns of the output")
+        check_differences(self.queries)
+        if self.store.maps.mode != "all" and not any(self.selection.classes):
+            raise ValueError(f"store.maps: {self.store.maps.mode} is about classes, there are none")
         return self
 
     @model_validator(mode="after")
@@ -106,3 +145,25 @@ class RunConfig(Settings):
         """Label of the data set -> name of its class query (the first one)."""
         named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
         return dict(reversed(named))
+
+    @property
+    def map_columns(self) -> tuple[str, ...]:
+        """Names with columns for maps."""
+        names = [query.name for query in self.queries]
+        if self.store.maps.mode != "own_label":
+            return tuple(names)
+        others = [query.name for query in self.queries if query.role is not Role.CLASS]
+        return (*others, OWN_LABEL)
+
+    @property
+    def selection(self) -> Selection:
+        """`store.maps` as a rule for these queries."""
+        numbers = {query.name: number for number, query in enumerate(self.queries)}
+        maps = self.store.maps
+        return Selection(
+            mode=maps.mode,
+            classes=tuple(query.role is Role.CLASS for query in self.queries),
+            labels={label: numbers[name] for label, name in self.labels.items()},
+            k=maps.k or 1,
+            threshold=maps.threshold or 0.0,
+        )

@@ -1,6 +1,7 @@
 """The engine against the oracle: every tower, layer count, image size, precision and chunking."""
 
 import copy
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from legrad import Explanation, LeGrad, from_open_clip
-from legrad.gradient import FoldedBlock, Trace, relevance
 from tests.builders import TOWERS as KINDS
 from tests.builders import images, raw_images, tiny_clip, unit_directions
 from tests.engine.compare import rank_correlation, relative_error
@@ -107,27 +107,6 @@ def test_chunks_change_nothing(chunk_bytes: int) -> None:
     assert torch.equal(parts.scores, whole.scores)
 
 
-@pytest.mark.parametrize(
-    ("chunk_bytes", "images_at_once", "queries_at_once"),
-    [(1, 1, 1), (100_000, 1, 2), (250_000, 1, 5), (400_000, 1, 7), (800_000, 2, 7), (2**40, 5, 7)],
-)
-def test_chunks_keep_to_their_bound(
-    chunk_bytes: int, images_at_once: int, queries_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """17 tokens, 192 hidden, 48 wide, 4 heads: a pair takes 17 (192 + 2 48 + 4 17) 8 bytes."""
-    seen: list[tuple[int, int]] = []
-
-    def spy(folded: FoldedBlock, traced: Trace, g_z: Tensor) -> Tensor:
-        assert len(traced.values) == len(g_z)
-        seen.append((g_z.shape[0], g_z.shape[1]))
-        return relevance(folded, traced, g_z)
-
-    monkeypatch.setattr("legrad.explainer.relevance", spy)
-    explain(tiny_clip(0), images(1, 5), unit_directions(2, 7), layers=1, chunk_bytes=chunk_bytes)
-    assert max(seen) == (images_at_once, queries_at_once)
-    assert sum(i * q for i, q in seen) == 5 * 7
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_bytes_equal_normalised_floats(dtype: torch.dtype) -> None:
     model = tiny_clip(0, dtype=dtype)
@@ -179,6 +158,38 @@ def test_bf16_autocast_on_the_cpu() -> None:
     torch.testing.assert_close(lengths, torch.ones_like(lengths), atol=1e-5, rtol=0)
     assert rank > 0.99
     assert 1e-4 < error < 0.05  # above the float32 tolerance: autocast did take place
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_holds_directions_of_any_length(precision: str) -> None:
+    """Gradients of 1e-9 would be zero in half precision: they are scaled."""
+    engine = LeGrad(from_open_clip(tiny_clip(0, dtype=torch.float32), precision=precision))
+    pixels, directions = images(1, 2, dtype=torch.float32), unit_directions(2, 2).float()
+    unit, short = (engine.explain(pixels, length * directions).maps for length in (1, 1e-9))
+    assert relative_error(short * 1e9, unit) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights(dtype: torch.dtype) -> None:
+    model = tiny_clip(0, dtype=torch.float32)
+    pixels, directions = images(1, 2, dtype=torch.float32), unit_directions(2, 2).float()
+    exact = explain(model, pixels, directions)
+    rough = explain(copy.deepcopy(model).to(dtype), pixels, directions)
+    assert rough.maps.dtype == rough.scores.dtype == torch.float32
+    assert 1e-4 < relative_error(rough.maps, exact.maps) < 0.1
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    model = tiny_clip(0, dtype=torch.float32)
+    pixels, directions = images(1, 3, dtype=torch.float32), unit_directions(2, 5).float()
+    eager = explain(model, pixels, directions)
+    compiled = LeGrad(from_open_clip(model), compiled=True)
+    for count in (5, 1):
+        seen = compiled.explain(pixels, directions[:count])
+        assert relative_error(seen.maps, eager.maps[:, :count]) <= 1e-5
 
 
 @pytest.mark.gpu

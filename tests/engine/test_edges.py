@@ -1,5 +1,6 @@
 """Odd images and directions, and what is refused with which words."""
 
+from dataclasses import replace
 from typing import Any
 
 import open_clip
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from legrad import LeGrad, UnsupportedModelError, catalog, from_open_clip, load_model
 from legrad.catalog import _config_files, architecture
+from legrad.preprocess import Preprocess
 from legrad.towers import ClipTower
 from tests.builders import TINY_TEXT, images, tiny_clip, tokenize, unit_directions
 from tests.engine.compare import relative_error
@@ -30,6 +32,20 @@ def test_constant_images_are_finite(value: int, dtype: torch.dtype) -> None:
     for tensor in (seen.maps, seen.scores, seen.image_features):
         assert tensor.isfinite().all()
     assert seen.maps.min() >= 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e6, 1e12])
+def test_extreme_pixels_and_directions_are_finite(scale: float, precision: str) -> None:
+    model = from_open_clip(tiny_clip(0, dtype=torch.float32), precision=precision)
+    pixels = scale * images(1, 2, dtype=torch.float32)
+    if precision == "fp16":
+        pixels = pixels.clamp(-1e4, 1e4)  # the tower itself overflows beyond
+    directions = unit_directions(2, 3, dtype=torch.float32) * torch.tensor([[1e-20], [1], [1e20]])
+    seen = LeGrad(model).explain(pixels, directions)
+    for tensor in (seen.maps, seen.scores, seen.image_features):
+        assert tensor.isfinite().all()
+    assert seen.maps.amax(dim=(0, 2, 3)).diff().min() > 0
 
 
 def test_identical_tokens_are_finite() -> None:
@@ -113,7 +129,7 @@ def test_wrong_pixels(engine: LeGrad, pixels: Tensor, words: str) -> None:
     [
         (
             torch.zeros(32),
-            r"text_features: expected \(Q, 32\) for 'custom' and Q > 0, found \(32,\)",
+            r"directions: expected \(Q, 32\) for 'custom' and Q > 0, found \(32,\)",
         ),
         (torch.zeros(2, 31), r"expected \(Q, 32\) for 'custom' and Q > 0, found \(2, 31\)"),
         (torch.zeros(32, 2), r"found \(32, 2\)"),
@@ -278,3 +294,34 @@ def test_grid_and_preprocessing_follow_the_image_size() -> None:
     assert model.preprocess.size == (48, 16)
     assert from_open_clip(tiny_clip(0)).grid == (4, 4)
     assert from_open_clip(tiny_clip(0, image_size=(24, 48))).grid == (3, 6)
+
+
+def test_boxes_lay_a_map_on_its_original() -> None:
+    model = from_open_clip(tiny_clip(0))
+    sizes = [(60, 40), (40, 60)]
+    found = LeGrad(model).explain(images(1, 2), unit_directions(2, 1), sizes=sizes)
+    assert found.boxes is not None
+    assert found.boxes.tolist() == [[0, 0, 60, 40], [0, 0, 40, 60]]
+    assert LeGrad(model).explain(images(1, 2), unit_directions(2, 1)).boxes is None
+    with pytest.raises(ValueError, match="sizes: 2 for 1 images"):
+        LeGrad(model).explain(images(1, 1), unit_directions(2, 1), sizes=sizes)
+
+
+def test_padding_has_no_heat() -> None:
+    model = from_open_clip(tiny_clip(0))
+    padded = replace(model, preprocess=Preprocess((32, 32), "pad"))
+    pixels, directions = images(1, 3), unit_directions(2, 2)
+    select = torch.tensor([[True, False]] * 3)
+    sizes = [(64, 32), (32, 64), (10, 10)]
+    whole = LeGrad(model).explain(pixels, directions)
+    found = LeGrad(padded).explain(pixels, directions, select=select, sizes=sizes)
+    assert found.maps[:, 1].isnan().all()
+    for image, cells in enumerate([(slice(1, 3), slice(0, 4)), (slice(0, 4), slice(1, 3))]):
+        heat = found.maps[image, 0]
+        torch.testing.assert_close(heat[cells], whole.maps[image, 0][cells])
+        assert heat.count_nonzero() == 8
+    torch.testing.assert_close(found.maps[2, 0], whole.maps[2, 0])
+    assert found.boxes is not None
+    assert found.boxes[0].tolist() == [0, -16, 64, 48]
+    with pytest.raises(ValueError, match=r"preprocessing pads: give sizes="):
+        LeGrad(padded).explain(pixels, directions)

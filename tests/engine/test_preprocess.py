@@ -234,3 +234,54 @@ def test_wrong_settings() -> None:
         Preprocess((8, 8), "stretch")
     with pytest.raises(ValueError, match="interpolation 'nearest': expected one of"):
         Preprocess((8, 8), "squash", "nearest")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (64, 32)])
+@pytest.mark.parametrize("of", [(60, 40), (40, 60), (50, 50), (7, 300), (300, 7), (1, 1)])
+def test_padding_keeps_the_aspect_and_the_whole_picture(
+    of: tuple[int, int], size: tuple[int, int]
+) -> None:
+    preprocess = Preprocess(size, "pad", fill=(9, 8, 7))
+    seen = preprocess(Image.new("RGB", of, WHITE))
+    content = (seen == 255).all(axis=0)
+    assert (seen[:, ~content] == np.array([[9], [8], [7]])).all()
+    rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
+    assert content.sum() == len(rows) * len(columns) > 0
+    assert len(rows) == size[0] or len(columns) == size[1]
+    left, top, right, bottom = preprocess.box(*of)
+    assert (right - left) / (bottom - top) == pytest.approx(size[1] / size[0])
+    for first, count, low, high, side, whole in (
+        (rows[0], len(rows), top, bottom, size[0], of[1]),
+        (columns[0], len(columns), left, right, size[1], of[0]),
+    ):
+        pixel = (high - low) / side  # of the input, in pixels of the original
+        assert low + first * pixel == pytest.approx(0, abs=pixel)
+        assert low + (first + count) * pixel == pytest.approx(whole, abs=pixel)
+
+
+@pytest.mark.parametrize(
+    ("of", "cells"),
+    [
+        ((64, 64), (slice(0, 4), slice(0, 4))),
+        ((64, 32), (slice(1, 3), slice(0, 4))),
+        ((32, 64), (slice(0, 4), slice(1, 3))),
+        ((64, 40), (slice(1, 3), slice(0, 4))),  # 20 of 32 rows: centres at 4, 12, 20, 28 of 6..26
+        ((64, 50), (slice(0, 3), slice(0, 4))),  # 25 of 32 rows, 3..28: the centre at 28 is outside
+        ((999, 1), (slice(1, 2), slice(0, 4))),  # one row of pixels, at 15
+    ],
+)
+def test_cells_that_show_the_image(of: tuple[int, int], cells: tuple[slice, slice]) -> None:
+    seen = Preprocess((32, 32), "pad").cells(*of, (4, 4))
+    assert seen == cells
+    for mode in ("squash", "center_crop"):
+        assert Preprocess((32, 32), mode).cells(*of, (4, 4)) == (slice(0, 4), slice(0, 4))
+
+
+@pytest.mark.parametrize("mode", ["squash", "center_crop", "pad"])
+@pytest.mark.parametrize("of", [(60, 40), (41, 67), (3, 200)])
+def test_formulas_say_what_box_says(of: tuple[int, int], mode: str) -> None:
+    preprocess = Preprocess((32, 48), mode)
+    names = {"width": of[0], "height": of[1], "min": min, "max": max}
+    formulas = preprocess.transform()
+    box = [eval(formulas[side], names) for side in ("left", "top", "right", "bottom")]
+    assert box == pytest.approx(preprocess.box(*of))

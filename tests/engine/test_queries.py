@@ -1,14 +1,18 @@
 """Queries: names, roles, prompts, templates, and their text features."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.numpy import save_file
 
 from legrad import Query, from_open_clip
-from legrad.queries import Role, encode_queries
+from legrad.queries import Role, encode_queries, query_digests
 from tests.builders import tiny_clip, tokenize
+from tests.data import picture
 
 
 def query(name: Any = "wet_dog", role: Any = "cue", **fields: Any) -> Query:
@@ -134,3 +138,114 @@ def test_a_text_does_not_depend_on_its_company() -> None:
     for row, text in zip(together, texts, strict=True):
         torch.testing.assert_close(model.encode_text([text])[0], row)
     assert not together.requires_grad
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Two exemplars and vectors of 32 numbers."""
+    for number in (0, 1):
+        picture(number).save(tmp_path / f"{number}.png")
+    rows = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "row.npy", rows[1].astype(np.float64))
+    save_file({"probe": rows[1], "other": rows[2]}, tmp_path / "named.safetensors")
+    save_file({"probe": rows[1:2]}, tmp_path / "one.safetensors")
+    return tmp_path
+
+
+def test_directions_of_all_kinds(files: Path) -> None:
+    model = from_open_clip(tiny_clip(0, dtype=torch.float32), tokenizer=tokenize)
+    queries = [
+        query("wet_minus_dry", difference=["wet", "dry"]),
+        query("wet"),
+        query("dry", prompts=["dry", "arid"]),
+        query("looks", images=[f"{files}/0.png", f"{files}/1.png"]),
+        query("probe", vector=f"{files}/rows.npy#1"),
+        query("against", difference=["looks", "probe"]),
+    ]
+    seen = dict(zip([q.name for q in queries], encode_queries(model, queries), strict=True))
+    text = encode_queries(model, queries[1:3])
+    torch.testing.assert_close(seen["wet_minus_dry"], text[0] - text[1])
+    pixels = torch.stack([torch.from_numpy(model.preprocess(picture(n))) for n in (0, 1)])
+    with torch.no_grad():
+        own = model.model.encode_image(model.normalise(pixels), normalize=True).mean(dim=0)
+    torch.testing.assert_close(seen["looks"], own / own.norm())
+    expected = torch.from_numpy(np.load(files / "rows.npy")[1])
+    assert torch.equal(seen["probe"], expected)
+    torch.testing.assert_close(seen["against"], seen["looks"] - expected)
+
+
+@pytest.mark.parametrize(
+    "place", ["row.npy", "rows.npy#1", "named.safetensors#probe", "one.safetensors"]
+)
+def test_a_vector_wherever_it_lies(files: Path, place: str) -> None:
+    model = from_open_clip(tiny_clip(0, dtype=torch.float32))
+    one = query(vector=f"{files}/{place}")
+    assert torch.equal(
+        encode_queries(model, [one])[0], torch.from_numpy(np.load(files / "rows.npy")[1])
+    )
+    assert query_digests([one]) == query_digests([query(vector=f"{files}/row.npy")])
+    assert query_digests([one]) != query_digests([query(vector=f"{files}/rows.npy#2")])
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("rows.npy", r"expected one row of finite floats, found float32 \(3, 32\)"),
+        ("rows.npy#3", "not a row of a .npy file"),
+        ("named.safetensors", "name a tensor behind #: other, probe"),
+        ("0.png#x.npy", "expected a file ending in .npy or .safetensors"),
+        ("broken.npy", "not a row of a .npy file"),
+        ("broken.safetensors", "not a .safetensors file"),
+        ("short.npy", "has 5 numbers, the embedding of 'custom' 32"),
+        ("nan.npy", "expected one row of finite floats"),
+    ],
+)
+def test_vectors_that_do_not_fit(files: Path, place: str, words: str) -> None:
+    (files / "broken.npy").write_bytes(b"x")
+    (files / "broken.safetensors").write_bytes(b"x")
+    np.save(files / "short.npy", np.ones(5))
+    np.save(files / "nan.npy", np.full(32, np.nan))
+    model = from_open_clip(tiny_clip(0, dtype=torch.float32))
+    with pytest.raises(ValueError, match=words):
+        encode_queries(model, [query(vector=f"{files}/{place}")])
+
+
+def test_missing_and_broken_files(files: Path) -> None:
+    model = from_open_clip(tiny_clip(0, dtype=torch.float32))
+    for fields in ({"vector": f"{files}/no.npy"}, {"images": f"{files}/no.png"}):
+        with pytest.raises(FileNotFoundError, match=r"no file at .*/no\.png|no file at .*/no\.npy"):
+            encode_queries(model, [query(**fields)])
+    with pytest.raises(ValueError, match=r"rows\.npy: not an image that Pillow reads"):
+        encode_queries(model, [query(images=f"{files}/rows.npy")])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"images": ["a.png"], "prompts": "a"}, "has prompts and images: expected one of"),
+        ({"vector": "a.npy", "difference": ["a", "b"]}, "has difference and vector"),
+        ({"vector": "a.npy", "templates": "simple"}, "templates go around prompts"),
+        ({"difference": ["wet_dog", "a"]}, "is a difference with itself"),
+        ({"difference": ["a"]}, "difference"),
+        ({"difference": ["A", "b"]}, "is not a query name"),
+    ],
+)
+def test_directions_that_are_refused(fields: Any, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        query(**fields)
+
+
+def test_a_difference_is_of_queries_that_are_there() -> None:
+    model = from_open_clip(tiny_clip(0), tokenizer=tokenize)
+    two = [query("a"), query("b"), query("c", difference=["a", "b"])]
+    for strange in ("d", "c"):
+        with pytest.raises(ValueError, match=f"difference with '{strange}': expected names of two"):
+            encode_queries(model, [*two, query("x", difference=["a", strange])])
+
+
+def test_a_moved_exemplar_has_the_same_digest(files: Path) -> None:
+    (files / "copy.png").write_bytes((files / "0.png").read_bytes())
+    digests = [query_digests([query(images=f"{files}/{n}.png")]) for n in ("0", "copy", "1")]
+    assert digests[0] == digests[1] != digests[2]
+    assert query_digests([query()]) == {}

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def explain(model: nn.Module, pixels: Tensor, **kwargs: Any) -> None:
 
 def explain_with_wrong_width(model: nn.Module) -> None:
     engine = LeGrad(from_open_clip(model))
-    with pytest.raises(ValueError, match="text_features"):
+    with pytest.raises(ValueError, match="directions"):
         engine.explain(images(1, 2), unit_directions(2, 2, 31))
 
 
@@ -42,7 +43,7 @@ def explain_wrong_pixels(model: nn.Module) -> None:
 def explain_and_break_inside(model: nn.Module) -> None:
     """The second explained block fails, in the middle of the forward pass."""
     engine = LeGrad(from_open_clip(model), layers=2)
-    engine._folded[1] = None  # type: ignore[call-overload]
+    engine._explained[1] = (engine._explained[1][0], None)  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         engine.explain(images(1, 2), unit_directions(2, 2))
 
@@ -52,6 +53,10 @@ ACTS: dict[str, Act] = {
     "larger": lambda model: explain(model, images(1, 2, (48, 64))),
     "bytes": lambda model: explain(model, raw_images(1, 2)),
     "bf16": lambda model: explain(model, raw_images(1, 2), precision="bf16"),
+    "selected": lambda model: LeGrad(from_open_clip(model)).explain(
+        images(1, 2), unit_directions(2, 2), select=lambda scores: scores > 0
+    ),
+    "encode_image": lambda model: from_open_clip(model).encode_image(raw_images(1, 2)),
     "digest": lambda model: from_open_clip(model).digest,
     "wrong_width": explain_with_wrong_width,
     "wrong_pixels": explain_wrong_pixels,
@@ -131,6 +136,9 @@ def test_inputs_are_not_written_to() -> None:
     LeGrad(from_open_clip(model)).explain(pixels, directions)
     assert torch.equal(pixels, kept[0])
     assert torch.equal(directions, kept[1])
+    select = torch.tensor([[True, False], [False, True]])
+    LeGrad(from_open_clip(model)).explain(pixels, directions, select=select)
+    assert select.tolist() == [[True, False], [False, True]]
 
 
 def test_results_hold_no_graph() -> None:
@@ -149,3 +157,19 @@ def test_explaining_twice_gives_the_same() -> None:
     second = engine.explain(pixels, directions)
     assert torch.equal(first.maps, second.maps)
     assert torch.equal(first.scores, second.scores)
+
+
+def test_two_engines_in_two_threads_agree_with_one() -> None:
+    model = from_open_clip(tiny_clip(0))
+    engines = LeGrad(model), LeGrad(model)
+    pixels, directions = [images(seed, 3) for seed in (1, 2)], unit_directions(2, 5)
+    alone = [engines[0].explain(batch, directions).maps for batch in pixels]
+    with ThreadPoolExecutor(2) as pool:
+        for engine_of in ((0, 1), (0, 0)):  # of their own, and a shared one
+            calls = [
+                pool.submit(engines[engine].explain, batch, directions)
+                for _ in range(10)
+                for engine, batch in zip(engine_of, pixels, strict=True)
+            ]
+            for number, call in enumerate(calls):
+                assert torch.equal(call.result().maps, alone[number % 2])

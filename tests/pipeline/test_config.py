@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from legrad.settings import Settings
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.loading import check, load_config, packaged_config
@@ -64,6 +65,22 @@ FAULTS = {
     "too many": (
         {"queries": [{"name": f"q{i}", "role": "cue"} for i in range(257)]},
         ["257", "256"],
+    ),
+    "maps": ({"store": {"maps": "some"}}, ["store.maps.mode", "own_label"]),
+    "k missing": ({"store": {"maps": "top_k"}}, ["store.maps", "top_k needs `k`"]),
+    "k given": ({"store": {"maps": {"k": 3}}}, ["store.maps", "all takes no `k`"]),
+    "bar missing": ({"store": {"maps": "above"}}, ["store.maps", "needs `threshold`"]),
+    "no class": (
+        {"store": {"maps": "own_label"}, "queries": [{"name": "a", "role": "cue"}]},
+        ["store.maps: own_label is about classes"],
+    ),
+    "two kinds": (
+        {"queries": [{"name": "a", "role": "cue", "prompts": "b", "vector": "v.npy"}]},
+        ["queries.0", "prompts and vector", "expected one of"],
+    ),
+    "difference": (
+        {"queries": [{"name": "a", "role": "cue", "difference": ["b", "c"]}]},
+        ["'a' is a difference with 'b'"],
     ),
     "format": ({"source": {"format": "zip"}}, ["source.format", "webdataset"]),
     "carry hides": ({"source": {"carry": ["status"]}}, ["carry", "status"]),
@@ -169,7 +186,11 @@ def test_base_yaml_names_every_key_with_its_default() -> None:
         for name, field in fields.items():
             if not field.is_required() and data[group][name] not in (None, "laion2b_s34b_b88k"):
                 default = field.get_default(call_default_factory=True)
-                assert data[group][name] == default, f"{group}.{name}"
+                given = data[group][name]
+                if isinstance(default, Settings):
+                    assert set(given) == set(type(default).model_fields), f"{group}.{name}"
+                    given = type(default).model_validate(given)
+                assert given == default, f"{group}.{name}"
 
 
 def test_checking_imports_neither_torch_nor_ray() -> None:
@@ -179,3 +200,28 @@ def test_checking_imports_neither_torch_nor_ray() -> None:
         "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_many_classes_with_one_map_an_image() -> None:
+    queries = [{"name": f"q{i}", "role": "class"} for i in range(1000)]
+    queries.append({"name": "leash", "role": "cue"})
+    config = check(settings(queries=queries, store={"maps": "own_label"}), "x")
+    assert config.map_columns == ("leash", "own_label")
+    assert config.selection.own(["q7", "q8", "?", None]) == [7, 8, -1, -1]
+    assert check(settings(), "x").map_columns == ("dog", "leash")
+
+
+def test_files_of_queries_are_relative_to_their_file(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    for name in ("a.png", "v.npy"):
+        (tmp_path / "sets" / name).touch()
+    queries = [
+        {"name": "looks", "role": "cue", "images": "a.png"},
+        {"name": "probe", "role": "class", "vector": "v.npy#3"},
+    ]
+    write(tmp_path / "sets", queries, "q.yaml")
+    looks, probe = load_config(write(tmp_path, settings(queries="sets/q.yaml"))).queries
+    assert looks.images == (f"{tmp_path}/sets/a.png",)
+    assert probe.vector == f"{tmp_path}/sets/v.npy#3"
+    with pytest.raises(UsageError, match=r"queries: looks: no file at .*/a\.png"):
+        load_config(write(tmp_path, settings(queries=queries)))

@@ -1,0 +1,102 @@
+"""(image, query) pairs in chunks that fit a bound on memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CPU_BYTES = 64 * 2**20
+CUDA_BYTES = 2**30
+CACHE_BYTES = 8 * 2**20
+"""The T x T products of a chunk are written, clamped and summed: on a CPU that has to stay near."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is worked on at once.
+
+    Attributes:
+        pairs: (image, query) pairs of a chunk, at least one.
+        products: numbers in the T x T arrays of some heads; one head takes what it needs.
+    """
+
+    pairs: int
+    products: int
+
+
+def budget(
+    chunk_bytes: int, tokens: int, widths: int, number: torch.dtype, device: torch.device
+) -> Budget:
+    """Split a bound in bytes: half for hidden and gradient, at most half for the products.
+
+    Args:
+        tokens: T.
+        widths: F + D, numbers a token and pair.
+        number: dtype of the arrays.
+    """
+    room = chunk_bytes // 2 // number.itemsize
+    near = room if device.type == "cuda" else min(room, CACHE_BYTES // number.itemsize)
+    return Budget(max(1, room // (tokens * widths)), near)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some images, and as many queries of each.
+
+    Attributes:
+        images: the b consecutive images.
+        queries: (b, q) int64, which queries of each image.
+    """
+
+    images: slice
+    queries: Tensor
+
+
+def default_bytes(device: torch.device) -> int:
+    """What a chunk may take: on a CPU what caches and heap hold on to, more on a GPU."""
+    return CUDA_BYTES if device.type == "cuda" else CPU_BYTES
+
+
+def chunks(
+    shape: tuple[int, int], selected: Tensor | None, pairs: int, device: torch.device
+) -> list[Chunk]:
+    """Every selected pair, once.
+
+    Args:
+        shape: (B, Q).
+        selected: (B, Q) bool, or None for all.
+        pairs: at most so many in a chunk.
+        device: where the queries' numbers go.
+    """
+    images, queries = shape
+    if selected is None:
+        rows = torch.arange(queries).expand(images, queries)
+        runs = [(0, rows)]
+    else:
+        runs = list(_runs(selected.cpu()))
+    return [
+        Chunk(slice(start, start + len(part)), part.to(device, non_blocking=True))
+        for first, rows in runs
+        for start, part in _cut(first, rows, pairs)
+    ]
+
+
+def _runs(selected: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Consecutive images with equally many queries: (first image, (b, q) queries)."""
+    counts = selected.sum(dim=1).tolist()
+    start = 0
+    for stop in range(1, len(counts) + 1):
+        if stop == len(counts) or counts[stop] != counts[start]:
+            if counts[start]:
+                found = selected[start:stop].nonzero()[:, 1]
+                yield start, found.view(stop - start, counts[start])
+            start = stop
+
+
+def _cut(first: int, rows: Tensor, pairs: int) -> Iterator[tuple[int, Tensor]]:
+    at_once = min(rows.shape[1], pairs)
+    images = max(1, pairs // at_once)
+    for start in range(0, len(rows), images):
+        for part in rows[start : start + images].split(at_once, dim=1):
+            yield first + start, part
