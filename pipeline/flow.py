@@ -24,8 +24,8 @@ from pipeline.progress import Progress, Reporter, start_actor
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.storage import is_storage_error
-from pipeline.summary import Summary, complete, is_complete, summarise
+from pipeline.storage import is_storage_error, redact
+from pipeline.summary import Summary, complete, is_complete, label_notes, summarise
 from pipeline.write import checkpoint_config, tidy, write
 
 BLOCK_BYTES = 32 * 2**20
@@ -74,8 +74,10 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     """
     watch = watch or Watch()
     start = time.monotonic()
-    uris = config.source.uri
-    watch.stage(f"listing {uris[0]}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else ""))
+    uris = config.source.uris
+    watch.stage(
+        f"listing {redact(uris[0])}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else "")
+    )
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     watch.stage(f"loading {config.model.name}")
@@ -85,7 +87,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
         tidy(folder)
         done = is_complete(folder, source)
         progress = Progress() if done else _execute(plan, watch)
-    notes = (*config.warnings, *plan.prepared.warnings)
+    notes = (*config.warnings, *plan.prepared.warnings, *label_notes(folder, config.source))
     seconds = time.monotonic() - start
     summary = summarise(folder, progress, seconds, notes, already_complete=done)
     if not done:
@@ -97,7 +99,7 @@ def _execute(plan: Plan, watch: Watch) -> Progress:
     """The stages, in the order of the data."""
     source = plan.source
     actor = start_actor(source.bytes_total, committed_rows(plan.folder))
-    watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
+    watch.stage(f"explaining {source.extent}")
     plan.folder.complete.delete()
     with _checkpointed(plan.folder, _patience(plan)), _watched(actor, watch):
         rows = read(plan, Reporter(actor))

@@ -79,9 +79,11 @@ def _read_yaml(file: Path) -> Any:
 def _resolve(data: dict[str, Any], base: Path) -> None:
     """Make paths absolute and read query files, in place; wrong types are left to the models."""
     source, model = data.get("source"), data.get("model")
-    if isinstance(source, dict) and isinstance(source.get("uri"), str | list):
-        uris = [source["uri"]] if isinstance(source["uri"], str) else source["uri"]
-        source["uri"] = [absolute(uri, base) if isinstance(uri, str) else uri for uri in uris]
+    if isinstance(source, dict) and "uri" in source:
+        source["uri"] = _absolute_all(source.get("uri"), base)
+    labels = source.get("labels") if isinstance(source, dict) else None
+    if isinstance(labels, dict) and "uri" in labels:
+        labels["uri"] = _absolute_all(labels["uri"], base)
     if isinstance(data.get("output"), str):
         data["output"] = absolute(data["output"], base)
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
@@ -89,6 +91,15 @@ def _resolve(data: dict[str, Any], base: Path) -> None:
         model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
     if isinstance(data.get("queries"), str):
         data["queries"] = _read_queries(Path(absolute(data["queries"], base)))
+
+
+def _absolute_all(places: Any, base: Path) -> Any:
+    """Every path in a setting that holds one, a list of them, or names with any of these."""
+    if isinstance(places, dict):
+        return {name: _absolute_all(place, base) for name, place in places.items()}
+    if isinstance(places, list):
+        return [_absolute_all(place, base) for place in places]
+    return absolute(places, base) if isinstance(places, str) else places
 
 
 def _looks_like_path(text: str) -> bool:

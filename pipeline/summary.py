@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.config import SourceConfig
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
 from pipeline.parts import arrow_filesystem, committed_parts, committed_rows
 from pipeline.progress import Progress
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource
+from pipeline.storage import redact
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,26 @@ def summarise(
         resumed=progress.resumed,
         already_complete=already_complete,
     )
+
+
+def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
+    """What to know of a table of labels: how many images it has none for."""
+    if source.labels is None:
+        return ()
+    filesystem = arrow_filesystem(folder.images)
+    missing = rows = 0
+    for part in committed_parts(folder):
+        column = pq.read_table(part.path, columns=["label"], filesystem=filesystem)["label"]
+        missing, rows = missing + column.null_count, rows + len(column)
+    if not missing:
+        return ()
+    hint = ""
+    if missing == rows:
+        hint = (
+            f" None matched: column {source.labels.key!r} must hold keys, or image ids without "
+            "the alias."
+        )
+    return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
 
 
 def _listing(source: ImageSource) -> list[list[Any]]:
