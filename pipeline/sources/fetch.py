@@ -46,7 +46,7 @@ class Origin:
             options: storage options.
         """
         uri = source["uri"] if moved is None else moved
-        config = SourceConfig(format=source["format"], uri=uri)
+        config = SourceConfig.model_validate({"format": source["format"], "uri": uri})
         return cls(config.roots, options, source["format"], source.get("image_field"))
 
     def fetch(self, row: Mapping[str, Any]) -> bytes:

@@ -270,7 +270,7 @@ def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None
     source = SourceConfig(format="webdataset", uri=(uri,), alias="t")
     opened = open_source(source)
     rows = [r for t in _read_unit(source, opened.units[0], opened.reporter) for r in t.to_pylist()]
-    origin = Origin([uri], {})
+    origin = Origin(source.roots, {})
     for number, row in enumerate(rows):
         row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()
         assert origin.fetch(row) == jpeg(number)
