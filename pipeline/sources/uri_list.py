@@ -37,7 +37,7 @@ def scan_list(
     cutter, keys, named = _Cutter(), Keys(), False
     for record in read_records(place, _wanted(source)):
         columns = list_columns(record, source, file.name)
-        key = _key(record, columns)
+        key = _key(record, columns, place)
         keys.add(key)
         named = named or _uri(record, columns) is not None
         if visit is not None:
@@ -102,7 +102,7 @@ class _ImageReader:
     def row(self, record: Record) -> Row:
         """The row of one image; a missing one has a status."""
         columns = list_columns(record, self.source, self.file.name)
-        key = _key(record, columns)
+        key = _key(record, columns, self.place)
         found = table_row(
             self.source.id_prefix,
             self.file.name,
@@ -157,8 +157,11 @@ def _uri(record: Record, columns: Columns) -> str | None:
     return text_of(value)
 
 
-def _key(record: Record, columns: Columns) -> str:
+def _key(record: Record, columns: Columns, place: Location) -> str:
     """By the key column, else the URI without secrets and query."""
-    uri = _uri(record, columns)
-    own = text_of(record.values.get(columns.key)) if columns.key else uri and redact(uri)
+    if columns.key:
+        own = text_of(record.values.get(columns.key))
+    else:
+        own = redact(_uri(record, columns) or "")
+        own = own.split("?", 1)[0] if place.is_web else own
     return own or f"#{record.number}"
