@@ -28,7 +28,7 @@ def web_server(folder: Path, *, ranges: bool = True, token: str = "") -> Iterato
         def do_GET(self) -> None:
             self._answer(body=True)
 
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing."""
 
         def _answer(self, *, body: bool) -> None:
