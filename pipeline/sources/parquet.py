@@ -56,7 +56,7 @@ def scan_parquet(
     try:
         with open_parquet(place) as table:
             columns = columns_of(table.schema_arrow, source, file.name)
-            parts = list(cut(table.metadata, columns))
+            parts = list(cut(table.metadata))
             if source.key_field is None and visit is None:
                 return parts
             repeats = _visit(table, columns, visit)
@@ -100,7 +100,7 @@ def fetch_from_parquet(
     source = SourceConfig(format="parquet", uri=(place.path,), image_field=image_field)
     with open_parquet(place) as table:
         columns = columns_of(table.schema_arrow, source, place.path)
-        size = batch_rows(table.metadata, group, columns.image)
+        size = batch_rows(table.metadata, group)
         seen = 0
         batches = table.iter_batches(size, row_groups=[group], columns=[columns.image])
         for batch in batches:
@@ -143,7 +143,7 @@ class _GroupReader:
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Rows of one group, whose first has the number ``first`` within the file."""
-        size = batch_rows(self.table.metadata, group, self.columns.image)
+        size = batch_rows(self.table.metadata, group)
         done = 0
         try:
             for batch in self.table.iter_batches(size, [group], self.columns.names):

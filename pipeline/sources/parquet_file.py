@@ -30,7 +30,14 @@ def open_parquet(place: Location) -> Iterator[pq.ParquetFile]:
                 "needs; copy the file to a folder or a bucket"
             )
         with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
+            _refuse_odd_counts(table.metadata)
             yield table
+
+
+def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
+    rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"{metadata.num_rows} rows, but {sum(rows)} in its row groups")
 
 
 def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
@@ -79,39 +86,38 @@ def image_of(value: Any) -> tuple[bytes | None, str | None]:
     return value, None
 
 
-def cut(metadata: pq.FileMetaData, columns: Columns) -> Iterator[Part]:
+def cut(metadata: pq.FileMetaData) -> Iterator[Part]:
     """Parts of neighbouring row groups, about `BYTES_PER_PART` each, one group at least."""
     groups: list[int] = []
     first = rows = size = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        bytes_ = _group_bytes(group, columns.names)
-        if groups and (size + bytes_ > BYTES_PER_PART or rows + group.num_rows > ROWS_PER_PART):
+        if groups and (
+            size + group.total_byte_size > BYTES_PER_PART or rows + group.num_rows > ROWS_PER_PART
+        ):
             yield Part(first, rows, size, tuple(groups))
             groups, first, rows, size = [], first + rows, 0, 0
         groups.append(number)
         rows += group.num_rows
-        size += bytes_
+        size += group.total_byte_size
     if groups:
         yield Part(first, rows, size, tuple(groups))
 
 
-def batch_rows(metadata: pq.FileMetaData, group: int, image: str) -> int:
-    """Rows whose images come to about `BLOCK_BYTES`."""
+def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
+    """Rows that come to about `BLOCK_BYTES`.
+
+    Only totals of the group are asked for: of a damaged footer, pyarrow's metadata of a column ends
+    the process.
+    """
     meta = metadata.row_group(group)
-    mean = _group_bytes(meta, [image], packed=False) // max(1, meta.num_rows)
+    mean = meta.total_byte_size // max(1, meta.num_rows)
     return int(min(BLOCK_ROWS, max(1, BLOCK_BYTES // max(1, mean))))
 
 
 def is_broken(error: Exception) -> bool:
     """Whether the file is damaged; what the storage raises passes through Arrow unchanged."""
     return isinstance(error, pa.ArrowException | UnicodeDecodeError) or is_corruption(error)
-
-
-def _group_bytes(group: pq.RowGroupMetaData, names: list[str], *, packed: bool = True) -> int:
-    columns = [group.column(i) for i in range(group.num_columns)]
-    own = [column for column in columns if column.path_in_schema.split(".")[0] in names]
-    return sum(c.total_compressed_size if packed else c.total_uncompressed_size for c in own)
 
 
 def _is_struct(kind: pa.DataType) -> bool:

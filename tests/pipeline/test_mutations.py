@@ -138,6 +138,31 @@ def test_mutated_parquet(tmp_path: Path) -> None:
     check_containers(buffer.getvalue(), tmp_path / "x.parquet", source, 150)
 
 
+def test_mutated_footers_do_not_end_the_process(tmp_path: Path) -> None:
+    place = tmp_path / "x.parquet"
+    rows = [{"image": {"bytes": b"%d" % i, "path": "x"}, "label": i, "id": i} for i in range(12)]
+    hugging_face(place, rows)
+    data = place.read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    rng = np.random.default_rng(3)
+    source = settings("parquet", str(place), key_field="id", sample=2)
+    outcomes: Counter[str] = Counter()
+    for _ in range(150):
+        raw = bytearray(data)
+        for at in rng.integers(len(raw) - footer - 8, len(raw) - 8, rng.integers(1, 6)):
+            raw[at] ^= 1 << int(rng.integers(8))
+        place.write_bytes(raw)
+        outcomes[_outcome(source)] += 1
+    assert len(outcomes) >= 2, outcomes
+
+
+def _outcome(source: Any) -> str:
+    try:
+        return "rows" if all(row["status"] == "ok" for row in read_all(source)) else "failures"
+    except UsageError:
+        return "refused"
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_mutated_lists(kind: str, tmp_path: Path) -> None:
     lines = {
