@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig, absolute
 from pipeline.errors import UsageError
+from pipeline.storage import redact
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -145,8 +146,9 @@ def _describe(fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     text = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
-    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict):
-        text += f" (found {found!r})"
+    secret = any("options" in str(part) for part in fault["loc"])
+    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict | tuple):
+        text += "" if secret else f" (found {redact(repr(found))})"
     return f"{place}: {text}" if place else text
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
 
@@ -36,7 +35,7 @@ class Location:
     @property
     def is_web(self) -> bool:
         """Whether this is a web server: it has files, but no folders that could be listed."""
-        return isinstance(self.fs, HTTPFileSystem)
+        return "http" in self.fs.protocol
 
     @property
     def is_local(self) -> bool:

@@ -15,7 +15,7 @@ from pipeline.sources.rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_o
 from pipeline.sources.unit import Part
 from pipeline.storage import Location, redact
 
-READ_BYTES = 2**20
+READ_BYTES = 4 * 2**20
 BYTES_PER_PART = 64 * 2**20
 ROWS_PER_PART = 8192
 
@@ -23,7 +23,7 @@ ROWS_PER_PART = 8192
 @contextmanager
 def open_parquet(place: Location) -> Iterator[pq.ParquetFile]:
     """A file that is read a page at a time, never a whole column of a row group."""
-    with place.fs.open(place.path, "rb") as stream:
+    with place.fs.open(place.path, "rb", cache_type="none") as stream:  # Arrow reads ahead itself
         if getattr(stream, "size", 0) is None:
             raise UsageError(
                 f"{redact(place.path)}: the server gives neither size nor ranges, which Parquet "

@@ -44,6 +44,8 @@ def test_gzip_has_no_ranges_but_the_same_rows() -> None:
     packed = rows_of(gzip.compress(plain), "s.tar.gz")
     assert [row["bytes"] for row in packed] == [row["bytes"] for row in rows_of(plain)]
     assert "source_offset" not in packed[0]
+    for field in ("label", "caption"):
+        assert [row[field] for row in packed] == [row[field] for row in rows_of(plain)]
 
 
 def test_labels_and_captions_from_members() -> None:
