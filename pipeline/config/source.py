@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from legrad.settings import Settings
 from pipeline.errors import UsageError
@@ -24,6 +24,11 @@ def _as_carry(value: Any) -> Any:
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+NamedUris = Annotated[dict[Alias, Uris], Field(min_length=1)]
+Places = Annotated[
+    Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],
+    Discriminator(lambda value: "named places" if isinstance(value, dict) else "places"),
+]
 CarryType = Literal["string", "int", "float", "bool"]
 Carry = Annotated[dict[str, CarryType], BeforeValidator(_as_carry)]
 
@@ -82,7 +87,7 @@ class SourceConfig(Settings):
     """
 
     format: Literal["webdataset", "folder", "parquet", "list"]
-    uri: Uris | Annotated[dict[Alias, Uris], Field(min_length=1)]
+    uri: Places
     alias: Alias | None = None
     image_field: str | None = None
     key_field: str | None = None

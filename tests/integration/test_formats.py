@@ -55,11 +55,8 @@ def sources(folder: Path) -> dict[str, dict[str, Any]]:
 def test_from_the_source_to_the_overlay(ray_session: None, folder: Path, kind: str) -> None:
     output = folder / "out"
     source = sources(folder)[kind]
-    few = run(mini_config(source | {"limit": 7}, folder / "few"))
-    assert few.rows == 7
     summary = run(mini_config(source, output))
     assert summary.statuses == {"ok": 11, "not_an_image": 1}
-    assert run(mini_config(source, output)).already_complete
     results = open_results(str(output))
     images = results.images().sort_values("year")
     assert images["label"].tolist() == [*LABELS] * 6
@@ -70,10 +67,16 @@ def test_from_the_source_to_the_overlay(ray_session: None, folder: Path, kind: s
         assert original.size == picture(number).size
         assert original.tobytes() == _upright(jpeg(number))
     assert results.overlay(images.index[0], "watermark").size == original.size
-    limited = open_results(str(folder / "few")).images()
-    assert set(limited.index) == set(images.index[:7])
-    with pytest.raises(UsageError, match=r"source\.limit: there None, here 3"):
-        run(mini_config(source | {"limit": 3}, output))
+
+
+def test_a_limit_makes_another_run(ray_session: None, folder: Path) -> None:
+    source = sources(folder)["list"]
+    summary = run(mini_config(source | {"limit": 7}, folder / "out"))
+    assert summary.rows == 7
+    years = open_results(str(folder / "out")).images()["year"]
+    assert sorted(years) == list(range(2000, 2007))
+    with pytest.raises(UsageError, match=r"source\.limit: there 7, here 3"):
+        run(mini_config(source | {"limit": 3}, folder / "out"))
 
 
 def test_labels_beside_the_images(ray_session: None, folder: Path) -> None:
