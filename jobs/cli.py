@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the run failed, 2 the user can mend it (settings, files), 130 interrupted.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -79,11 +80,20 @@ def run(
     config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
     overrides: Overrides = None,
     check: Annotated[bool, typer.Option("--check", help="Check the settings and stop.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="N images of every label (of tars: in all).")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only files whose name matches.")
+    ] = None,
 ) -> None:
     """Explain a data set; the same command again continues where it stopped."""
     from pipeline.loading import load_config
 
-    settings = load_config(config, overrides or ())
+    chosen = {"limit": limit, "sample": sample, "shards": shards}
+    sets = [f"source.{k}={json.dumps(v)}" for k, v in chosen.items() if v is not None]
+    settings = load_config(config, [*(overrides or ()), *sets])
     if check:
         typer.echo(f"{config}: fine, {len(settings.queries)} queries")
         return

@@ -24,8 +24,8 @@ from pipeline.repeat import repeated
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.storage import Location, is_storage_error
-from pipeline.summary import Summary, complete, is_complete
+from pipeline.storage import Location, is_storage_error, redact
+from pipeline.summary import Summary, complete, is_complete, label_notes
 from pipeline.waves import Wave
 from pipeline.work import Work, find_work
 from pipeline.write import checkpoint_config, write
@@ -77,8 +77,10 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     """
     watch = watch or Watch()
     start = time.monotonic()
-    uris = config.source.uri
-    watch.stage(f"listing {uris[0]}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else ""))
+    uris = config.source.uris
+    watch.stage(
+        f"listing {redact(uris[0])}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else "")
+    )
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     with held(folder, watch.stage) as fence:
@@ -95,6 +97,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             work.ledger.refresh()
             fence.require()
             complete(folder, work.units, work.ledger, work.book, notes)
+        notes += label_notes(folder, config.source)
     ledger = work.ledger
     return Summary(
         output=folder.uri,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig, absolute
 from pipeline.errors import UsageError
+from pipeline.storage import redact
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -79,9 +80,11 @@ def _read_yaml(file: Path) -> Any:
 def _resolve(data: dict[str, Any], base: Path) -> None:
     """Make paths absolute and read query files, in place; wrong types are left to the models."""
     source, model = data.get("source"), data.get("model")
-    if isinstance(source, dict) and isinstance(source.get("uri"), str | list):
-        uris = [source["uri"]] if isinstance(source["uri"], str) else source["uri"]
-        source["uri"] = [absolute(uri, base) if isinstance(uri, str) else uri for uri in uris]
+    if isinstance(source, dict) and "uri" in source:
+        source["uri"] = _absolute_all(source.get("uri"), base)
+    labels = source.get("labels") if isinstance(source, dict) else None
+    if isinstance(labels, dict) and "uri" in labels:
+        labels["uri"] = _absolute_all(labels["uri"], base)
     if isinstance(data.get("output"), str):
         data["output"] = absolute(data["output"], base)
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
@@ -108,6 +111,15 @@ def _with_place(query: dict[str, Any], base: Path) -> dict[str, Any]:
     if isinstance(images, list):
         placed["images"] = [absolute(i, base) if isinstance(i, str) else i for i in images]
     return placed
+
+
+def _absolute_all(places: Any, base: Path) -> Any:
+    """Every path in a setting that holds one, a list of them, or names with any of these."""
+    if isinstance(places, dict):
+        return {name: _absolute_all(place, base) for name, place in places.items()}
+    if isinstance(places, list):
+        return [_absolute_all(place, base) for place in places]
+    return absolute(places, base) if isinstance(places, str) else places
 
 
 def _looks_like_path(text: str) -> bool:
@@ -153,8 +165,9 @@ def _describe(fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     text = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
-    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict):
-        text += f" (found {found!r})"
+    secret = any("options" in str(part) for part in fault["loc"])
+    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict | tuple):
+        text += "" if secret else f" (found {redact(repr(found))})"
     return f"{place}: {text}" if place else text
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -9,14 +10,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from legrad.queries import Query
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.storage import Location, Options, locate
+from pipeline.sources.labels import label_table
+from pipeline.storage import Location, Options, locate, redact
 
 if TYPE_CHECKING:
     from pipeline.explain import Prepared
 
+Uris = Sequence[str] | Mapping[str, Sequence[str]]
 SOFTWARE = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pillow")
 
 
@@ -84,11 +87,17 @@ def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
         "model.layers": prepared.layers,
         "model.precision": model.precision,
         "source.format": source.format,
-        "source": source.alias or list(source.uri),
+        "source": source.alias or _places(source.uri),
         "source.image_field": source.image_field,
         "source.label_field": source.label_field,
         "source.caption_field": source.caption_field,
         "source.carry": dict(source.carry),
+        "source.key_field": source.key_field,
+        "source.label_names": source.label_names and list(source.label_names),
+        "source.labels": _labels(source),
+        "source.shards": source.shards,
+        "source.sample": source.sample and [source.sample, source.sample_seed],
+        "source.limit": source.limit,
         "source.max_pixels": source.max_pixels,
         "store.embeddings": config.store.embeddings,
         "store.captions": config.store.captions,
@@ -102,6 +111,26 @@ def _query(query: Query, prepared: "Prepared") -> dict[str, Any]:
     digest_ = prepared.query_digests.get(query.name)
     own = query.model_dump(mode="json", exclude={"images", "vector"} if digest_ else None)
     return own | ({"sha256": digest_} if digest_ else {})
+
+
+def _places(uri: Uris) -> list[str]:
+    """Names stand for places, where they have any: then these may change."""
+    return sorted(uri) if isinstance(uri, Mapping) else [redact(place) for place in uri]
+
+
+def _redacted(uri: Uris) -> dict[str, list[str]] | list[str]:
+    """Places without credentials."""
+    if isinstance(uri, Mapping):
+        return {alias: [redact(place) for place in places] for alias, places in uri.items()}
+    return [redact(place) for place in uri]
+
+
+def _labels(source: SourceConfig) -> dict[str, str] | None:
+    """A table of labels is what it says, not where it lies."""
+    table = label_table(source)
+    if table is None or source.labels is None:
+        return None
+    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label}
 
 
 def digest(values: dict[str, Any]) -> str:
@@ -156,7 +185,12 @@ def claim(folder: RunFolder, config: RunConfig, prepared: "Prepared") -> None:
         "identity": own,
         "digest": digest(own),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": {"uri": list(source.uri), "format": source.format, "alias": source.alias},
+        "source": {
+            "uri": _redacted(source.uri),
+            "format": source.format,
+            "alias": source.alias,
+            "image_field": source.image_field,
+        },
         "metadata": file_metadata(config, prepared),
     }
     folder.manifest.write(json.dumps(manifest, indent=2).encode())

@@ -22,7 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, read_manifest, run_folder
 from pipeline.parts import arrow_filesystem, committed_parts
 from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score_column
-from pipeline.sources.fetch import Origin
+from pipeline.sources.fetch import Moved, Origin
 from pipeline.storage import Options
 
 Maps = NDArray[np.float32]
@@ -32,7 +32,7 @@ def open_results(
     uri: str,
     storage_options: Options | None = None,
     *,
-    source: str | None = None,
+    source: Moved = None,
     source_options: Options | None = None,
 ) -> "Results":
     """Open a run's output, finished or still growing (committed parts only).
@@ -40,7 +40,7 @@ def open_results(
     Args:
         uri: the run's output folder, local or any fsspec URI.
         storage_options: of the output.
-        source: where the images are now, if they moved since.
+        source: where the images are now, if they moved since; by alias where they have several.
         source_options: storage options of the source; default those of the output.
 
     Raises:
@@ -48,9 +48,8 @@ def open_results(
     """
     folder = run_folder(uri, storage_options)
     manifest = read_manifest(folder)
-    uris = [source] if source else list(manifest["source"]["uri"])
     options = source_options if source_options is not None else storage_options
-    return Results(folder, manifest, Origin(uris, dict(options or {})))
+    return Results(folder, manifest, Origin.of(manifest["source"], source, dict(options or {})))
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class Results:
 
     def _row(self, image_id: str) -> dict[str, Any]:
         columns = ["image_id", "shard", "key", "source_offset", "source_length", "sha256"]
-        columns += ["status", "error"]
+        columns += ["row_group", "row", "status", "error"]
         table = self.dataset.to_table(columns=columns, filter=ds.field("image_id") == image_id)
         if not table.num_rows:
             raise KeyError(f"no image {image_id!r} in {self.folder.uri}")

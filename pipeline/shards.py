@@ -18,8 +18,8 @@ from pipeline.manifest import RunFolder
 from pipeline.parts import side_by_side
 from pipeline.progress import ShardCount
 from pipeline.repeat import repeated
-from pipeline.sources.datasource import Unit
 from pipeline.sources.rows import clean
+from pipeline.sources.unit import Unit
 from pipeline.storage import Location
 
 WRITE_SECONDS = 15.0

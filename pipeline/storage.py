@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.core import url_to_fs
+from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import known_implementations
 
 from pipeline.errors import UsageError
 
 Options = Mapping[str, Any]
+_USER = re.compile(r"(\w://)[^/\s@]*@")
+_QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Location:
 
     fs: fsspec.AbstractFileSystem
     path: str
+
+    @property
+    def is_web(self) -> bool:
+        """Whether this is a web server: it has files, but no folders that could be listed."""
+        return "http" in self.fs.protocol
 
     @property
     def is_local(self) -> bool:
@@ -125,28 +134,45 @@ def locate(uri: str, options: Options | None = None) -> Location:
         UsageError: the scheme is unknown, or its package is not installed.
     """
     try:
-        fs, path = url_to_fs(uri, **dict(options or {}))
+        fs, path = url_to_fs(uri, **_options_of(uri, options or {}))
     except (ValueError, ImportError) as error:
-        raise UsageError(f"{uri}: {error}") from error
+        raise UsageError(redact(f"{uri}: {error}")) from error
     return Location(fs, path.rstrip("/"))
 
 
+def redact(text: str) -> str:
+    """A text without what URIs in it may give away: ``user:password@``, and signed queries."""
+    return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
+
+
+def _options_of(uri: str, options: Options) -> dict[str, Any]:
+    """Without the groups that are meant for other protocols."""
+    own = uri.split("::") if "::" in uri else [uri]
+    protocols = {split_protocol(part)[0] or "file" for part in own}
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in known_implementations or name in protocols or not isinstance(value, dict)
+    }
+
+
 def is_storage_error(error: BaseException) -> bool:
-    """Whether the storage refused: an OSError, or one of the S3 client's own, which are none."""
-    foreign = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore")
+    """Whether the storage refused: an OSError, or one of the clients' own, which are none."""
+    foreign = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
     return foreign or isinstance(error, OSError | ValueError)
 
 
 def explain_failure(uri: str, error: Exception) -> UsageError:
     """The clear form of a storage error."""
+    uri, text = redact(uri), redact(str(error))
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
-        return UsageError(f"{uri}: permission denied ({error}). Check the credentials.")
-    if "credentials" in f"{name} {error}".lower():
+        return UsageError(f"{uri}: permission denied ({text}). Check the credentials.")
+    if "credentials" in f"{name} {text}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
             "AWS_ENDPOINT_URL for another store than AWS), or storage_options."
         )
-    return UsageError(f"{uri}: {name}: {error}")
+    return UsageError(f"{uri}: {name}: {text}")

@@ -10,13 +10,15 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from pipeline.config import SourceConfig
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
 from pipeline.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.progress import Progress
 from pipeline.schema import Status
 from pipeline.shards import ShardBook
-from pipeline.sources.datasource import Unit
+from pipeline.sources.unit import Unit
+from pipeline.storage import redact
 
 _NAMED = 5
 
@@ -63,6 +65,25 @@ class Summary:
 def _files(units: Sequence[Unit]) -> str:
     listing = sorted([file.name, file.size] for unit in units for file in unit.files)
     return digest({"files": listing})
+
+
+def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
+    """What to know of a table of labels: how many images it has none for."""
+    if source.labels is None:
+        return ()
+    parts = [part.path for part in committed_parts(folder)]
+    dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
+    rows = dataset.count_rows()
+    missing = dataset.count_rows(filter=ds.field("label").is_null())
+    if not missing:
+        return ()
+    hint = ""
+    if missing == rows:
+        hint = (
+            f" None matched: column {source.labels.key!r} must hold keys, or image ids without "
+            "the alias."
+        )
+    return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
 
 
 def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> bool:

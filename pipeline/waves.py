@@ -15,9 +15,10 @@ from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
 from pipeline.parts import Ledger, commits
 from pipeline.shards import ShardBook, shards_of
-from pipeline.sources.datasource import BYTES_PER_UNIT, FILES_PER_UNIT, Unit
 from pipeline.sources.folder import chunks
+from pipeline.sources.planning import BYTES_PER_UNIT, FILES_PER_UNIT
 from pipeline.sources.rows import clean
+from pipeline.sources.unit import Unit
 from pipeline.storage import Location
 
 MOST_UNITS = 10_000

@@ -8,7 +8,7 @@ from pipeline.manifest import RunFolder
 from pipeline.parts import Ledger
 from pipeline.progress import Progress
 from pipeline.shards import ShardBook
-from pipeline.sources.datasource import Unit
+from pipeline.sources.unit import Unit
 from pipeline.tidy import tidy
 from pipeline.waves import Wave, plan_waves
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, SourceConfig
 from pipeline.loading import check, load_config, packaged_config
+from pipeline.sources.datasource import _read_unit, open_source
 
 CLASSES_AND_CUES = (
     {"name": "fish", "role": "class", "prompts": "a fish"},
@@ -74,3 +77,34 @@ def samples(keys: Sequence[str], first_seed: int = 0) -> list[tuple[str, bytes]]
         members.append((f"{key}.jpg", jpeg(first_seed + number)))
         members.append((f"{key}.json", json.dumps(record).encode()))
     return members
+
+
+def read_all(source: SourceConfig) -> list[dict[str, Any]]:
+    """Every row of a source, as the read tasks give it."""
+    opened = open_source(source)
+    return [
+        row
+        for unit in opened.units
+        for table in _read_unit(source, unit, opened.reporter)
+        for row in table.to_pylist()
+    ]
+
+
+def settings(kind: str, uri: Any, **more: Any) -> SourceConfig:
+    return SourceConfig.model_validate({"format": kind, "uri": uri, **more})
+
+
+def hugging_face(
+    place: Any, rows: Sequence[dict[str, Any]], names: Sequence[str] = (), per_group: int = 4
+) -> None:
+    """A Parquet file as `datasets` writes it: struct{bytes, path}, class names in the metadata."""
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    if names:
+        features["label"] = {"names": list(names), "_type": "ClassLabel"}
+    known = {name for row in rows for name in row} - {"image"}
+    kinds = {name: pa.array([row.get(name) for row in rows]).type for name in sorted(known)}
+    fields += [pa.field(name, kind) for name, kind in kinds.items()]
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.Table.from_pylist(list(rows), pa.schema(fields, metadata=meta))
+    pq.write_table(table, place, row_group_size=per_group)

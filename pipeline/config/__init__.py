@@ -3,12 +3,14 @@
 from pipeline.config.model import ModelConfig
 from pipeline.config.paths import absolute, is_uri
 from pipeline.config.run import DEMO_ALIAS, MAX_QUERIES, RunConfig, RuntimeConfig, StoreConfig
-from pipeline.config.source import SourceConfig
+from pipeline.config.source import LabelsConfig, Root, SourceConfig
 
 __all__ = [
     "DEMO_ALIAS",
     "MAX_QUERIES",
+    "LabelsConfig",
     "ModelConfig",
+    "Root",
     "RunConfig",
     "RuntimeConfig",
     "SourceConfig",

@@ -125,11 +125,21 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _output_is_elsewhere(self) -> "RunConfig":
-        for uri in self.source.uri:
+        for uri in self.source.uris:
             if f"{self.output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/"):
                 raise ValueError(
                     f"output {self.output} lies inside the source {uri}: the next attempt would "
                     "take the results for images"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_reach(self) -> "RunConfig":
+        for uri in (*self.source.uris, self.output):
+            if uri.startswith("memory://"):
+                raise ValueError(
+                    f"{uri}: memory:// lies inside one process, the workers of a run would find "
+                    "nothing there; use a folder or a bucket"
                 )
         return self
 

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from legrad.settings import Settings
 from pipeline.errors import UsageError
@@ -21,35 +22,85 @@ def _as_carry(value: Any) -> Any:
     return value
 
 
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+NamedUris = Annotated[dict[Alias, Uris], Field(min_length=1)]
+Places = Annotated[
+    Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],
+    Discriminator(lambda value: "named places" if isinstance(value, dict) else "places"),
+]
 CarryType = Literal["string", "int", "float", "bool"]
 Carry = Annotated[dict[str, CarryType], BeforeValidator(_as_carry)]
+
+
+class LabelsConfig(Settings):
+    """A table of labels beside the images.
+
+    Attributes:
+        uri: CSV or Parquet file.
+        key: its column that names the image: by its key, or by its image id without the alias.
+        label: its column of labels.
+    """
+
+    uri: str
+    key: str = "key"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Root:
+    """A place of a source, and the name that stands for it in image ids (empty: none)."""
+
+    alias: str
+    uri: str
 
 
 class SourceConfig(Settings):
     """Where the images are.
 
     Attributes:
-        format: ``webdataset`` (tar shards) or ``folder`` (a file an image, class = folder).
-        uri: path or URI, or several: file, folder, glob, brace range.
+        format: ``webdataset`` (tar shards), ``folder`` (a file an image, class = folder),
+            ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, JSONL or
+            Parquet tables of image URIs).
+        uri: path or URI, or several: file, folder, glob, brace range. A mapping gives each place a
+            name, which begins its image ids: ``{photos: s3://a/x, scans: s3://b/x}``.
         alias: name of the data set; it begins every image id, and lets the data move.
-        image_field: extension of the image member of a sample; default the first known one.
-        label_field: field of the sample's JSON, or a member of its own; else its ``cls`` member.
-        caption_field: field of the sample's JSON; else its ``txt`` member.
-        carry: fields of the sample's JSON that become columns: a list (text), or name: type with
-            string, int, float, bool.
+        image_field: where the image is: the member of a tar's sample, or the column; default the
+            first known one.
+        key_field: column that names an image within its file (parquet, list); default the row
+            number (parquet) or the URI (list).
+        label_field: label in a sample's JSON, or a member of its own (else ``cls``), or column.
+        caption_field: caption in a sample's JSON (else its ``txt`` member), or column.
+        label_names: names of integer labels, 0 first; default those that a Hugging Face Parquet
+            file brings. -1 is no label; other text stays as it is.
+        labels: a table of labels, taken instead of the source's own.
+        carry: JSON fields or columns of the source that become columns: a list (text), or
+            name: type with string, int, float, bool.
         max_pixels: larger images are refused (decompression bombs).
-        options: storage options for fsspec; never stored with the results.
+        shards: only files whose name, or path below the root, matches this glob.
+        sample: so many images of every label, drawn by ``sample_seed``; of tar shards, whose labels
+            are not known before they are read, so many in all, spread evenly over the shards.
+        sample_seed: decides the sample; the same seed draws the same images on every attempt.
+        limit: only the first so many rows, in the order of the files; after ``sample``.
+        options: storage options for fsspec, or a group of them a protocol (``{s3: {...}}``) where
+            files lie in several kinds of storage; never stored with the results.
     """
 
-    format: Literal["webdataset", "folder"]
-    uri: Uris
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    image_field: Annotated[str, AfterValidator(str.lower)] | None = None
+    format: Literal["webdataset", "folder", "parquet", "list"]
+    uri: Places
+    alias: Alias | None = None
+    image_field: str | None = None
+    key_field: str | None = None
     label_field: str = "label"
     caption_field: str = "caption"
+    label_names: tuple[str, ...] | None = None
+    labels: LabelsConfig | None = None
     carry: Carry = Field(default_factory=dict)
     max_pixels: PositiveInt = 178_956_970
+    shards: Annotated[str, Field(min_length=1)] | None = None
+    sample: PositiveInt | None = None
+    sample_seed: int = 0
+    limit: PositiveInt | None = None
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
@@ -60,6 +111,24 @@ class SourceConfig(Settings):
         if not set(self.carry.values()) <= set(CARRY_TYPES):
             raise ValueError(f"carry: types are {', '.join(CARRY_TYPES)}")
         return self
+
+    @model_validator(mode="after")
+    def _keys_have_columns(self) -> "SourceConfig":
+        if self.key_field is not None and self.format not in ("parquet", "list"):
+            raise ValueError(f"key_field: only parquet and list have columns, not {self.format}")
+        return self
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """Every place of the source, in the order of the settings."""
+        if isinstance(self.uri, dict):
+            return tuple(Root(alias, uri) for alias, uris in self.uri.items() for uri in uris)
+        return tuple(Root("", uri) for uri in self.uri)
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The places alone."""
+        return tuple(root.uri for root in self.roots)
 
     @property
     def id_prefix(self) -> str:
@@ -76,6 +145,6 @@ class SourceConfig(Settings):
         if twice:
             raise UsageError(
                 f"source: {len(twice)} file names stand in more than one place of `uri` (first: "
-                f"{twice[0]}), so their images would share ids. Name one common folder, or make "
-                "one run a folder."
+                f"{twice[0]}), so their images would share ids. Name one common folder, or give "
+                "each place a name: `uri: {a: PLACE, b: OTHER}`."
             )

@@ -1,5 +1,11 @@
-"""Ray Data sources: WebDataset tars and image folders -> rows of encoded bytes.
+"""Ray Data sources: tars, folders, Parquet and lists of URIs -> rows of encoded bytes.
 
-Every source is a list of `Unit`s (a tar, a chunk of a folder), each read by one task, which holds
-at most `BLOCK_BYTES` plus one image in memory.
+`planning` cuts the files of a source into `Unit`s without reading an image: a tar, a chunk of a
+folder, neighbouring row groups, a piece of a list. Each is one read task, which holds at most
+
+- `rows.BLOCK_BYTES` and one image (tars, read front to back),
+- that and `neighbours.AT_ONCE` images (folders and lists, which ask the storage for many at once),
+- two blocks and a page of every column (Parquet: an Arrow batch and the block made of it),
+
+and the table of labels, where there is one, once a process. `fetch` finds any image again.
 """

@@ -1,8 +1,8 @@
 """The Ray Data side of a source: units of reading, each one task."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import fsspec
@@ -15,27 +15,17 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Reporter
 from pipeline.schema import Status, source_schema
-from pipeline.sources.folder import chunks, read_files
-from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.rows import Row, blocks, make_row
+from pipeline.sources.folder import read_files
+from pipeline.sources.labels import Labeller, forget_tables, label_table
+from pipeline.sources.listing import SourceFile
+from pipeline.sources.parquet import read_parquet
+from pipeline.sources.planning import choose_files, plan_units
+from pipeline.sources.rows import Row, blocks, failure, make_row
+from pipeline.sources.sampling import draw
+from pipeline.sources.unit import Unit
+from pipeline.sources.uri_list import read_list
 from pipeline.sources.webdataset import UNREADABLE, read_shard
-from pipeline.storage import locate
-
-FILES_PER_UNIT = 256
-BYTES_PER_UNIT = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What one read task reads: a tar, or a chunk of a folder's files."""
-
-    name: str
-    files: tuple[SourceFile, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of its files."""
-        return sum(file.size for file in self.files)
+from pipeline.storage import locate, redact
 
 
 class ImageSource(Datasource):
@@ -57,6 +47,15 @@ class ImageSource(Datasource):
     def bytes_total(self) -> int:
         """Size of all files."""
         return sum(unit.size for unit in self.units)
+
+    @property
+    def extent(self) -> str:
+        """How much there is to read, in words."""
+        parts = [unit.part for unit in self.units]
+        if self.source.format == "list":
+            rows = sum(part.rows for part in parts if part is not None)
+            return f"{rows:,} images of a list, in {len(parts)} parts"
+        return f"{self.bytes_total / 2**20:.1f} MiB in {len(parts)} shards"
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
         """The same source, reporting to an actor."""
@@ -84,7 +83,7 @@ class ImageSource(Datasource):
                 BlockMetadata(
                     num_rows=None,
                     size_bytes=unit.size,
-                    input_files=tuple(file.path for file in unit.files),
+                    input_files=tuple(redact(file.path) for file in unit.files),
                     exec_stats=None,
                 ),
                 schema=schema,
@@ -98,29 +97,26 @@ def open_source(source: SourceConfig) -> ImageSource:
     """List a source's files and cut them into units; reads no image.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, or two files have one name.
+        UsageError: nothing is there, the storage refuses, two files have one name, a list is
+            broken, or a table has no such columns.
     """
-    suffixes = (".tar", ".tar.gz", ".tgz") if source.format == "webdataset" else ()
-    if len({type(locate(uri, source.options).fs) for uri in source.uri}) > 1:
+    forget_tables()
+    label_table(source)
+    if len({type(locate(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
-    files = [file for uri in source.uri for file in list_files(uri, source.options, suffixes)]
-    source.refuse_same_names([file.name for file in files])
-    if source.format == "webdataset":
-        units = [Unit(file.name, (file,)) for file in files]
-    else:
-        groups = chunks(files, FILES_PER_UNIT, BYTES_PER_UNIT)
-        units = [Unit(group[0].name, tuple(group)) for group in groups]
+    fs = locate(source.uris[0], source.options).fs
+    units = plan_units(fs, choose_files(source), Labeller(source))
     return ImageSource(source, units, Reporter())
 
 
 def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    fs = locate(source.uri[0], source.options).fs
-    read = _READERS[source.format]
-    rows = 0
-    for block in _timed(blocks(read(fs, unit, source), source.carry), reporter):
-        rows += block.num_rows
+    fs = locate(source.uris[0], source.options).fs
+    rows = map(Labeller(source), _READERS[source.format](fs, unit, source))
+    count = 0
+    for block in _timed(blocks(rows, source.carry), reporter):
+        count += block.num_rows
         yield block
-    reporter.shard(unit.name, rows, unit.size)
+    reporter.shard(unit.name, count, unit.size)
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:
@@ -133,8 +129,23 @@ def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]
         yield table
 
 
-def _read_tar(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    file = unit.files[0]
+def _read_tars(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
+    rows: list[Iterable[Row]] = []
+    for number, file in enumerate(unit.files):
+        read = partial(_read_tar, fs, file, source)
+        count = unit.quotas[number] if unit.quotas else None
+        rows.append(read() if count is None else draw(read, count, source.sample_seed, _tells))
+    return islice(chain.from_iterable(rows), unit.limit)
+
+
+def _tells(row: Row) -> bool:
+    """Whether a row stands for all that could not be read of its shard."""
+    return bool(row["key"] == UNREADABLE)
+
+
+def _read_tar(
+    fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig
+) -> Iterator[Row]:
     try:
         stream = fs.open(file.path, "rb")
     except (FileNotFoundError, PermissionError) as error:
@@ -143,7 +154,7 @@ def _read_tar(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -
             file.name,
             UNREADABLE,
             status=Status.READ_ERROR,
-            error=f"{type(error).__name__}: {error}"[:500],
+            error=failure(error),
         )
         return
     with stream:
@@ -155,6 +166,8 @@ def _read_folder(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
 
 
 _READERS: dict[str, Callable[[Any, Unit, SourceConfig], Iterable[Row]]] = {
-    "webdataset": _read_tar,
+    "webdataset": _read_tars,
     "folder": _read_folder,
+    "parquet": read_parquet,
+    "list": read_list,
 }

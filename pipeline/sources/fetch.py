@@ -4,15 +4,20 @@ import glob
 import hashlib
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import SourceConfig
+from pipeline.config import Root, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.listing import expand_braces
+from pipeline.sources.parquet import fetch_from_parquet
+from pipeline.sources.uri_list import fetch_from_list
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage import Location, Options, locate
+from pipeline.storage import Location, Options, locate, redact
+
+Moved = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+"""A place, several, or one by alias; None: where they were."""
 
 
 @dataclass(frozen=True)
@@ -20,47 +25,87 @@ class Origin:
     """Where a run's images came from.
 
     Attributes:
-        uris: of the source, as in its settings.
+        roots: the places of the source.
         options: storage options.
+        format: of the source.
+        image_field: where the image is, as the settings name it.
     """
 
-    uris: Sequence[str]
+    roots: Sequence[Root]
     options: Options
+    format: str = "webdataset"
+    image_field: str | None = None
 
-    def fetch(self, row: dict[str, Any]) -> bytes:
-        """The encoded bytes of one image.
+    @classmethod
+    def of(cls, source: Mapping[str, Any], moved: "Moved", options: Options) -> "Origin":
+        """The origin that a manifest names.
 
         Args:
-            row: ``shard``, ``key``, ``source_offset``, ``source_length``, ``sha256``,
-                ``image_id``.
+            source: its group ``source``.
+            moved: where the images are now, if they moved.
+            options: storage options.
+        """
+        uri = source["uri"] if moved is None else moved
+        config = SourceConfig.model_validate({"format": source["format"], "uri": uri})
+        return cls(config.roots, options, source["format"], source.get("image_field"))
+
+    def fetch(self, row: Mapping[str, Any]) -> bytes:
+        """The encoded bytes of one image, by one ranged read.
+
+        Of a Parquet file the image column of one row group is read, of a compressed tar all that
+        comes before; a list is asked for the image's URI.
+
+        Args:
+            row: ``image_id``, ``shard``, ``key``, ``sha256`` and the columns that say where the
+                bytes lie: ``source_offset``, ``source_length``, ``row_group``, ``row``.
 
         Raises:
             UsageError: the shard is no longer there, or holds no such image.
         """
         place = self._find(row["shard"])
-        offset = row["source_offset"]
-        if offset is None:  # in a compressed tar nothing can be read by range
-            return _scan(place, row)
-        start = int(offset)
-        data: bytes = place.fs.cat_file(
-            place.path, start=start, end=start + int(row["source_length"])
-        )
+        data = self._read(place, row)
+        if data is None:
+            raise UsageError(f"{row['image_id']}: not in {redact(place.path)} any more")
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise UsageError(f"{row['image_id']}: {place.path} holds other bytes than it did")
+            where = redact(place.path)
+            raise UsageError(f"{row['image_id']}: {where} holds other bytes than it did")
+        return data
+
+    def _read(self, place: Location, row: Mapping[str, Any]) -> bytes | None:
+        if self.format == "parquet":
+            group, number = int(row["row_group"]), int(row["row"])
+            return fetch_from_parquet(place, group, number, self.image_field, self.options)
+        if self.format == "list":
+            source = SourceConfig(format="list", uri=("x",), image_field=self.image_field)
+            return fetch_from_list(place, int(row["row"]), source, self.options)
+        if row["source_offset"] is None:  # in a compressed tar nothing can be read by range
+            return _scan(place, row)
+        start = int(row["source_offset"])
+        end = start + int(row["source_length"])
+        data: bytes = place.fs.cat_file(place.path, start=start, end=end)
         return data
 
     def _find(self, shard: str) -> Location:
-        for uri in self.uris:
-            for pattern in expand_braces(uri):
-                place = locate(pattern, self.options)
-                for root in _roots(place.path, shard):
-                    candidate = Location(place.fs, f"{root}/{shard}")
-                    if place.fs.isfile(candidate.path):
-                        return candidate
+        for root in self.roots:
+            below = shard.removeprefix(f"{root.alias}/") if root.alias else shard
+            if root.alias and below == shard:
+                continue
+            for pattern in expand_braces(root.uri):
+                found = _below(locate(pattern, self.options), below)
+                if found is not None:
+                    return found
         raise UsageError(
-            f"{shard}: no longer at {', '.join(self.uris)}. If the data set moved, say where: "
-            "open_results(..., source=URI)"
+            f"{shard}: no longer at {', '.join(redact(root.uri) for root in self.roots)}. If the "
+            "data set moved, say where: open_results(..., source=URI)"
         )
+
+
+def _below(place: Location, name: str) -> Location | None:
+    """The file that a place of the source calls by a name."""
+    if place.is_web:
+        return place if place.path.split("?", 1)[0].endswith(f"/{name}") else None
+    candidates = (Location(place.fs, f"{root}/{name}") for root in _roots(place.path, name))
+    return next((found for found in candidates if found.fs.isfile(found.path)), None)
 
 
 def _roots(path: str, shard: str) -> list[str]:
@@ -71,11 +116,11 @@ def _roots(path: str, shard: str) -> list[str]:
     return [posixpath.dirname(path), path] if is_file else [path]
 
 
-def _scan(place: Location, row: dict[str, Any]) -> bytes:
+def _scan(place: Location, row: Mapping[str, Any]) -> bytes | None:
     source = SourceConfig(format="webdataset", uri=(place.path,))
     with place.fs.open(place.path, "rb") as stream:
         for found in read_shard(stream, row["shard"], "", source):
             data: bytes | None = found.get("bytes")
             if data is not None and hashlib.sha256(data).hexdigest() == row["sha256"]:
                 return data
-    raise UsageError(f"{row['image_id']}: not in {place.path} any more")
+    return None

@@ -6,7 +6,8 @@ import fsspec
 
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.rows import Row, make_row
+from pipeline.sources.neighbours import ahead
+from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage import is_storage_error
 
 
@@ -14,17 +15,24 @@ def read_files(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
 ) -> Iterator[Row]:
     """Rows of some files; one that the storage will not give is a row with a status."""
-    for file in files:
-        label = file.name.split("/")[-2] if "/" in file.name else None
-        place = {"label": label, "source_offset": 0, "source_length": file.size}
-        row = make_row(prefix + file.name, file.name, file.name, **place)
-        try:
-            row["bytes"] = fs.cat_file(file.path)
-        except Exception as error:
-            if not is_storage_error(error):
-                raise
-            row |= {"status": Status.READ_ERROR, "error": f"{type(error).__name__}: {error}"[:500]}
-        yield row
+    return ahead(lambda file: _read(fs, file, prefix), files)
+
+
+def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
+    place = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
+    row = make_row(prefix + file.name, file.name, file.name, **place)
+    try:
+        row["bytes"] = fs.cat_file(file.path)
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        row |= {"status": Status.READ_ERROR, "error": failure(error)}
+    return row
+
+
+def label_of(file: SourceFile) -> str | None:
+    """The folder that a file lies in."""
+    return file.below.split("/")[-2] if "/" in file.below else None
 
 
 def chunks(files: Sequence[SourceFile], count: int, size: int) -> Iterator[list[SourceFile]]:

@@ -4,12 +4,23 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from pipeline.config import Root
 from pipeline.errors import UsageError
-from pipeline.storage import Location, Options, explain_failure, is_storage_error, locate
+from pipeline.storage import (
+    Location,
+    Options,
+    explain_failure,
+    is_storage_error,
+    locate,
+    redact,
+)
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -18,44 +29,76 @@ class SourceFile:
 
     Attributes:
         path: within the filesystem.
-        name: relative to the root; part of image ids, so it holds no bucket and no query string.
-        size: bytes.
+        name: relative to the root, after the root's own alias where it has one; part of image
+            ids, so it holds no bucket and no query string.
+        size: bytes; 0 where a web server does not say.
         version: changes with the contents: ``etag:...``, or ``mtime:...``; empty where the store
             says neither.
+        alias: of the root.
     """
 
     path: str
     name: str
     size: int
     version: str = ""
+    alias: str = ""
+
+    @property
+    def below(self) -> str:
+        """The name relative to the root alone."""
+        return self.name.removeprefix(f"{self.alias}/") if self.alias else self.name
 
 
-def list_files(uri: str, options: Options, suffixes: Sequence[str] = ()) -> list[SourceFile]:
+def list_files(
+    root: str | Root, options: Options, suffixes: Sequence[str] = ()
+) -> list[SourceFile]:
     """Files that a URI stands for, sorted by name.
 
     Args:
-        uri: a file, a folder (searched in depth), a glob, or any of these with brace ranges:
-            ``s3://bucket/train-{0000..0127}.tar``.
+        root: a file, a folder (searched in depth), a glob, or any of these with brace ranges:
+            ``s3://bucket/train-{0000..0127}.tar``. A web server (https://) has files only.
         options: storage options.
         suffixes: of a folder, only files ending in one of these are taken; empty: all.
 
     Raises:
         UsageError: nothing is there, or the storage refuses.
     """
+    root = root if isinstance(root, Root) else Root("", root)
     found: dict[str, SourceFile] = {}
-    for pattern in expand_braces(uri):
-        place = locate(pattern, options)
-        try:
-            files = _list_one(place, suffixes)
-        except Exception as error:
-            if not is_storage_error(error):
-                raise
-            raise explain_failure(pattern, error) from error
-        if not files:
-            wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
-            raise UsageError(f"{pattern}: no files{wanted} found there")
-        found.update({file.path: file for file in files})
-    return sorted(found.values(), key=lambda file: file.name)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        patterns = expand_braces(root.uri)
+        for files in pool.map(lambda pattern: _list(pattern, options, suffixes), patterns):
+            found.update({file.path: file for file in files})
+    files = sorted(found.values(), key=lambda file: file.name)
+    if not root.alias:
+        return files
+    return [replace(file, name=f"{root.alias}/{file.name}", alias=root.alias) for file in files]
+
+
+def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[SourceFile]:
+    place = locate(pattern, options)
+    try:
+        files = _list_web(place, pattern) if place.is_web else _list_one(place, suffixes)
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        raise explain_failure(pattern, error) from error
+    if not files:
+        wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
+        raise UsageError(f"{pattern}: no files{wanted} found there")
+    return files
+
+
+def _list_web(place: Location, uri: str) -> list[SourceFile]:
+    plain = uri.split("?", 1)[0]
+    name = plain.rsplit("/", 1)[-1]
+    if "*" in plain or "[" in plain or not name:
+        raise UsageError(
+            f"{redact(uri)}: a web server cannot be asked what files it has. Name each, "
+            "with a brace range (https://host/train-{000..127}.tar), or make a `list` source."
+        )
+    info = place.fs.info(place.path)
+    return [SourceFile(place.path, name, int(info.get("size") or 0), _version(info))]
 
 
 def expand_braces(uri: str) -> list[str]:

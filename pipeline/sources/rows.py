@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.schema import Status, source_schema
+from pipeline.storage import redact
 
 BLOCK_BYTES = 16 * 2**20
 BLOCK_ROWS = 512
@@ -16,6 +17,19 @@ def make_row(image_id: str, shard: str, key: str, **values: Any) -> Row:
     """A row of `source_schema`; what is not given is null, the status is ok."""
     row = {"image_id": image_id, "shard": shard, "key": key, "status": Status.OK, **values}
     return {name: clean(v) if isinstance(v, str) else v for name, v in row.items()}
+
+
+def failure(error: BaseException) -> str:
+    """An error as a row tells it: kind and message, without what URIs give away."""
+    return redact(f"{type(error).__name__}: {error}")[:500]
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Whether a reader of some format gave up on the data, and not the storage on the reader.
+
+    Libraries raise a bare OSError then, without the number that errors of the system have.
+    """
+    return type(error) is OSError and error.errno is None
 
 
 def clean(text: str) -> str:

@@ -13,7 +13,15 @@ from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import Status
-from pipeline.sources.rows import Row, carried, clean, make_row, text_of
+from pipeline.sources.rows import (
+    Row,
+    carried,
+    clean,
+    failure,
+    is_corruption,
+    make_row,
+    text_of,
+)
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
 BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
@@ -67,19 +75,25 @@ def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig)
             name = _unused(sample.key, seen[sample.key], taken)
             row = _row(sample, shard, seen[sample.key], source, ranged)
             yield row | {"image_id": clean(f"{prefix}{shard}/{name}")}
-    except BROKEN_TAR as error:
+    except Exception as error:
+        if not _is_broken(error):
+            raise
         yield make_row(
             f"{prefix}{shard}/{UNREADABLE}",
             shard,
             UNREADABLE,
             status=Status.SHARD_ERROR,
-            error=f"after {seen.total()} samples: {type(error).__name__}: {error}"[:500],
+            error=f"after {seen.total()} samples: {failure(error)}"[:500],
         )
+
+
+def _is_broken(error: BaseException) -> bool:
+    return isinstance(error, BROKEN_TAR) or is_corruption(error)  # the latter is bz2's
 
 
 def _is_compressed(stream: IO[bytes]) -> bool:
     """By content, as `tarfile` decides; names lie."""
-    if not stream.seekable():
+    if not stream.seekable() or getattr(stream, "size", 0) is None:  # a web server's stream
         return True
     head = stream.read(6)
     stream.seek(0)
@@ -119,8 +133,8 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
                     sample = Sample(key)
                 sample.fields[extension] = data
                 sample.places[extension] = (member.offset_data, member.size)
-        except BROKEN_TAR:
-            if sample is not None:
+        except Exception as error:
+            if sample is not None and _is_broken(error):
                 sample.whole = False
                 yield sample
             raise
@@ -168,7 +182,8 @@ def _row(sample: Sample, shard: str, count: int, source: SourceConfig, ranged: b
 
 def _image_field(sample: Sample, source: SourceConfig) -> str | None:
     if source.image_field is not None:
-        return source.image_field if source.image_field in sample.fields else None
+        wanted = source.image_field.lower()
+        return wanted if wanted in sample.fields else None
     return next((name for name in sample.fields if name in IMAGE_EXTENSIONS), None)
 
 

@@ -1,5 +1,6 @@
 """Input and output on a real S3 server."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from pipeline.flow import run
 from pipeline.lease import Holder, held
 from pipeline.manifest import run_folder
 from pipeline.parts import PENDING, commits
+from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
-from tests.data import mini_config
+from tests.data import hugging_face, jpeg, mini_config, read_all, settings
 from tests.integration.s3 import s3_server
 
 
@@ -93,6 +95,33 @@ def test_one_driver_a_bucket(options: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match="another run is writing there"), held(folder):
             raise AssertionError("two drivers")
     assert folder.root.sizes() == {}
+
+
+def test_tables_in_a_bucket(options: dict[str, Any], tmp_path: Path) -> None:
+    store = s3fs.S3FileSystem(**options)
+    hugging_face(tmp_path / "x.parquet", [{"image": {"bytes": jpeg(i)}} for i in range(9)])
+    store.put_file(str(tmp_path / "x.parquet"), "pictures/tables/x.parquet")
+    store.pipe_file("pictures/tables/deep/a.jpg", jpeg(20))
+    lines = "uri\ndeep/a.jpg\ns3://pictures/tables/deep/a.jpg\ngone.jpg\ns3://nowhere/b.jpg\n"
+    store.pipe_file("pictures/tables/l.csv", lines.encode())
+    store.pipe_file("pictures/tables/labels.csv", b"key,label\n3,cat\ndeep/a.jpg,dog\n")
+    labels = {"uri": "s3://pictures/tables/labels.csv"}
+    for kind, name in (("parquet", "x.parquet"), ("list", "l.csv")):
+        uri = f"s3://pictures/tables/{name}"
+        rows = read_all(settings(kind, uri, options={"s3": options}, labels=labels))
+        origin = Origin.of({"format": kind, "uri": [uri]}, None, options)
+        if kind == "parquet":
+            assert [row["bytes"] for row in rows] == [jpeg(i) for i in range(9)]
+            assert [row["label"] for row in rows] == [*[None] * 3, "cat", *[None] * 5]
+        else:
+            found = [(row["status"], row["label"]) for row in rows]
+            assert found == [("ok", "dog"), ("ok", None), *[("read_error", None)] * 2]
+        for row in [row for row in rows if row["bytes"]]:
+            assert origin.fetch(row | {"sha256": sha256(row["bytes"])}) == row["bytes"]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,13 @@ FAULTS = {
         ["'a' is a difference with 'b'"],
     ),
     "format": ({"source": {"format": "zip"}}, ["source.format", "webdataset"]),
+    "no places": ({"source": {"uri": {}}}, ["source.uri"]),
+    "root alias": ({"source": {"uri": {"a/b": "x"}}}, ["source.uri", "a/b"]),
+    "key of a folder": ({"source": {"key_field": "id"}}, ["key_field", "folder"]),
+    "labels": ({"source": {"labels": {"url": "x"}}}, ["source.labels", "url", "uri"]),
+    "limit": ({"source": {"limit": 0}}, ["source.limit", "0"]),
+    "memory": ({"source": {"uri": "memory://x"}}, ["memory://x", "one process"]),
+    "memory out": ({"output": "memory://x"}, ["memory://x", "one process"]),
     "carry hides": ({"source": {"carry": ["status"]}}, ["carry", "status"]),
     "carry type": ({"source": {"carry": {"a": "text"}}}, ["carry", "string"]),
     "alias": ({"source": {"alias": "a/b"}}, ["alias"]),
@@ -123,6 +130,17 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.output == f"{tmp_path}/out"
     assert config.model.pretrained == f"{tmp_path}/w.safetensors"
     assert [query.name for query in config.queries] == ["dog"]
+
+
+def test_paths_of_named_places_and_of_labels(tmp_path: Path) -> None:
+    places = {"a": "x", "b": ["y", "s3://bucket/z"]}
+    data = settings(source={"uri": places, "labels": {"uri": "labels.csv"}})
+    source = load_config(write(tmp_path, data)).source
+    assert [(root.alias, root.uri) for root in source.roots] == [
+        *(("a", f"{tmp_path}/x"), ("b", f"{tmp_path}/y"), ("b", "s3://bucket/z"))
+    ]
+    assert source.labels is not None
+    assert source.labels.uri == f"{tmp_path}/labels.csv"
 
 
 def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,98 @@ def test_broken_bytes_get_a_status(kind: str) -> None:
     assert found.error
 
 
+NOISE = Image.fromarray(
+    np.random.default_rng(0).integers(60, 200, (90, 100, 3), dtype=np.uint8)
+).resize((150, 130))
+JPEGS = {
+    "baseline": (NOISE, {}),
+    "no subsampling": (NOISE, {"subsampling": 0}),
+    "progressive": (NOISE, {"progressive": True}),
+    "grey": (NOISE.convert("L"), {}),
+    "cmyk": (NOISE.convert("CMYK"), {}),
+    "restart markers": (NOISE, {"restart_marker_blocks": 5}),
+    "photo": (picture(5, (150, 130)), {}),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.8])
+def test_a_jpeg_that_lost_data_is_truncated_even_with_an_end_marker(
+    kind: str, share: float
+) -> None:
+    image, options = JPEGS[kind]
+    data = encoded(image, quality=85, **options)
+    assert decode(data, PREPROCESS, LIMIT).status is Status.OK
+    start = data.index(b"\xff\xda") + 14
+    cut = data[: start + int((len(data) - start) * share)]
+    for end in (b"", b"\xff\xd9", b"\xff\xd9" + data[-500:]):
+        if kind == "progressive" and end and share > 0.55:
+            continue  # the last refinement: nobody sees it
+        found = decode(cut + end, PREPROCESS, LIMIT)
+        assert found.status is Status.TRUNCATED, (end, found.error)
+        assert found.pixels is None
+
+
+def test_a_jpeg_that_lost_its_last_rows_only() -> None:
+    data = encoded(picture(5, (160, 128)), quality=85)
+    lost = [decode(data[:-n] + b"\xff\xd9", PREPROCESS, LIMIT).status for n in range(40, 200, 8)]
+    assert set(lost) == {Status.TRUNCATED}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_grey_jpeg_is_whole(mode: str, progressive: bool) -> None:
+    grey = Image.new(mode, (99, 70), (128,) * 3 if mode == "RGB" else 128)
+    data = encoded(grey, progressive=progressive, restart_marker_rows=0 if progressive else 1)
+    assert decode(data + b"\0" * 100, PREPROCESS, LIMIT).status is Status.OK
+
+
+def test_a_jpeg_without_its_end_marker_is_truncated() -> None:
+    assert decode(JPEG[:-2], PREPROCESS, LIMIT).status is Status.TRUNCATED
+
+
+def test_cmyk_is_inverted_as_adobe_writes_it() -> None:
+    ink = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+    adobe = encoded(ink, quality=95)
+    assert b"Adobe" in adobe
+    red, green, blue = pixels_of(adobe)[:, 8, 8].tolist()
+    assert red > 250
+    assert max(green, blue) < 5
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    grey = np.full((20, 20), 32896, np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert (pixels_of(encoded(Image.fromarray(grey), kind)) == 128).all()
+
+
+def test_a_turned_tiff_is_turned_once() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = pixels_of(encoded(PHOTO.transpose(Image.Transpose.ROTATE_270), "TIFF"))
+    found = decode(encoded(PHOTO, "TIFF", exif=exif), PREPROCESS, LIMIT)
+    assert found.pixels == upright.tobytes()
+    assert (found.width, found.height) == (PHOTO.height, PHOTO.width)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_the_first_frame_of_many(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    more = [picture(2), picture(3)]
+    first = pixels_of(encoded(PHOTO, kind, **options))
+    many = pixels_of(encoded(PHOTO, kind, save_all=True, append_images=more, **options))
+    assert np.abs(first.astype(int) - many).max() <= 40  # GIF chooses its palette anew
+    assert np.abs(first.astype(int) - many).mean() < 4
+
+
+def test_a_giant_inside_an_icon_is_refused() -> None:
+    small, giant = encoded(picture(1, (16, 16)), "ICO", sizes=[(16, 16)]), png_header(9000, 9000)
+    at = small.index(b"\x89PNG")
+    header = small[:14] + struct.pack("<I", len(giant)) + small[18:at]
+    found = decode(header + giant, PREPROCESS, LIMIT)
+    assert found.status is Status.TOO_MANY_PIXELS, found
+
+
 def test_every_row_comes_out_again() -> None:
     rows = [
         {"image_id": "a", "bytes": JPEG, "status": "ok", "caption": "c", "extra": 3},

@@ -44,6 +44,8 @@ def test_gzip_has_no_ranges_but_the_same_rows() -> None:
     packed = rows_of(gzip.compress(plain), "s.tar.gz")
     assert [row["bytes"] for row in packed] == [row["bytes"] for row in rows_of(plain)]
     assert "source_offset" not in packed[0]
+    for field in ("label", "caption"):
+        assert [row[field] for row in packed] == [row[field] for row in rows_of(plain)]
 
 
 def test_labels_and_captions_from_members() -> None:
@@ -270,7 +272,7 @@ def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None
     source = SourceConfig(format="webdataset", uri=(uri,), alias="t")
     opened = open_source(source)
     rows = [r for t in _read_unit(source, opened.units[0], opened.reporter) for r in t.to_pylist()]
-    origin = Origin([uri], {})
+    origin = Origin(source.roots, {})
     for number, row in enumerate(rows):
         row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()
         assert origin.fetch(row) == jpeg(number)

@@ -11,7 +11,7 @@ from pipeline.manifest import RunFolder
 from pipeline.parts import Ledger
 from pipeline.progress import ShardCount
 from pipeline.shards import ShardBook, key_of
-from pipeline.sources.datasource import Unit
+from pipeline.sources.unit import Unit
 from pipeline.summary import complete, is_complete
 from pipeline.waves import MOST_UNITS, plan_waves
 from pipeline.work import Work, find_work

@@ -1,0 +1,161 @@
+"""Whether a JPEG holds all of its data: decoders paint what is missing grey and say nothing.
+
+A file without its end marker is refused by Pillow already. One that lost data but has an end marker
+(a repaired download, a damaged byte that looks like a marker) is not; this module finds those.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_SOS, _DRI, _EOI = 0xDA, 0xDD, 0xD9
+_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+_SCAN_ENDS = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_BLOCK = 8
+_GREY = range(126, 131)
+_PROBE = bytes(range(1, 255, 2)) * 4
+
+
+@dataclass
+class _Frame:
+    """What the headers say of the first picture in a file.
+
+    Attributes:
+        size: (width, height) in pixels.
+        sampling: (horizontal, vertical) factors by component id.
+        progressive: whether coefficients come in several scans.
+        interval: units between restart markers; 0: none.
+        restarts: restart markers found.
+        missing_bits: low bits still to come by component id and coefficient; None: nothing came.
+        data_end: where the data of the last scan ends.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
+    progressive: bool = False
+    interval: int = 0
+    restarts: int = 0
+    scans: int = 0
+    missing_bits: dict[int, list[int | None]] = field(default_factory=dict)
+    data_end: int = 0
+
+
+def missing_data(data: bytes, image: Image.Image) -> str | None:
+    """Why a JPEG that was decoded without an error is not whole; None where it is.
+
+    What is found: scans that never came (progressive, or one component a scan), restart markers
+    that never came, and a last block that was never filled. What is not: less than one block, and
+    the last refinement of a progressive picture, which nobody sees.
+
+    Args:
+        data: the file.
+        image: the same, loaded, as it lies in the file (not turned).
+    """
+    try:
+        frame = _frame(data)
+    except (struct.error, IndexError):
+        return "a header breaks off"
+    lacking = [bits for bits in frame.missing_bits.values() if any(bit != 0 for bit in bits)]
+    if lacking:
+        return f"the data of {len(lacking)} of {len(frame.missing_bits)} colours ends early"
+    if frame.interval and frame.scans == 1 and frame.restarts < _restarts_due(frame):
+        return f"{frame.restarts} of {_restarts_due(frame)} restart markers"
+    if not frame.progressive and _corner_is_blank(image) and _more_would_change(data, frame, image):
+        return "the picture data ends early, the rest would be grey"
+    return None
+
+
+def _frame(data: bytes) -> _Frame:
+    frame = _Frame()
+    for marker, start, body in _segments(data):
+        if marker in _SOF and not frame.sampling:
+            height, width, count = struct.unpack_from(">HHB", body, 1)
+            frame.size, frame.progressive = (width, height), marker in _PROGRESSIVE
+            for place in range(6, 6 + 3 * count, 3):
+                frame.sampling[body[place]] = (body[place + 1] >> 4, body[place + 1] & 15)
+                frame.missing_bits[body[place]] = [None] * (64 if frame.progressive else 1)
+        elif marker == _DRI:
+            (frame.interval,) = struct.unpack_from(">H", body)
+        elif marker == _SOS:
+            _note_scan(frame, body)
+            frame.data_end = _data_end(data, start + len(body))
+            frame.restarts = _count_restarts(data[start : frame.data_end]) if frame.interval else 0
+    return frame
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(marker, where its body begins, body) up to the end of the first picture."""
+    at = 2
+    while at + 4 <= len(data):
+        found = data.find(b"\xff", at)
+        if found < 0:
+            return
+        marker = data[found + 1]
+        at = found + 1 if marker == 0xFF else found + 2
+        if marker == _EOI:
+            return
+        if marker in (0x00, 0xFF) or marker in _ALONE:
+            continue
+        (length,) = struct.unpack_from(">H", data, at)
+        yield marker, at + 2, data[at + 2 : at + length]
+        at += length
+        if marker == _SOS:
+            at = _data_end(data, at)
+
+
+def _data_end(data: bytes, start: int) -> int:
+    end = _SCAN_ENDS.search(data, start)
+    return end.start() if end else len(data)
+
+
+def _note_scan(frame: _Frame, body: bytes) -> None:
+    count = body[0]
+    first, last, low = body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count] & 15
+    frame.scans += 1
+    for component in body[1 : 1 + 2 * count : 2]:
+        bits = frame.missing_bits.get(component)
+        if bits is None:
+            continue
+        if not frame.progressive:
+            bits[0] = 0
+        else:
+            bits[first : last + 1] = [low] * len(bits[first : last + 1])
+
+
+def _count_restarts(scan: bytes) -> int:
+    return sum(scan.count(bytes((0xFF, 0xD0 + number))) for number in range(8))
+
+
+def _restarts_due(frame: _Frame) -> int:
+    across, down = _BLOCK, _BLOCK
+    if len(frame.sampling) > 1:
+        across *= max(h for h, _ in frame.sampling.values())
+        down *= max(v for _, v in frame.sampling.values())
+    units = -(-frame.size[0] // across) * -(-frame.size[1] // down)
+    return max(0, -(-units // frame.interval) - 1)
+
+
+def _corner_is_blank(image: Image.Image) -> bool:
+    """Whether the last block has the even brightness that stands for no data.
+
+    Colours are no sign: they are interpolated from the block before.
+    """
+    left, top = ((side - 1) // _BLOCK * _BLOCK for side in image.size)
+    corner = image.crop((left, top, *image.size))
+    band = corner.getchannel("K") if image.mode == "CMYK" else corner.convert("L")
+    low, high = band.getextrema()
+    return low in _GREY and high in _GREY
+
+
+def _more_would_change(data: bytes, frame: _Frame, image: Image.Image) -> bool:
+    """Whether the decoder would use more data if there were any: a whole picture ignores it."""
+    longer = data[: frame.data_end] + _PROBE + data[frame.data_end :]
+    with Image.open(io.BytesIO(longer)) as other:
+        other.load()
+        return other.tobytes() != image.tobytes()

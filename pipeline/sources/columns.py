@@ -1,0 +1,133 @@
+"""Which columns of a table hold image, key, label and caption."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.schema import Status
+from pipeline.sources.rows import Row, carried, clean, make_row, text_of
+from pipeline.sources.unit import Part
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a table by what they mean; None where it has none."""
+
+    image: str
+    key: str | None
+    label: str | None
+    caption: str | None
+    carry: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """All that are read."""
+        return [name for name in dict.fromkeys((self.image, *self._others)) if name is not None]
+
+    @property
+    def known_first(self) -> list[str]:
+        """Those that say which image a row is, without the image."""
+        names = dict.fromkeys((self.key, self.label))
+        return [name for name in names if name is not None]
+
+    @property
+    def _others(self) -> tuple[str | None, ...]:
+        return (self.key, self.label, self.caption, *self.carry)
+
+
+def choose_columns(
+    names: Sequence[str], image: str | None, source: SourceConfig, where: str
+) -> Columns:
+    """Columns as the settings name them, else by custom.
+
+    Args:
+        names: that the table has.
+        image: its image column, as the format tells it; None: it cannot be told.
+        source: the settings.
+        where: the table, for messages.
+
+    Raises:
+        UsageError: there is no image column, or none of a name in the settings.
+    """
+    asked = {
+        "image_field": source.image_field,
+        "key_field": source.key_field,
+        "label_field": source.label_field if "label_field" in source.model_fields_set else None,
+        "caption_field": (
+            source.caption_field if "caption_field" in source.model_fields_set else None
+        ),
+        **{f"carry.{name}": name for name in source.carry},
+    }
+    has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
+    for setting, name in asked.items():
+        if name is not None and name not in names:
+            raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
+    if image is None:
+        raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+    return Columns(
+        image=image,
+        key=source.key_field,
+        label=source.label_field if source.label_field in names else None,
+        caption=source.caption_field if source.caption_field in names else None,
+        carry=tuple(source.carry),
+    )
+
+
+def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Rows of a batch as dictionaries; text that is not UTF-8 has escapes."""
+    columns = [_values(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+            raise
+        raw = column.cast(pa.large_binary()).to_pylist()
+        values = [None if v is None else v.decode("utf-8", "backslashreplace") for v in raw]
+    return values
+
+
+def table_row(
+    prefix: str,
+    file: str,
+    number: int,
+    key: str | None,
+    values: Mapping[str, Any],
+    columns: Columns,
+    part: Part | None,
+    source: SourceConfig,
+) -> Row:
+    """A row of a table without its image.
+
+    Args:
+        prefix, file: what begins its image id.
+        number: of the row within the file; names it where it has no key.
+        key: its key.
+        values: by column.
+        columns: what they mean.
+        part: of the file that is being read; knows which keys stood before.
+        source: the settings.
+    """
+    key = f"#{number}" if key is None else key
+    repeat = part.repeats.get(number) if part else None
+    found = {
+        "label": text_of(values.get(columns.label)) if columns.label else None,
+        "caption": text_of(values.get(columns.caption)) if columns.caption else None,
+        "row": number,
+        **carried(values, source.carry),
+    }
+    if repeat is not None:
+        found |= {
+            "status": Status.DUPLICATE_KEY,
+            "error": f"key {key!r} stood in {file} before; source.key_field may name a better one",
+        }
+    name = key if repeat is None else f"{key}#{repeat}"
+    return make_row(clean(f"{prefix}{file}/{name}"), file, key, **found)

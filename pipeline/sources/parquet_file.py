@@ -1,0 +1,130 @@
+"""A Parquet file with images: how it is opened, what its columns are, and where it is cut."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
+from pipeline.sources.unit import Part
+from pipeline.storage import Location, redact
+
+READ_BYTES = 4 * 2**20
+BYTES_PER_PART = 64 * 2**20
+ROWS_PER_PART = 8192
+
+
+@contextmanager
+def open_parquet(place: Location) -> Iterator[pq.ParquetFile]:
+    """A file that is read a page at a time, never a whole column of a row group."""
+    with place.fs.open(place.path, "rb", cache_type="none") as stream:  # Arrow reads ahead itself
+        if getattr(stream, "size", 0) is None:
+            raise UsageError(
+                f"{redact(place.path)}: the server gives neither size nor ranges, which Parquet "
+                "needs; copy the file to a folder or a bucket"
+            )
+        with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
+            _refuse_odd_counts(table.metadata)
+            yield table
+
+
+def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
+    rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"{metadata.num_rows} rows, but {sum(rows)} in its row groups")
+
+
+def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
+    """The columns to read: the image by the settings, by Hugging Face's metadata, or by type.
+
+    Raises:
+        UsageError: there is no column of images, or none of a name in the settings.
+    """
+    features = hugging_face_features(schema)
+    images = [n for n, f in features.items() if isinstance(f, dict) and f.get("_type") == "Image"]
+    found = [name for name in images if name in schema.names]
+    found += [f.name for f in schema if _is_struct(f.type)]
+    found += [f.name for f in schema if _is_binary(f.type)]
+    image = source.image_field or (found[0] if found else None)
+    columns = choose_columns(schema.names, image, source, where)
+    kind = schema.field(columns.image).type
+    if not _is_struct(kind) and not _is_binary(kind):
+        raise UsageError(
+            f"source.image_field: {where}: {columns.image!r} holds {kind}; expected binary or "
+            "struct{bytes, path}. Of URIs, make a `list` source."
+        )
+    return columns
+
+
+def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
+    """What Hugging Face's own metadata says of the columns; empty without it."""
+    try:
+        meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = meta.get("info", {}).get("features", {})
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def class_names(schema: pa.Schema, label_field: str) -> tuple[str, ...] | None:
+    """Names of the integer labels, where Hugging Face's metadata gives them."""
+    feature = hugging_face_features(schema).get(label_field)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def image_of(value: Any) -> tuple[bytes | None, str | None]:
+    """(bytes, path) of one value of the image column."""
+    if isinstance(value, dict):
+        return value.get("bytes"), text_of(value.get("path"))
+    return value, None
+
+
+def cut(metadata: pq.FileMetaData) -> Iterator[Part]:
+    """Parts of neighbouring row groups, about `BYTES_PER_PART` each, one group at least."""
+    groups: list[int] = []
+    first = rows = size = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if groups and (
+            size + group.total_byte_size > BYTES_PER_PART or rows + group.num_rows > ROWS_PER_PART
+        ):
+            yield Part(first, rows, size, tuple(groups))
+            groups, first, rows, size = [], first + rows, 0, 0
+        groups.append(number)
+        rows += group.num_rows
+        size += group.total_byte_size
+    if groups:
+        yield Part(first, rows, size, tuple(groups))
+
+
+def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
+    """Rows that come to about `BLOCK_BYTES`.
+
+    Only totals of the group are asked for: of a damaged footer, pyarrow's metadata of a column ends
+    the process.
+    """
+    meta = metadata.row_group(group)
+    mean = meta.total_byte_size // max(1, meta.num_rows)
+    return int(min(BLOCK_ROWS, max(1, BLOCK_BYTES // max(1, mean))))
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether the file is damaged; what the storage raises passes through Arrow unchanged."""
+    return isinstance(error, pa.ArrowException | UnicodeDecodeError) or is_corruption(error)
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    return "bytes" in names
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in checks)

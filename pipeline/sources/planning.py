@@ -1,0 +1,166 @@
+"""A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fnmatch import fnmatch
+from functools import partial
+
+import fsspec
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.labels import Labeller
+from pipeline.sources.listing import SourceFile, list_files
+from pipeline.sources.parquet import scan_parquet
+from pipeline.sources.records import LIST_SUFFIXES
+from pipeline.sources.rows import clean
+from pipeline.sources.sampling import Sample, quotas
+from pipeline.sources.unit import Part, Unit
+from pipeline.sources.uri_list import scan_list
+from pipeline.storage import Location
+
+FILES_PER_UNIT = 256
+BYTES_PER_UNIT = 64 * 2**20
+_AT_ONCE = 16
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    "parquet": (".parquet",),
+    "list": LIST_SUFFIXES,
+}
+
+
+def choose_files(source: SourceConfig) -> list[SourceFile]:
+    """The files that the settings name.
+
+    Raises:
+        UsageError: nothing is there, the storage refuses, or two files have one name.
+    """
+    suffixes = _SUFFIXES.get(source.format, ())
+    files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
+    source.refuse_same_names([file.name for file in files])
+    if source.shards is None:
+        return files
+    chosen = [file for file in files if _matches(file.name, source.shards)]
+    if not chosen:
+        raise UsageError(
+            f"source.shards: none of {len(files)} files matches {source.shards!r}; the first is "
+            f"{files[0].name}"
+        )
+    return chosen
+
+
+def plan_units(
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
+) -> list[Unit]:
+    """Cut files into units of bounded size, each one read task.
+
+    The same settings and files give the same units on every attempt.
+
+    Raises:
+        UsageError: a list is broken, or a table has no such columns.
+    """
+    source = labeller.source
+    if source.format == "webdataset":
+        return _of_tars(files, source)
+    if source.format == "folder":
+        chosen = _sampled_files(files, labeller) if source.sample else list(files)
+        groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
+        return [Unit(group[0].name, tuple(group)) for group in groups]
+    units = _of_tables(fs, files, labeller)
+    return units if source.limit is None else list(_limited(units, source.limit))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch(name, pattern) or fnmatch(name.rsplit("/", 1)[-1], pattern)
+
+
+def _of_tars(files: Sequence[SourceFile], source: SourceConfig) -> list[Unit]:
+    """One unit a tar; with a limit one for all, as only a reader knows how many rows a tar has."""
+    counts: Sequence[int] = ()
+    if source.sample is not None:
+        counts = quotas([file.name for file in files], source.sample, source.sample_seed)
+        files = [file for file, count in zip(files, counts, strict=True) if count]
+        counts = [count for count in counts if count]
+    if source.limit is not None:
+        return [Unit(files[0].name, tuple(files), None, tuple(counts), source.limit)]
+    return [
+        Unit(file.name, (file,), None, (counts[i],) if counts else ())
+        for i, file in enumerate(files)
+    ]
+
+
+def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[SourceFile]:
+    source = labeller.source
+    sample = Sample[int](source.sample or 0, source.sample_seed)
+    for number, file in enumerate(files):
+        image_id = clean(source.id_prefix + file.name)
+        sample.offer(labeller.label(image_id, file.name, label_of(file)), image_id, number)
+    return [files[number] for number in sorted(sample.places)]
+
+
+def _of_tables(
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
+) -> list[Unit]:
+    source = labeller.source
+    scan = scan_parquet if source.format == "parquet" else scan_list
+    sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
+
+    def look(file: SourceFile) -> list[Part]:
+        visit = partial(_offer, labeller, sample, file) if source.sample else None
+        return scan(Location(fs, file.path), file, source, visit)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        scanned = list(pool.map(look, files))
+    units = [
+        unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
+    ]
+    return units if source.sample is None else list(_drawn(units, sample.places))
+
+
+def _offer(
+    labeller: Labeller,
+    sample: Sample[tuple[str, int]],
+    file: SourceFile,
+    row: int,
+    key: str,
+    label: str | None,
+) -> None:
+    image_id = clean(f"{labeller.source.id_prefix}{file.name}/{key}")
+    sample.offer(labeller.label(image_id, key, label), image_id, (file.name, row))
+
+
+def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
+    """Of a table; one that is broken is a unit all the same, for its reader to tell of."""
+    if not parts:
+        return [Unit(file.name, (file,))]
+    return [Unit(f"{file.name}@{part.first}", (file,), part) for part in parts]
+
+
+def _drawn(units: Sequence[Unit], places: set[tuple[str, int]]) -> Iterator[Unit]:
+    rows: dict[str, list[int]] = {}
+    for name, row in places:
+        rows.setdefault(name, []).append(row)
+    for unit in units:
+        if unit.part is None:
+            yield unit
+            continue
+        own = range(unit.part.first, unit.part.first + unit.part.rows)
+        chosen = frozenset(row for row in rows.get(unit.files[0].name, ()) if row in own)
+        if chosen:
+            yield replace(unit, part=replace(unit.part, chosen=chosen))
+
+
+def _limited(units: Sequence[Unit], limit: int) -> Iterator[Unit]:
+    for unit in units:
+        if limit <= 0:
+            return
+        if unit.part is None:
+            limit -= 1
+            yield unit
+            continue
+        every = range(unit.part.first, unit.part.first + unit.part.rows)
+        wanted = sorted(unit.part.chosen) if unit.part.chosen is not None else every
+        yield replace(unit, part=replace(unit.part, chosen=frozenset(wanted[:limit])))
+        limit -= len(wanted)
