@@ -91,17 +91,23 @@ class ShardBook:
     def open(cls, folder: RunFolder) -> "ShardBook":
         """Read the records, and put them into one file."""
         names = folder.shards.files("*.jsonl")
-        book = cls(folder)
-        for name in names:
-            for line in folder.shards.child(name).read().splitlines():
-                values = json.loads(line)
-                key = values.pop("key")
-                book.records[key] = ShardRecord(**values)
+        book = cls(folder, cls.read(folder))
         if len(names) > 1:
             book._write(book.records)
             for name in names:
                 folder.shards.child(name).delete()
         return book
+
+    @staticmethod
+    def read(folder: RunFolder) -> Records:
+        """The records; changes nothing."""
+        records: Records = {}
+        for name in folder.shards.files("*.jsonl"):
+            for line in folder.shards.child(name).read().splitlines():
+                values = json.loads(line)
+                key = values.pop("key")
+                records[key] = ShardRecord(**values)
+        return records
 
     def refuse_changed(self, units: Iterable[Unit]) -> None:
         """Shards that were read must be what they were.
