@@ -189,6 +189,36 @@ def compact(
 
 
 @app.command()
+def check(
+    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List the images without results.")
+    ] = False,
+    csv: Annotated[
+        str | None, typer.Option(help="Write that list as CSV to this file; - for standard output.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the tables.")] = 20,
+) -> None:
+    """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
+    from jobs import display
+    from pipeline.check import check as check_output
+    from pipeline.check import failures as failed_rows
+    from pipeline.manifest import run_folder
+
+    folder = run_folder(out)
+    if failures or csv is not None:
+        frame = failed_rows(folder)
+        if csv is None:
+            display.failures(frame, limit)
+        else:
+            frame.to_csv(sys.stdout if csv == "-" else csv, index=False)
+        return
+    found = check_output(folder)
+    display.check(found, limit)
+    raise typer.Exit(0 if found.sound else 1)
+
+
+@app.command()
 def doctor(
     folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path(),
 ) -> None:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.check import Check
 from pipeline.compact import Compacted
 from pipeline.config import RunConfig
 from pipeline.flow import Watch
@@ -130,6 +131,46 @@ def compacted(done: Compacted) -> None:
         f"before {done.parts_before:,} of {size(done.bytes_before)}"
     )
     console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
+
+
+def check(found: Check, limit: int) -> None:
+    """The counts of an output, the shards that need a look, and the verdict."""
+    console.print(
+        f"{found.output}: {found.rows:,} rows in {found.parts} parts, {size(found.bytes)}"
+    )
+    for status, rows in found.statuses.most_common():
+        console.print(f"  {status:<16}{rows:>12,}", markup=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("shard", overflow="fold")
+    for name in ("expected", "rows", "ok"):
+        table.add_column(name, justify="right")
+    odd = [s for s in found.shards if s.missing or s.expected is None] or list(found.shards)
+    for shard in odd[:limit]:
+        expected = "unknown" if shard.expected is None else f"{shard.expected:,}"
+        table.add_row(escape(shard.name), expected, f"{shard.rows:,}", f"{shard.ok:,}")
+    console.print(table)
+    if len(odd) > limit:
+        console.print(f"... and {len(odd) - limit} more shards; --limit shows more")
+    if found.holder is not None:
+        console.print(f"being written by {found.holder}", markup=False)
+    for problem in found.problems:
+        console.print(f"not complete: {problem}", style="yellow", soft_wrap=True, markup=False)
+    if found.sound:
+        console.print(f"complete: {len(found.shards)} shards, every row once", style="green")
+
+
+def failures(frame: pd.DataFrame, limit: int) -> None:
+    """Images without results and why."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("image_id", "status", "error"):
+        table.add_column(name, overflow="fold")
+    for row in frame[:limit].itertuples():
+        table.add_row(*(_cell(value) for value in (row.image_id, row.status, row.error)))
+    console.print(table)
+    if len(frame) > limit:
+        console.print(f"... and {len(frame) - limit} more; --csv FILE writes all")
+    if frame.empty:
+        console.print("every image has results")
 
 
 def scores(frame: pd.DataFrame, limit: int) -> None:

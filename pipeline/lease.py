@@ -261,3 +261,13 @@ def _refusal(uri: str, holder: Holder | None) -> UsageError:
         f"and start again (a run killed on another machine is given {STALE_SECONDS:.0f} s), or "
         "choose another place: --set output=NEW"
     )
+
+
+def holder_of(folder: RunFolder) -> Holder | None:
+    """Who writes to an output now; None where nobody does, or its process is known to be gone.
+
+    Raises:
+        UsageError: the storage refuses.
+    """
+    holder = _holder(_read(folder.lease) or b"")
+    return None if holder is None or holder.lives is False else holder

@@ -93,16 +93,23 @@ class ShardBook:
     def open(cls, folder: RunFolder) -> "ShardBook":
         """Read the records, and put them into one file."""
         files = [folder.shards.child(name) for name in folder.shards.files("*.jsonl")]
-        book = cls(folder)
-        for content in side_by_side(Location.read, files):
-            for line in content.splitlines():
-                values = json.loads(line)
-                key = values.pop("key")
-                book.records[key] = ShardRecord(**values)
+        book = cls(folder, cls.read(folder))
         if len(files) > 1:
             book._write(book.records)
             side_by_side(Location.delete, files)
         return book
+
+    @staticmethod
+    def read(folder: RunFolder) -> Records:
+        """The records; changes nothing."""
+        files = [folder.shards.child(name) for name in folder.shards.files("*.jsonl")]
+        records: Records = {}
+        for content in side_by_side(Location.read, files):
+            for line in content.splitlines():
+                values = json.loads(line)
+                key = values.pop("key")
+                records[key] = ShardRecord(**values)
+        return records
 
     def refuse_changed(self, units: Iterable[Unit]) -> None:
         """Shards that were read must be what they were.

@@ -49,7 +49,7 @@ def make_run(path: Path) -> RunFolder:
     query = {"name": "cue", "role": "cue", "prompts": ["a cue"]}
     manifest = {
         "metadata": METADATA | {"queries": [query]},
-        "source": {"uri": ["in"]},
+        "source": {"uri": ["in"], "format": "webdataset"},
         "identity": {},
     }
     folder.manifest.write(json.dumps(manifest).encode())
