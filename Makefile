@@ -35,7 +35,7 @@ type: $(READY) ## mypy, strict
 check: lint type ## lint and type
 
 bench: $(READY) ## figures of the README
-	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.engine --picture docs/engine.png
 
 clean: ## remove what the commands made
 	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ import os
 import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import open_clip
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import Cost, peak_bytes, rank_correlation, seconds, sgemm_rate
+from benchmarks.picture import Rate, draw_rates
 from benchmarks.published import as_published, run_published
 from legrad import LeGrad, from_open_clip
 from legrad.model import VisionLanguageModel
@@ -30,7 +32,11 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     print(f"{processor()}, {options.threads} threads, torch {torch.__version__}, float32")
-    speed(options)
+    rates = speed(options)
+    if options.picture:
+        size = f"{options.size} px, last {options.layers} blocks"
+        title = f"{options.model}, {size}, float32, {options.threads} threads, one image at a time"
+        draw_rates(rates, title, options.picture)
     memory(options)
     low_precision(options)
     if options.published:
@@ -51,12 +57,13 @@ def parse() -> argparse.Namespace:
         "--published-queries", type=int, nargs="+", default=[1, 4, 16, 64], help="it is slow"
     )
     parser.add_argument("--no-published", dest="published", action="store_false")
+    parser.add_argument("--picture", type=Path, help="where to draw the rates, a .png file")
     parser.add_argument("--profile", action="store_true", help="where the time at 64 queries goes")
     return parser.parse_args()
 
 
-def speed(options: argparse.Namespace) -> None:
-    """Maps a second by number of queries, beside what bounds them."""
+def speed(options: argparse.Namespace) -> list[Rate]:
+    """Maps a second by number of queries, beside what bounds them; returns the first batch size."""
     model = random_model(options.model, options.size)
     cost = Cost(model, options.size, options.layers)
     pixels, directions = inputs(model, options.size, max(options.batch), max(options.queries))
@@ -76,6 +83,7 @@ def speed(options: argparse.Namespace) -> None:
     rate = sgemm_rate(cost, BIG_CHUNK, options.rounds)
     print(f"\n{options.model}, {options.size} px, last {options.layers} blocks")
     print(f"sgemm on the engine's shapes: {rate / 1e9:.0f} GFLOP/s")
+    rates = []
     for count in options.batch:
         images = pixels[:count]
         with torch.no_grad():
@@ -91,6 +99,9 @@ def speed(options: argparse.Namespace) -> None:
             took = seconds(lambda i=images, s=some: legrad.explain(i, s), options.rounds) / count
             slow = theirs.get(queries)
             achieved = cost.image(queries) / took
+            if count == options.batch[0]:
+                bound = queries * rate / cost.image(queries)
+                rates.append(Rate(queries, queries / took, bound, slow and queries / slow))
             print(
                 f"{queries} | {f'{queries / slow:.2f}' if slow else '-'} | {queries / took:.1f} | "
                 f"{f'{slow / took:.1f}' if slow else '-'} | {took / plain:.2f} | "
@@ -100,6 +111,7 @@ def speed(options: argparse.Namespace) -> None:
     print(f"\nsgemm once more, at the end: {again / 1e9:.0f} GFLOP/s")
     if options.profile:
         profile(legrad, pixels[:1], directions[:64])
+    return rates
 
 
 def profile(legrad: LeGrad, pixels: Tensor, directions: Tensor) -> None:
@@ -193,8 +205,8 @@ def inputs(
 
 def processor() -> str:
     """Name of the processor and number of cores."""
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 

@@ -239,7 +239,7 @@ def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor, scratch: Scratch) -
     hidden = _room(scratch.hidden, images, queries, count, u.shape[2])
     torch.mul(seen.slope[:, None], u[:, :, None], out=hidden)  # back through act, 1 / sigma
     along_xhat = u @ seen.tilt.transpose(1, 2)  # (b, q, T)
-    residual = (unit @ folded.out).permute(2, 0, 1)[..., None]  # (D, b, q, 1)
+    residual = (unit @ folded.out).permute(2, 0, 1).contiguous()[..., None]  # (D, b, q, 1)
     g = _room(scratch.gradient, width, images, queries, count)
     torch.addcmul(residual, along_xhat, seen.carried[:, :, None], value=-1, out=g)
     g.view(width, -1).addmm_(folded.up, hidden.view(-1, u.shape[2]).T)  # through W1 and W_out

@@ -130,6 +130,7 @@ def explanation(images: int, queries: int) -> Explanation:
         maps=torch.rand((images, queries, 4, 4), generator=generator),
         scores=torch.rand((images, queries), generator=generator),
         image_features=torch.zeros(images, 8),
+        selected=torch.ones((images, queries), dtype=torch.bool),
         layers=1,
     )
 
