@@ -14,7 +14,14 @@ from pipeline.sources.listing import expand_braces
 from pipeline.sources.parquet import fetch_from_parquet
 from pipeline.sources.uri_list import fetch_from_list
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage import Location, Options, locate, redact
+from pipeline.storage import (
+    Location,
+    Options,
+    explain_failure,
+    is_storage_error,
+    locate,
+    redact,
+)
 
 Moved = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 """A place, several, or one by alias; None: where they were."""
@@ -60,10 +67,15 @@ class Origin:
                 bytes lie: ``source_offset``, ``source_length``, ``row_group``, ``row``.
 
         Raises:
-            UsageError: the shard is no longer there, or holds no such image.
+            UsageError: the shard is no longer there, cannot be read, or holds no such image.
         """
         place = self._find(row["shard"])
-        data = self._read(place, row)
+        try:
+            data = self._read(place, row)
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
+            raise explain_failure(place.path, error) from error
         if data is None:
             raise UsageError(f"{row['image_id']}: not in {redact(place.path)} any more")
         if hashlib.sha256(data).hexdigest() != row["sha256"]:

@@ -95,6 +95,10 @@ def test_secrets_stay_inside(folder: Path) -> None:
         with pytest.raises(UsageError) as caught:
             open_source(settings("webdataset", f"{host}/9.tar?{TOKEN}"))
         shown.append(str(caught.value))
+        bare = Origin(settings("webdataset", f"{host}/0.tar").roots, {})
+        with pytest.raises(UsageError, match=r"403|not found") as caught:
+            bare.fetch(rows[0] | {"sha256": "0"})
+        shown.append(str(caught.value))
         listed = read_all(settings("list", f"{host}/l.csv?{TOKEN}"))
         assert [row["status"] for row in listed] == ["read_error", "ok"]
         shown += [str({k: v for k, v in row.items() if k != "bytes"}) for row in (*rows, *listed)]
