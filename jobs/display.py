@@ -127,8 +127,8 @@ def compacted(done: Compacted) -> None:
     console.print(f"output  {done.output}", soft_wrap=True, markup=False)
     console.print(f"images  {done.rows:,} rows, sorted by image_id")
     console.print(
-        f"files   {done.parts:,} Parquet parts of {size(done.bytes)}, "
-        f"before {done.parts_before:,} of {size(done.bytes_before)}"
+        f"parts   {done.parts:,}, {size(done.bytes)}; before {done.parts_before:,}, "
+        f"{size(done.bytes_before)}"
     )
     console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -189,3 +190,7 @@ def _delete(old: RunFolder) -> None:
     for name in old.root.child("_run").sizes():
         if name != posixpath.basename(old.lease.path):
             old.root.child("_run", name).delete()
+    if old.root.is_local:
+        for folder in sorted(Path(old.root.path).rglob("*/"), reverse=True):  # deepest first
+            if not any(folder.iterdir()):
+                folder.rmdir()

@@ -84,8 +84,9 @@ def test_the_old_folder_goes_only_when_asked(whole: RunFolder, tmp_path: Path) -
     (tmp_path / "old" / "images" / "mine.parquet").write_bytes(b"of the user")
     (tmp_path / "old" / "notes.txt").write_text("of the user")
     assert compact(whole.uri, place(tmp_path), delete_source=True).deleted
-    left_over = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("old/**/*.*"))
+    left_over = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("old/**/*"))
     assert left_over == [
+        "old/images",
         f"old/images/{ray_name(99)}-0.parquet",
         "old/images/mine.parquet",
         "old/notes.txt",
