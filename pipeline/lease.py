@@ -141,7 +141,8 @@ def held(folder: RunFolder, tell: Callable[[str], None] = lambda text: None) -> 
 
     def renew() -> bool:
         with suppress(UsageError):  # asked again at the next beat
-            if fence.lost() is None:
+            theirs = _holder(_read(place) or b"")
+            if theirs is not None and theirs.run == holder.run:  # seen, not guessed
                 place.write(_content(holder, next(beats)))
         return True
 
