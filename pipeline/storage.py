@@ -10,10 +10,13 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 
 from pipeline.errors import UsageError
+from pipeline.retries import again, patient
 
 Options = Mapping[str, Any]
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "requests", "urllib3", "http")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Location:
         """
         self.fs.invalidate_cache()
         with self._explained():
-            return bool(self.fs.exists(self.path))
+            return bool(again(self.fs.exists, self.path))
 
     def read(self) -> bytes:
         """All bytes.
@@ -54,7 +57,7 @@ class Location:
             UsageError: the storage refuses, or there is no such file.
         """
         with self._explained():
-            data: bytes = self.fs.cat_file(self.path)
+            data: bytes = again(self.fs.cat_file, self.path)
         return data
 
     def delete(self) -> None:
@@ -65,7 +68,7 @@ class Location:
         """
         if self.exists():
             with self._explained():
-                self.fs.rm_file(self.path)
+                again(self.fs.rm_file, self.path)
 
     def write(self, data: bytes) -> None:
         """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk.
@@ -77,14 +80,14 @@ class Location:
             if self.is_local:
                 _write_local(Path(self.path), data)
             else:
-                self.fs.pipe_file(self.path, data)
+                again(self.fs.pipe_file, self.path, data)
 
     def files(self, pattern: str = "*") -> list[str]:
         """Names of the files directly in this folder, sorted; none where there is no folder."""
         self.fs.invalidate_cache()
         with self._explained():
             try:
-                entries = self.fs.ls(self.path, detail=True)
+                entries = again(self.fs.ls, self.path, detail=True)
             except FileNotFoundError:
                 return []
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
@@ -114,15 +117,15 @@ def locate(uri: str, options: Options | None = None) -> Location:
         UsageError: the scheme is unknown, or its package is not installed.
     """
     try:
-        fs, path = url_to_fs(uri, **dict(options or {}))
+        fs, path = url_to_fs(uri, **patient(get_protocol(uri), options or {}))
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: {error}") from error
     return Location(fs, path.rstrip("/"))
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Whether the storage refused: an OSError, or one of the S3 client's own, which are none."""
-    foreign = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore")
+    """Whether the storage refused: an OSError, or one of a client's own, which may be none."""
+    foreign = type(error).__module__.split(".")[0] in _CLIENTS
     return foreign or isinstance(error, OSError | ValueError)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any, cast
 
 import fsspec
 import pyarrow as pa
@@ -14,11 +14,12 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Reporter
-from pipeline.schema import Status, source_schema
+from pipeline.schema import source_schema
 from pipeline.sources.folder import chunks, read_files
 from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.rows import Row, blocks, make_row
-from pipeline.sources.webdataset import UNREADABLE, read_shard
+from pipeline.sources.retry import Whole, reread, unread
+from pipeline.sources.rows import Row, blocks
+from pipeline.sources.webdataset import read_shard
 from pipeline.storage import locate
 
 FILES_PER_UNIT = 256
@@ -114,13 +115,18 @@ def open_source(source: SourceConfig) -> ImageSource:
 
 
 def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    fs = locate(source.uri[0], source.options).fs
-    read = _READERS[source.format]
     rows = 0
-    for block in _timed(blocks(read(fs, unit, source), source.carry), reporter):
+    for block in _timed(blocks(read_rows(source, unit), source.carry), reporter):
         rows += block.num_rows
         yield block
     reporter.shard(unit.name, rows, unit.size)
+
+
+def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
+    """The rows of one unit, through faults of the storage."""
+    fs = locate(source.uri[0], source.options).fs
+    read = partial(_READERS[source.format], fs, unit, source)
+    return reread(read, partial(unread, unit.name, source.id_prefix))
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:
@@ -135,19 +141,9 @@ def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]
 
 def _read_tar(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
     file = unit.files[0]
-    try:
-        stream = fs.open(file.path, "rb")
-    except (FileNotFoundError, PermissionError) as error:
-        yield make_row(
-            f"{source.id_prefix}{file.name}/{UNREADABLE}",
-            file.name,
-            UNREADABLE,
-            status=Status.READ_ERROR,
-            error=f"{type(error).__name__}: {error}"[:500],
-        )
-        return
-    with stream:
-        yield from read_shard(stream, file.name, source.id_prefix, source)
+    with fs.open(file.path, "rb") as stream:
+        whole = cast(IO[bytes], Whole(stream, file.size))  # all that reading front to back needs
+        yield from read_shard(whole, file.name, source.id_prefix, source)
 
 
 def _read_folder(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import fsspec
 
+from pipeline.retries import again
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
+from pipeline.sources.retry import require_whole
 from pipeline.sources.rows import Row, make_row
 from pipeline.storage import is_storage_error
 
@@ -19,12 +21,18 @@ def read_files(
         place = {"label": label, "source_offset": 0, "source_length": file.size}
         row = make_row(prefix + file.name, file.name, file.name, **place)
         try:
-            row["bytes"] = fs.cat_file(file.path)
+            row["bytes"] = again(_whole_file, fs, file)
         except Exception as error:
             if not is_storage_error(error):
                 raise
             row |= {"status": Status.READ_ERROR, "error": f"{type(error).__name__}: {error}"[:500]}
         yield row
+
+
+def _whole_file(fs: fsspec.AbstractFileSystem, file: SourceFile) -> bytes:
+    data: bytes = fs.cat_file(file.path)
+    require_whole(len(data), file.size)
+    return data
 
 
 def chunks(files: Sequence[SourceFile], count: int, size: int) -> Iterator[list[SourceFile]]:
