@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from pipeline.config import RunConfig
-from pipeline.flow import Watch
+from pipeline.watch import Watch
 from pipeline.progress import Progress
 from pipeline.summary import Summary
 

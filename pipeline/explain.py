@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -134,9 +133,7 @@ class Explainer:
         rows = np.full(batch.num_rows, -1)
         rows[np.flatnonzero(usable)[explained.finite]] = np.arange(explained.finite.sum())
         table = self._table(batch, status, error, explained, rows)
-        self.reporter.batch(
-            Counter(status.to_pylist()), int(explained.finite.sum()) * len(self.names)
-        )
+        self.reporter.batch(table, int(explained.finite.sum()) * len(self.names))
         return table
 
     def _explain(

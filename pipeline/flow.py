@@ -1,8 +1,7 @@
 """A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,40 +12,32 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from legrad.errors import UnsupportedModelError
 from pipeline import manifest
-from pipeline.cluster import Resources, resources, session
+from pipeline.cluster import RETRIES, Resources, resources, session
 from pipeline.config import RunConfig
 from pipeline.decode import Decoder
 from pipeline.errors import UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
+from pipeline.guard import Guard
 from pipeline.manifest import RunFolder, run_folder
 from pipeline.parts import committed_rows
 from pipeline.progress import Progress, Reporter, start_actor
+from pipeline.retries import TRANSIENT
+from pipeline.sacrifice import Sacrifice, Work
 from pipeline.schema import output_schema
-from pipeline.sources.datasource import ImageSource, open_source
+from pipeline.sources.datasource import ImageSource, Unit, open_source
 from pipeline.sources.rows import BLOCK_ROWS
 from pipeline.storage import is_storage_error
 from pipeline.summary import Summary, complete, is_complete, summarise
-from pipeline.write import checkpoint_config, tidy, write
+from pipeline.unfinished import unfinished
+from pipeline.watch import Watch, watched
+from pipeline.write import checkpoint_config, tidy
+from pipeline.write import write as write_parts
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
 SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how a run goes.
-
-    Attributes:
-        stage: called with a line of text when a stage begins.
-        progress: called with the counts every ``seconds``.
-    """
-
-    stage: Callable[[str], None] = lambda text: None
-    progress: Callable[[Progress], None] = lambda progress: None
-    seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,11 @@ class Plan:
     settings: ReplicaSettings
     schema: pa.Schema
     rows_per_part: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the queries, in their order."""
+        return [query.name for query in self.config.queries]
 
 
 def run(config: RunConfig, watch: Watch | None = None) -> Summary:
@@ -99,20 +95,39 @@ def _execute(plan: Plan, watch: Watch) -> Progress:
     actor = start_actor(source.bytes_total, committed_rows(plan.folder))
     watch.stage(f"explaining {source.bytes_total / 2**20:.1f} MiB in {len(source.units)} shards")
     plan.folder.complete.delete()
-    with _checkpointed(plan.folder, _patience(plan)), _watched(actor, watch):
-        rows = read(plan, Reporter(actor))
-        pixels = decode(rows, plan, Reporter(actor))
-        maps = explain(pixels, plan, Reporter(actor))
-        write(maps, plan.folder, plan.schema, plan.rows_per_part)
+    reporter, most = Reporter(actor), plan.config.runtime.max_failed_fraction
+    with _checkpointed(plan.folder, _patience(plan)), watched(actor, watch):
+        rest = source.units
+        if not plan.config.runtime.isolate:
+            guard = Guard(actor, most, tolerant=True)
+            rows = read(source, reporter)
+            pixels = decode(rows, plan, reporter)
+            maps = explain(pixels, plan, reporter)
+            write(maps, plan, guard)
+            rest = _lost(plan, guard, ray.get(actor.snapshot.remote()))
+        if rest:
+            watch.stage(f"explaining what is left of {len(rest)} shards, in processes that may die")
+            rows = read(ImageSource(source.source, rest, reporter), reporter)
+            maps = sacrifice(rows, plan, reporter)
+            write(maps, plan, Guard(actor, most, tolerant=False))
     progress: Progress = ray.get(actor.snapshot.remote())
     return progress
+
+
+def _lost(plan: Plan, guard: Guard, progress: Progress) -> list[Unit]:
+    """The units of which rows went down with a worker."""
+    if not guard.deaths:
+        return []
+    tidy(plan.folder)
+    return unfinished(plan.folder, plan.source, progress)
 
 
 def _patience(plan: Plan) -> float:
     """Ray counts finished blocks; one of a large model and many queries takes its time."""
     height, width = plan.prepared.preprocess.size
     rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + plan.settings.batch_size)
-    return max(NO_PROGRESS_SECONDS, SLOW_BLOCK * rows / plan.prepared.images_per_second)
+    hang = 2 * (RETRIES + 1) * plan.config.runtime.image_timeout
+    return max(NO_PROGRESS_SECONDS, hang, SLOW_BLOCK * rows / plan.prepared.images_per_second)
 
 
 def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
@@ -145,48 +160,85 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 
-def read(plan: Plan, reporter: Reporter) -> Dataset:
+def read(source: ImageSource, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
-    source = plan.source.with_reporter(reporter)
-    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(source.units))
+    dataset: Dataset = ray.data.read_datasource(
+        source.with_reporter(reporter),
+        override_num_blocks=len(source.units),
+        ray_remote_args={"max_retries": RETRIES},
+    )
     return dataset
 
 
 def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Encoded bytes -> uint8 pixels of the model's input size."""
+    runtime = plan.config.runtime
+    return rows.map_batches(
+        _decoder(plan, reporter, runtime.image_timeout).__call__,
+        batch_format="pyarrow",
+        batch_size=runtime.batch_size,
+        max_retries=RETRIES,
+    )
+
+
+def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
     config = plan.config
-    decoder = Decoder(
+    return Decoder(
         plan.prepared.preprocess,
         config.source.max_pixels,
         dict(config.source.carry),
         config.store.captions,
         reporter,
-    )
-    return rows.map_batches(
-        decoder.__call__,
-        batch_format="pyarrow",
-        batch_size=config.runtime.batch_size,
+        seconds,
     )
 
 
 def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Pixels -> scores, encoded maps and embeddings, in a pool of model replicas."""
+    arguments = {
+        "settings": plan.settings,
+        "text_features": plan.prepared.text_features,
+        "schema": plan.schema,
+        "names": plan.names,
+        "reporter": reporter,
+    }
+    return _in_actors(pixels, plan, Explainer, arguments)
+
+
+def sacrifice(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> maps, like `decode` and `explain`, but no image can take a worker along."""
+    runtime = plan.config.runtime
+    decoder = _decoder(plan, Reporter(), None)
+    work = Work(decoder, plan.settings, plan.prepared.text_features, plan.schema, plan.names)
+    arguments = {
+        "work": work.packed(),
+        "schema": plan.schema,
+        "seconds": runtime.image_timeout,
+        "keep_captions": plan.config.store.captions,
+        "reporter": reporter,
+    }
+    return _in_actors(rows, plan, Sacrifice, arguments)
+
+
+def _in_actors(rows: Dataset, plan: Plan, stage: type, arguments: dict[str, Any]) -> Dataset:
+    """A stage of model replicas. A replica that dies is replaced; a batch is tried again once."""
     spread = plan.resources
-    return pixels.map_batches(
-        Explainer,
-        fn_constructor_kwargs={
-            "settings": plan.settings,
-            "text_features": plan.prepared.text_features,
-            "schema": plan.schema,
-            "names": [query.name for query in plan.config.queries],
-            "reporter": reporter,
-        },
+    return rows.map_batches(
+        stage,
+        fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
         batch_size=plan.config.runtime.batch_size,
         compute=ActorPoolStrategy(size=spread.actors),
         num_cpus=spread.cpus,
         num_gpus=spread.gpus,
+        max_task_retries=RETRIES,
     )
+
+
+def write(rows: Dataset, plan: Plan, guard: Guard) -> None:
+    """Maps -> committed Parquet parts; runs the whole pass."""
+    with guard.over(rows):
+        write_parts(rows, plan.folder, plan.schema, plan.rows_per_part)
 
 
 @contextmanager
@@ -204,6 +256,7 @@ def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> I
         "print_on_execution_start": False,
         "target_max_block_size": BLOCK_BYTES,
         "execution_no_progress_timeout_s": round(patience),
+        "retried_io_errors": [*context.retried_io_errors, *TRANSIENT],
     }
     before = {name: getattr(context, name) for name in ours}
     for name, value in ours.items():
@@ -213,26 +266,3 @@ def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> I
     finally:
         for name, value in before.items():
             setattr(context, name, value)
-
-
-@contextmanager
-def _watched(actor: Any, watch: Watch) -> Iterator[None]:
-    """Tell the watcher the counts now and then, from a thread."""
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(watch.seconds):
-            try:
-                watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
-            except ray.exceptions.GetTimeoutError:
-                continue  # busy; ask again
-            except ray.exceptions.RayError:
-                return  # the session ends; the run itself says why
-
-    thread = threading.Thread(target=look, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

@@ -34,6 +34,8 @@ class Status(StrEnum):
     """The shard is truncated or corrupt; one row stands for all that could not be read."""
     NOT_FINITE = "not_finite"
     """The model gave NaN or infinity."""
+    WORKER_KILLED = "worker_killed"
+    """Decoding or explaining the image killed its process, or took too long, twice at least."""
 
 
 IDENTITY = (

@@ -10,7 +10,7 @@ from legrad.queries import Query, Role
 from legrad.settings import Settings
 from pipeline.config.model import ModelConfig
 from pipeline.config.source import SourceConfig
-from pipeline.schema import OWN_LABEL, RESERVED
+from pipeline.schema import OWN_LABEL, RESERVED, Status
 
 MAX_QUERIES = 256
 DEMO_ALIAS = "demo"
@@ -38,6 +38,10 @@ class RuntimeConfig(Settings):
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
         batch_size: images explained at once.
         rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
+        image_timeout: seconds one image may take to decode.
+        isolate: explain in processes that may die from the start, not only what killed a worker.
+        max_failed_fraction: share of failed rows above which a run stops, after some hundreds.
+        redo: statuses whose rows the same command does again.
         report_every: seconds between progress lines.
     """
 
@@ -46,6 +50,10 @@ class RuntimeConfig(Settings):
     threads_per_actor: PositiveInt | Literal["auto"] = "auto"
     batch_size: PositiveInt = 32
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
+    image_timeout: Annotated[float, Field(gt=0)] = 120.0
+    isolate: bool = False
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    redo: tuple[Status, ...] = (Status.READ_ERROR,)
     report_every: Annotated[float, Field(gt=0)] = 10.0
 
 
