@@ -13,9 +13,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from pipeline.config import RunConfig
-from pipeline.watch import Watch
 from pipeline.progress import Progress
 from pipeline.summary import Summary
+from pipeline.watch import Watch
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

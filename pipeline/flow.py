@@ -1,6 +1,7 @@
 """A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from pipeline.config import RunConfig
 from pipeline.decode import Decoder
 from pipeline.errors import UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
+from pipeline.failures import explain_end
 from pipeline.guard import Guard
 from pipeline.manifest import RunFolder, run_folder
 from pipeline.parts import committed_rows
+from pipeline.probe import probe_output, probe_source
 from pipeline.progress import Progress, Reporter, start_actor
+from pipeline.redo import reopen
 from pipeline.retries import TRANSIENT
 from pipeline.sacrifice import Sacrifice, Work
 from pipeline.schema import output_schema
@@ -74,14 +78,17 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     watch.stage(f"listing {uris[0]}" + (f" and {len(uris) - 1} more" if len(uris) > 1 else ""))
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
+    probe_output(folder)
+    notes = (*config.warnings, *probe_source(source))
     watch.stage(f"loading {config.model.name}")
     with session():
         plan = make_plan(config, folder, source)
         manifest.claim(folder, config, plan.prepared)
         tidy(folder)
+        reopen(folder, config.runtime.redo)
         done = is_complete(folder, source)
         progress = Progress() if done else _execute(plan, watch)
-    notes = (*config.warnings, *plan.prepared.warnings)
+    notes += plan.prepared.warnings
     seconds = time.monotonic() - start
     summary = summarise(folder, progress, seconds, notes, already_complete=done)
     if not done:
@@ -90,6 +97,17 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
 
 
 def _execute(plan: Plan, watch: Watch) -> Progress:
+    """Both passes; what ends them is said in one message."""
+    try:
+        return _explain_all(plan, watch)
+    except Exception as error:
+        clear = explain_end(error, plan.folder)
+        if clear is error:
+            raise
+        raise clear from error
+
+
+def _explain_all(plan: Plan, watch: Watch) -> Progress:
     """The stages, in the order of the data."""
     source = plan.source
     actor = start_actor(source.bytes_total, committed_rows(plan.folder))
@@ -261,8 +279,10 @@ def _checkpointed(folder: RunFolder, patience: float = NO_PROGRESS_SECONDS) -> I
     before = {name: getattr(context, name) for name in ours}
     for name, value in ours.items():
         setattr(context, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
+    with warnings.catch_warnings():  # retries have no named parameter in Ray 2.60
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(context, name, value)

@@ -1,5 +1,6 @@
 """URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
 
+import errno
 import fnmatch
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -136,6 +137,8 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
         return UsageError(f"{uri}: permission denied ({error}). Check the credentials.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UsageError(f"{uri}: the disk is full ({error}). Make room, or choose another place.")
     if "credentials" in f"{name} {error}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "

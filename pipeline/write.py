@@ -8,6 +8,7 @@ import ray.data
 from ray.data._internal.logical.operators import Read
 from ray.data.checkpoint import CheckpointConfig
 
+from pipeline.cluster import RETRIES
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder
 from pipeline.parts import PENDING, arrow_filesystem
@@ -65,7 +66,8 @@ def write(
                 min_rows_per_file=rows_per_part,
                 row_group_size=ROW_GROUP_ROWS,
                 schema=schema,
-                **_parquet_options(schema),
+                ray_remote_args={"max_retries": RETRIES},
+                **parquet_options(schema),
             )
         except UserWarning as warning:
             raise RunError(f"{_NOT_RESUMABLE} Ray says: {warning}") from warning
@@ -85,7 +87,7 @@ def _require_checkpoint(rows: "ray.data.Dataset") -> None:
             raise RunError(f"{_NOT_RESUMABLE} This one starts with {operator.name}.")
 
 
-def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """zstd 3; statistics on everything but maps and embeddings, which nobody filters by."""
     plain = [n for n in schema.names if not n.startswith("heatmap__") and n != EMBEDDING]
     return {"compression": "zstd", "compression_level": 3, "write_statistics": plain}
