@@ -20,7 +20,7 @@ def explain_end(error: Exception, folder: RunFolder) -> Exception:
             return cause
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in _FULL:
-            return RunError(f"{folder.uri}: the disk is full ({cause}). Make room. {_AGAIN}")
+            return RunError(f"{folder.uri}: the disk is full. Make room. {_AGAIN}")
     for cause in causes:
         if isinstance(cause, Exception) and _is_storage(cause):
             return RunError(f"{explain_failure(folder.uri, cause)} {_AGAIN}")

@@ -55,8 +55,8 @@ def _fit(source: ImageSource, name: str, rows: Sequence[Row]) -> tuple[str, ...]
         return ()
     if "label_field" in config.model_fields_set and all(row["label"] is None for row in rows):
         raise UsageError(
-            f"source.label_field: {where} have no {config.label_field!r}. Name the field that holds "
-            "the label, or leave label_field out."
+            f"source.label_field: {where} have no {config.label_field!r}. Name the field that "
+            "holds the label, or leave label_field out."
         )
     empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
     return tuple(f"source.carry: {where} have no {column!r}" for column in empty)

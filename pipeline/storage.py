@@ -107,8 +107,11 @@ class Location:
 def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
-    draft.write_bytes(data)
-    draft.replace(target)
+    try:
+        draft.write_bytes(data)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def locate(uri: str, options: Options | None = None) -> Location:
@@ -138,7 +141,7 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
     if isinstance(error, PermissionError):
         return UsageError(f"{uri}: permission denied ({error}). Check the credentials.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UsageError(f"{uri}: the disk is full ({error}). Make room, or choose another place.")
+        return UsageError(f"{uri}: the disk is full. Make room, or choose another place.")
     if "credentials" in f"{name} {error}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
