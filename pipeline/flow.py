@@ -19,7 +19,7 @@ from pipeline.decode import Decoder
 from pipeline.errors import UsageError
 from pipeline.explain import Explainer, Prepared, ReplicaSettings, prepare
 from pipeline.failures import explain_end
-from pipeline.guard import Guard
+from pipeline.guard import Guard, refuse_failures
 from pipeline.manifest import RunFolder, run_folder
 from pipeline.parts import committed_rows
 from pipeline.probe import probe_output, probe_source
@@ -70,7 +70,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
 
     Raises:
         UsageError: the source, the model, the output or the cluster do not fit.
-        RunError: rows written and rows read do not add up.
+        RunError: rows written and rows read do not add up, or too many failed.
     """
     watch = watch or Watch()
     start = time.monotonic()
@@ -92,6 +92,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     seconds = time.monotonic() - start
     summary = summarise(folder, progress, seconds, notes, already_complete=done)
     if not done:
+        most = config.runtime.max_failed_fraction
+        refuse_failures(summary.statuses, progress.examples, most)
         complete(folder, source, summary)
     return summary
 

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,7 +103,7 @@ class Guard(ExecutionCallback):
         if ready:
             progress: Progress = ray.get(self._answer)
             self._answer = None
-            refuse_failures(progress, self.most_failed)
+            refuse_failures(progress.statuses, progress.examples, self.most_failed)
 
 
 class _Listener(logging.Handler):
@@ -124,22 +125,28 @@ def is_death(error: BaseException) -> bool:
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
-def refuse_failures(progress: Progress, most: float) -> None:
+def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: float) -> None:
     """End a run that is going wrong.
 
+    Args:
+        statuses: rows by status.
+        examples: a row and its error by status.
+        most: share of rows that may fail.
+
     Raises:
-        RunError: more than the share ``most`` of at least `FEWEST_ROWS` rows failed.
+        RunError: more failed, of at least `FEWEST_ROWS` rows.
     """
-    rows = progress.rows
-    failures = [(name, n) for name, n in progress.statuses.most_common() if name != Status.OK]
+    rows = statuses.total()
+    failures = [(name, n) for name, n in statuses.most_common() if name != Status.OK]
     failed = sum(count for _, count in failures)
     if rows < FEWEST_ROWS or failed <= most * rows:
         return
     named = ", ".join(f"{count:,} {name}" for name, count in failures[:3])
     worst = failures[0][0]
+    example = examples.get(worst, "in an earlier attempt")
     raise RunError(
         f"{failed:,} of {rows:,} rows failed ({failed / rows:.0%}), more than "
         f"runtime.max_failed_fraction ({most:g}): {named}. An example of {worst}: "
-        f"{progress.examples.get(worst, 'none')}. Mend the cause and run the same command again; "
+        f"{example}. Mend the cause and run the same command again; "
         "it continues. If the data are like that, raise runtime.max_failed_fraction."
     )

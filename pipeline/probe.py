@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from uuid import uuid4
 
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
@@ -19,7 +20,7 @@ def probe_output(folder: RunFolder) -> None:
     Raises:
         UsageError: the output takes no file, or does not let go of it.
     """
-    place = folder.root.child("_run", "probe")
+    place = folder.root.child("_run", f"probe-{uuid4().hex[:8]}")  # another driver may probe, too
     place.write(bytes(_BYTES))
     place.delete()
 

@@ -1,15 +1,17 @@
 """Rows of what the storage would not give are done again by the same command."""
 
-from collections import Counter
+import io
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import open_results
 from pipeline.flow import run
-from pipeline.manifest import run_folder
+from pipeline.manifest import RunFolder, run_folder
 from pipeline.parts import committed_parts, committed_rows
 from pipeline.redo import reopen
+from pipeline.storage import Location
 from tests.data import jpeg, mini_config
 
 
@@ -36,16 +38,45 @@ def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
     assert sum(map(len, heats)) == 5
 
 
-def test_a_kill_in_the_middle_is_healed(demo_copy: Path) -> None:
-    folder = run_folder(str(demo_copy))
-    rows = committed_rows(folder)
-    statuses = Counter(open_results(str(demo_copy)).images()["status"])
+def write_part(folder: RunFolder, name: str, statuses: list[str]) -> None:
+    ids = [f"{name}{n}" for n in range(len(statuses))]
+    rows = pa.table({"image_id": ids, "shard": [name] * len(ids), "status": statuses})
+    for place in (
+        folder.images.child(f"{name}-0.parquet"),
+        folder.checkpoint.child(f"{name}.parquet"),
+    ):
+        sink = io.BytesIO()
+        pq.write_table(
+            rows if place.path.endswith("-0.parquet") else rows.select(["image_id"]), sink
+        )
+        place.write(sink.getvalue())
+
+
+def ids(place: Location) -> list[str]:
+    return pq.read_table(place.path)["image_id"].to_pylist()
+
+
+def test_only_the_rows_that_are_asked_for_go(tmp_path: Path) -> None:
+    folder = run_folder(str(tmp_path))
+    write_part(folder, "a", ["ok", "read_error", "ok"])
+    write_part(folder, "b", ["ok", "decode_error"])
+    write_part(folder, "c", ["read_error"])
+    assert reopen(folder, []) == set()
+    assert reopen(folder, ["read_error"]) == {"a", "c"}
+    assert folder.images.files() == ["a-0.parquet", "b-0.parquet"]
+    assert folder.checkpoint.files() == ["a.parquet", "b.parquet"]
+    assert ids(folder.images.child("a-0.parquet")) == ids(folder.checkpoint.child("a.parquet"))
+    assert ids(folder.images.child("a-0.parquet")) == ["a0", "a2"]
     assert reopen(folder, ["read_error"]) == set()
-    assert committed_rows(folder) == rows
-    (first, *_) = committed_parts(folder)
-    commit = folder.checkpoint.child(f"{first.path.split('/')[-1].rsplit('-', 1)[0]}.parquet")
-    ids = pq.read_table(commit.path)
-    pq.write_table(ids.slice(0, 1), commit.path)  # killed after the ids, before the rows
-    assert reopen(folder, ["ok"])
-    assert committed_rows(folder) == rows - statuses["ok"]
-    assert not [name for name in folder.images.files() if name.startswith(".")]
+    assert reopen(folder, ["decode_error"]) == {"b"}
+    assert committed_rows(folder) == 3
+
+
+def test_a_kill_in_the_middle_is_healed(tmp_path: Path) -> None:
+    folder = run_folder(str(tmp_path))
+    write_part(folder, "a", ["ok", "read_error"])
+    commit, part = folder.checkpoint.child("a.parquet"), folder.images.child("a-0.parquet")
+    pq.write_table(pq.read_table(commit.path).slice(0, 1), commit.path)  # after the ids, that is
+    assert len(ids(part)) == 2
+    assert reopen(folder, ["read_error"]) == {"a"}
+    assert ids(part) == ids(commit) == ["a0"]
