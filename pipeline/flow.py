@@ -26,7 +26,7 @@ from pipeline.probe import probe_output, probe_source
 from pipeline.progress import Progress, Reporter, start_actor
 from pipeline.redo import reopen
 from pipeline.retries import TRANSIENT
-from pipeline.sacrifice import Sacrifice, Work
+from pipeline.sacrifice import Assignment, Sacrifice
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource, Unit, open_source
 from pipeline.sources.rows import BLOCK_ROWS
@@ -229,7 +229,7 @@ def sacrifice(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Encoded bytes -> maps, like `decode` and `explain`, but no image can take a worker along."""
     runtime = plan.config.runtime
     decoder = _decoder(plan, Reporter(), None)
-    work = Work(decoder, plan.settings, plan.prepared.text_features, plan.schema, plan.names)
+    work = Assignment(decoder, plan.settings, plan.prepared.text_features, plan.schema, plan.names)
     arguments = {
         "work": work.packed(),
         "schema": plan.schema,

@@ -30,7 +30,7 @@ _ALIVE, _RESULT, _ERROR = b".", b"+", b"!"
 
 
 @dataclass(frozen=True)
-class Work:
+class Assignment:
     """What a sacrificial process does with a batch; sent to it once.
 
     Attributes:
@@ -59,7 +59,7 @@ class Sacrifice:
     by one, and the one that it dies of again becomes a row that says so.
 
     Args:
-        work: `Work.packed`.
+        work: `Assignment.packed`.
         schema: the output's.
         seconds: an image may take.
         keep_captions: whether captions are stored.
@@ -118,7 +118,7 @@ class Child:
     """A process that decodes and explains what it is sent.
 
     Args:
-        work: `Work.packed`.
+        work: `Assignment.packed`.
 
     Raises:
         RunError: the process does not come up.
@@ -184,7 +184,7 @@ class Child:
 def serve(descriptor: int) -> None:
     """The life of a sacrificial process: load the model, then answer until the pipe is closed."""
     with Connection(descriptor) as pipe:
-        work: Work = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+        work: Assignment = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
         try:
             _answer(pipe, work)
         except EOFError:
@@ -194,7 +194,7 @@ def serve(descriptor: int) -> None:
             raise
 
 
-def _answer(pipe: Connection, work: Work) -> None:
+def _answer(pipe: Connection, work: Assignment) -> None:
     from pipeline.explain import Explainer
 
     explain = Explainer(work.settings, work.text_features, work.schema, work.names, Reporter())

@@ -20,7 +20,7 @@ from pipeline.decode import Decoder
 from pipeline.errors import RunError
 from pipeline.explain import ReplicaSettings
 from pipeline.progress import Reporter
-from pipeline.sacrifice import Child, Sacrifice, Work
+from pipeline.sacrifice import Assignment, Child, Sacrifice
 from pipeline.schema import Status, output_schema
 from pipeline.sources.rows import blocks, make_row
 from tests.data import CLASSES_AND_CUES, encoded, jpeg, samples, tar_bytes
@@ -73,17 +73,17 @@ def test_a_run_survives_killers(deadly_path: None, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def work() -> Work:
+def work() -> Assignment:
     model = load_model("mini", device="cpu")
     schema = output_schema({}, ["fish"], model.grid, embeddings=True, metadata={})
     decoder = Decoder(model.preprocess, 10**6, {}, True, Reporter())
     settings = ReplicaSettings(ModelConfig(name="mini"), "cpu", 1, 8)
     features = model.encode_text(["a fish"]).numpy()
-    return Work(decoder, settings, features, schema, ["fish"])
+    return Assignment(decoder, settings, features, schema, ["fish"])
 
 
 @pytest.fixture
-def sacrifice(work: Work) -> Iterator[Sacrifice]:
+def sacrifice(work: Assignment) -> Iterator[Sacrifice]:
     stage = Sacrifice(work.packed(), work.schema, 10.0, True, Reporter())
     yield stage
     if stage.child is not None:
@@ -101,7 +101,7 @@ def batch(*images: bytes | None) -> pa.Table:
     return table
 
 
-def test_what_does_not_kill_is_explained_as_ever(sacrifice: Sacrifice, work: Work) -> None:
+def test_what_does_not_kill_is_explained_as_ever(sacrifice: Sacrifice, work: Assignment) -> None:
     from pipeline.explain import Explainer
 
     rows = batch(jpeg(1), None, b"rubbish", jpeg(2))
@@ -112,7 +112,7 @@ def test_what_does_not_kill_is_explained_as_ever(sacrifice: Sacrifice, work: Wor
     assert found["status"].to_pylist() == ["ok", "no_image", "not_an_image", "ok"]
 
 
-def test_a_hang_ends(deadly_path: None, work: Work) -> None:
+def test_a_hang_ends(deadly_path: None, work: Assignment) -> None:
     stage = Sacrifice(work.packed(), work.schema, 4.0, False, Reporter())
     found = stage(batch(jpeg(1), b"HANGER")).to_pylist()
     assert [row["status"] for row in found] == ["ok", "worker_killed"]
@@ -131,8 +131,10 @@ def test_a_process_that_dies_between_two_batches(sacrifice: Sacrifice) -> None:
     assert found == ["ok", "ok"]  # as a batch it was blamed, each alone it was not
 
 
-def test_an_error_is_no_killer(work: Work) -> None:
-    broken = Work(work.decoder, work.settings, work.text_features[:, :3], work.schema, work.names)
+def test_an_error_is_no_killer(work: Assignment) -> None:
+    broken = Assignment(
+        work.decoder, work.settings, work.text_features[:, :3], work.schema, work.names
+    )
     child = Child(broken.packed())
     with pytest.raises(RunError, match="RuntimeError"):
         child.ask(batch(jpeg(1)), 60)
