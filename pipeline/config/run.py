@@ -53,7 +53,7 @@ class RuntimeConfig(Settings):
     image_timeout: Annotated[float, Field(gt=0)] = 120.0
     isolate: bool = False
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
-    redo: tuple[Status, ...] = (Status.READ_ERROR,)
+    redo: list[Status] = Field(default_factory=lambda: [Status.READ_ERROR])
     report_every: Annotated[float, Field(gt=0)] = 10.0
 
 
