@@ -51,13 +51,9 @@ def reread(
 def unread(name: str, prefix: str, error: Exception, given: int) -> Row:
     """The row that stands for what could not be read of a unit; a later attempt does it again."""
     after = f"after {given} rows: " if given else ""
-    return make_row(
-        f"{prefix}{name}/{UNREADABLE}",
-        name,
-        UNREADABLE,
-        status=Status.READ_ERROR,
-        error=f"{after}{type(error).__name__}: {error}"[:500],
-    )
+    text = f"{after}{type(error).__name__}: {error}"[:500]
+    image_id = f"{prefix}{name}/{UNREADABLE}"
+    return make_row(image_id, name, UNREADABLE, status=Status.READ_ERROR, error=text)
 
 
 class Whole:

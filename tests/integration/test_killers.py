@@ -23,7 +23,7 @@ from pipeline.progress import Reporter
 from pipeline.sacrifice import Assignment, Child, Sacrifice
 from pipeline.schema import Status, output_schema
 from pipeline.sources.rows import blocks, make_row
-from tests.data import CLASSES_AND_CUES, encoded, jpeg, samples, tar_bytes
+from tests.data import encoded, jpeg, mini_config, samples, tar_bytes
 
 KILLERS = Path(__file__).with_name("killers")
 MAGENTA = encoded(Image.new("RGB", (40, 30), (255, 0, 255)), "PNG")
@@ -50,14 +50,11 @@ def write_shards(folder: Path) -> None:
 
 def test_a_run_survives_killers(deadly_path: None, tmp_path: Path) -> None:
     write_shards(tmp_path / "in")
-    settings = {
-        "model": {"name": "mini"},
-        "source": {"format": "webdataset", "uri": str(tmp_path / "in"), "alias": "demo"},
-        "queries": list(CLASSES_AND_CUES),
-        "output": str(tmp_path / "out"),
-        "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 16, "report_every": 1.0},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 16, "report_every": 1.0}
+    source = {"format": "webdataset", "uri": str(tmp_path / "in"), "alias": "demo"}
+    config = mini_config(source, tmp_path / "out", runtime=runtime)
+    text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True))
+    (tmp_path / "run.yaml").write_text(text)
     command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "run.yaml")]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
