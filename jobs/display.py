@@ -15,9 +15,9 @@ from rich.table import Table
 from pipeline.check import Check
 from pipeline.compact import Compacted
 from pipeline.config import RunConfig
-from pipeline.flow import Watch
 from pipeline.progress import Progress
 from pipeline.summary import Summary
+from pipeline.watch import Watch
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -17,6 +17,8 @@ from pipeline.machine import cores
 
 LOGICAL_CPUS_PER_CORE = 4
 OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
+RETRIES = 1
+"""Further attempts after a worker died; what dies again is done by `pipeline.sacrifice`."""
 OBJECT_STORE_SHARE = 0.2
 OBJECT_STORE_MOST = 4 * 2**30
 
@@ -84,11 +86,12 @@ def session() -> Iterator[None]:
 def _quiet() -> None:
     """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # for ever by default
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
         ):
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
 
 
 def resources(runtime: RuntimeConfig) -> Resources:

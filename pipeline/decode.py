@@ -1,8 +1,12 @@
 """Bytes -> uint8 pixels, or a row that says why not."""
 
+import faulthandler
 import hashlib
 import io
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +84,7 @@ class Decoder:
         carry: the source's columns that are handed through.
         store_captions: whether captions are kept.
         reporter: told of every batch.
+        seconds: an image may take; then this process ends itself, see `pipeline.sacrifice`.
     """
 
     def __init__(
@@ -89,12 +94,14 @@ class Decoder:
         carry: dict[str, str],
         store_captions: bool,
         reporter: "Reporter",
+        seconds: float | None = None,
     ) -> None:
         self.preprocess = preprocess
         self.max_pixels = max_pixels
         self.schema = decoded_schema(carry)
         self.store_captions = store_captions
         self.reporter = reporter
+        self.seconds = seconds
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `source_schema` -> as many rows of `decoded_schema`."""
@@ -112,10 +119,24 @@ class Decoder:
         row["sha256"] = hashlib.sha256(data).hexdigest()
         if row["status"] != Status.OK:
             return row
-        found = decode(data, self.preprocess, self.max_pixels)
+        with _deadline(self.seconds):
+            found = decode(data, self.preprocess, self.max_pixels)
         row["status"], row["error"] = str(found.status), found.error
         row["width"], row["height"], row["pixels"] = found.width, found.height, found.pixels
         return row
+
+
+@contextmanager
+def _deadline(seconds: float | None) -> Iterator[None]:
+    """End this process if what is inside hangs, be it in C code that holds the interpreter."""
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -156,8 +155,9 @@ class Explainer:
         columns = {name: batch[name] for name in batch.column_names if name != "pixels"}
         columns |= {"status": status, "error": error}
         columns |= explained.columns(self.names, rows, self.schema)
-        self.reporter.batch(Counter(status.to_pylist()), int(explained.selected.sum()))
-        return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        self.reporter.batch(table, int(explained.selected.sum()))
+        return table
 
     def _explain(self, images: pa.Table) -> Explanation:
         height, width = self.model.preprocess.size

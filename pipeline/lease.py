@@ -185,8 +185,9 @@ def _create(place: Location, holder: Holder) -> bool:
                 file.write(data)
         else:
             place.fs.pipe_file(place.path, data, mode="create")
-    except FileExistsError:
-        return False
+    except FileExistsError:  # of another, or ours: an answer was lost and the request repeated
+        theirs = _holder(_read(place) or b"")
+        return theirs is not None and theirs.run == holder.run
     except Exception as error:
         if not is_storage_error(error):
             raise

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
+
+from pipeline.schema import Status
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Progress:
     Attributes:
         statuses: rows that left the explain stage, by status.
         maps: heatmaps computed.
+        examples: a row that failed and why, by status.
         seconds: busy seconds of all workers by stage (read, decode, explain, encode).
         rows_read, bytes_read: what the shards held that were read to their end, committed rows
             included; a shard that is read twice counts once.
@@ -38,6 +43,7 @@ class Progress:
     resumed: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     maps: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     rows_read: int = 0
     bytes_read: int = 0
@@ -100,12 +106,13 @@ class ProgressActor:
         fresh, self.fresh = self.fresh, {}
         return fresh
 
-    def batch(self, statuses: Mapping[str, int], maps: int) -> None:
+    def batch(self, statuses: Mapping[str, int], maps: int, examples: Mapping[str, str]) -> None:
         """A batch left the explain stage."""
         if self.progress.first_image is None:
             self.progress.first_image = time.monotonic() - self.progress.started
         self.progress.statuses.update(statuses)
         self.progress.maps += maps
+        self.progress.examples = {**examples, **self.progress.examples}
 
     def spent(self, stage: str, seconds: float) -> None:
         """A worker was busy."""
@@ -132,10 +139,11 @@ class Reporter:
         if self.actor is not None:
             ray.get(self.actor.shard.remote(name, ShardCount(rows, size)))
 
-    def batch(self, statuses: Mapping[str, int], maps: int) -> None:
-        """Rows by status and maps of one explained batch."""
+    def batch(self, rows: pa.Table, maps: int) -> None:
+        """Rows that leave the explain stage, and the maps among them."""
         if self.actor is not None:
-            self.actor.batch.remote(dict(statuses), maps)
+            statuses = rows["status"].to_pylist()
+            self.actor.batch.remote(Counter(statuses), maps, _examples(rows, set(statuses)))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -146,6 +154,15 @@ class Reporter:
         finally:
             if self.actor is not None:
                 self.actor.spent.remote(stage, time.perf_counter() - start)
+
+
+def _examples(rows: pa.Table, statuses: set[str]) -> dict[str, str]:
+    """A row of every failure among these."""
+    found = {}
+    for status in statuses - {str(Status.OK)}:
+        row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1)
+        found[status] = f"{row['image_id'][0].as_py()}: {row['error'][0].as_py()}"
+    return found
 
 
 def start_actor(start: Progress) -> Any:

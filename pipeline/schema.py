@@ -36,6 +36,8 @@ class Status(StrEnum):
     one row group."""
     NOT_FINITE = "not_finite"
     """The model gave NaN or infinity."""
+    WORKER_KILLED = "worker_killed"
+    """Decoding or explaining the image killed its process, or took too long, twice at least."""
 
 
 IDENTITY = (

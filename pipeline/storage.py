@@ -1,5 +1,6 @@
 """URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
 
+import errno
 import fnmatch
 import os
 import re
@@ -13,12 +14,15 @@ import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
+from fsspec.utils import get_protocol
 
 from pipeline.errors import UsageError
+from pipeline.retries import again, patient
 
 Options = Mapping[str, Any]
 _USER = re.compile(r"(\w://)[^/\s@]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "requests", "urllib3", "http")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Location:
         """
         self.fs.invalidate_cache()
         with self._explained():
-            return bool(self.fs.exists(self.path))
+            return bool(again(self.fs.exists, self.path))
 
     def read(self) -> bytes:
         """All bytes.
@@ -64,7 +68,7 @@ class Location:
             UsageError: the storage refuses, or there is no such file.
         """
         with self._explained():
-            data: bytes = self.fs.cat_file(self.path)
+            data: bytes = again(self.fs.cat_file, self.path)
         return data
 
     def delete(self) -> None:
@@ -75,7 +79,7 @@ class Location:
         """
         if self.exists():
             with self._explained():
-                self.fs.rm_file(self.path)
+                again(self.fs.rm_file, self.path)
 
     def write(self, data: bytes) -> None:
         """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk.
@@ -87,14 +91,14 @@ class Location:
             if self.is_local:
                 _write_local(Path(self.path), data)
             else:
-                self.fs.pipe_file(self.path, data)
+                again(self.fs.pipe_file, self.path, data)
 
     def files(self, pattern: str = "*") -> list[str]:
         """Names of the files directly in this folder, sorted; none where there is no folder."""
         self.fs.invalidate_cache()
         with self._explained():
             try:
-                entries = self.fs.ls(self.path, detail=True)
+                entries = again(self.fs.ls, self.path, detail=True)
             except FileNotFoundError:
                 return []
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
@@ -104,7 +108,7 @@ class Location:
         """Bytes of every file below this folder, by its path relative to it, sorted."""
         self.fs.invalidate_cache()
         with self._explained():
-            found = self.fs.find(self.path, detail=True)
+            found = again(self.fs.find, self.path, detail=True)
         cut = len(self.path) + 1  # some stores list a mark of the folder itself
         return {
             path[cut:]: int(info["size"] or 0) for path, info in sorted(found.items()) if path[cut:]
@@ -123,8 +127,11 @@ class Location:
 def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    draft.write_bytes(data)
-    draft.replace(target)
+    try:
+        draft.write_bytes(data)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def locate(uri: str, options: Options | None = None) -> Location:
@@ -134,7 +141,8 @@ def locate(uri: str, options: Options | None = None) -> Location:
         UsageError: the scheme is unknown, or its package is not installed.
     """
     try:
-        fs, path = url_to_fs(uri, **_options_of(uri, options or {}))
+        own = _options_of(uri, options or {})
+        fs, path = url_to_fs(uri, **patient(get_protocol(uri), own))
     except (ValueError, ImportError) as error:
         raise UsageError(redact(f"{uri}: {error}")) from error
     return Location(fs, path.rstrip("/"))
@@ -157,8 +165,8 @@ def _options_of(uri: str, options: Options) -> dict[str, Any]:
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Whether the storage refused: an OSError, or one of the clients' own, which are none."""
-    foreign = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+    """Whether the storage refused: an OSError, or one of a client's own, which may be none."""
+    foreign = type(error).__module__.split(".")[0] in _CLIENTS
     return foreign or isinstance(error, OSError | ValueError)
 
 
@@ -170,6 +178,8 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
         return UsageError(f"{uri}: permission denied ({text}). Check the credentials.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UsageError(f"{uri}: the disk is full. Make room, or choose another place.")
     if "credentials" in f"{name} {text}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "

@@ -8,6 +8,7 @@ from ray.data._internal.logical.operators import Read
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.datasource import FilenameProvider
 
+from pipeline.cluster import RETRIES
 from pipeline.errors import RunError
 from pipeline.lease import Fence
 from pipeline.manifest import RunFolder
@@ -81,6 +82,7 @@ def write(
                 min_rows_per_file=rows_per_part,
                 row_group_size=ROW_GROUP_ROWS,
                 schema=schema,
+                ray_remote_args={"max_retries": RETRIES},
                 **parquet_options(schema),
             )
         except UserWarning as warning:

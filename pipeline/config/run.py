@@ -11,7 +11,7 @@ from legrad.selection import MapsMode, Selection
 from legrad.settings import Settings
 from pipeline.config.model import ModelConfig
 from pipeline.config.source import SourceConfig
-from pipeline.schema import OWN_LABEL, RESERVED
+from pipeline.schema import OWN_LABEL, RESERVED, Status
 
 MAX_QUERIES = 256
 """With columns for their maps."""
@@ -77,6 +77,10 @@ class RuntimeConfig(Settings):
             what a resumed run holds in memory grows with it.
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
+        image_timeout: seconds one image may take to decode.
+        isolate: explain in processes that may die from the start, not only what killed a worker.
+        max_failed_fraction: share of failed rows above which a run stops, after some hundreds.
+        redo: statuses whose rows the same command does again.
         report_every: seconds between progress lines.
     """
 
@@ -87,6 +91,10 @@ class RuntimeConfig(Settings):
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
     rows_per_wave: PositiveInt = 2_000_000
     changed_shards: Literal["refuse", "keep"] = "refuse"
+    image_timeout: Annotated[float, Field(gt=0)] = 120.0
+    isolate: bool = False
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    redo: list[Status] = Field(default_factory=lambda: [Status.READ_ERROR])
     report_every: Annotated[float, Field(gt=0)] = 10.0
 
 

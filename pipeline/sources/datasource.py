@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import IO, Any, cast
 
 import fsspec
 import pyarrow as pa
@@ -14,13 +14,14 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Reporter
-from pipeline.schema import Status, source_schema
+from pipeline.schema import source_schema
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import choose_files, plan_units
-from pipeline.sources.rows import Row, blocks, failure, make_row
+from pipeline.sources.retry import Whole, reread, unread
+from pipeline.sources.rows import Row, blocks
 from pipeline.sources.sampling import draw
 from pipeline.sources.unit import Unit
 from pipeline.sources.uri_list import read_list
@@ -110,13 +111,19 @@ def open_source(source: SourceConfig) -> ImageSource:
 
 
 def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    fs = locate(source.uris[0], source.options).fs
-    rows = map(Labeller(source), _READERS[source.format](fs, unit, source))
     count = 0
-    for block in _timed(blocks(rows, source.carry), reporter):
+    for block in _timed(blocks(read_rows(source, unit), source.carry), reporter):
         count += block.num_rows
         yield block
     reporter.shard(unit.name, count, unit.size)
+
+
+def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
+    """The rows of one unit, through faults of the storage."""
+    fs = locate(source.uris[0], source.options).fs
+    read = partial(_READERS[source.format], fs, unit, source)
+    stand_in = partial(unread, unit.name, unit.files[0].name, source.id_prefix)
+    return map(Labeller(source), reread(read, stand_in))
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:
@@ -132,10 +139,19 @@ def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]
 def _read_tars(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
     rows: list[Iterable[Row]] = []
     for number, file in enumerate(unit.files):
-        read = partial(_read_tar, fs, file, source)
         count = unit.quotas[number] if unit.quotas else None
-        rows.append(read() if count is None else draw(read, count, source.sample_seed, _tells))
+        rows.append(_read_shard(fs, file, source, count))
     return islice(chain.from_iterable(rows), unit.limit)
+
+
+def _read_shard(
+    fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig, count: int | None
+) -> Iterator[Row]:
+    """All samples of a tar, or so many drawn, through faults of the storage."""
+    read = partial(_read_tar, fs, file, source)
+    if count is not None:
+        read = partial(draw, read, count, source.sample_seed, _tells)
+    return reread(read, partial(unread, file.name, file.name, source.id_prefix))
 
 
 def _tells(row: Row) -> bool:
@@ -146,19 +162,9 @@ def _tells(row: Row) -> bool:
 def _read_tar(
     fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig
 ) -> Iterator[Row]:
-    try:
-        stream = fs.open(file.path, "rb")
-    except (FileNotFoundError, PermissionError) as error:
-        yield make_row(
-            f"{source.id_prefix}{file.name}/{UNREADABLE}",
-            file.name,
-            UNREADABLE,
-            status=Status.READ_ERROR,
-            error=failure(error),
-        )
-        return
-    with stream:
-        yield from read_shard(stream, file.name, source.id_prefix, source)
+    with fs.open(file.path, "rb") as stream:
+        whole = cast(IO[bytes], Whole(stream, file.size))  # all that reading front to back needs
+        yield from read_shard(whole, file.name, source.id_prefix, source)
 
 
 def _read_folder(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import fsspec
 
+from pipeline.retries import again
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.neighbours import ahead
+from pipeline.sources.retry import require_whole
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage import is_storage_error
 
@@ -22,7 +24,7 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
     place = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
     row = make_row(prefix + file.name, file.name, file.name, **place)
     try:
-        row["bytes"] = fs.cat_file(file.path)
+        row["bytes"] = again(_whole_file, fs, file)
     except Exception as error:
         if not is_storage_error(error):
             raise
@@ -33,6 +35,12 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
 def label_of(file: SourceFile) -> str | None:
     """The folder that a file lies in."""
     return file.below.split("/")[-2] if "/" in file.below else None
+
+
+def _whole_file(fs: fsspec.AbstractFileSystem, file: SourceFile) -> bytes:
+    data: bytes = fs.cat_file(file.path)
+    require_whole(len(data), file.size)
+    return data
 
 
 def chunks(files: Sequence[SourceFile], count: int, size: int) -> Iterator[list[SourceFile]]:

@@ -19,13 +19,14 @@ from benchmarks import kill
 from pipeline import lease, open_results
 from pipeline.demo import write_demo
 from pipeline.errors import RunError, UsageError
-from pipeline.flow import Watch, _checkpointed, run
+from pipeline.flow import Watch, run
 from pipeline.lease import Fence, Holder
 from pipeline.loading import load_config
 from pipeline.manifest import run_folder
 from pipeline.parts import committed_parts
 from pipeline.progress import Progress
 from pipeline.schema import output_schema
+from pipeline.stages import checkpointed
 from pipeline.write import write
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
@@ -212,7 +213,7 @@ def test_a_plan_that_ray_would_not_resume_is_an_error(ray_session: None, tmp_pat
     fence = Fence(folder.lease, "run", "out")
     with pytest.raises(RunError, match="no checkpoint"):
         write(ray.data.range(3), folder, schema, 10, fence)
-    with _checkpointed(folder.checkpoint):
+    with checkpointed(folder.checkpoint):
         rows = ray.data.from_items([{"image_id": "x"}]).map_batches(lambda batch: batch)
         with pytest.raises(RunError, match="would not resume"):
             write(rows, folder, schema, 10, fence)

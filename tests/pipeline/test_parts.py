@@ -1,6 +1,7 @@
 """Small pieces: heat on a region, identities, progress, resources."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.cluster import Resources, _require
@@ -32,7 +33,8 @@ def test_progress_counts_and_estimates() -> None:
     assert actor.snapshot().rows_expected is None
     actor.shard("a", ShardCount(rows=20, bytes=250))
     actor.shard("a", ShardCount(rows=20, bytes=250))  # a task that ran twice
-    actor.batch({"ok": 8, "truncated": 2}, maps=16)
+    actor.batch({"ok": 8, "truncated": 2}, 16, {"truncated": "a/x: ends early"})
+    actor.batch({}, 0, {"truncated": "a/y: ends early"})
     actor.spent("decode", 1.5)
     actor.spent("decode", 0.5)
     found = actor.snapshot()
@@ -40,6 +42,7 @@ def test_progress_counts_and_estimates() -> None:
     assert actor.take() == {"a": ShardCount(rows=20, bytes=250)}
     assert actor.take() == {}
     assert found.seconds == {"decode": 2.0}
+    assert found.examples == {"truncated": "a/x: ends early"}
     found.first_image, found.seconds_elapsed = 0.0, 5.0
     assert found.images_per_second == 2
     assert found.seconds_left == (80 - 10 - 10) / 2
@@ -49,7 +52,7 @@ def test_progress_counts_and_estimates() -> None:
 def test_a_reporter_without_an_actor_says_nothing() -> None:
     reporter = Reporter()
     reporter.shard("a", 1, 2)
-    reporter.batch({"ok": 1}, 1)
+    reporter.batch(pa.table({"status": ["ok"]}), 1)
     with reporter.timed("read"):
         pass
 

@@ -1,0 +1,103 @@
+"""Everything that is decided before the first image is read."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from legrad.errors import UnsupportedModelError
+from pipeline import manifest
+from pipeline.cluster import RETRIES, Resources, resources
+from pipeline.config import RunConfig
+from pipeline.errors import UsageError
+from pipeline.explain import Prepared, ReplicaSettings, prepare
+from pipeline.manifest import RunFolder
+from pipeline.schema import output_schema
+from pipeline.sources.datasource import ImageSource
+from pipeline.sources.rows import BLOCK_ROWS
+from pipeline.storage import is_storage_error
+
+BLOCK_BYTES = 32 * 2**20
+SECONDS_PER_PART = 60
+MOST_PART_ROWS = 50_000
+NO_PROGRESS_SECONDS = 600
+SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, and with what.
+
+    Attributes:
+        config, folder, source: as the user wants them.
+        prepared: what the model said of itself.
+        resources: of the replicas.
+        settings: of one replica.
+        schema: of the output.
+        rows_per_part: least rows of a Parquet part.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    source: ImageSource
+    prepared: Prepared
+    resources: Resources
+    settings: ReplicaSettings
+    schema: pa.Schema
+    rows_per_part: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the queries, in their order."""
+        return [query.name for query in self.config.queries]
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a finished block after which Ray gives up.
+
+        Ray counts finished blocks; one of a large model and many queries takes its time.
+        """
+        height, width = self.prepared.preprocess.size
+        rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + self.settings.batch_size)
+        hang = 2 * (RETRIES + 1) * self.config.runtime.image_timeout
+        return max(NO_PROGRESS_SECONDS, hang, SLOW_BLOCK * rows / self.prepared.images_per_second)
+
+
+def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
+    """Load the model once on a worker and decide how the work is spread.
+
+    Raises:
+        UsageError: the model cannot be loaded, or the cluster is too small.
+    """
+    spread = resources(config.runtime)
+    settings = ReplicaSettings(
+        config.model, spread.device, spread.threads, config.runtime.batch_size, config.selection
+    )
+    prepared = _prepared(config, settings, spread)
+    schema = output_schema(
+        config.source.carry,
+        [query.name for query in config.queries],
+        prepared.grid,
+        maps=config.map_columns,
+        embeddings=config.store.embeddings,
+        metadata=manifest.file_metadata(config, prepared),
+    )
+    wanted = config.runtime.rows_per_part
+    a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
+    least = config.runtime.batch_size
+    rows = max(least, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
+    return Plan(config, folder, source, prepared, spread, settings, schema, rows)
+
+
+def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:
+    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0, max_calls=1)(
+        prepare
+    )
+    try:
+        found: Prepared = ray.get(remote.remote(settings, list(config.queries)))
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
+            raise UsageError(f"model {config.model.name}: {cause}") from error
+        raise
+    return found

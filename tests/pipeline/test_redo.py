@@ -1,0 +1,82 @@
+"""Rows of what the storage would not give are done again by the same command."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import open_results
+from pipeline.flow import run
+from pipeline.manifest import RunFolder, run_folder
+from pipeline.parts import committed_parts, committed_rows
+from pipeline.redo import reopen
+from pipeline.storage import Location
+from tests.data import jpeg, mini_config
+
+
+def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / f"{name}.jpg").write_bytes(jpeg(ord(name)))
+    (source / "d.jpg").symlink_to(source / "later")
+    config = mini_config({"format": "folder", "uri": str(source)}, out)
+    assert run(config).statuses == {"ok": 3, "read_error": 1}
+    (part,) = committed_parts(run_folder(str(out)))
+    before = pq.read_schema(part.path)
+
+    (source / "later").write_bytes(jpeg(7))
+    summary = run(config)
+    assert summary.statuses == {"ok": 5}  # `later` is a file as well
+    images = open_results(str(out)).images()
+    assert sorted(images.index) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "later"]
+    assert summary.resumed == 3
+    assert run(config).already_complete
+    assert pq.read_schema(part.path).equals(before, check_metadata=True)
+    heats = list(open_results(str(out)).batches(["fish"]))
+    assert sum(map(len, heats)) == 5
+
+
+def write_part(folder: RunFolder, name: str, statuses: list[str]) -> None:
+    ids = [f"{name}{n}" for n in range(len(statuses))]
+    rows = pa.table({"image_id": ids, "shard": [name] * len(ids), "status": statuses})
+    for place in (
+        folder.images.child(f"{name}-0.parquet"),
+        folder.checkpoint.child(f"{name}.parquet"),
+    ):
+        sink = io.BytesIO()
+        pq.write_table(
+            rows if place.path.endswith("-0.parquet") else rows.select(["image_id"]), sink
+        )
+        place.write(sink.getvalue())
+
+
+def ids(place: Location) -> list[str]:
+    return pq.read_table(place.path)["image_id"].to_pylist()
+
+
+def test_only_the_rows_that_are_asked_for_go(tmp_path: Path) -> None:
+    folder = run_folder(str(tmp_path))
+    write_part(folder, "a", ["ok", "read_error", "ok"])
+    write_part(folder, "b", ["ok", "decode_error"])
+    write_part(folder, "c", ["read_error"])
+    assert reopen(folder, []) == set()
+    assert reopen(folder, ["read_error"]) == {"a", "c"}
+    assert folder.images.files() == ["a-0.parquet", "b-0.parquet"]
+    assert folder.checkpoint.files() == ["a.parquet", "b.parquet"]
+    assert ids(folder.images.child("a-0.parquet")) == ids(folder.checkpoint.child("a.parquet"))
+    assert ids(folder.images.child("a-0.parquet")) == ["a0", "a2"]
+    assert reopen(folder, ["read_error"]) == set()
+    assert reopen(folder, ["decode_error"]) == {"b"}
+    assert committed_rows(folder) == 3
+
+
+def test_a_kill_in_the_middle_is_healed(tmp_path: Path) -> None:
+    folder = run_folder(str(tmp_path))
+    write_part(folder, "a", ["ok", "read_error"])
+    commit, part = folder.checkpoint.child("a.parquet"), folder.images.child("a-0.parquet")
+    pq.write_table(pq.read_table(commit.path).slice(0, 1), commit.path)  # after the ids, that is
+    assert len(ids(part)) == 2
+    assert reopen(folder, ["read_error"]) == {"a"}
+    assert ids(part) == ids(commit) == ["a0"]
