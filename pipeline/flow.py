@@ -53,8 +53,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             plan = make_plan(config, folder, source)
             manifest.claim(folder, config, plan.prepared)
             fence.require()
-            reopen(folder, config.runtime.redo)
-            work = find_work(folder, source.units, config.runtime, watch.stage)
+            again = reopen(folder, config.runtime.redo)
+            work = find_work(folder, source.units, config.runtime, watch.stage, again)
             done = is_complete(folder, work.units, work.ledger)
             progress = Progress()
             if not done:

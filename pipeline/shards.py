@@ -92,11 +92,9 @@ class ShardBook:
     @classmethod
     def open(cls, folder: RunFolder) -> "ShardBook":
         """Read the records, and put them into one file."""
-        files = [folder.shards.child(name) for name in folder.shards.files("*.jsonl")]
         book = cls(folder, cls.read(folder))
-        if len(files) > 1:
-            book._write(book.records)
-            side_by_side(Location.delete, files)
+        if len(folder.shards.files("*.jsonl")) > 1:
+            book._gather()
         return book
 
     @staticmethod
@@ -129,9 +127,13 @@ class ShardBook:
 
     def forget_changed(self, units: Iterable[Unit]) -> None:
         """Read again what changed; rows whose ids are committed stay as they are."""
-        for unit in units:
-            if not self._of(unit, fits=True):
-                self.records.pop(key_of(unit), None)
+        self.forget(unit for unit in units if not self._of(unit, fits=True))
+
+    def forget(self, units: Iterable[Unit]) -> None:
+        """Read these again."""
+        gone = [self.records.pop(key_of(unit)) for unit in units if self._of(unit)]
+        if gone:
+            self._gather()
 
     def unfinished(self, units: Sequence[Unit], committed: Mapping[str, int]) -> list[Unit]:
         """The units that are to be read: not recorded, or with rows that are not committed."""
@@ -212,6 +214,12 @@ class ShardBook:
         lines = [json.dumps({"key": key, **asdict(record)}) for key, record in records.items()]
         name = f"{uuid.uuid4().hex}.jsonl"
         self.folder.shards.child(name).write("\n".join(lines).encode())
+
+    def _gather(self) -> None:
+        """Put all records into one file: of two for one shard, nobody could say which is newer."""
+        files = [self.folder.shards.child(name) for name in self.folder.shards.files("*.jsonl")]
+        self._write(self.records)
+        side_by_side(Location.delete, files)
 
     def _of(self, unit: Unit, *, fits: bool = False) -> ShardRecord | None:
         record = self.records.get(key_of(unit))

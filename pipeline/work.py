@@ -1,13 +1,13 @@
 """What is there already and what is left to do, decided before the first image is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.config import RuntimeConfig
 from pipeline.manifest import RunFolder
 from pipeline.parts import Ledger
 from pipeline.progress import Progress
-from pipeline.shards import ShardBook
+from pipeline.shards import ShardBook, shards_of
 from pipeline.sources.unit import Unit
 from pipeline.tidy import tidy
 from pipeline.waves import Wave, plan_waves
@@ -46,6 +46,7 @@ def find_work(
     units: Sequence[Unit],
     runtime: RuntimeConfig,
     tell: Callable[[str], None] = lambda text: None,
+    reopened: Collection[str] = (),
 ) -> Work:
     """Clear away what earlier attempts left half-done, and skip the shards that they finished.
 
@@ -54,6 +55,7 @@ def find_work(
         units: all of the input.
         runtime: of the settings.
         tell: told what was removed.
+        reopened: shards of which rows are to be done again, whatever they hold by now.
 
     Raises:
         UsageError: a shard changed since it was read, or the assignment to waves is lost.
@@ -64,6 +66,7 @@ def find_work(
     ledger, book = Ledger(folder).refresh(), ShardBook.open(folder)
     waves = plan_waves(folder, units, ledger, book, runtime.rows_per_wave)
     every = tuple(unit for wave in waves for unit in wave.units)
+    book.forget(unit for unit in every if not set(reopened).isdisjoint(shards_of(unit)))
     if runtime.changed_shards == "refuse":
         book.refuse_changed(every)
     else:
