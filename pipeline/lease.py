@@ -28,6 +28,7 @@ from pipeline.storage import Location, is_storage_error
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
+DYING_SECONDS = 1.0
 _POLL_SECONDS = 1.0
 _CLOCK_ROUNDING = 1.0  # seconds; of a process's start
 
@@ -207,7 +208,7 @@ def _outwait(place: Location, uri: str, tell: Callable[[str], None]) -> bytes | 
     if seen is None:
         return None
     holder = _holder(seen)
-    lives = None if holder is None else holder.lives
+    lives = None if holder is None else _lives(holder)
     if lives is False:
         return seen
     if lives:
@@ -222,6 +223,14 @@ def _outwait(place: Location, uri: str, tell: Callable[[str], None]) -> bytes | 
         if now != seen:
             raise _refusal(uri, _holder(now))
     return seen
+
+
+def _lives(holder: Holder) -> bool | None:
+    """`Holder.lives`; one that was just killed is given a moment to be gone."""
+    end = time.monotonic() + DYING_SECONDS
+    while (lives := holder.lives) and time.monotonic() < end:
+        time.sleep(0.1)
+    return lives
 
 
 def _release(place: Location, holder: Holder) -> None:

@@ -6,12 +6,13 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 from pipeline.config import Root, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.listing import expand_braces
 from pipeline.sources.parquet import fetch_from_parquet
+from pipeline.sources.retry import Whole
 from pipeline.sources.uri_list import fetch_from_list
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage import (
@@ -131,7 +132,8 @@ def _roots(path: str, shard: str) -> list[str]:
 def _scan(place: Location, row: Mapping[str, Any]) -> bytes | None:
     source = SourceConfig(format="webdataset", uri=(place.path,))
     with place.fs.open(place.path, "rb") as stream:
-        for found in read_shard(stream, row["shard"], "", source):
+        whole = cast(IO[bytes], Whole(stream, 0))
+        for found in read_shard(whole, row["shard"], "", source):
             data: bytes | None = found.get("bytes")
             if data is not None and hashlib.sha256(data).hexdigest() == row["sha256"]:
                 return data

@@ -80,8 +80,8 @@ class Whole:
         return data
 
     def seekable(self) -> bool:
-        """As the stream says."""
-        return self.stream.seekable()
+        """As the stream says; a web server's that gives no ranges is none, whatever it says."""
+        return self.stream.seekable() and getattr(self.stream, "size", 0) is not None
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As the stream does."""

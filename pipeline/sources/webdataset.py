@@ -93,7 +93,7 @@ def _is_broken(error: BaseException) -> bool:
 
 def _is_compressed(stream: IO[bytes]) -> bool:
     """By content, as `tarfile` decides; names lie."""
-    if not stream.seekable() or getattr(stream, "size", 0) is None:  # a web server's stream
+    if not stream.seekable():
         return True
     head = stream.read(6)
     stream.seek(0)
