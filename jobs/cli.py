@@ -80,6 +80,9 @@ def run(
     config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
     overrides: Overrides = None,
     check: Annotated[bool, typer.Option("--check", help="Check the settings and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at the source and say what a run would do.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="N images of every label (of tars: in all).")
@@ -98,6 +101,12 @@ def run(
         typer.echo(f"{config}: fine, {len(settings.queries)} queries")
         return
     from jobs import display
+
+    if dry_run:
+        from pipeline.preview import preview
+
+        display.preview(preview(settings, on_cluster=bool(os.environ.get("RAY_ADDRESS"))))
+        return
     from pipeline.flow import run as run_flow
 
     with display.watch(settings) as watch:
@@ -197,6 +206,9 @@ def check(
     csv: Annotated[
         str | None, typer.Option(help="Write that list as CSV to this file; - for standard output.")
     ] = None,
+    again: Annotated[
+        int, typer.Option("--recompute", min=0, help="Explain so many images again and compare.")
+    ] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the tables.")] = 20,
 ) -> None:
     """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
@@ -215,7 +227,15 @@ def check(
         return
     found = check_output(folder)
     display.check(found, limit)
-    raise typer.Exit(0 if found.sound else 1)
+    sound = found.sound
+    if again:
+        from pipeline import open_results
+        from pipeline.recompute import recompute
+
+        compared = recompute(open_results(out), again)
+        display.recomputed(compared)
+        sound = sound and compared.agree
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -12,20 +13,25 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from pipeline.check import Check
-from pipeline.compact import Compacted
-from pipeline.config import RunConfig
-from pipeline.progress import Progress
-from pipeline.summary import Summary
-from pipeline.watch import Watch
+if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
+    from pipeline.check import Check
+    from pipeline.compact import Compacted
+    from pipeline.config import RunConfig
+    from pipeline.preview import Preview
+    from pipeline.progress import Progress
+    from pipeline.recompute import Recomputed
+    from pipeline.summary import Summary
+    from pipeline.watch import Watch
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def watch(config: RunConfig) -> Iterator[Watch]:
+def watch(config: "RunConfig") -> Iterator["Watch"]:
     """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
+    from pipeline.watch import Watch
+
     for warning in config.warnings:
         errors.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
     if errors.is_terminal:
@@ -62,7 +68,7 @@ def _bar() -> Bar:
     )
 
 
-def _advance(bar: Bar, task: TaskID, progress: Progress) -> None:
+def _advance(bar: Bar, task: TaskID, progress: "Progress") -> None:
     done = progress.resumed + progress.rows
     bar.update(task, total=progress.rows_expected, completed=done, detail=_line(progress))
 
@@ -72,12 +78,12 @@ def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _log_progress(progress: Progress) -> None:
+def _log_progress(progress: "Progress") -> None:
     if progress.rows:
         log(_line(progress))
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: "Progress") -> str:
     """``1,200 of ~2,000 images  85 images/s  9 s left  1 failed``."""
     if not progress.rows:
         return ""
@@ -93,7 +99,7 @@ def _line(progress: Progress) -> str:
     return "  ".join(parts)
 
 
-def summary(done: Summary) -> None:
+def summary(done: "Summary") -> None:
     """Print what a run came to."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("output", escape(done.output))
@@ -122,7 +128,7 @@ def summary(done: Summary) -> None:
         console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
-def compacted(done: Compacted) -> None:
+def compacted(done: "Compacted") -> None:
     """Print what a compaction came to."""
     console.print(f"output  {done.output}", soft_wrap=True, markup=False)
     console.print(f"images  {done.rows:,} rows, sorted by image_id")
@@ -133,7 +139,7 @@ def compacted(done: Compacted) -> None:
     console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
 
 
-def check(found: Check, limit: int) -> None:
+def check(found: "Check", limit: int) -> None:
     """The counts of an output, the shards that need a look, and the verdict."""
     console.print(
         f"{found.output}: {found.rows:,} rows in {found.parts} parts, {size(found.bytes)}"
@@ -157,6 +163,47 @@ def check(found: Check, limit: int) -> None:
         console.print(f"not complete: {problem}", style="yellow", soft_wrap=True, markup=False)
     if found.sound:
         console.print(f"complete: {len(found.shards)} shards, every row once", style="green")
+
+
+def recomputed(found: "Recomputed") -> None:
+    """How near stored results are to new ones."""
+    console.print(
+        f"explained {found.images} images again: scores differ by at most {found.score:.1e} "
+        f"(allowed {found.tolerance:.0e}), maps by {found.map_steps:.2f} steps of 1/255 beyond "
+        "rounding",
+        style=None if found.agree else "yellow",
+        soft_wrap=True,
+    )
+    for image_id, why in found.unreadable.items():
+        console.print(f"{image_id}: {why}", style="yellow", soft_wrap=True, markup=False)
+
+
+def preview(found: "Preview") -> None:
+    """What a run would do."""
+    about = "" if found.exact else "about "
+    console.print(f"read     {found.shards:,} shards, {size(found.bytes_read)}, ", end="")
+    console.print(f"{about}{found.rows:,} images, {found.maps} maps each")
+    console.print(f"write    about {size(found.bytes_written)}")
+    plan = found.resources
+    told = (
+        "as the cluster decides"
+        if plan is None
+        else (
+            f"{plan.actors} replicas x {plan.gpus:g} GPUs"
+            if plan.gpus
+            else f"{plan.actors} replicas x {plan.threads} CPU threads"
+        )
+    )
+    console.print(f"explain  {told}")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("image_id", "label", "size", "bytes", "status"):
+        table.add_column(name, overflow="fold")
+    for row in found.first:
+        shape = "" if row.size is None else f"{row.size[0]} x {row.size[1]}"
+        status = row.status if row.error is None else f"{row.status}: {row.error}"
+        cells = (row.image_id, row.label or "", shape, f"{row.bytes:,}", status)
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
 
 
 def failures(frame: pd.DataFrame, limit: int) -> None:

@@ -39,6 +39,7 @@ class Architecture:
         patch_size: (height, width) of a patch in pixels.
         layers: number of transformer blocks in the vision tower.
         width: of the vision tower.
+        embed_dim: of the features that image and text share.
         family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``mini``.
         parameters: of both towers; None where that takes building it.
     """
@@ -48,6 +49,7 @@ class Architecture:
     patch_size: tuple[int, int]
     layers: int
     width: int
+    embed_dim: int
     family: str
     parameters: int | None
 
@@ -111,6 +113,7 @@ def architecture(name: str) -> Architecture:
         patch_size=_pair(vision.get("patch_size", 16)),
         layers=int(vision.get("layers", 12)),
         width=int(vision.get("width", 768)),
+        embed_dim=int(config["embed_dim"]),
         family=_family(name, config),
         parameters=_parameters(config),
     )

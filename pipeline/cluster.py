@@ -70,7 +70,7 @@ def session() -> Iterator[None]:
         else:
             ray.init(
                 address="local",  # even where another cluster runs on this machine
-                num_cpus=max(8, LOGICAL_CPUS_PER_CORE * cores()),
+                num_cpus=_logical_cpus(),
                 object_store_memory=_object_store_bytes(),
                 include_dashboard=False,
                 log_to_driver=False,
@@ -94,15 +94,33 @@ def _quiet() -> None:
             handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
 
 
-def resources(runtime: RuntimeConfig) -> Resources:
+def local_nodes() -> list[Mapping[str, float]]:
+    """This machine as `session` would start Ray on it; starts nothing."""
+    import torch
+
+    return [{"CPU": _logical_cpus(), "GPU": torch.cuda.device_count()}]
+
+
+def _logical_cpus() -> int:
+    return max(8, LOGICAL_CPUS_PER_CORE * cores())
+
+
+def resources(
+    runtime: RuntimeConfig, nodes: Sequence[Mapping[str, float]] | None = None
+) -> Resources:
     """Fill in what the settings leave to us, from what the cluster has.
+
+    Args:
+        runtime: of the settings.
+        nodes: CPU and GPU of every node; default those of the current Ray session.
 
     Raises:
         UsageError: the plan can never fit; Ray would wait for ever.
     """
-    have = ray.cluster_resources()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus_there = have.get("GPU", 0.0)
+    if nodes is None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    gpus_there = have["GPU"]
     gpus = min(1.0, gpus_there) if runtime.gpus_per_actor == "auto" else runtime.gpus_per_actor
     # A local session has more logical CPUs than cores, see `session`; a cluster means what it says.
     cpus = min(cores(), _spare(have)) if len(nodes) == 1 else _spare(have)

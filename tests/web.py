@@ -59,7 +59,13 @@ def web_server(folder: Path, *, ranges: bool = True, token: str = "") -> Iterato
             if body:
                 self.wfile.write(data)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        yield address
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Run a server in a thread; yields its ``host:port``."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

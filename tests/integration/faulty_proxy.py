@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.web import serving
+
 KINDS = ("503", "reset before", "reset after", "truncated", "stall")
 """Refused; broken off before or after the server did it (in mid-body if there is one); a body that
 ends early; no answer at all."""
@@ -64,15 +66,8 @@ def faulty_proxy(upstream: str, faults: Faults) -> Iterator[str]:
     Headers go through unchanged, Host among them, so that signatures hold.
     """
     handler = type("Handler", (_Handler,), {"upstream": upstream, "faults": faults})
-    server = _Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(_Server(("127.0.0.1", 0), handler)) as address:
+        yield address
 
 
 class _Server(ThreadingHTTPServer):
