@@ -55,7 +55,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             fence.require()
             again = reopen(folder, config.runtime.redo)
             work = find_work(folder, source.units, config.runtime, watch.stage, again)
-            done = is_complete(folder, work.units, work.ledger)
+            done = not work.waves and is_complete(folder, work.units, work.ledger)
             progress = Progress()
             if not done:
                 progress, work = _execute(plan, work, watch, fence)

@@ -10,6 +10,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -75,9 +76,9 @@ def patient(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Storage options with our patience where the user's say nothing.
 
     S3: botocore's standard retries, timeouts, and no cached listings: another process may have
-    written since.
+    written since. The defaults are copied in depth: botocore rewrites what it is given.
     """
     if protocol not in ("s3", "s3a"):
         return dict(options)
-    client = _S3 | dict(options.get("config_kwargs") or {})
+    client = deepcopy(_S3) | dict(options.get("config_kwargs") or {})
     return {"use_listings_cache": False, **options, "config_kwargs": client}

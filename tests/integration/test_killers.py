@@ -134,7 +134,7 @@ def test_an_error_is_no_killer(work: Assignment) -> None:
         work.decoder, work.settings, work.text_features[:, :3], work.schema, work.names
     )
     child = Child(broken.packed())
-    with pytest.raises(RunError, match="ValueError: text_features"):
+    with pytest.raises(RunError, match="ValueError: directions"):
         child.ask(batch(jpeg(1)), 60)
     with pytest.raises(RunError, match="cannot be loaded"):
         Child(b"no pickle")

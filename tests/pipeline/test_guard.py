@@ -86,9 +86,14 @@ def test_committed_ids_are_never_tolerated_away(ray_session: None, tmp_path: Pat
     (tmp_path / "in" / "0.tar").write_bytes(tar_bytes(samples(["a", "b"])))
     config = mini_config({"format": "webdataset", "uri": str(tmp_path / "in")}, tmp_path / "out")
     run(config)
-    (commit,) = (tmp_path / "out" / "_run" / "checkpoint").glob("*.parquet")
+    (commit,) = (tmp_path / "out" / "_run" / "checkpoint").glob("*/*.parquet")
     commit.write_bytes(commit.read_bytes()[:-20])
-    (tmp_path / "in" / "1.tar").write_bytes(tar_bytes(samples(["c"], 9)))
+    (tmp_path / "in" / "0.tar").write_bytes(tar_bytes(samples(["a", "b", "c"])))
+    config = mini_config(
+        {"format": "webdataset", "uri": str(tmp_path / "in")},
+        tmp_path / "out",
+        runtime={"changed_shards": "keep"},  # so that its wave, and with it these ids, is read
+    )
     with pytest.raises(Exception, match=r"(?i)parquet"):
         run(config)
     rows = sum(ray.data.read_parquet(str(p)).count() for p in (tmp_path / "out/images").iterdir())
