@@ -86,6 +86,8 @@ def session() -> Iterator[None]:
 def _quiet() -> None:
     """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
+    if not os.environ.get("LEGRAD_DEBUG"):  # Ray's native code writes to the terminal of the driver
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # for ever by default
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
