@@ -125,8 +125,9 @@ def failures(folder: RunFolder) -> pd.DataFrame:
     """Rows without results: image_id, status, error, shard, key.
 
     Raises:
-        UsageError: the storage refuses.
+        UsageError: no run is there, or the storage refuses.
     """
+    read_manifest(folder)
     columns = ["image_id", "status", "error", "shard", "key"]
     wanted = ds.field("status") != str(Status.OK)
     frame: pd.DataFrame = _dataset(folder).to_table(columns=columns, filter=wanted).to_pandas()
@@ -140,11 +141,16 @@ def _shards(folder: RunFolder, ledger: Ledger, *, one_row_a_file: bool) -> Itera
         for (shard, status), number in counts.items():
             rows[shard] += number
             ok[shard] += number * (status == Status.OK)
-    records = {} if one_row_a_file else ShardBook.read(folder)
-    known = dict.fromkeys([*_assigned(folder), *records, *rows])
-    for name in known:
-        read = records[name].rows if name in records else None
-        yield ShardState(name, 1 if one_row_a_file else read, rows[name], ok[name])
+    groups: Counter[tuple[str, ...]] = Counter()  # units that read the same files count together
+    for key, record in ShardBook.read(folder).items():
+        groups[record.shards or (key,)] += record.rows
+    if one_row_a_file:
+        groups.clear()
+    home = {shard: group for group in groups for shard in group}
+    for group in dict.fromkeys(home.get(n, (n,)) for n in [*_assigned(folder), *home, *rows]):
+        expected = 1 if one_row_a_file else groups.get(group)
+        there, good = (sum(counts[shard] for shard in group) for counts in (rows, ok))
+        yield ShardState(group[0], expected, there, good)
 
 
 def _assigned(folder: RunFolder) -> list[str]:

@@ -15,7 +15,6 @@ from pipeline.manifest import run_folder
 from pipeline.plan import Plan, make_plan
 from pipeline.probe import probe_output, probe_source
 from pipeline.progress import Progress, Reporter, ShardCount, start_actor
-from pipeline.redo import reopen
 from pipeline.sources.datasource import open_source
 from pipeline.stages import checkpointed, decode, explain, read, sacrifice
 from pipeline.storage import redact
@@ -53,8 +52,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             plan = make_plan(config, folder, source)
             manifest.claim(folder, config, plan.prepared)
             fence.require()
-            again = reopen(folder, config.runtime.redo)
-            work = find_work(folder, source.units, config.runtime, watch.stage, again)
+            redo = config.runtime.redo
+            work = find_work(folder, source.units, config.runtime, watch.stage, redo)
             done = not work.waves and is_complete(folder, work.units, work.ledger)
             progress = Progress()
             if not done:

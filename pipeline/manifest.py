@@ -147,7 +147,7 @@ def file_metadata(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
         "grid": list(prepared.grid),
         "model": {
             "name": config.model.name,
-            "pretrained": config.model.pretrained,
+            "pretrained": redact(config.model.pretrained or "") or None,
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
@@ -160,9 +160,19 @@ def file_metadata(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
             "grid_in_original_pixels": prepared.preprocess.transform(),
         },
         "maps": config.store.maps.model_dump(mode="json"),
-        "queries": [query.model_dump(mode="json") for query in config.queries],
+        "queries": [_told(query) for query in config.queries],
         "software": {name: version(name) for name in SOFTWARE},
     }
+
+
+def _told(query: Query) -> dict[str, Any]:
+    """A query without what the URIs of its files may give away."""
+    values = query.model_dump(mode="json")
+    if values.get("images"):
+        values["images"] = [redact(uri) for uri in values["images"]]
+    if values.get("vector"):
+        values["vector"] = redact(values["vector"])
+    return values
 
 
 def claim(folder: RunFolder, config: RunConfig, prepared: "Prepared") -> None:

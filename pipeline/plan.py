@@ -15,7 +15,7 @@ from pipeline.manifest import RunFolder
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.storage import is_storage_error
+from pipeline.storage import is_storage_error, redact
 
 BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
@@ -98,6 +98,6 @@ def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
-            raise UsageError(f"model {config.model.name}: {cause}") from error
+            raise UsageError(f"model {config.model.name}: {redact(str(cause))}") from error
         raise
     return found

@@ -51,13 +51,17 @@ def _fit(source: ImageSource, name: str, rows: Sequence[Row]) -> tuple[str, ...]
     config = source.source
     where = f"the first {len(rows)} samples of {name}"
     if rows and all(row["status"] == Status.NO_IMAGE for row in rows):
+        if config.format != "webdataset":  # a wrong column is refused before
+            return (f"source: {where} hold no image",)
         named = config.image_field
         what = "hold no image" if named is None else f"have no field {named!r} (image_field)"
         raise UsageError(f"source: {where} {what}; {rows[0]['error']}")
     rows = [row for row in rows if row["status"] == Status.OK]
     if not rows:
         return ()
-    if "label_field" in config.model_fields_set and all(row["label"] is None for row in rows):
+    elsewhere = config.labels is not None or config.label_names is not None  # -1 is no label
+    wanted = "label_field" in config.model_fields_set and not elsewhere
+    if wanted and all(row["label"] is None for row in rows):
         raise UsageError(
             f"source.label_field: {where} have no {config.label_field!r}. Name the field that "
             "holds the label, or leave label_field out."

@@ -19,8 +19,8 @@ from pipeline.machine import cores
 from pipeline.results import Results
 from pipeline.schema import Status
 
-MOST_BYTES = 1.0
-"""Of a map's 255 steps: two machines may round to neighbours."""
+MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
+"""Of a map's 255: two machines may round to neighbours, and at low precision beyond."""
 MOST_SCORE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 _BATCH = 16
 _PLACE = ("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256")
@@ -36,7 +36,7 @@ class Recomputed:
             beyond the half step of rounding.
         score: largest difference of scores.
         unreadable: image ids that could not be fetched or decoded again, and why.
-        tolerance: what ``score`` may be, by the run's precision.
+        tolerance, most_steps: what ``score`` and ``map_steps`` may be, by the run's precision.
     """
 
     images: int
@@ -44,11 +44,12 @@ class Recomputed:
     score: float
     unreadable: Mapping[str, str]
     tolerance: float
+    most_steps: float
 
     @property
     def agree(self) -> bool:
         """Whether everything is within rounding, and every image was found again."""
-        near = self.map_steps <= MOST_BYTES and self.score <= self.tolerance
+        near = self.map_steps <= self.most_steps and self.score <= self.tolerance
         return near and not self.unreadable
 
 
@@ -94,8 +95,8 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
             stored = results.scores().loc[ids].to_numpy()
             scores.append(float(np.abs(stored - again.scores.float().cpu().numpy()).max()))
             done += len(some)
-    tolerance = MOST_SCORE[settings.model.precision]
-    return Recomputed(done, max(steps), max(scores), unreadable, tolerance)
+    allowed = (table[settings.model.precision] for table in (MOST_SCORE, MOST_STEPS))
+    return Recomputed(done, max(steps), max(scores), unreadable, *allowed)
 
 
 def _model_config(results: Results) -> ModelConfig:

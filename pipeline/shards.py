@@ -6,11 +6,12 @@ driver now and then, many in one file, instead of a request to the storage for e
 """
 
 import json
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 
 from pipeline.errors import UsageError
@@ -34,12 +35,17 @@ class ShardRecord:
         name: of the shard, or of the chunk's first file.
         rows, bytes: what it held.
         version: of its files: ``etag:...``, ``mtime:...``; the digest of these for a chunk.
+        shards: what its rows have in the column ``shard``.
+        changed: it was other than an earlier attempt found it, whose rows are kept. Counts of rows
+            say nothing then, so it is read again until a run has completed.
     """
 
     name: str
     rows: int
     bytes: int
     version: str
+    shards: tuple[str, ...] = ()
+    changed: bool = False
 
     def fits(self, unit: Unit) -> bool:
         """Whether the unit is still what was read.
@@ -106,6 +112,7 @@ class ShardBook:
             for line in content.splitlines():
                 values = json.loads(line)
                 key = values.pop("key")
+                values["shards"] = tuple(values.get("shards", ()))
                 records[key] = ShardRecord(**values)
         return records
 
@@ -127,7 +134,17 @@ class ShardBook:
 
     def forget_changed(self, units: Iterable[Unit]) -> None:
         """Read again what changed; rows whose ids are committed stay as they are."""
-        self.forget(unit for unit in units if not self._of(unit, fits=True))
+        old = {key_of(u): self._of(u) for u in units if not self._of(u, fits=True)}
+        changed = {key: replace(r, changed=True) for key, r in old.items() if r is not None}
+        if changed:
+            self.records |= changed
+            self._gather()
+
+    def settle(self) -> None:
+        """A run has completed: every row of what changed is committed."""
+        if any(record.changed for record in self.records.values()):
+            self.records = {key: replace(r, changed=False) for key, r in self.records.items()}
+            self._gather()
 
     def forget(self, units: Iterable[Unit]) -> None:
         """Read these again."""
@@ -142,7 +159,8 @@ class ShardBook:
             for shards, rows in self._expected(units).items()
             if rows == _of(shards, committed)
         }
-        return [unit for unit in units if shards_of(unit) not in whole]
+        changed = {shards_of(u) for u in units if (r := self._of(u)) is not None and r.changed}
+        return [unit for unit in units if shards_of(unit) not in whole - changed]
 
     def faults(self, units: Sequence[Unit], committed: Mapping[str, int]) -> list[str]:
         """What does not add up, in words, by shard; empty once every row read is committed."""
@@ -192,8 +210,15 @@ class ShardBook:
         def record() -> None:
             for name, count in take().items():
                 unit = by_name[name]
-                values = (clean(name), count.rows, count.bytes, version_of(unit))
-                unwritten[key_of(unit)] = ShardRecord(*values)
+                before = self._of(unit)
+                unwritten[key_of(unit)] = ShardRecord(
+                    clean(name),
+                    count.rows,
+                    count.bytes,
+                    version_of(unit),
+                    shards_of(unit),
+                    changed=before is not None and before.changed,
+                )
             if unwritten:
                 self.records |= unwritten
                 self._write(unwritten)
@@ -212,7 +237,7 @@ class ShardBook:
 
     def _write(self, records: Records) -> None:
         lines = [json.dumps({"key": key, **asdict(record)}) for key, record in records.items()]
-        name = f"{uuid.uuid4().hex}.jsonl"
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"  # read in order: the last wins
         self.folder.shards.child(name).write("\n".join(lines).encode())
 
     def _gather(self) -> None:

@@ -144,6 +144,7 @@ def complete(
         "files": _files(units),
     }
     folder.complete.write(json.dumps(marker, indent=2).encode())
+    book.settle()
 
 
 def _doubled(folder: RunFolder, shards: Mapping[str, int]) -> list[str]:

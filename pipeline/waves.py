@@ -175,4 +175,6 @@ def _groups(units: Sequence[Unit], rows: int, bytes_per_row: float) -> Iterator[
 
 def _rows(unit: Unit, bytes_per_row: float) -> float:
     """About how many rows a unit has."""
+    if unit.part is not None:
+        return len(unit.part.chosen) if unit.part.chosen is not None else unit.part.rows
     return len(unit.files) if len(unit.files) > 1 else unit.size / bytes_per_row

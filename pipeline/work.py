@@ -7,6 +7,7 @@ from pipeline.config import RuntimeConfig
 from pipeline.manifest import RunFolder
 from pipeline.parts import Ledger
 from pipeline.progress import Progress
+from pipeline.redo import reopen
 from pipeline.shards import ShardBook, shards_of
 from pipeline.sources.unit import Unit
 from pipeline.tidy import tidy
@@ -46,7 +47,7 @@ def find_work(
     units: Sequence[Unit],
     runtime: RuntimeConfig,
     tell: Callable[[str], None] = lambda text: None,
-    reopened: Collection[str] = (),
+    redo: Collection[str] = (),
 ) -> Work:
     """Clear away what earlier attempts left half-done, and skip the shards that they finished.
 
@@ -55,7 +56,7 @@ def find_work(
         units: all of the input.
         runtime: of the settings.
         tell: told what was removed.
-        reopened: shards of which rows are to be done again, whatever they hold by now.
+        redo: statuses whose rows are to be done again, whatever their shards hold by now.
 
     Raises:
         UsageError: a shard changed since it was read, or the assignment to waves is lost.
@@ -63,10 +64,11 @@ def find_work(
     removed = tidy(folder)
     if removed:
         tell(str(removed))
+    reopened = reopen(folder, redo)  # after tidying: it reads every part
     ledger, book = Ledger(folder).refresh(), ShardBook.open(folder)
     waves = plan_waves(folder, units, ledger, book, runtime.rows_per_wave)
     every = tuple(unit for wave in waves for unit in wave.units)
-    book.forget(unit for unit in every if not set(reopened).isdisjoint(shards_of(unit)))
+    book.forget(unit for unit in every if not reopened.isdisjoint(shards_of(unit)))
     if runtime.changed_shards == "refuse":
         book.refuse_changed(every)
     else:

@@ -92,7 +92,7 @@ class Origin:
             source = SourceConfig(format="list", uri=("x",), image_field=self.image_field)
             return fetch_from_list(place, int(row["row"]), source, self.options)
         if row["source_offset"] is None:  # in a compressed tar nothing can be read by range
-            return _scan(place, row)
+            return _scan(place, row, self.image_field)
         start = int(row["source_offset"])
         end = start + int(row["source_length"])
         data: bytes = place.fs.cat_file(place.path, start=start, end=end)
@@ -129,8 +129,8 @@ def _roots(path: str, shard: str) -> list[str]:
     return [posixpath.dirname(path), path] if is_file else [path]
 
 
-def _scan(place: Location, row: Mapping[str, Any]) -> bytes | None:
-    source = SourceConfig(format="webdataset", uri=(place.path,))
+def _scan(place: Location, row: Mapping[str, Any], image_field: str | None) -> bytes | None:
+    source = SourceConfig(format="webdataset", uri=(place.path,), image_field=image_field)
     with place.fs.open(place.path, "rb") as stream:
         whole = cast(IO[bytes], Whole(stream, 0))
         for found in read_shard(whole, row["shard"], "", source):

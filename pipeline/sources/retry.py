@@ -7,7 +7,7 @@ from typing import IO
 
 from pipeline.retries import ATTEMPTS, is_transient, pauses
 from pipeline.schema import Status
-from pipeline.sources.rows import Row, make_row
+from pipeline.sources.rows import Row, failure, make_row
 from pipeline.sources.webdataset import UNREADABLE
 from pipeline.storage import is_storage_error
 
@@ -51,7 +51,7 @@ def reread(
 def unread(name: str, shard: str, prefix: str, error: Exception, given: int) -> Row:
     """The row that stands for what could not be read of a unit; a later attempt does it again."""
     after = f"after {given} rows: " if given else ""
-    text = f"{after}{type(error).__name__}: {error}"[:500]
+    text = f"{after}{failure(error)}"[:500]
     image_id = f"{prefix}{name}/{UNREADABLE}"
     return make_row(image_id, shard, UNREADABLE, status=Status.READ_ERROR, error=text)
 

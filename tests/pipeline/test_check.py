@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.check import check, failures
-from pipeline.manifest import RunFolder
+from pipeline.errors import UsageError
+from pipeline.manifest import RunFolder, run_folder
 from pipeline.parts import Ledger
+from pipeline.sources.unit import Part, Unit
 from pipeline.summary import complete
-from tests.parts import make_run, part, ray_name, row, rows, tar
+from tests.parts import chunk, make_run, part, ray_name, row, rows, tar
 from tests.pipeline.test_waves import record, work
 
 SHARDS = [tar("0.tar"), tar("1.tar"), tar("2.tar")]
@@ -101,3 +103,22 @@ def test_a_folder_of_files_has_one_row_a_file(folder: RunFolder) -> None:
     record(folder, *SHARDS[:1], count=2)
     part(folder, ray_name(0), rows("0.tar", ["a"]), "wave-0000")
     assert [(s.expected, s.missing) for s in check(folder).shards] == [(1, 0), (1, 1), (1, 1)]
+
+
+def test_units_that_read_one_file_count_together(folder: RunFolder) -> None:
+    """Parts of a table, and tars that one unit reads for a limit."""
+    (file,) = tar("a.parquet").files
+    parts = [Unit(f"a.parquet@{n}", (file,), Part(n, 5, 10)) for n in (0, 5)]
+    book = record(folder, *parts, chunk("x.tar", "y.tar"), count=5)
+    commit(folder, 0, "a.parquet", *map(str, range(10)))
+    commit(folder, 1, "x.tar", "a", "b")
+    commit(folder, 2, "y.tar", "a", "b", "c")
+    states = {s.name: (s.expected, s.rows) for s in check(folder).shards}
+    assert states["a.parquet"] == (10, 10)
+    assert states["x.tar"] == (5, 5)
+    assert not book.faults([*parts, chunk("x.tar", "y.tar")], Ledger(folder).refresh().shards())
+
+
+def test_no_run_has_no_failures_to_list(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run there"):
+        failures(run_folder(str(tmp_path / "typo")))

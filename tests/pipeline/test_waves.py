@@ -15,7 +15,7 @@ from pipeline.sources.unit import Unit
 from pipeline.summary import complete, is_complete
 from pipeline.waves import MOST_UNITS, plan_waves
 from pipeline.work import Work, find_work
-from tests.parts import chunk, make_run, part, ray_name, rows, tar
+from tests.parts import chunk, make_run, part, pending, ray_name, rows, tar
 
 ROWS = RuntimeConfig().rows_per_wave
 
@@ -214,3 +214,33 @@ def test_rows_that_left_the_source_are_told(folder: RunFolder) -> None:
     notes: list[str] = []
     complete(folder, [tar("0.tar")], Ledger(folder).refresh(), book, notes)
     assert notes == ["2 rows are of files or samples that are no longer in the source."]
+
+
+def test_what_changed_is_read_until_a_run_completes(folder: RunFolder) -> None:
+    """As many rows as before say nothing of which rows they are."""
+    old, new = tar("0.tar", version="etag:1"), tar("0.tar", version="etag:2")
+    work(folder, old)
+    record(folder, old)
+    commit(folder, 1, "0.tar", "a b")
+    assert left(work(folder, old)) == {}
+    assert left(work(folder, new, changed_shards="keep")) == {"wave-0000": ["0.tar"]}
+    record(folder, new)  # read to its end as [a, c], and killed before c was committed
+    assert left(work(folder, new, changed_shards="keep")) == {"wave-0000": ["0.tar"]}
+    commit(folder, 2, "0.tar", "c")
+    found = work(folder, new)
+    assert left(found) == {"wave-0000": ["0.tar"]}
+    complete(folder, found.units, found.ledger, found.book, [])
+    assert not any(record.changed for record in ShardBook.open(folder).records.values())
+
+
+def test_half_a_part_is_cleared_before_rows_are_looked_for(folder: RunFolder) -> None:
+    unit = tar("0.tar")
+    work(folder, unit)
+    record(folder, unit)
+    commit(folder, 1, "0.tar", "a b")
+    pending(folder, ray_name(1), rows("0.tar", ["a", "b"]), "wave-0000")
+    place = Path(folder.images.child(f"{ray_name(1)}-0.parquet").path)
+    place.write_bytes(place.read_bytes()[:-30])
+    found = find_work(folder, [unit], RuntimeConfig(), redo=["read_error"])
+    assert left(found) == {"wave-0000": ["0.tar"]}
+    assert not place.exists()
