@@ -31,7 +31,7 @@ from pipeline.demo import write_demo
 from pipeline.errors import UsageError
 from pipeline.loading import load_config
 from pipeline.manifest import run_folder
-from pipeline.parts import committed_parts
+from pipeline.output.parts import committed_parts
 from pipeline.schema import map_column
 from tests.data import CLASSES_AND_CUES
 from tests.integration.s3 import s3_server

@@ -36,7 +36,7 @@ from pipeline.explain import ReplicaSettings
 from pipeline.flow import run
 from pipeline.loading import load_config, packaged_config
 from pipeline.machine import cores
-from pipeline.watch import Watch
+from pipeline.monitor.watch import Watch
 
 
 def configuration(folder: Path, shards: list[str], model: str, *settings: str) -> RunConfig:

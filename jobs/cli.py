@@ -191,7 +191,7 @@ def compact(
 ) -> None:
     """Write a run's results sorted and in large parts into a new folder."""
     from jobs import display
-    from pipeline.compact import compact as compact_run
+    from pipeline.output.compact import compact as compact_run
 
     done = compact_run(out, output, partial=partial, delete_source=delete_source, tell=display.log)
     display.compacted(done)
@@ -213,9 +213,9 @@ def check(
 ) -> None:
     """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
     from jobs import display
-    from pipeline.check import check as check_output
-    from pipeline.check import failures as failed_rows
     from pipeline.manifest import run_folder
+    from pipeline.output.check import check as check_output
+    from pipeline.output.check import failures as failed_rows
 
     folder = run_folder(out)
     if failures or csv is not None:
@@ -230,7 +230,7 @@ def check(
     sound = found.sound
     if again:
         from pipeline import open_results
-        from pipeline.recompute import recompute
+        from pipeline.output.recompute import recompute
 
         compared = recompute(open_results(out), again)
         display.recomputed(compared)

@@ -14,14 +14,14 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
-    from pipeline.check import Check
-    from pipeline.compact import Compacted
     from pipeline.config import RunConfig
+    from pipeline.monitor.progress import Progress
+    from pipeline.monitor.watch import Watch
+    from pipeline.output.check import Check
+    from pipeline.output.compact import Compacted
+    from pipeline.output.recompute import Recomputed
+    from pipeline.output.summary import Summary
     from pipeline.preview import Preview
-    from pipeline.progress import Progress
-    from pipeline.recompute import Recomputed
-    from pipeline.summary import Summary
-    from pipeline.watch import Watch
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -30,7 +30,7 @@ errors = Console(stderr=True, highlight=False)
 @contextmanager
 def watch(config: "RunConfig") -> Iterator["Watch"]:
     """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
-    from pipeline.watch import Watch
+    from pipeline.monitor.watch import Watch
 
     for warning in config.warnings:
         errors.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)

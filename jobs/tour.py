@@ -14,7 +14,7 @@ from pipeline.loading import load_config, packaged_config
 from pipeline.report import draw_sheet
 from pipeline.report.planted import planted_rows
 from pipeline.results import open_results
-from pipeline.tables import class_cue_table
+from pipeline.results.tables import class_cue_table
 
 _TABLE_ROWS = 12
 _COLUMNS = ("class", "cue", "baseline")

@@ -18,7 +18,7 @@ from pipeline.machine import cores
 LOGICAL_CPUS_PER_CORE = 4
 OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
 RETRIES = 1
-"""Further attempts after a worker died; what dies again is done by `pipeline.sacrifice`."""
+"""Further attempts after a worker died; what dies again is done by `pipeline.faults.sacrifice`."""
 OBJECT_STORE_SHARE = 0.2
 OBJECT_STORE_MOST = 4 * 2**30
 

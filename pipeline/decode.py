@@ -18,7 +18,7 @@ from pipeline.jpeg import missing_data
 from pipeline.schema import Status, decoded_schema
 
 if TYPE_CHECKING:  # it brings Ray, which single images do without
-    from pipeline.progress import Reporter
+    from pipeline.monitor.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Decoder:
         carry: the source's columns that are handed through.
         store_captions: whether captions are kept.
         reporter: told of every batch.
-        seconds: an image may take; then this process ends itself, see `pipeline.sacrifice`.
+        seconds: an image may take; then this process ends itself, see `pipeline.faults.sacrifice`.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.schema import Status
 
 if TYPE_CHECKING:  # it brings Ray, which single images do without
-    from pipeline.progress import Reporter
+    from pipeline.monitor.progress import Reporter
 
 
 @dataclass(frozen=True)

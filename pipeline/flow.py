@@ -8,20 +8,20 @@ import ray
 from pipeline import manifest
 from pipeline.cluster import session
 from pipeline.config import RunConfig
-from pipeline.failures import explain_end
-from pipeline.guard import Guard, refuse_failures
-from pipeline.lease import Fence, held
+from pipeline.faults.failures import explain_end
+from pipeline.faults.guard import Guard, refuse_failures
+from pipeline.faults.probe import probe_output, probe_source
 from pipeline.manifest import run_folder
+from pipeline.monitor.progress import Progress, Reporter, ShardCount, start_actor
+from pipeline.monitor.watch import Watch, watched
+from pipeline.output.lease import Fence, held
+from pipeline.output.summary import Summary, complete, is_complete, label_notes
+from pipeline.output.waves import Wave
+from pipeline.output.work import Work, find_work
 from pipeline.plan import Plan, make_plan
-from pipeline.probe import probe_output, probe_source
-from pipeline.progress import Progress, Reporter, ShardCount, start_actor
 from pipeline.sources.datasource import open_source
 from pipeline.stages import checkpointed, decode, explain, read, sacrifice
 from pipeline.storage import redact
-from pipeline.summary import Summary, complete, is_complete, label_notes
-from pipeline.watch import Watch, watched
-from pipeline.waves import Wave
-from pipeline.work import Work, find_work
 from pipeline.write import write
 
 __all__ = ["Watch", "run"]

@@ -11,12 +11,12 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from pipeline.cluster import RETRIES
 from pipeline.decode import Decoder
 from pipeline.explain import Explainer
+from pipeline.faults.retries import TRANSIENT
+from pipeline.faults.sacrifice import Assignment, Sacrifice
+from pipeline.monitor.progress import Reporter
+from pipeline.output.waves import Wave
 from pipeline.plan import BLOCK_BYTES, NO_PROGRESS_SECONDS, Plan
-from pipeline.progress import Reporter
-from pipeline.retries import TRANSIENT
-from pipeline.sacrifice import Assignment, Sacrifice
 from pipeline.storage import Location
-from pipeline.waves import Wave
 from pipeline.write import checkpoint_config
 
 

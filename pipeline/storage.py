@@ -17,7 +17,7 @@ from fsspec.registry import known_implementations
 from fsspec.utils import get_protocol
 
 from pipeline.errors import UsageError
-from pipeline.retries import again, patient
+from pipeline.faults.retries import again, patient
 
 Options = Mapping[str, Any]
 _USER = re.compile(r"(\w://)[^/\s@]*@")

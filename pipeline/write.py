@@ -10,9 +10,9 @@ from ray.data.datasource import FilenameProvider
 
 from pipeline.cluster import RETRIES
 from pipeline.errors import RunError
-from pipeline.lease import Fence
 from pipeline.manifest import RunFolder
-from pipeline.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options
+from pipeline.output.lease import Fence
+from pipeline.output.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options
 from pipeline.storage import Location
 
 _NOT_RESUMABLE = (

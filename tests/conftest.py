@@ -14,7 +14,7 @@ from pipeline.cluster import session
 from pipeline.config import RunConfig
 from pipeline.demo import write_demo
 from pipeline.flow import run
-from pipeline.summary import Summary
+from pipeline.output.summary import Summary
 from tests.data import demo_config
 
 

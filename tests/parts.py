@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.manifest import RunFolder, run_folder
-from pipeline.parts import PARQUET, PENDING
+from pipeline.output.parts import PARQUET, PENDING
 from pipeline.schema import SCHEMA_VERSION, output_schema
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.unit import Unit

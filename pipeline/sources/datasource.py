@@ -13,7 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.progress import Reporter
+from pipeline.monitor.progress import Reporter
 from pipeline.schema import source_schema
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import fsspec
 
-from pipeline.retries import again
+from pipeline.faults.retries import again
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.neighbours import ahead

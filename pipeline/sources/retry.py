@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import IO
 
-from pipeline.retries import ATTEMPTS, is_transient, pauses
+from pipeline.faults.retries import ATTEMPTS, is_transient, pauses
 from pipeline.schema import Status
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.sources.webdataset import UNREADABLE

@@ -19,8 +19,8 @@ from pipeline.config import ModelConfig
 from pipeline.decode import Decoder
 from pipeline.errors import RunError
 from pipeline.explain import ReplicaSettings
-from pipeline.progress import Reporter
-from pipeline.sacrifice import Assignment, Child, Sacrifice
+from pipeline.faults.sacrifice import Assignment, Child, Sacrifice
+from pipeline.monitor.progress import Reporter
 from pipeline.schema import Status, output_schema
 from pipeline.sources.rows import blocks, make_row
 from tests.data import encoded, jpeg, mini_config, samples, tar_bytes

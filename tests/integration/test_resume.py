@@ -16,15 +16,16 @@ import ray.data
 import yaml
 
 from benchmarks import kill
-from pipeline import lease, open_results
+from pipeline import open_results
 from pipeline.demo import write_demo
 from pipeline.errors import RunError, UsageError
 from pipeline.flow import Watch, run
-from pipeline.lease import Fence, Holder
 from pipeline.loading import load_config
 from pipeline.manifest import run_folder
-from pipeline.parts import committed_parts
-from pipeline.progress import Progress
+from pipeline.monitor.progress import Progress
+from pipeline.output import lease
+from pipeline.output.lease import Fence, Holder
+from pipeline.output.parts import committed_parts
 from pipeline.schema import output_schema
 from pipeline.stages import checkpointed
 from pipeline.write import write

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import check, failures
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, run_folder
-from pipeline.parts import Ledger
+from pipeline.output.check import check, failures
+from pipeline.output.parts import Ledger
+from pipeline.output.summary import complete
 from pipeline.sources.unit import Part, Unit
-from pipeline.summary import complete
 from tests.parts import chunk, make_run, part, ray_name, row, rows, tar
 from tests.pipeline.test_waves import record, work
 

@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import open_results, sort
-from pipeline.compact import compact
+from pipeline import open_results
 from pipeline.errors import RunError, UsageError
 from pipeline.manifest import RunFolder
-from pipeline.parts import Ledger, committed_parts
-from pipeline.summary import complete
-from pipeline.tidy import tidy
+from pipeline.output import sort
+from pipeline.output.compact import compact
+from pipeline.output.parts import Ledger, committed_parts
+from pipeline.output.summary import complete
+from pipeline.output.tidy import tidy
 from tests.parts import data, make_run, part, ray_name, rows, tar
 from tests.pipeline.test_waves import left, record, work
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from legrad.preprocess import Preprocess
 from pipeline.decode import Decoder, decode
-from pipeline.progress import Reporter
+from pipeline.monitor.progress import Reporter
 from pipeline.schema import Status, decoded_schema, source_schema
 from tests.data import encoded, picture
 

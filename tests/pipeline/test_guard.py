@@ -9,9 +9,9 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, Worke
 
 from pipeline import open_results
 from pipeline.errors import RunError
-from pipeline.failures import explain_end
+from pipeline.faults.failures import explain_end
+from pipeline.faults.guard import FEWEST_ROWS, Guard, is_death, refuse_failures
 from pipeline.flow import run
-from pipeline.guard import FEWEST_ROWS, Guard, is_death, refuse_failures
 from pipeline.manifest import run_folder
 from tests.data import mini_config, samples, tar_bytes
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease
 from pipeline.errors import RunError, UsageError
-from pipeline.lease import Fence, Holder, held
 from pipeline.manifest import RunFolder, run_folder
+from pipeline.output import lease
+from pipeline.output.lease import Fence, Holder, held
 
 HOLD = """
 import sys, time
 from pipeline.errors import UsageError
-from pipeline.lease import held
+from pipeline.output.lease import held
 from pipeline.manifest import run_folder
 try:
     with held(run_folder(sys.argv[1])):

@@ -16,7 +16,7 @@ from PIL import Image
 from legrad.preprocess import Preprocess
 from pipeline.decode import Decoder, decode
 from pipeline.errors import UsageError
-from pipeline.progress import Reporter
+from pipeline.monitor.progress import Reporter
 from pipeline.schema import Status, source_schema
 from tests.data import encoded, hugging_face, picture, read_all, samples, settings, tar_bytes
 

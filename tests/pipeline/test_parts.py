@@ -7,8 +7,8 @@ import pytest
 from pipeline.cluster import Resources, _require
 from pipeline.errors import UsageError
 from pipeline.manifest import digest
-from pipeline.progress import Progress, ProgressActor, Reporter, ShardCount
-from pipeline.tables import heat_enrichment
+from pipeline.monitor.progress import Progress, ProgressActor, Reporter, ShardCount
+from pipeline.results.tables import heat_enrichment
 
 
 def test_heat_enrichment_by_hand() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.faults.probe import probe_output, probe_source
 from pipeline.flow import run
 from pipeline.manifest import run_folder
-from pipeline.probe import probe_output, probe_source
+from pipeline.monitor.watch import Watch
 from pipeline.sources.datasource import open_source
-from pipeline.watch import Watch
 from tests.data import jpeg, mini_config, samples, tar_bytes
 
 
@@ -91,7 +91,7 @@ def on_a_small_disk(folder: Path, size: str, command: str) -> subprocess.Complet
 def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     small = tmp_path / "small"
     code = (
-        "from pipeline.manifest import run_folder; from pipeline.probe import probe_output; "
+        "from pipeline.manifest import run_folder; from pipeline.faults.probe import probe_output; "
         f"probe_output(run_folder('{small}/out'))"
     )
     done = on_a_small_disk(small, "32k", f'{sys.executable} -c "{code}"; ls -A {small}/out/_run')

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import open_results
 from pipeline.errors import UsageError
-from pipeline.recompute import recompute
+from pipeline.output.recompute import recompute
 from tests.conftest import DemoRun
 
 

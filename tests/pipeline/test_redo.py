@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from pipeline import open_results
 from pipeline.flow import run
 from pipeline.manifest import RunFolder, run_folder
-from pipeline.parts import Ledger, committed_parts
-from pipeline.redo import reopen
+from pipeline.output.parts import Ledger, committed_parts
+from pipeline.output.redo import reopen
 from pipeline.storage import Location
 from tests.data import jpeg, mini_config
 

@@ -20,8 +20,8 @@ from pipeline.errors import UsageError
 from pipeline.report import draw_sheet
 from pipeline.report.planted import planted_rows
 from pipeline.results import Results
+from pipeline.results.tables import class_cue_table
 from pipeline.schema import SCHEMA_VERSION, read_metadata
-from pipeline.tables import class_cue_table
 from tests.conftest import DemoRun
 
 

@@ -16,9 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from ray._common.retry import format_exception, matches_error
 from s3fs.errors import translate_boto_error
 
-from pipeline import retries
+from pipeline.faults import retries
 from pipeline.config import SourceConfig
-from pipeline.retries import ATTEMPTS, TRANSIENT, again, is_transient, patient
+from pipeline.faults.retries import ATTEMPTS, TRANSIENT, again, is_transient, patient
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from pipeline.sources.retry import Whole, reread, unread
@@ -205,7 +205,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> FlakyStorage:
     place = type(locate("/x"))
     found = partial(place, fs)
     monkeypatch.setattr("pipeline.sources.datasource.locate", lambda uri, options: found(uri))
-    for module in ("pipeline.retries", "pipeline.sources.retry"):
+    for module in ("pipeline.faults.retries", "pipeline.sources.retry"):
         monkeypatch.setattr(f"{module}.pauses", lambda attempts=6: iter([0.0] * (attempts - 1)))
     return fs
 

@@ -16,8 +16,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.results import Results
+from pipeline.results.tables import class_cue_table, heat_enrichment
 from pipeline.schema import read_metadata
-from pipeline.tables import class_cue_table, heat_enrichment
 from tests.data import mini_config, picture
 
 SIZES = ((40, 30), (30, 60), (64, 64))

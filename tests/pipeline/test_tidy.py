@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.manifest import RunFolder
-from pipeline.parts import Ledger, committed_parts
-from pipeline.tidy import tidy
+from pipeline.output.parts import Ledger, committed_parts
+from pipeline.output.tidy import tidy
 from tests.parts import data, ids, make_run, part, pending, ray_name, rows
 
 ONE, TWO = rows("0.tar", ["a", "b", "c"]), rows("1.tar", ["d", "e"])

@@ -8,13 +8,13 @@ import pytest
 from pipeline.config import RuntimeConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.manifest import RunFolder
-from pipeline.parts import Ledger
-from pipeline.progress import ShardCount
-from pipeline.shards import ShardBook, key_of
+from pipeline.monitor.progress import ShardCount
+from pipeline.output.parts import Ledger
+from pipeline.output.shards import ShardBook, key_of
+from pipeline.output.summary import complete, is_complete
+from pipeline.output.waves import MOST_UNITS, plan_waves
+from pipeline.output.work import Work, find_work
 from pipeline.sources.unit import Unit
-from pipeline.summary import complete, is_complete
-from pipeline.waves import MOST_UNITS, plan_waves
-from pipeline.work import Work, find_work
 from tests.parts import chunk, make_run, part, pending, ray_name, rows, tar
 
 ROWS = RuntimeConfig().rows_per_wave

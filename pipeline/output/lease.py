@@ -22,7 +22,7 @@ import psutil
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import process_table, user
 from pipeline.manifest import RunFolder
-from pipeline.repeat import repeated
+from pipeline.monitor.repeat import repeated
 from pipeline.storage import Location, is_storage_error
 
 RENEW_SECONDS = 15.0

@@ -16,9 +16,9 @@ from hashlib import sha256
 
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
-from pipeline.parts import side_by_side
-from pipeline.progress import ShardCount
-from pipeline.repeat import repeated
+from pipeline.monitor.progress import ShardCount
+from pipeline.monitor.repeat import repeated
+from pipeline.output.parts import side_by_side
 from pipeline.sources.rows import clean
 from pipeline.sources.unit import Unit
 from pipeline.storage import Location

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder
-from pipeline.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options, side_by_side
+from pipeline.output.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options, side_by_side
 from pipeline.storage import Location
 
 ROWS_PER_PART = 100_000

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from pipeline.lease import Holder, holder_of
 from pipeline.manifest import RunFolder, read_manifest
-from pipeline.parts import Ledger, arrow_filesystem, committed_parts
+from pipeline.output.lease import Holder, holder_of
+from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
+from pipeline.output.shards import ShardBook
 from pipeline.schema import IDENTITY, OUTCOME, Status
-from pipeline.shards import ShardBook
 
 MOST_NAMED = 1_000
 

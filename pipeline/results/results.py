@@ -20,7 +20,7 @@ from legrad.preprocess import Preprocess, to_rgb
 from legrad.queries import Query, Role
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, read_manifest, run_folder
-from pipeline.parts import arrow_filesystem, committed_parts
+from pipeline.output.parts import arrow_filesystem, committed_parts
 from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score_column
 from pipeline.sources.fetch import Moved, Origin
 from pipeline.storage import Options

@@ -13,10 +13,10 @@ import pyarrow.dataset as ds
 from pipeline.config import SourceConfig
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
-from pipeline.parts import Ledger, arrow_filesystem, committed_parts
-from pipeline.progress import Progress
+from pipeline.monitor.progress import Progress
+from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
+from pipeline.output.shards import ShardBook
 from pipeline.schema import Status
-from pipeline.shards import ShardBook
 from pipeline.sources.unit import Unit
 from pipeline.storage import redact
 

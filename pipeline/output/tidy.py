@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.manifest import RunFolder
-from pipeline.parts import PARQUET, PENDING, arrow_filesystem, commit_of, commits
+from pipeline.output.parts import PARQUET, PENDING, arrow_filesystem, commit_of, commits
 from pipeline.storage import Location
 
 _BY_RAY = re.compile(r"[0-9a-f]{32}_\d{6}-\d+\.parquet")

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.errors import RunError, UsageError
-from pipeline.lease import held
 from pipeline.manifest import RunFolder, read_manifest, run_folder
-from pipeline.parts import Ledger, arrow_filesystem, committed_parts, side_by_side
-from pipeline.sort import WAVE, ids_of, sort_parts, span_of
+from pipeline.output.lease import held
+from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts, side_by_side
+from pipeline.output.sort import WAVE, ids_of, sort_parts, span_of
 from pipeline.storage import Location, Options
 
 CHECKED_PARTS = 8

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
-from pipeline.progress import Reporter
+from pipeline.monitor.progress import Reporter
 from pipeline.schema import Status
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.explain import ReplicaSettings
 
 LOAD_SECONDS = 900.0
-_SERVE = "import sys; from pipeline.sacrifice import serve; serve(int(sys.argv[1]))"
+_SERVE = "import sys; from pipeline.faults.sacrifice import serve; serve(int(sys.argv[1]))"
 _ALIVE, _RESULT, _ERROR = b".", b"+", b"!"
 
 

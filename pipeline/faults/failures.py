@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 
 from pipeline.errors import RunError, UsageError
-from pipeline.guard import is_death
+from pipeline.faults.guard import is_death
 from pipeline.manifest import RunFolder
 from pipeline.storage import explain_failure, is_storage_error
 

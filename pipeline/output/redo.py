@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.manifest import RunFolder
-from pipeline.parts import (
+from pipeline.output.parts import (
     ROW_GROUP_ROWS,
     arrow_filesystem,
     commit_of,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
-from pipeline.parts import Ledger, commits
-from pipeline.shards import ShardBook, shards_of
+from pipeline.output.parts import Ledger, commits
+from pipeline.output.shards import ShardBook, shards_of
 from pipeline.sources.folder import chunks
 from pipeline.sources.planning import BYTES_PER_UNIT, FILES_PER_UNIT
 from pipeline.sources.rows import clean

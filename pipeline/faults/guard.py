@@ -13,7 +13,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import RunError
-from pipeline.progress import Progress
+from pipeline.monitor.progress import Progress
 from pipeline.schema import Status
 
 MOST_DEATHS = 100
@@ -26,7 +26,8 @@ class Guard(ExecutionCallback):
     """Lets a pass go on without the blocks whose worker died, and ends it for everything else.
 
     Ray Data can only tolerate every error of a block or none, and tells its log alone what it
-    tolerated; so the guard listens there. What was lost is done again by `pipeline.sacrifice`.
+    tolerated; so the guard listens there. What was lost is done again by
+    `pipeline.faults.sacrifice`.
 
     Args:
         actor: of the run's `Progress`.

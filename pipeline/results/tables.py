@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from legrad.queries import Role
-from pipeline.results import Results
+from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, Status, score_column
 
 CUE_REGION = 0.10

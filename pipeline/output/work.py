@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from pipeline.config import RuntimeConfig
 from pipeline.manifest import RunFolder
-from pipeline.parts import Ledger
-from pipeline.progress import Progress
-from pipeline.redo import reopen
-from pipeline.shards import ShardBook, shards_of
+from pipeline.monitor.progress import Progress
+from pipeline.output.parts import Ledger
+from pipeline.output.redo import reopen
+from pipeline.output.shards import ShardBook, shards_of
+from pipeline.output.tidy import tidy
+from pipeline.output.waves import Wave, plan_waves
 from pipeline.sources.unit import Unit
-from pipeline.tidy import tidy
-from pipeline.waves import Wave, plan_waves
 
 
 @dataclass(frozen=True)

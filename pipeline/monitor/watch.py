@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
-from pipeline.progress import Progress
-from pipeline.repeat import repeated
+from pipeline.monitor.progress import Progress
+from pipeline.monitor.repeat import repeated
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How a run goes: what workers report, and who is told."""
