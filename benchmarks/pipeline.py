@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--folder", help="for shards, weights and outputs; default: temporary")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {cores()} cores, {options.model}")
+    if options.folder:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as place, session():
         task: Any = memory if options.memory else compare
         task(Path(place), options)
