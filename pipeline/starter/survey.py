@@ -1,4 +1,4 @@
-"""What lies at a URI: image files or tar shards, and the labels that come with them."""
+"""What lies at a URI: image files, tar shards or Parquet, and the labels that come with them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ from typing import Literal
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.sources.labels import named
 from pipeline.sources.listing import SourceFile, list_files
+from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
+from pipeline.sources.rows import text_of
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
-from pipeline.storage import locate
+from pipeline.storage import Location, locate
 
 _TARS = (".tar", ".tar.gz", ".tgz")
-_SHARDS_READ = 3
+_PARQUET = (".parquet",)
 _SAMPLES_READ = 500
 
 
@@ -24,14 +27,15 @@ class Survey:
     Attributes:
         uri: that was looked at.
         format: of the source, as settings name it.
-        labels: label -> images, most frequent first; of shards only the samples that were read.
+        labels: label -> images, most frequent first; of shards and Parquet files only those of the
+            files that were read.
         unlabelled: images without a label, likewise.
         summary: what was found, in words.
         notes: what the user should know.
     """
 
     uri: str
-    format: Literal["folder", "webdataset"]
+    format: Literal["folder", "webdataset", "parquet"]
     labels: Counter[str]
     unlabelled: int
     summary: str
@@ -42,18 +46,22 @@ def survey(uri: str) -> Survey:
     """List the files, and read labels: folder names, or those of some shards' samples.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, or no file is an image or a tar.
+        UsageError: nothing is there, the storage refuses, no file is an image, a tar or Parquet,
+            or Parquet files hold no images.
     """
     files = list_files(uri, {})
     tars = [file for file in files if file.name.lower().endswith(_TARS)]
+    tables = [file for file in files if file.name.lower().endswith(_PARQUET)]
     images = [file for file in files if _extension(file) in IMAGE_EXTENSIONS]
     if tars:
         return _of_shards(uri, tars, len(images))
+    if tables and not images:
+        return _of_parquet(uri, tables)
     if images:
         return _of_folder(uri, images, len(files) - len(images))
     kinds = ", ".join(sorted({_extension(file) or "none" for file in files})[:8])
     raise UsageError(
-        f"{uri}: {len(files)} files, but no images and no .tar shards (extensions: {kinds})"
+        f"{uri}: {len(files)} files, but no images, .tar shards or .parquet (extensions: {kinds})"
     )
 
 
@@ -79,11 +87,10 @@ def _of_shards(uri: str, tars: Sequence[SourceFile], images: int) -> Survey:
     source = SourceConfig(format="webdataset", uri=(uri,))
     labels: Counter[str] = Counter()
     samples = unlabelled = 0
-    # Shards may be sorted by class: the ends and the middle show more than the beginning.
-    chosen = sorted({0, len(tars) // 2, len(tars) - 1})[:_SHARDS_READ]
-    for number in chosen:
-        with locate(uri).fs.open(tars[number].path, "rb") as stream:
-            for row in islice(read_shard(stream, tars[number].name, "", source), _SAMPLES_READ):
+    chosen = _some_of(tars)
+    for tar in chosen:
+        with locate(uri).fs.open(tar.path, "rb") as stream:
+            for row in islice(read_shard(stream, tar.name, "", source), _SAMPLES_READ):
                 samples += 1
                 if row.get("label"):
                     labels[row["label"]] += 1
@@ -102,6 +109,45 @@ def _of_shards(uri: str, tars: Sequence[SourceFile], images: int) -> Survey:
         )
     summary = f"{len(tars):,} tar shards, {_classes(len(labels))} seen"
     return Survey(uri, "webdataset", _sorted(labels), unlabelled, summary, tuple(notes))
+
+
+def _of_parquet(uri: str, files: Sequence[SourceFile]) -> Survey:
+    source = SourceConfig(format="parquet", uri=(uri,))
+    labels: Counter[str] = Counter()
+    rows = unlabelled = 0
+    names: Sequence[str] = ()
+    chosen = _some_of(files)
+    for file in chosen:
+        with open_parquet(Location(locate(uri).fs, file.path)) as table:
+            schema = table.schema_arrow
+            names = schema.names
+            label = columns_of(schema, source, file.name).label
+            rows += table.metadata.num_rows
+            if label is None:
+                unlabelled += table.metadata.num_rows
+                continue
+            words = class_names(schema, label)
+            for value, count in Counter(table.read([label]).column(0).to_pylist()).items():
+                text = text_of(value)
+                if text is not None and words:
+                    text = named(text, words)
+                labels[text or ""] += count
+    unlabelled += labels.pop("", 0)
+    notes = []
+    if len(chosen) < len(files):
+        notes.append(f"labels are those of {rows:,} rows in {len(chosen)} of {len(files):,} files")
+    if unlabelled:
+        notes.append(
+            f"{unlabelled:,} of {rows:,} rows have no label: set source.label_field if another "
+            f"column names it; there are {', '.join(names)}"
+        )
+    summary = f"{len(files):,} Parquet files, {_classes(len(labels))} seen"
+    return Survey(uri, "parquet", _sorted(labels), unlabelled, summary, tuple(notes))
+
+
+def _some_of(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Files may be sorted by class: the ends and the middle show more than the beginning."""
+    return [files[number] for number in sorted({0, len(files) // 2, len(files) - 1})]
 
 
 def _classes(count: int) -> str:

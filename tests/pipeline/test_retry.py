@@ -16,8 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 from ray._common.retry import format_exception, matches_error
 from s3fs.errors import translate_boto_error
 
-from pipeline.faults import retries
 from pipeline.config import SourceConfig
+from pipeline.faults import retries
 from pipeline.faults.retries import ATTEMPTS, TRANSIENT, again, is_transient, patient
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows

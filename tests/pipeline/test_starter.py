@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -76,6 +78,29 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     assert any("15 samples in 3 of 7 shards" in note for note in done.notes)
     assert any("3 of 15 samples have no label" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
+
+
+def test_parquet_brings_the_names_of_its_labels(tmp_path: Path) -> None:
+    feature = {
+        "image": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": ["ant", "bee"]},
+    }
+    meta = {b"huggingface": json.dumps({"info": {"features": feature}}).encode()}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(2):
+        pictures = pa.array([{"bytes": PICTURE, "path": None}] * 4, kind)
+        table = pa.table({"image": pictures, "label": pa.array([0, 1, 1, None])})
+        pq.write_table(table.replace_schema_metadata(meta), data / f"{number}.parquet")
+    done = start(data, tmp_path / "run.yaml")
+    assert {q.label for q in classes_of(done.config)} == {"ant", "bee"}
+    assert done.survey.labels == {"bee": 4, "ant": 2}
+    assert "format: parquet" in done.config.read_text()
+    assert any("2 of 8 rows have no label" in note for note in done.notes)
+    pq.write_table(pa.table({"text": ["x"]}), data / "0.parquet")
+    with pytest.raises(UsageError, match="no column of images"):
+        start(data, tmp_path / "other" / "run.yaml")
 
 
 def test_labels_without_words_are_left_to_the_user(tmp_path: Path) -> None:
@@ -160,7 +185,7 @@ def test_what_the_user_can_mend(tmp_path: Path) -> None:
         start(tmp_path / "absent", tmp_path / "run.yaml")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("x")
-    with pytest.raises(UsageError, match=r"1 files, but no images and no \.tar shards .*txt"):
+    with pytest.raises(UsageError, match=r"1 files, but no images, .*parquet .*txt"):
         start(tmp_path / "texts", tmp_path / "run.yaml")
     absent = ModelConfig(name="ViT-B-32", pretrained="w.safetensors")
     with pytest.raises(UsageError, match=r"--pretrained .*no such file"):
