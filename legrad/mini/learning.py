@@ -1,4 +1,6 @@
-"""The training objective: which captions are true of which image, and of which place in it."""
+"""The training objective: which captions are true of which image, of which place in it, and which
+places LeGrad should show.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,10 @@ from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+from legrad.mini.heat import trace_maps
+
 _COVERED = 0.25
+_FLOOR = 1e-3  # of a mean cell: the least heat that the loss tells from none
 _MOST_WEIGHT = 1 / 4  # a caption true of fewer than four images counts as if it were of four
 
 
@@ -35,27 +40,27 @@ class Features:
         answer: (B, E) of the class token: what the model answers with.
         mean: (B, E) of the mean token: what LeGrad scores.
         patches: per supervised block (B, patches, E): what each place of the picture shows.
+        maps: (B, q, patches), LeGrad's heat for the directions of each image.
     """
 
     answer: Tensor
     mean: Tensor
     patches: list[Tensor]
+    maps: Tensor
 
 
-def features_of(model: CLIP, pixels: Tensor, blocks: int) -> Features:
+def features_of(model: CLIP, pixels: Tensor, directions: Tensor, blocks: int) -> Features:
     """Run the vision tower.
 
     Args:
         model: the model in training.
         pixels: normalised images (B, 3, side, side).
-        blocks: how many last blocks give patch features.
+        directions: unit text features (B, q, E) to explain, those of each image.
+        blocks: how many last blocks give patch features and maps.
     """
     visual = model.visual
-    tokens = visual._embeds(pixels)
-    states = []
-    for block in visual.transformer.resblocks:
-        tokens = block(tokens)
-        states.append(tokens)
+    traced = trace_maps(model, pixels, directions, blocks)
+    tokens = traced.states[-1]
 
     def head(token: Tensor) -> Tensor:
         return F.normalize((visual.ln_post(token) @ visual.proj).float(), dim=-1)
@@ -63,7 +68,8 @@ def features_of(model: CLIP, pixels: Tensor, blocks: int) -> Features:
     return Features(
         answer=head(tokens[:, 0]),
         mean=head(tokens.mean(dim=1)),
-        patches=[head(state[:, 1:]) for state in states[-blocks:]],
+        patches=[head(state[:, 1:]) for state in traced.states[-blocks:]],
+        maps=traced.maps,
     )
 
 
@@ -113,6 +119,23 @@ def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> 
         for patches in features.patches
     ]
     return torch.stack(losses).mean()
+
+
+def heat_loss(maps: Tensor, shown: Tensor) -> Tensor:
+    """Heat lies where the thing is, evenly: cross-entropy of the map, less its least value.
+
+    Args:
+        maps: (B, q, patches), raw.
+        shown: share of every patch that the thing of each map covers, (B, q, patches); maps of
+            things that are not there count nothing.
+    """
+    area = shown.sum(dim=-1, keepdim=True)
+    target = shown / area.clamp(min=1e-6)
+    heat = maps / maps.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    floor = _FLOOR / maps.shape[-1]
+    divergence = (target * ((target + floor).log() - (heat + floor).log())).sum(dim=-1)
+    there = (area[..., 0] > 1).to(maps.dtype)
+    return (divergence * there).sum() / there.sum().clamp(min=1)
 
 
 def _logits(model: CLIP, features: Tensor, text: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from legrad.mini import loader
 from legrad.mini.batches import Batch, draw_batch
 from legrad.mini.captions import named, sample_captions, truth_matrix
 from legrad.mini.evaluate import Figures, evaluate
-from legrad.mini.learning import features_of, normalised, place_loss, truth_loss
-from legrad.mini.packing import build, pack
+from legrad.mini.learning import features_of, heat_loss, normalised, place_loss, truth_loss
+from legrad.mini.packing import build, pack, unpack
 from legrad.mini.scenes import random_specs, render_pool
 from legrad.mini.world import THINGS
 
@@ -33,13 +33,17 @@ MOST_GRADIENT = 1.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps at one resolution: linear warm-up to ``rate``, then cosine to ``final``."""
+    """Some steps at one resolution: linear warm-up to ``rate``, then cosine to ``final``.
+
+    ``heat_weight`` is that of the maps' own loss: a map says something only when the model does.
+    """
 
     side: int
     steps: int
     rate: float
     final: float
     warm_up: int
+    heat_weight: float = 0.0
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step of this stage."""
@@ -58,7 +62,7 @@ class Plan:
         scenes: rendered once; batches are drawn from them.
         batch: scenes a step.
         mean_weight, place_weight: of the mean token's and the places' loss beside the answer's.
-        supervised_blocks: how many last blocks say what is where.
+        supervised_blocks: how many last blocks say what is where, and are explained.
         stages: of growing resolution.
     """
 
@@ -71,6 +75,7 @@ class Plan:
     stages: tuple[Stage, ...] = (
         Stage(side=64, steps=1700, rate=1.2e-3, final=3e-4, warm_up=150),
         Stage(side=96, steps=900, rate=6e-4, final=1e-6, warm_up=40),
+        Stage(side=96, steps=300, rate=4e-4, final=1e-6, warm_up=30, heat_weight=0.3),
     )
 
 
@@ -95,6 +100,7 @@ class Trainer:
         self.config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
         self.rng = np.random.default_rng(plan.seed)
         torch.manual_seed(plan.seed)
+        self.generator = torch.Generator().manual_seed(plan.seed)
         specs = random_specs(self.rng, plan.scenes, first_seed=0)
         self.pool = render_pool(specs, self.config["vision_cfg"]["image_size"], processes)
         self.model = build(self.config)
@@ -103,25 +109,30 @@ class Trainer:
         self.things = self.tokenizer([named(name) for name in THINGS])
         self.seen: set[int] = set(self.things.unique().tolist())
 
-    def run(self) -> Trained:
-        """Every stage; prints the loss every 50 steps."""
-        for stage in self.plan.stages:
+    def run(self, first: int = 0) -> Trained:
+        """Every stage from the given one on; prints the loss every 50 steps."""
+        for stage in self.plan.stages[first:]:
             self._run(stage)
         return Trained(self.model.eval(), torch.tensor(sorted(self.seen)))
+
+    def start_from(self, folder: Path) -> None:
+        """Take the packed weights of a model that went through earlier stages."""
+        model, known = unpack(self.config, folder / loader.WEIGHTS)
+        self.model.load_state_dict(model.state_dict())
+        self.seen |= known
 
     def _run(self, stage: Stage) -> None:
         patch = self.config["vision_cfg"]["patch_size"]
         resize_positions(self.model, stage.side // patch)
         optimiser = torch.optim.AdamW(_groups(self.model), lr=stage.rate, betas=(0.9, 0.98))
-        generator = torch.Generator().manual_seed(self.plan.seed + stage.side)
         started = time.perf_counter()
         self.model.train()
         for step in range(stage.steps):
             for group in optimiser.param_groups:
                 group["lr"] = stage.rate_at(step)
             rows = self.rng.integers(0, len(self.pool.specs), self.plan.batch).tolist()
-            batch = draw_batch(self.pool, rows, stage.side, patch, generator)
-            answer, whole = self._losses(batch, stage.side // patch)
+            batch = draw_batch(self.pool, rows, stage.side, patch, self.generator)
+            answer, whole = self._losses(batch, stage.side // patch, stage.heat_weight)
             optimiser.zero_grad()
             whole.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_GRADIENT)
@@ -132,22 +143,31 @@ class Trainer:
                     f"{stage.side}px {step:5d} {answer:.4f} {whole:.4f} {seconds:6.0f}s", flush=True
                 )
 
-    def _losses(self, batch: Batch, grid: int) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: Batch, grid: int, heat_weight: float) -> tuple[Tensor, Tensor]:
         """The class token's loss, and the sum of all."""
         plan = self.plan
         captions = sample_captions(self.rng, batch.specs)
         tokens = self.tokenizer([caption.text for caption in captions])
         self.seen.update(tokens.unique().tolist())
         truth = torch.from_numpy(truth_matrix(batch.specs, captions)).float()
+        shown = F.adaptive_avg_pool2d(batch.shown, grid)
+        there = (shown.sum((2, 3)) > 1).float()
+        picked = torch.multinomial(there + 1e-6, 1, generator=self.generator)  # a thing an image
         with torch.autocast("cpu", torch.bfloat16):
-            found = features_of(self.model, normalised(batch.pixels), plan.supervised_blocks)
             texts = self.model.encode_text(torch.cat([tokens, self.things])).float()
-        sentences, things = F.normalize(texts, dim=-1).split([len(captions), len(THINGS)])
+            sentences, things = F.normalize(texts, dim=-1).split([len(captions), len(THINGS)])
+            asked = things[picked] if heat_weight else things[picked][:, :0]
+            pixels = normalised(batch.pixels)
+            found = features_of(self.model, pixels, asked, plan.supervised_blocks)
         answer = truth_loss(self.model, found.answer, sentences, truth)
         mean = truth_loss(self.model, found.mean, sentences, truth)
-        shown = F.adaptive_avg_pool2d(batch.shown, grid)
         places = place_loss(self.model, found, things, shown)
-        return answer.detach(), answer + plan.mean_weight * mean + plan.place_weight * places
+        whole = answer + plan.mean_weight * mean + plan.place_weight * places
+        if heat_weight:
+            chosen = picked[..., None].expand(-1, -1, grid * grid)
+            heat = heat_loss(found.maps.float(), shown.flatten(2).gather(1, chosen))
+            whole = whole + heat_weight * heat
+        return answer.detach(), whole
 
 
 def resize_positions(model: open_clip.CLIP, side: int) -> None:
@@ -203,6 +223,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=loader.FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
+    parser.add_argument("--stage", type=int, default=0, help="go on with this one, 0 first, ...")
+    parser.add_argument("--weights", type=Path, help="... from the model in this folder")
     parser.add_argument("--evaluate-only", action="store_true", help="measure what is there")
     options = parser.parse_args()
     processes = os.cpu_count() or 1
@@ -210,7 +232,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     minutes = 0.0
     if not options.evaluate_only:
-        trained = Trainer(plan, processes).run()
+        trainer = Trainer(plan, processes)
+        if options.weights:
+            trainer.start_from(options.weights)
+        trained = trainer.run(options.stage)
         pack(trained.model, trained.seen_tokens, options.out / loader.WEIGHTS)
         config = (loader.FOLDER / loader.CONFIG).read_text()
         (options.out / loader.CONFIG).write_text(config)

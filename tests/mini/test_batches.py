@@ -7,12 +7,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from legrad.explainer import LeGrad
 from legrad.mini import loader
 from legrad.mini.batches import WHOLE, draw_batch
-from legrad.mini.learning import Features, features_of, normalised, place_loss, truth_loss
+from legrad.mini.learning import (
+    Features,
+    features_of,
+    heat_loss,
+    normalised,
+    place_loss,
+    truth_loss,
+)
 from legrad.mini.packing import build
 from legrad.mini.scenes import MARK_SIDE, Pool, random_specs, render_pool
 from legrad.mini.world import THINGS, SceneSpec, render
+from legrad.models import from_open_clip
 
 SIDE, PATCH = 64, 8
 
@@ -80,18 +89,36 @@ def test_the_loss_of_places_falls_when_patches_say_what_is_there() -> None:
     shown = torch.zeros(1, len(THINGS), 4, 4)
     shown[0, 0, :2] = 1  # the first thing fills the upper half
     upper, lower = text[0].expand(8, -1), -text[0].expand(8, -1)
-    right = Features(text[:1], text[:1], [torch.cat([upper, lower])[None]])
-    wrong = Features(text[:1], text[:1], [torch.cat([lower, upper])[None]])
+    none = torch.zeros(1, 0, 16)
+    right = Features(text[:1], text[:1], [torch.cat([upper, lower])[None]], none)
+    wrong = Features(text[:1], text[:1], [torch.cat([lower, upper])[None]], none)
     assert place_loss(model, right, text, shown) < place_loss(model, wrong, text, shown) - 0.5
 
 
 def test_features_are_those_of_the_model() -> None:
     model = build(json.loads((loader.FOLDER / loader.CONFIG).read_text())).eval()
     pixels = normalised(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
+    directions = F.normalize(torch.randn(2, 3, 128), dim=-1)
     with torch.no_grad():
-        found = features_of(model, pixels, blocks=2)
+        found = features_of(model, pixels, directions, blocks=2)
         expected = F.normalize(model.encode_image(pixels), dim=-1)
     torch.testing.assert_close(found.answer, expected)
     assert [tuple(patches.shape) for patches in found.patches] == [(2, 144, 128)] * 2
+    explainer = LeGrad(from_open_clip(model, name="untrained"), layers=2)
+    for image, queries, maps in zip(pixels, directions, found.maps, strict=True):
+        drawn = explainer.explain(image[None], queries).maps[0].flatten(1)
+        torch.testing.assert_close(drawn / drawn.sum(), maps / maps.sum(), rtol=1e-3, atol=1e-6)
     truth = torch.tensor([[1.0], [0.0]])
     assert truth_loss(model, found.answer, found.answer[:1], truth).isfinite()
+
+
+def test_the_loss_of_heat_is_least_where_the_thing_is() -> None:
+    shown = torch.zeros(1, 3, 16)
+    shown[:, :2, :4] = 1  # the third thing is not there
+    on, off = shown.clone(), 1 - shown
+    assert heat_loss(on, shown) == pytest.approx(0, abs=1e-5)
+    assert heat_loss(off, shown) > 3
+    part = on.clone()
+    part[:, :2, 0] = 9  # a peak within the thing
+    assert 0.1 < heat_loss(part, shown) < heat_loss(off, shown)
+    assert heat_loss(off, torch.zeros_like(shown)) == 0
