@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,12 @@ class Plan:
         Stage(side=96, steps=900, rate=6e-4, final=1e-6, warm_up=40),
         Stage(side=96, steps=300, rate=4e-4, final=1e-6, warm_up=30, heat_weight=0.3),
     )
+
+
+    def shortened(self, share: float) -> "Plan":
+        """The same with a share of the steps."""
+        stages = tuple(replace(s, steps=round(s.steps * share)) for s in self.stages)
+        return replace(self, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -223,12 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=loader.FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps: a quick model")
     parser.add_argument("--stage", type=int, default=0, help="go on with this one, 0 first, ...")
     parser.add_argument("--weights", type=Path, help="... from the model in this folder")
     parser.add_argument("--evaluate-only", action="store_true", help="measure what is there")
     options = parser.parse_args()
     processes = os.cpu_count() or 1
-    plan, started = Plan(seed=options.seed), time.perf_counter()
+    plan, started = Plan(seed=options.seed).shortened(options.share), time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     minutes = 0.0
     if not options.evaluate_only:
