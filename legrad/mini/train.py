@@ -78,7 +78,6 @@ class Plan:
         Stage(side=96, steps=300, rate=4e-4, final=1e-6, warm_up=30, heat_weight=0.3),
     )
 
-
     def shortened(self, share: float) -> "Plan":
         """The same with a share of the steps."""
         stages = tuple(replace(s, steps=round(s.steps * share)) for s in self.stages)
@@ -205,8 +204,9 @@ A CLIP small enough to ship, trained from nothing on drawn scenes (`legrad/mini/
 the demo and the tests. **On any other picture its scores and maps mean nothing.**
 
 Trained by `python -m legrad.mini.train` (seed {seed}, {minutes:.0f} minutes on two cores). Beside
-which captions are true of a picture it learned what is to be seen where (the drawn masks), and that
-a thing which is painted over in part is not there.
+which captions are true of a picture it learned what is to be seen where (the drawn masks), that a
+thing which is painted over in part is not there, and, in the last stage, to have LeGrad's heat on the
+thing that a text names.
 
 """
 
@@ -242,11 +242,12 @@ def main() -> None:
         trainer = Trainer(plan, processes)
         if options.weights:
             trainer.start_from(options.weights)
+            minutes = json.loads((options.weights / loader.CARD).read_text())["training"]["minutes"]
         trained = trainer.run(options.stage)
         pack(trained.model, trained.seen_tokens, options.out / loader.WEIGHTS)
         config = (loader.FOLDER / loader.CONFIG).read_text()
         (options.out / loader.CONFIG).write_text(config)
-        minutes = (time.perf_counter() - started) / 60
+        minutes += (time.perf_counter() - started) / 60
     figures = evaluate(options.out, processes)
     print(figures.as_markdown())
     if not options.evaluate_only:
