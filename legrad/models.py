@@ -11,7 +11,7 @@ from torch import nn
 from legrad import catalog
 from legrad.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
 from legrad.preprocess import Preprocess, ResizeMode
-from legrad.towers import ClipTower
+from legrad.towers import tower_of
 from legrad.weights import is_weights_uri, model_with_weights
 
 __all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
@@ -90,9 +90,8 @@ def from_open_clip(
     """
     _check_precision(precision)
     visual = module.get_submodule("visual")
-    tower = ClipTower(visual)
-    native: tuple[int, int] = tower.visual.image_size
-    size = _checked_size(image_size, native, tower.patch_size)
+    tower = tower_of(visual)
+    size = _checked_size(image_size, tower.native_size, tower.patch_size)
     return VisionLanguageModel(
         name=name,
         pretrained=None,
