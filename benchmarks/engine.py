@@ -199,7 +199,7 @@ def inputs(
     """Noise images (B, 3, size, size) and unit directions (Q, E) of seed 1."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(images, 3, size, size, generator=generator)
-    rows = torch.randn(queries, model.tower.projection.shape[1], generator=generator)
+    rows = torch.randn(queries, model.tower.embed_dim, generator=generator)
     return pixels, F.normalize(rows, dim=-1)
 
 

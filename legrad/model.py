@@ -85,6 +85,19 @@ class VisionLanguageModel:
         """What matrix products are done in at this precision."""
         return _AUTOCAST.get(self.precision, self.dtype)
 
+    @property
+    def logit(self) -> dict[str, float | None]:
+        """What the model was trained to make of a cosine: ``scale * cosine + bias``.
+
+        SigLIP's sigmoid has a bias; the softmax of CLIP has none (None). Scores are cosines.
+        """
+        scale = getattr(self.model, "logit_scale", None)
+        bias = getattr(self.model, "logit_bias", None)
+        return {
+            "scale": None if scale is None else float(scale.detach().double().exp().mean()),
+            "bias": None if bias is None else float(bias.detach().double().mean()),
+        }
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over names, dtypes, shapes and bytes of all weights."""

@@ -123,11 +123,13 @@ def _draw(name: str, old: Tensor, noise: Tensor) -> Tensor:
         return scaled
     if name.endswith(("logit_scale", "logit_bias")):
         return old + 0.1 * noise
+    if name.endswith(("cls_token", "latent", "attn_pool.query")):
+        return noise
     if old.ndim < 2 and name.endswith("weight"):
         return 1 + 0.3 * noise
     if old.ndim < 2:
         return (1.0 if name.endswith("class_embedding") else 0.3) * noise
-    if "embedding" in name:
+    if "embedding" in name or name.endswith("pos_embed"):
         return 0.7 * noise
     if name.endswith("proj"):
         return noise / math.sqrt(old.shape[0])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def explicit_attention(leaves: list[Tensor]) -> Iterator[None]:
-    """Every attention in here is softmax(q k / sqrt d + mask) @ v; its matrices are put in order."""
+    """Every attention in here is softmax(q k / sqrt d + mask) @ v; notes the matrices in order."""
     fused = F.scaled_dot_product_attention
 
     def attention(

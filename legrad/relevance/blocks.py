@@ -100,9 +100,9 @@ class Replay(Layer):
         size = g_z.abs().amax(dim=-1, keepdim=True)  # left out: half precision holds no small ones
         unit = (g_z / size.clamp_min(torch.finfo(g_z.dtype).tiny)).transpose(0, 1)  # (q, b, D)
         with seen.autocast():
-            left, pull = torch.func.vjp(lambda leaf: seen.block.finish(tokens, leaf), mixed)
+            left, pull, *_ = torch.func.vjp(lambda leaf: seen.block.finish(tokens, leaf), mixed)
         cotangents = unit[:, :, None].to(left.dtype).expand(-1, -1, left.shape[1], -1)
-        (found,) = torch.func.vmap(pull)(cotangents)  # (q, b, T, H d)
+        found = torch.stack([pull(one)[0] for one in cotangents])  # (q, b, T, H d)
         g = found.permute(3, 1, 0, 2).to(scratch.products.dtype).contiguous()
         return clamped_mean(seen.values[part].to(g.dtype), g, scratch) * size
 

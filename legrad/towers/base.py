@@ -68,7 +68,7 @@ class PlainBlock(Block):
 
     def project(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The end of the attention branch: x and head outputs -> x1 (B, T, D)."""
-        branch = self.out(mixed)
+        branch: Tensor = self.out(mixed)
         return x + (branch if self.ls_1 is None else branch * self.ls_1)
 
     def feed(self, x1: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,25 +31,23 @@ class SiglipTower(VitTower):
         return map_pooler(self.trunk, self.map_pooler, self.head, front)
 
 
-def checked_map(trunk: Any) -> AttentionPoolLatent:
+def checked_map(trunk: Any) -> Any:
     """The trunk's pooler, of the kind that is read here.
 
     Raises:
         UnsupportedModelError: it pools otherwise.
     """
-    pool = trunk.attn_pool
-    plain = (
-        isinstance(pool, AttentionPoolLatent)
-        and pool.latent_len == 1
-        and pool.pos_embed is None
-        and type(pool.mlp) is TimmMlp
-        and isinstance(pool.mlp.norm, nn.Identity)
-        and isinstance(trunk.fc_norm, nn.Identity)
-    )
-    if not plain:
+    pool: Any = trunk.attn_pool
+    plain = type(pool) is AttentionPoolLatent and type(pool.mlp) is TimmMlp
+    inner = (pool.mlp.norm, trunk.fc_norm) if plain else ()
+    if (
+        not plain
+        or pool.latent_len != 1
+        or pool.pos_embed is not None
+        or not all(isinstance(norm, nn.Identity) for norm in inner)
+    ):
         raise unsupported(f"has a pooler of an unknown kind ({type(pool).__name__})")
-    found: AttentionPoolLatent = pool
-    return found
+    return pool
 
 
 def map_pooler(trunk: Any, pool: Any, head: Head, front: int) -> Pooler:

@@ -140,12 +140,13 @@ class TimmTower(Tower):
         if position is None or grid == self.native_grid:
             return position
         patches = self.native_grid[0] * self.native_grid[1]
-        return resample_abs_pos_embed(
+        resized: Tensor = resample_abs_pos_embed(
             position,
             new_size=list(grid),
             old_size=list(self.native_grid),
             num_prefix_tokens=position.shape[1] - patches,
         )
+        return resized
 
     def embed(self, tokens: Tensor) -> Tensor:
         """See `Tower.embed`."""
@@ -182,6 +183,8 @@ def heads_of(
         rope: (n, 2 d) rotary positions of the patches.
         bias: gives what is added to the logits, (1, H, T, T).
     """
+    if not all(hasattr(attention, name) for name in ("qkv", "q_norm", "k_norm", "proj")):
+        raise unsupported(f"has attention of type {type(attention).__name__}")
     if getattr(attention, "gate", None) is not None or getattr(attention, "num_kv_groups", 1) > 1:
         raise unsupported("has gated or grouped attention")
 
