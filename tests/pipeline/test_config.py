@@ -196,6 +196,24 @@ def test_shipped_configurations_are_valid(name: str) -> None:
     assert config.queries
 
 
+@pytest.mark.parametrize("name", ["siglip2.yaml", "eva02.yaml"])
+def test_shipped_examples_are_valid_with_what_they_need(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.config.run.obstacle", lambda model: None)
+    assert len(load_config(packaged_config(name)).queries) > 20
+
+
+def test_texts_for_a_model_without_its_tokenizer_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("legrad.tokenizers.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"'.*' is a text, but .*pip install transformers"):
+        load_config(packaged_config("siglip2.yaml"))
+    vectors = ["queries=[{name: dog, role: class, vector: dog.npy}]"]
+    assert load_config(packaged_config("siglip2.yaml"), vectors).queries[0].vector
+
+
 def test_base_yaml_names_every_key_with_its_default() -> None:
     data = yaml.safe_load(packaged_config("base.yaml").read_text())
     for group in ("model", "source", "store", "runtime"):
