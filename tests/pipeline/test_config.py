@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -46,7 +47,7 @@ FAULTS = {
     "no model": ({"model": None}, ["model"]),
     "unknown model": ({"model": {"name": "ViT-B-33"}}, ["ViT-B-33", "ViT-B-32"]),
     "resnet": ({"model": {"name": "RN50", "pretrained": "openai"}}, ["RN50", "supported"]),
-    "siglip": ({"model": {"name": "ViT-B-16-SigLIP"}}, ["timm", "supported"]),
+    "convnext": ({"model": {"name": "convnext_base"}}, ["timm", "supported"]),
     "no weights": ({"model": {"pretrained": ""}}, ["pretrained"]),
     "mini with weights": ({"model": {"name": "mini"}}, ["mini", "pretrained"]),
     "size": ({"model": {"image_size": 225}}, ["image_size", "225", "32"]),
@@ -205,12 +206,13 @@ def test_shipped_examples_are_valid_with_what_they_need(
 
 
 def test_texts_for_a_model_without_its_tokenizer_are_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("legrad.tokenizers.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"'.*' is a text, but .*pip install transformers"):
         load_config(packaged_config("siglip2.yaml"))
-    vectors = ["queries=[{name: dog, role: class, vector: dog.npy}]"]
+    np.save(tmp_path / "dog.npy", np.ones(768, np.float32))
+    vectors = [f"queries=[{{name: dog, role: class, vector: {tmp_path / 'dog.npy'}}}]"]
     assert load_config(packaged_config("siglip2.yaml"), vectors).queries[0].vector
 
 
