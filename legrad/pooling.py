@@ -12,16 +12,19 @@ head h's output. The score is the model's whole head: with y the output of the p
     f = norm(z) M + c                      (CoCa's ln_post and projection; SigLIP has neither)
     s = < f / |f|, t >.
 
-One row has to be carried back, and up to the MLP's activation that is linear in the direction t
-with matrices no image changes: `lift` multiplies a direction by these once for all images and
-layers of a chunk. The head's norms only add vectors of the image, times numbers of the pair
-(`gradient_at_heads`). What remains per pair is one product with the MLP's folded matrix, and
-< g_h, v_hj >; without an MLP, only the latter.
+One row has to be carried back. Up to the MLP's activation the way is linear in the direction t, by
+matrices no image changes: `lift` multiplies a direction by these once, for all images and layers of
+a chunk. The activation's slope and the MLP's norm belong to the image (`carry`). The head's norm
+and |f| subtract from t its part along the embedding and from the gradient its part along norm(z);
+being vectors of the image they are carried back once an image, and a pair only weighs them
+(`gradient_at_heads`). So a pair costs one product with the MLP's folded matrix and < g_h, v_hj >;
+without an MLP only the latter.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from legrad.gradient import derivative
@@ -51,17 +54,17 @@ class FoldedPooler:
 
     Attributes:
         out: (D, H d), the attention's output projection.
-        back: (E, D), the transpose of ``diag(gamma) M`` with row means removed where the head has a
-            norm; None for the identity.
         slopes: (E, D), the transpose of ``diag(gamma) M``; None without a norm.
         mlp: None where the pooler has none.
-        lifts: what `lift` multiplies a direction by: (E, H d), and (E, F) with an MLP.
+        first: (D, H d) and, with an MLP, (D, F): from the gradient at z to the heads' outputs past
+            the MLP, and to its activation.
+        lifts: the same from a direction, (E, ...): ``back @ first``.
     """
 
     out: Tensor
-    back: Tensor | None
     slopes: Tensor | None
     mlp: FoldedMlp | None
+    first: tuple[Tensor, ...]
     lifts: tuple[Tensor, ...]
 
     @property
@@ -71,36 +74,57 @@ class FoldedPooler:
 
 
 @dataclass(frozen=True)
+class MlpRow:
+    """What the MLP's forward pass leaves behind, for every image.
+
+    Attributes:
+        slope: (B, F), ``act'(hidden) / sigma``.
+        tilt: (B, F), ``(hidden - shift) / D``.
+        carried: (B, H d), ``norm(y) @ out`` before gamma and beta.
+    """
+
+    slope: Tensor
+    tilt: Tensor
+    carried: Tensor
+
+    def images(self, part: slice) -> "MlpRow":
+        """The same of some images; a view."""
+        return MlpRow(self.slope[part], self.tilt[part], self.carried[part])
+
+
+@dataclass(frozen=True)
 class PooledRow:
     """What the pooler's forward pass on one layer's tokens leaves behind, for every image.
 
     Attributes:
         values: (B, H, T, d).
-        unit: (B, E), the layer's own embedding; length: (B, 1) before normalisation.
-        along: `lift` of ``unit``, a row an image.
-        zhat: (B, D) what the head's norm makes of z, before its scale; None without a norm.
-        sigma: (B, 1) its standard deviation; 1 without a norm.
-        slope: (B, F), ``act'(hidden) / sigma`` of the MLP; tilt: (B, F), ``slope * (hidden - shift)
-            / D``; carried: (B, H d), ``yhat @ out``; None without an MLP.
+        unit: (B, E), the layer's own embedding.
+        along: (B, H d), ``unit`` carried back as if it were a direction.
+        scale: (B, 1), 1 / (|f| sigma), with sigma the deviation that the head's norm divides by.
+        slant: (B, E), weight of a direction on norm(z); None without a norm.
+        across: (B, H d), norm(z) carried back; None without a norm.
+        mlp: None without an MLP.
     """
 
     values: Tensor
     unit: Tensor
-    length: Tensor
-    along: tuple[Tensor, ...]
-    zhat: Tensor | None
-    sigma: Tensor
-    slope: Tensor | None = None
-    tilt: Tensor | None = None
-    carried: Tensor | None = None
+    along: Tensor
+    scale: Tensor
+    slant: Tensor | None = None
+    across: Tensor | None = None
+    mlp: MlpRow | None = None
 
     def images(self, part: slice) -> "PooledRow":
         """The same of some images; a view."""
-        cut = {name: None if rows is None else rows[part] for name, rows in self._rows().items()}
-        return PooledRow(along=tuple(rows[part] for rows in self.along), **cut)  # type: ignore[arg-type]
-
-    def _rows(self) -> dict[str, Tensor | None]:
-        return {name: rows for name, rows in vars(self).items() if name != "along"}
+        return PooledRow(
+            values=self.values[part],
+            unit=self.unit[part],
+            along=self.along[part],
+            scale=self.scale[part],
+            slant=None if self.slant is None else self.slant[part],
+            across=None if self.across is None else self.across[part],
+            mlp=None if self.mlp is None else self.mlp.images(part),
+        )
 
 
 def fold_pooler(pooler: Pooler, dtype: torch.dtype) -> FoldedPooler:
@@ -110,7 +134,7 @@ def fold_pooler(pooler: Pooler, dtype: torch.dtype) -> FoldedPooler:
     mlp = None if pooler.mlp is None else _fold_mlp(pooler.mlp, out)
     first = (out,) if mlp is None else (out, mlp.down)
     lifts = first if back is None else tuple(back @ matrix for matrix in first)
-    return FoldedPooler(out, back, slopes, mlp, lifts)
+    return FoldedPooler(out, slopes, mlp, first, lifts)
 
 
 def _fold_head(head: Head, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
@@ -148,31 +172,33 @@ def look(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) ->
         values: (B, H, T, d).
     """
     dtype, head = folded.out.dtype, pooler.head
-    out_bias = 0 if pooler.out.bias is None else pooler.out.bias.to(dtype)
-    y = mixed.to(dtype) @ folded.out.T + out_bias
-    z = y
-    mlp_rows: dict[str, Tensor] = {}
+    z, row = _linear(mixed.to(dtype), folded.out, pooler.out.bias), None
     if pooler.mlp is not None and folded.mlp is not None:
-        z, mlp_rows = _through_mlp(pooler.mlp, folded.mlp, folded.out, y)
-    sigma, zhat, normed = torch.ones_like(z[:, :1]), None, z
+        z, row = _through_mlp(pooler.mlp, folded.mlp, folded.out, z)
+    zhat, inverse = None, torch.ones_like(z[:, :1])
     if head.norm is not None:
         zhat, inverse = _standardised(z, head.norm.eps)
-        sigma = 1 / inverse
-        normed = zhat * head.norm.weight.to(dtype) + head.norm.bias.to(dtype)
-    feature = normed if head.matrix is None else normed @ head.matrix.to(dtype)
-    if head.bias is not None:
-        feature = feature + head.bias.to(dtype)
+        z = zhat * head.norm.weight.to(dtype) + head.norm.bias.to(dtype)
+    feature = z if head.matrix is None else _linear(z, head.matrix.T.to(dtype), head.bias)
     length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
     unit = feature / length
+    slant = across = None
+    if zhat is not None and folded.slopes is not None:
+        slant = zhat @ folded.slopes.T / zhat.shape[-1]
+        across = carry(folded, row, tuple(zhat[:, None] @ m for m in folded.first))[:, 0]
     return PooledRow(
         values=values.to(dtype).contiguous(),
         unit=unit,
-        length=length,
-        along=lift(folded, unit),
-        zhat=zhat,
-        sigma=sigma,
-        **mlp_rows,
+        along=carry(folded, row, lift(folded, unit[:, None]))[:, 0],
+        scale=inverse / length,
+        slant=slant,
+        across=across,
+        mlp=row,
     )
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(rows, weight, None if bias is None else bias.to(rows.dtype))
 
 
 def _standardised(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -180,23 +206,37 @@ def _standardised(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return (rows - rows.mean(dim=-1, keepdim=True)) * inverse, inverse
 
 
-def _through_mlp(
-    mlp: Mlp, folded: FoldedMlp, out: Tensor, y: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _through_mlp(mlp: Mlp, folded: FoldedMlp, out: Tensor, y: Tensor) -> tuple[Tensor, MlpRow]:
     yhat, inverse = _standardised(y, mlp.norm.eps)
-    centred = (yhat * mlp.norm.weight.to(y.dtype)) @ mlp.up.weight.to(y.dtype).T
-    hidden = centred + folded.shift
-    down_bias = 0 if mlp.down.bias is None else mlp.down.bias.to(y.dtype)
-    z = y + mlp.activation(hidden) @ folded.down.T + down_bias
+    shifted = (yhat * mlp.norm.weight.to(y.dtype)) @ mlp.up.weight.to(y.dtype).T
+    hidden = shifted + folded.shift
+    z = y + _linear(mlp.activation(hidden), folded.down, mlp.down.bias)
     slope = derivative(mlp.activation, hidden) * inverse
-    rows = {"slope": slope, "tilt": slope * centred / y.shape[-1], "carried": yhat @ out}
-    return z, rows
+    return z, MlpRow(slope, shifted / y.shape[-1], yhat @ out)
+
+
+def carry(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, ...]) -> Tensor:
+    """The rest of the way back, past what the image decides: to the outputs of the heads.
+
+    Args:
+        row: of b images; None without an MLP.
+        lifted: by `lift`, each (b or 1, q, ...).
+
+    Returns:
+        (b, q, H d); (1, q, H d) for one ``lifted`` without an MLP.
+    """
+    if row is None or folded.mlp is None:
+        return lifted[0]
+    hidden = lifted[1] * row.slope[:, None]  # back through act, 1 / sigma
+    along_yhat = hidden @ row.tilt[:, :, None]
+    g = lifted[0] + hidden @ folded.mlp.up  # the residual; W1 and W_out
+    return torch.addcmul(g, along_yhat, row.carried[:, None], value=-1)
 
 
 def gradient_at_heads(
     folded: FoldedPooler, seen: PooledRow, directions: Tensor, lifted: tuple[Tensor, ...]
 ) -> Tensor:
-    """Gradient of the layer score at the outputs of the pooler's heads.
+    """Gradient of the layer score at the outputs of the pooler's heads, but for `scale`.
 
     Args:
         seen: of b images.
@@ -206,34 +246,20 @@ def gradient_at_heads(
     Returns:
         (b, q, H d).
     """
-    unit = seen.unit[:, None]
-    along = (directions * unit).sum(dim=-1, keepdim=True)  # (b, q, 1)
-    rows = [part - along * own[:, None] for part, own in zip(lifted, seen.along, strict=True)]
-    if seen.zhat is not None and folded.slopes is not None:  # the head's norm
-        slant = (seen.zhat @ folded.slopes.T)[:, None] / seen.zhat.shape[-1]  # (b, 1, E)
-        tilt = ((directions - along * unit) * slant).sum(dim=-1, keepdim=True)
-        matrices = (folded.out,) if folded.mlp is None else (folded.out, folded.mlp.down)
-        rows = [
-            row - tilt * (seen.zhat @ matrix)[:, None]
-            for row, matrix in zip(rows, matrices, strict=True)
-        ]
-    g = rows[0]
-    if folded.mlp is not None and seen.slope is not None and seen.tilt is not None:
-        u = rows[1]  # (b, q, F), at the activation's output
-        g = g + (u * seen.slope[:, None]) @ folded.mlp.up
-        g = g - (u @ seen.tilt[:, :, None]) * _known(seen.carried)[:, None]
-    return g / (seen.length * seen.sigma)[:, None]
-
-
-def _known(rows: Tensor | None) -> Tensor:
-    if rows is None:
-        raise ValueError("a pooler with an MLP leaves `carried` behind")
-    return rows
+    along = directions @ seen.unit[:, :, None]  # (b, q, 1): back through normalize
+    g = carry(folded, seen.mlp, lifted)
+    g = torch.addcmul(g, along, seen.along[:, None], value=-1)
+    if seen.slant is not None and seen.across is not None:  # back through the head's norm
+        own = (seen.unit * seen.slant).sum(dim=-1)[:, None, None]
+        tilt = directions @ seen.slant[:, :, None] - along * own
+        g = torch.addcmul(g, tilt, seen.across[:, None], value=-1)
+    return g
 
 
 def row_relevance(seen: PooledRow, g: Tensor) -> Tensor:
-    """``1 / H  sum_h  max(< g_h, v_hj >, 0)``: (b, q, T) from g (b, q, H d)."""
+    """``scale / H  sum_h  max(< g_h, v_hj >, 0)``: (b, q, T) from g (b, q, H d)."""
     images, heads, _, width = seen.values.shape
     by_head = g.view(images, -1, heads, width).transpose(1, 2)  # (b, H, q, d)
     products = by_head @ seen.values.transpose(2, 3)  # ds/dA (b, H, q, T)
-    return products.clamp_min_(0).mean(dim=1)
+    total = products.clamp_min_(0).sum(dim=1)
+    return total * (seen.scale / heads)[:, None]
