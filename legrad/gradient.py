@@ -176,7 +176,7 @@ def pool(tokens: Tensor, head: Head) -> Pooled:
         tokens: (B, T, D) output of the block.
         head: the tower's; it has a norm and a matrix (D, E).
     """
-    norm, proj = _parts(head)
+    norm, proj = parts(head)
     mean = tokens.mean(dim=1)
     sigma = (mean.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
     xhat = (mean - mean.mean(dim=-1, keepdim=True)) / sigma
@@ -196,7 +196,7 @@ def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     Returns:
         (B, q, D); the mean pooling hands every token the same gradient.
     """
-    norm, proj = _parts(head)
+    norm, proj = parts(head)
     unit, xhat = pooled.unit[:, None], pooled.xhat[:, None]
     along = (directions * unit).sum(dim=-1, keepdim=True)
     grad = (directions - along * unit) / pooled.length[:, None]  # back through normalize
@@ -207,7 +207,12 @@ def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     return at_token
 
 
-def _parts(head: Head) -> tuple[nn.LayerNorm, Tensor]:
+def parts(head: Head) -> tuple[nn.LayerNorm, Tensor]:
+    """Norm and matrix of a head that has both, as every tower without a pooler does.
+
+    Raises:
+        UnsupportedModelError: one is missing.
+    """
     if head.norm is None or head.matrix is None:
         raise UnsupportedModelError(f"the tower has no norm or no matrix; {SUPPORTED_TOWERS}.")
     return head.norm, head.matrix

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip.transformer import LayerScale, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from legrad.towers.base import Block, Head, Mix, PlainBlock, Tower, unsupported
+from legrad.towers.base import Head, Mix, PlainBlock, Tower, unsupported
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -23,6 +23,7 @@ class ClipTower(Tower):
         UnsupportedModelError: blocks, activations or a pooling the closed form does not cover.
     """
 
+    blocks: Sequence[PlainBlock]
     prefix = 1
 
     def __init__(self, visual: nn.Module) -> None:
@@ -32,9 +33,7 @@ class ClipTower(Tower):
         self.visual: Any = visual
         if self.visual.pool_type not in ("tok", "avg"):
             raise unsupported("does not pool its tokens")
-        self.blocks: Sequence[Block] = [
-            _block(module) for module in self.visual.transformer.resblocks
-        ]
+        self.blocks = [_block(module) for module in self.visual.transformer.resblocks]
 
     @property
     def head(self) -> Head:  # type: ignore[override]

@@ -1,7 +1,6 @@
 """Tokenizers from folders: what is passed on, what is refused with which words."""
 
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -35,13 +34,12 @@ class WordTokenizer:
 
 
 @pytest.fixture
-def transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands in for the package, which no other test needs."""
     module = ModuleType("transformers")
     module.__spec__ = ModuleSpec("transformers", None)
     module.AutoTokenizer = WordTokenizer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transformers", module)
-    yield
 
 
 @pytest.fixture
