@@ -20,6 +20,7 @@ from benchmarks.measure import Cost, peak_bytes, rank_correlation, seconds, sgem
 from benchmarks.picture import Rate, draw_rates
 from benchmarks.published import as_published, run_published
 from legrad import LeGrad, from_open_clip
+from legrad.catalog import architecture
 from legrad.model import VisionLanguageModel
 
 MIB = 2**20
@@ -46,8 +47,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="ViT-B-16")
-    parser.add_argument("--size", type=int, default=224, help="input side in pixels")
+    parser.add_argument("--model", default="ViT-B-16", help="any of `legrad models --all`")
+    parser.add_argument("--size", type=int, help="input side in pixels; default the model's own")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1024])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images at once")
@@ -59,7 +60,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-published", dest="published", action="store_false")
     parser.add_argument("--picture", type=Path, help="where to draw the rates, a .png file")
     parser.add_argument("--profile", action="store_true", help="where the time at 64 queries goes")
-    return parser.parse_args()
+    options = parser.parse_args()
+    arch = architecture(options.model)
+    options.size = options.size or arch.image_size[0]
+    options.published &= arch.family == "CLIP"  # the others differ on purpose: see legrad/towers
+    return options
 
 
 def speed(options: argparse.Namespace) -> list[Rate]:
@@ -187,7 +192,7 @@ def equality(options: argparse.Namespace) -> None:
 
 
 def random_model(name: str, size: int) -> VisionLanguageModel:
-    """An architecture with the weights of seed 0."""
+    """An architecture with the weights of seed 0; no trained ones are needed to take the time."""
     torch.manual_seed(0)
     module: nn.Module = open_clip.create_model(name, pretrained=None)
     return from_open_clip(module.eval(), name=name, image_size=size)
@@ -199,7 +204,7 @@ def inputs(
     """Noise images (B, 3, size, size) and unit directions (Q, E) of seed 1."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(images, 3, size, size, generator=generator)
-    rows = torch.randn(queries, model.tower.projection.shape[1], generator=generator)
+    rows = torch.randn(queries, model.tower.embed_dim, generator=generator)
     return pixels, F.normalize(rows, dim=-1)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from legrad.model import VisionLanguageModel
+from legrad.towers import PlainBlock, Tower
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
@@ -40,24 +41,37 @@ def _resident(field: str) -> int:
 
 
 class Cost:
-    """Floating-point operations of a CLIP tower, two for a multiply-add.
+    """Floating-point operations of a tower, two for a multiply-add.
 
-    Forward, a block and image: 4 D^2 T + 2 D F T + 2 T^2 D; the engine adds, an explained block and
-    (image, query) pair, D F T + T^2 D. LayerNorms, activations and the head are left out.
+    Forward, a block and image: 4 D^2 T + m D F T + 2 T^2 D, with m = 2 matrices in the MLP, 3 in a
+    gated one. The engine adds, an explained block and (image, query) pair: in closed form
+    D F T + T^2 D; by autograd D^2 T + m D F T + T^2 D; with a pooler T D, and D F with an MLP.
+    LayerNorms, activations, stems and the head are left out, and what a pooler's query costs once
+    for all layers and images.
     """
 
     def __init__(self, model: VisionLanguageModel, size: int, layers: int) -> None:
         tower = model.tower
-        up = tower.blocks[0].up
-        self.hidden, self.width = up.weight.shape
+        block = tower.blocks[-1]
+        self.hidden, self.width = block.hidden, tower.width
         patch_h, patch_w = tower.patch_size
         patches = (size // patch_h) * (size // patch_w)
-        self.tokens = patches + 1
+        self.tokens = patches + tower.prefix
         d, f, t = self.width, self.hidden, self.tokens
         embed = 3 * patch_h * patch_w * d * patches
-        block = 4 * d * d * t + 2 * d * f * t + 2 * t * t * d
-        self.forward = 2.0 * (len(tower.blocks) * block + embed)
-        self.pair = 2.0 * layers * (d * f * t + t * t * d)
+        gated = hasattr(getattr(block, "module", None) and block.module.mlp, "fc1_g")
+        mlp = (3 if gated else 2) * d * f * t
+        self.forward = 2.0 * (len(tower.blocks) * (4 * d * d * t + mlp + 2 * t * t * d) + embed)
+        self.pair = 2.0 * layers * self._pair(tower, mlp)
+
+    def _pair(self, tower: Tower, mlp: int) -> int:
+        d, f, t = self.width, self.hidden, self.tokens
+        if tower.pooler is not None:
+            after = 0 if tower.pooler.mlp is None else int(tower.pooler.mlp.up.weight.numel())
+            return after + t * int(tower.pooler.out.in_features)
+        if isinstance(tower.blocks[-1], PlainBlock):
+            return d * f * t + t * t * d
+        return d * d * t + mlp + t * t * d
 
     def image(self, queries: int) -> float:
         """Operations of one image: one forward pass and every query."""

@@ -67,6 +67,10 @@ class ModelOptions:
         int | None, typer.Option(min=1, help="Input side in pixels; default the model's own.")
     ] = None
 
+    tokenizer: Annotated[
+        str | None, typer.Option(help="SigLIP and others: folder of its tokenizer, or a hub name.")
+    ] = None
+
     def config(self) -> "ModelConfig":
         """Check them.
 
@@ -91,6 +95,7 @@ class ModelOptions:
             "layers": self.layers,
             "resize": self.resize,
             "image_size": self.size,
+            "tokenizer": self.tokenizer,
         }
         return {key: value for key, value in given.items() if value is not None}
 

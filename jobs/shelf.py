@@ -22,17 +22,19 @@ def show(words: Sequence[str], every: bool, as_json: bool) -> None:
     """
     listed = list_models(untagged=every)
     found = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
+    absent = [
+        name for name in needing_transformers() if all(w.lower() in name.lower() for w in words)
+    ]
     if not found:
         hint = "" if every else "; --all also shows architectures without published weights"
+        if absent:
+            hint = f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
         raise UsageError(f"no model with {' and '.join(map(repr, words))}{hint}")
     if as_json:
         print(json.dumps([asdict(model) for model in found], indent=1))
         return
     _print(found)
     print(f"\n{len(found)} of {len(listed)} models. `pretrained` takes a tag, or a weights file.")
-    absent = [
-        name for name in needing_transformers() if all(w.lower() in name.lower() for w in words)
-    ]
     if absent:
         print(f"{len(absent)} more after `pip install transformers`: {', '.join(absent)}")
 

@@ -1,10 +1,10 @@
-"""LeGrad heatmaps for the vision transformers of open_clip, in closed form.
+"""LeGrad heatmaps for the vision transformers of open_clip, mostly in closed form.
 
 Shapes are named alike everywhere:
 
     B  images           Q  queries (rows of text features, or any directions)
     L  explained layers H  attention heads
-    T  tokens: one class token and h x w patches
+    T  tokens: a class token, where the tower has one, and h x w patches
     D  tower width      F  hidden width of a block's MLP      E  embedding width
     h x w  patch grid, row-major, (0, 0) is the top left patch
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
+from legrad.trunks import TRUNKS, WITHOUT_TOKENS
 
 MINI = "mini"
 MINI_WARNING = (
     "model mini was trained on the demo's drawn scenes only: on other images its scores and maps "
     "mean nothing"
 )
-_FOREIGN = {"text tower": "hf_model_name", "tokenizer": "hf_tokenizer_name"}
+TEXT_TOWER = "text tower"
+_FOREIGN = {TEXT_TOWER: "hf_model_name", "tokenizer": "hf_tokenizer_name"}
 _CUSTOM_BLOCK_KEYS = (
     "qk_norm",
     "scaled_cosine_attn",
@@ -35,12 +37,13 @@ class Architecture:
 
     Attributes:
         name: open_clip's name of the model, or ``mini``.
-        image_size: native input size (height, width) in pixels.
+        image_size: native input size (height, width) in pixels, cut to whole patches.
         patch_size: (height, width) of a patch in pixels.
         layers: number of transformer blocks in the vision tower.
         width: of the vision tower.
         embed_dim: of the features that image and text share.
-        family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``mini``.
+        family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``SigLIP`` (1
+            and 2), ``PE-Core``, ``EVA`` (01 and 02), ``MobileCLIP``, ``ViT`` (timm's), ``mini``.
         parameters: of both towers; None where that takes building it.
     """
 
@@ -71,6 +74,8 @@ def list_models(*, untagged: bool = False) -> list[ListedModel]:
 
     found = []
     for name in (MINI, *sorted(_config_files(), key=str.lower)):
+        if _lacking(_config(name)["text_cfg"]):
+            continue
         try:
             arch = architecture(name)
         except UnsupportedModelError:
@@ -82,7 +87,10 @@ def list_models(*, untagged: bool = False) -> list[ListedModel]:
 
 
 def needing_transformers() -> list[str]:
-    """Names that `list_models` leaves out only because the package transformers is missing."""
+    """Names that `list_models` leaves out only because the package transformers is missing.
+
+    Most need it for texts alone: with directions from files or images they load without.
+    """
     configs = {name: _config(name) for name in _config_files()}
     return [
         name
@@ -95,33 +103,47 @@ def architecture(name: str) -> Architecture:
     """Look up a model by name.
 
     Raises:
-        UnsupportedModelError: the name is unknown, or names a tower without closed form.
+        UnsupportedModelError: the name is unknown, its tower is of no supported family, or its
+            text tower needs a package that is missing. (A tokenizer that does is no obstacle to
+            queries without text.)
     """
     config = _config(name)
     vision = config["vision_cfg"]
     reason = _unsupported(vision)
     if reason:
         raise UnsupportedModelError(f"model {name!r} has {reason}; {SUPPORTED_TOWERS}.")
-    lacking = _lacking(config["text_cfg"])
-    if lacking:
+    if _lacking(config["text_cfg"]) == TEXT_TOWER:
         raise UnsupportedModelError(
-            f"model {name!r} has a {lacking} of the package transformers: pip install transformers"
+            f"model {name!r} has a {TEXT_TOWER} of the package transformers: "
+            "pip install transformers"
         )
+    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    patch = _pair(vision.get("patch_size", 16) if trunk is None else trunk.patch)
+    height, width = _pair(vision.get("image_size", 224))
     return Architecture(
         name=name,
-        image_size=_pair(vision.get("image_size", 224)),
-        patch_size=_pair(vision.get("patch_size", 16)),
-        layers=int(vision.get("layers", 12)),
-        width=int(vision.get("width", 768)),
+        image_size=(height // patch[0] * patch[0], width // patch[1] * patch[1]),
+        patch_size=patch,
+        layers=int(vision.get("layers", 12)) if trunk is None else trunk.layers,
+        width=int(vision.get("width", 768)) if trunk is None else trunk.width,
         embed_dim=int(config["embed_dim"]),
         family=_family(name, config),
         parameters=_parameters(config),
     )
 
 
+def foreign_tokenizer(name: str) -> str | None:
+    """The Hugging Face tokenizer a model needs, as open_clip names it; None for CLIP's own."""
+    found: str | None = _config(name)["text_cfg"].get("hf_tokenizer_name")
+    return found
+
+
 def _family(name: str, config: dict[str, Any]) -> str:
     if name == MINI:
         return MINI
+    trunk = TRUNKS.get(config["vision_cfg"].get("timm_model_name", ""))
+    if trunk is not None:
+        return trunk.family
     if "multimodal_cfg" in config:
         return "CoCa"
     return "CLIPA" if config["vision_cfg"].get("pool_type") == "avg" else "CLIP"
@@ -132,15 +154,27 @@ def _parameters(config: dict[str, Any]) -> int | None:
     vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
     if "multimodal_cfg" in config or text.get("hf_model_name"):
         return None
+    wide = text.get("width", 512)
+    projected = 0 if text.get("proj_type") == "none" else embed
+    rows = text.get("vocab_size", 49408) + text.get("context_length", 77) + 2 + projected
+    scalars = 2 if "init_logit_bias" in config else 1
+    if text.get("proj_bias"):
+        scalars += projected
+    return int(_image_parameters(vision, embed) + wide * rows + _blocks(text, wide) + scalars)
+
+
+def _image_parameters(vision: dict[str, Any], embed: int) -> int:
+    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    if trunk is not None:
+        bias = embed if vision["timm_proj"] is None else 0  # the trunk's own linear layer has one
+        head = 0 if vision["timm_proj"] == "none" else trunk.width * embed + bias
+        return trunk.parameters + head
     width, (down, across) = vision.get("width", 768), _pair(vision.get("patch_size", 16))
     height, breadth = _pair(vision.get("image_size", 224))
     tokens = (height // down) * (breadth // across) + 1
     norms = 1 if vision.get("no_ln_pre") else 2
-    image = width * (3 * down * across + 1 + tokens + 2 * norms + embed) + _blocks(vision, width)
-    wide = text.get("width", 512)
-    rows = text.get("vocab_size", 49408) + text.get("context_length", 77) + 2 + embed
-    scalars = 2 if "init_logit_bias" in config else 1
-    return int(image + wide * rows + _blocks(text, wide) + scalars)
+    rows = 3 * down * across + 1 + tokens + 2 * norms + embed
+    return int(width * rows + _blocks(vision, width))
 
 
 def _blocks(tower: dict[str, Any], width: int) -> int:
@@ -175,19 +209,26 @@ def _config_files() -> dict[str, Path]:
 
 
 def _unsupported(vision: dict[str, Any]) -> str | None:
-    """Why a vision config has no closed form here, or None."""
-    if vision.get("timm_model_name"):
-        return f"the timm vision tower {vision['timm_model_name']!r}"
+    """Why a vision config has no LeGrad here, or None."""
+    timm_name = vision.get("timm_model_name")
+    if timm_name:
+        return None if timm_name in TRUNKS else _why_not(timm_name)
     if not isinstance(vision.get("layers", 12), int):
-        return "a convolutional vision tower (ResNet)"
-    if vision.get("attentional_pool"):
-        return "a vision tower with an attentional pooler"
+        return "a convolutional vision tower (ResNet): it has no attention over tokens"
+    if isinstance(vision.get("attentional_pool"), str):
+        return f"the attentional pooler {vision['attentional_pool']!r}"
     if vision.get("pool_type", "tok") not in ("tok", "avg"):
         return f"the pooling {vision['pool_type']!r}"
     custom = [key for key in _CUSTOM_BLOCK_KEYS if vision.get(key)]
     if custom or vision.get("block_type") not in (None, "default"):
         return f"custom attention blocks ({', '.join(custom) or vision['block_type']})"
     return None
+
+
+def _why_not(timm_name: str) -> str:
+    reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
+    what = f"the timm vision tower {timm_name!r}"
+    return f"{what}: {reasons[0]}" if reasons else what
 
 
 def _lacking(text: dict[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ class UnsupportedModelError(ValueError):
 
 
 SUPPORTED_TOWERS = (
-    "supported are open_clip's own VisionTransformer towers with class-token or average pooling "
-    "(ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14, ViT-g-14, ViT-bigG-14, ..., CLIPA), and 'mini'"
+    "supported are transformers with attention over all their tokens: open_clip's ViT (ViT-B-32, "
+    "ViT-L-14, ViT-bigG-14, ..., CLIPA, CoCa), SigLIP, SigLIP 2, PE-Core, EVA, EVA02, MobileCLIP-B "
+    "and -L, and 'mini'; `legrad models` lists them"
 )

@@ -1,16 +1,15 @@
 """LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass, every query."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from legrad.chunks import Chunk, budget, chunks, default_bytes
+from legrad.chunks import default_bytes
 from legrad.explanation import Explanation
-from legrad.gradient import FoldedBlock, Scratch, fold, head_gradient, pool, relevance, trace
 from legrad.model import VisionLanguageModel
+from legrad.relevance import Asked, relevance_of
 from legrad.towers import Block
 
 __all__ = ["Explanation", "LeGrad"]
@@ -54,10 +53,14 @@ class LeGrad:
                 f"blocks in the vision tower of {model.name!r}"
             )
         self.chunk_bytes = default_bytes(model.device) if chunk_bytes is None else chunk_bytes
-        self._relevance = torch.compile(relevance) if compiled else relevance
         with torch.no_grad():
-            last = self.tower.blocks[-self.layers :]
-            self._explained = [(block, fold(block, model.compute_dtype)) for block in last]
+            self._relevance = relevance_of(
+                self.tower,
+                self.layers,
+                (model.compute_dtype, model.exact_dtype),
+                self.chunk_bytes,
+                compiled=compiled,
+            )
 
     @torch.no_grad()
     def explain(
@@ -87,12 +90,15 @@ class LeGrad:
         images, queries = self._normalised(pixels), self._directions(directions)
         grid = self._grid(images)
         shown, boxes = self._places(grid, sizes, len(images))
+        blocks = self.tower.blocks_at(grid)
+        first, explained = blocks[: -self.layers], blocks[-self.layers :]
         with self.model.autocast():
             tokens = self.tower.tokens(images)
-            for block in self.tower.blocks[: -self.layers]:
+            for block in first:
                 tokens = block(tokens)
-        selected = self._selected(select, tokens, queries)
-        tokens, relevances = self._relevances(tokens, queries, selected)
+        selected = self._selected(select, explained, tokens, queries)
+        asked = Asked(queries, selected, self.model.autocast)
+        tokens, relevances = self._relevance.through(explained, tokens, asked)
         maps = relevances.view(*relevances.shape[:2], *grid)
         if shown is not None:
             maps.masked_fill_(~shown[:, None], 0)
@@ -104,61 +110,22 @@ class LeGrad:
         scores = features @ queries.T
         return Explanation(maps, scores, features, selected, self.layers, boxes)
 
-    def _relevances(
-        self, tokens: Tensor, directions: Tensor, selected: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Through the explained blocks: their last tokens, and (B, Q, n) summed over blocks."""
-        batch, count, width = tokens.shape
-        block, folded = self._explained[0]
-        hidden = folded.up.shape[1]
-        bound = budget(self.chunk_bytes, count, hidden + width, folded.up.dtype, folded.up.device)
-        plan = chunks((batch, len(directions)), selected, bound.pairs, tokens.device)
-        pairs = max((chunk.queries.numel() for chunk in plan), default=0)
-        head = max((chunk.queries.shape[1] for chunk in plan), default=0) * count**2
-        heads = min(block.heads, max(1, bound.products // max(1, head)))
-        work = _Work(
-            directions=directions,
-            plan=plan,
-            scratch=Scratch(
-                hidden=folded.up.new_empty(pairs * count * hidden),
-                gradient=folded.up.new_empty(pairs * count * width),
-                products=folded.up.new_empty(head * heads),
-            ),
-            total=directions.new_zeros(batch, len(directions), count - 1),
-        )
-        for block, folded in self._explained:
-            tokens = self._through(block, folded, tokens, work)
-        return tokens, work.total
-
-    def _through(self, block: Block, folded: FoldedBlock, tokens: Tensor, work: "_Work") -> Tensor:
-        """Tokens through one block, whose relevance is added to the total, chunk by chunk."""
-        with self.model.autocast():
-            tokens, seen = trace(block, folded, tokens)
-        norm, proj = self.tower.norm, self.tower.projection
-        pooled = pool(tokens.to(work.directions.dtype), norm, proj)
-        for chunk in work.plan:
-            directions = work.directions[chunk.queries]  # (b, q, E)
-            g_z = head_gradient(pooled.images(chunk.images), norm, proj, directions)
-            found = self._relevance(folded, seen.images(chunk.images), g_z, work.scratch)
-            patches = found[..., 1:]  # the class token is no place
-            queries = chunk.queries[..., None].expand_as(patches)
-            work.total[chunk.images].scatter_add_(1, queries, patches)
-        return tokens
-
     def _features(self, tokens: Tensor) -> Tensor:
         """(B, E) unit rows from the last tokens."""
         with self.model.autocast():
             embedded = self.tower.embed(tokens)
         return F.normalize(embedded.to(self.model.exact_dtype), dim=-1)
 
-    def _selected(self, select: Select | None, tokens: Tensor, directions: Tensor) -> Tensor | None:
+    def _selected(
+        self, select: Select | None, explained: Sequence[Block], tokens: Tensor, directions: Tensor
+    ) -> Tensor | None:
         """(B, Q) bool, None for all."""
         if select is None:
             return None
         if not isinstance(select, Tensor):
             with self.model.autocast():
                 last = tokens
-                for block, _ in self._explained:
+                for block in explained:
                     last = block(last)
             select = select(self._features(last) @ directions.T)
         shape = (len(tokens), len(directions))
@@ -194,7 +161,9 @@ class LeGrad:
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
         patch_h, patch_w = self.tower.patch_size
-        return images.shape[2] // patch_h, images.shape[3] // patch_w
+        grid = images.shape[2] // patch_h, images.shape[3] // patch_w
+        self.tower.check_grid(grid)
+        return grid
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
@@ -210,20 +179,10 @@ class LeGrad:
         return self.model.normalise(pixels)
 
     def _directions(self, directions: Tensor) -> Tensor:
-        width = self.tower.projection.shape[1]
+        width = self.tower.embed_dim
         if directions.ndim != 2 or directions.shape[1] != width or not len(directions):
             raise ValueError(
                 f"directions: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
                 f"found {tuple(directions.shape)}"
             )
         return directions.to(self.model.device, self.model.exact_dtype, non_blocking=True)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What every explained block needs, and the relevance (B, Q, n) that they add up to."""
-
-    directions: Tensor
-    plan: list[Chunk]
-    scratch: Scratch
-    total: Tensor

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 
 import torch
 from open_clip.transformer import QuickGELU
+from timm.layers import activations as timm_act
 from torch import Tensor, nn
 
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
-from legrad.towers import Block
+from legrad.towers.base import Head, PlainBlock
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Trace:
         return Trace(self.values[part], self.slope[part], self.tilt[part], self.carried[:, part])
 
 
-def fold(block: Block, dtype: torch.dtype) -> FoldedBlock:
+def fold(block: PlainBlock, dtype: torch.dtype) -> FoldedBlock:
     """Multiply out what no image and no query changes."""
-    w_out = block.attention.out_proj.weight
+    w_out = block.out.weight
     out = w_out if block.ls_1 is None else block.ls_1[:, None] * w_out
     down = block.down.weight
     if block.ls_2 is not None:
@@ -111,7 +112,7 @@ def fold(block: Block, dtype: torch.dtype) -> FoldedBlock:
     return FoldedBlock(down.to(dtype), up.to(dtype), out.to(dtype), shift.to(exact))
 
 
-def trace(block: Block, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
+def trace(block: PlainBlock, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
     """Run a block forward and keep what its gradient needs.
 
     Args:
@@ -120,7 +121,8 @@ def trace(block: Block, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
     Returns:
         tokens (B, T, D) that leave it, and the trace in the dtype of the folded matrices.
     """
-    x1, value = block.attend(x)
+    mixed, value = block.attend(x)
+    x1 = block.project(x, mixed)
     hidden, tokens = block.feed(x1)  # (B, T, F), (B, T, D)
     dtype, exact = folded.up.dtype, folded.shift.dtype
     x1, hidden = x1.to(exact), hidden.to(exact)
@@ -143,15 +145,15 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     Raises:
         UnsupportedModelError: an activation without a derivative here.
     """
-    if isinstance(activation, QuickGELU):  # x sigmoid(1.702 x)
+    if isinstance(activation, QuickGELU | timm_act.QuickGELU):  # x sigmoid(1.702 x)
         gate = torch.sigmoid(1.702 * hidden)
         slope = gate * (1 + 1.702 * hidden * (1 - gate))
-    elif isinstance(activation, nn.GELU) and activation.approximate == "tanh":
+    elif _is_tanh(activation):
         root = (2 / torch.pi) ** 0.5
         tanh = torch.tanh(root * (hidden + 0.044715 * hidden**3))
         inner = root * (1 + 3 * 0.044715 * hidden**2)
         slope = 0.5 * (1 + tanh) + 0.5 * hidden * (1 - tanh**2) * inner
-    elif isinstance(activation, nn.GELU):  # x Phi(x)
+    elif isinstance(activation, nn.GELU | timm_act.GELU):  # x Phi(x)
         phi = hidden.square().mul_(-0.5).exp_().mul_((2 * torch.pi) ** -0.5)
         slope = (hidden * 0.5**0.5).erf_().add_(1).mul_(0.5).addcmul_(hidden, phi)
     else:
@@ -162,23 +164,30 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     return slope
 
 
-def pool(tokens: Tensor, norm: nn.LayerNorm, proj: Tensor) -> Pooled:
-    """The layer's own embedding: normalize(ln_post(mean token) @ proj), and what led to it.
+def _is_tanh(activation: nn.Module) -> bool:
+    approximate = getattr(activation, "approximate", None)  # nn.GELU's
+    return isinstance(activation, timm_act.GELUTanh) or approximate == "tanh"
+
+
+def pool(tokens: Tensor, head: Head) -> Pooled:
+    """The layer's own embedding: normalize(head(mean token)), and what led to it.
 
     Args:
         tokens: (B, T, D) output of the block.
-        norm: the tower's final LayerNorm.
-        proj: (D, E) projection into the embedding space.
+        head: the tower's; it has a norm and a matrix (D, E).
     """
+    norm, proj = parts(head)
     mean = tokens.mean(dim=1)
     sigma = (mean.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
     xhat = (mean - mean.mean(dim=-1, keepdim=True)) / sigma
     feature = (xhat * norm.weight + norm.bias) @ proj.to(mean.dtype)
+    if head.bias is not None:
+        feature = feature + head.bias
     length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
     return Pooled(xhat, sigma, feature / length, length, tokens.shape[1])
 
 
-def head_gradient(pooled: Pooled, norm: nn.LayerNorm, proj: Tensor, directions: Tensor) -> Tensor:
+def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     """Gradient of the layer score at every token of the block's output.
 
     Args:
@@ -187,16 +196,26 @@ def head_gradient(pooled: Pooled, norm: nn.LayerNorm, proj: Tensor, directions: 
     Returns:
         (B, q, D); the mean pooling hands every token the same gradient.
     """
+    norm, proj = parts(head)
     unit, xhat = pooled.unit[:, None], pooled.xhat[:, None]
     along = (directions * unit).sum(dim=-1, keepdim=True)
     grad = (directions - along * unit) / pooled.length[:, None]  # back through normalize
-    grad = (
-        grad @ proj.T.to(grad.dtype)
-    ) * norm.weight  # back through proj and the scale of ln_post
+    grad = (grad @ proj.T.to(grad.dtype)) * norm.weight  # through proj and the scale of ln_post
     tilt = (grad * xhat).mean(dim=-1, keepdim=True)
     grad = grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat
     at_token: Tensor = grad / (pooled.sigma[:, None] * pooled.count)
     return at_token
+
+
+def parts(head: Head) -> tuple[nn.LayerNorm, Tensor]:
+    """Norm and matrix of a head that has both, as every tower without a pooler does.
+
+    Raises:
+        UnsupportedModelError: one is missing.
+    """
+    if head.norm is None or head.matrix is None:
+        raise UnsupportedModelError(f"the tower has no norm or no matrix; {SUPPORTED_TOWERS}.")
+    return head.norm, head.matrix
 
 
 _TINY = 1e-12
@@ -229,7 +248,7 @@ def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor, scratch: Scratch) -
         (b, q, T) in the dtype of ``g_z``, non-negative; index 0 is the class token.
     """
     images, queries, width = g_z.shape
-    heads, count = seen.values.shape[1:3]
+    count = seen.values.shape[2]
     # Relevance is linear in the size of g_z: it is left out until the end, since half precision
     # would not hold numbers this small.
     size = g_z.abs().amax(dim=-1, keepdim=True)
@@ -244,19 +263,32 @@ def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor, scratch: Scratch) -
     torch.addcmul(residual, along_xhat, seen.carried[:, :, None], value=-1, out=g)
     g.view(width, -1).addmm_(folded.up, hidden.view(-1, u.shape[2]).T)  # through W1 and W_out
 
+    return clamped_mean(seen.values, g, scratch) * size
+
+
+def clamped_mean(values: Tensor, g: Tensor, scratch: Scratch) -> Tensor:
+    """``1 / (H T)  sum_h sum_i  max(< g_hi, v_hj >, 0)``: (b, q, T).
+
+    Args:
+        values: (b, H, T, d).
+        g: (H d, b, q, T) gradients at the heads' outputs, in the dtype of the values.
+        scratch: its room for products is overwritten.
+    """
+    images, heads, count, _ = values.shape
+    queries = g.shape[2]
+    exact = torch.promote_types(g.dtype, torch.float32)
     g = g.view(heads, -1, images, queries * count)  # (H, d, b, q T)
     at_once = scratch.products.numel() // (queries * count * count)
-    total = g_z.new_zeros(images, count, queries)
+    total = g.new_zeros(images, count, queries, dtype=exact)
     for image in range(images):
         for start in range(0, heads, at_once):
             part = slice(start, start + at_once)
-            values = seen.values[image, part]  # (n, T, d)
-            products = _room(scratch.products, len(values), count, queries * count)
-            torch.bmm(values, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
-            over_i = products.view(-1, count, queries, count).sum(dim=-1, dtype=g_z.dtype)
+            some = values[image, part]  # (n, T, d)
+            products = _room(scratch.products, len(some), count, queries * count)
+            torch.bmm(some, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
+            over_i = products.view(-1, count, queries, count).sum(dim=-1, dtype=exact)
             total[image] += over_i.sum(dim=0)
-    mean: Tensor = total.transpose(1, 2) * (size / (heads * count))
-    return mean
+    return total.transpose(1, 2) / (heads * count)
 
 
 def _room(flat: Tensor, *shape: int) -> Tensor:

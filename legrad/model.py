@@ -15,7 +15,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from legrad.preprocess import Preprocess
-from legrad.towers import ClipTower
+from legrad.towers import Tower, tower_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tokenizer = Callable[[list[str]], Tensor]
@@ -50,9 +50,9 @@ class VisionLanguageModel:
     make_tokenizer: Callable[[], Tokenizer] = field(default=open_clip.SimpleTokenizer, repr=False)
 
     @cached_property
-    def tower(self) -> ClipTower:
+    def tower(self) -> Tower:
         """The adapter that LeGrad reads the vision tower through."""
-        return ClipTower(self.model.get_submodule("visual"))
+        return tower_of(self.model.get_submodule("visual"))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -68,12 +68,12 @@ class VisionLanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.tower.projection.device
+        return self.tower.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self.tower.projection.dtype
+        return self.tower.weight.dtype
 
     @property
     def exact_dtype(self) -> torch.dtype:
@@ -84,6 +84,19 @@ class VisionLanguageModel:
     def compute_dtype(self) -> torch.dtype:
         """What matrix products are done in at this precision."""
         return _AUTOCAST.get(self.precision, self.dtype)
+
+    @property
+    def logit(self) -> dict[str, float | None]:
+        """What the model was trained to make of a cosine: ``scale * cosine + bias``.
+
+        SigLIP's sigmoid has a bias; the softmax of CLIP has none (None). Scores are cosines.
+        """
+        scale = getattr(self.model, "logit_scale", None)
+        bias = getattr(self.model, "logit_bias", None)
+        return {
+            "scale": None if scale is None else float(scale.detach().double().exp().mean()),
+            "bias": None if bias is None else float(bias.detach().double().mean()),
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -123,7 +136,8 @@ class VisionLanguageModel:
         images = self.normalise(pixels)
         with torch.no_grad(), self.autocast():
             tokens = self.tower.tokens(images)
-            for block in self.tower.blocks:
+            (height, width), (down, across) = images.shape[2:], self.tower.patch_size
+            for block in self.tower.blocks_at((height // down, width // across)):
                 tokens = block(tokens)
             features = self.tower.embed(tokens)
         return F.normalize(features.to(self.exact_dtype), dim=-1)

@@ -1,5 +1,6 @@
 """load_model(): an open_clip model by name, or one that is in memory already."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -11,7 +12,8 @@ from torch import nn
 from legrad import catalog
 from legrad.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
 from legrad.preprocess import Preprocess, ResizeMode
-from legrad.towers import ClipTower
+from legrad.tokenizers import check_tokenizer, make_tokenizer
+from legrad.towers import tower_of
 from legrad.weights import is_weights_uri, model_with_weights
 
 __all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
@@ -25,6 +27,7 @@ def load_model(
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
     resize: ResizeMode = "squash",
+    tokenizer: str | None = None,
 ) -> VisionLanguageModel:
     """Load a model by name.
 
@@ -38,14 +41,17 @@ def load_model(
         device: torch device; default CUDA where there is one, else the CPU.
         precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
         resize: how an image is brought to the input size, see `Preprocess`.
+        tokenizer: for models whose tokenizer is on the Hugging Face hub (SigLIP, CLIPA, ...): a
+            folder that holds it, or another name there. It is read with the first text.
 
     Raises:
-        UnsupportedModelError: unknown name, or no closed form for its vision tower.
+        UnsupportedModelError: unknown name, or a vision tower of no supported family.
         FileNotFoundError: the weights file is not there.
         ValueError: ``image_size``, ``precision``, ``pretrained`` or the weights do not fit.
     """
     _check_precision(precision)
     arch = catalog.architecture(name)
+    check_tokenizer(name, tokenizer)
     size = _checked_size(image_size, arch.image_size, arch.patch_size)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name == catalog.MINI:
@@ -53,7 +59,7 @@ def load_model(
             raise ValueError(f"pretrained={pretrained!r}: the mini model brings its own weights")
         return _load_mini(size, target, precision, resize)
     module = _create(name, pretrained)
-    config: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+    config = _preprocessing(name, module)
     return VisionLanguageModel(
         name=name,
         pretrained=pretrained,
@@ -64,7 +70,7 @@ def load_model(
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         precision=precision,
-        make_tokenizer=lambda: open_clip.get_tokenizer(name),
+        make_tokenizer=lambda: make_tokenizer(name, tokenizer),
     )
 
 
@@ -85,14 +91,13 @@ def from_open_clip(
         device: where to move the module to; default: it stays where it is.
 
     Raises:
-        UnsupportedModelError: no closed form for its vision tower.
+        UnsupportedModelError: its vision tower is of no supported family.
         ValueError: ``image_size`` is not a multiple of the patch, or no such ``precision``.
     """
     _check_precision(precision)
     visual = module.get_submodule("visual")
-    tower = ClipTower(visual)
-    native: tuple[int, int] = tower.visual.image_size
-    size = _checked_size(image_size, native, tower.patch_size)
+    tower = tower_of(visual)
+    size = _checked_size(image_size, tower.native_size, tower.patch_size)
     return VisionLanguageModel(
         name=name,
         pretrained=None,
@@ -146,6 +151,22 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
         name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
     )
     return tagged
+
+
+def _preprocessing(name: str, module: nn.Module) -> dict[str, Any]:
+    """Mean, deviation and interpolation: of the loaded tag; for a file, what all tags agree on.
+
+    A weights file does not say how its pixels were normalised, and open_clip then assumes CLIP's
+    way; SigLIP, PE-Core and MobileCLIP have their own.
+    """
+    own: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    told = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    for key in ("mean", "std", "interpolation"):
+        values = {json.dumps(one.get(key)) for one in told}
+        if len(values) == 1 and told[0].get(key) is not None:
+            own = own | {key: told[0][key]}
+    return own
 
 
 def _fill(mean: Sequence[float]) -> tuple[int, int, int]:

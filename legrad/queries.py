@@ -214,7 +214,7 @@ def _vector(model: "VisionLanguageModel", place: str) -> "Tensor":
     import torch
 
     values = torch.from_numpy(read_vector(place))
-    width = model.tower.projection.shape[1]
+    width = model.tower.embed_dim
     if len(values) != width:
         raise ValueError(
             f"vector {place}: has {len(values)} numbers, the embedding of {model.name!r} {width}"

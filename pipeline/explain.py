@@ -18,6 +18,7 @@ from legrad.models import load_model
 from legrad.preprocess import Preprocess
 from legrad.queries import Query, encode_queries, query_digests
 from legrad.selection import Selection
+from legrad.tokenizers import tokenizer_digest
 from pipeline.config import ModelConfig
 from pipeline.encode import Encoded
 from pipeline.errors import UsageError
@@ -37,6 +38,8 @@ class Prepared:
         digest: SHA-256 of the weights.
         preprocess: of the model, for the decode stage.
         text_features: (Q, E) float32 directions, in the order of the queries.
+        tokenizer: digest of a tokenizer that was named; None for the model's own.
+        logit: scale and bias that the model makes a logit of a cosine with.
         query_digests: SHA-256 of the files behind those queries that are made of files.
         warnings: what the model had to say of the queries.
         images_per_second: of one replica, on a batch of noise.
@@ -45,6 +48,8 @@ class Prepared:
     grid: tuple[int, int]
     layers: int
     digest: str
+    tokenizer: str | None
+    logit: dict[str, float | None]
     preprocess: Preprocess
     text_features: NDArray[np.float32]
     query_digests: dict[str, str]
@@ -74,6 +79,7 @@ class ReplicaSettings:
             device=self.device,
             precision=model.precision,
             resize=model.resize,
+            tokenizer=model.tokenizer,
         )
 
 
@@ -103,6 +109,8 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         grid=model.grid,
         layers=legrad.layers,
         digest=model.digest,
+        tokenizer=tokenizer_digest(settings.model.tokenizer),
+        logit=model.logit,
         preprocess=model.preprocess,
         text_features=features.float().cpu().numpy(),
         query_digests=digests,

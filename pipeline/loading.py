@@ -90,6 +90,9 @@ def _resolve(data: dict[str, Any], base: Path) -> None:
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
         text = model["pretrained"]
         model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
+    if isinstance(model, dict) and isinstance(model.get("tokenizer"), str):
+        folder = absolute(model["tokenizer"], base)
+        model["tokenizer"] = folder if Path(folder).is_dir() else model["tokenizer"]
     if isinstance(data.get("queries"), str):
         file = Path(absolute(data["queries"], base))
         data["queries"] = _with_places(_read_queries(file), file.resolve().parent)

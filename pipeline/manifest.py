@@ -82,6 +82,7 @@ def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
         "model.name": model.name,
         "model.pretrained": None if model.weights_file else model.pretrained,  # the digest decides
         "model.weights_sha256": prepared.digest,
+        "model.tokenizer": prepared.tokenizer,
         "model.image_size": list(prepared.preprocess.size),
         "model.resize": model.resize,
         "model.layers": prepared.layers,
@@ -151,6 +152,8 @@ def file_metadata(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
+            "tokenizer": config.model.tokenizer,
+            "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
         "preprocess": {
             "size": list(prepared.preprocess.size),

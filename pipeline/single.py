@@ -18,6 +18,7 @@ from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
 from legrad.model import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
+from legrad.tokenizers import obstacle
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.decode import decode
 from pipeline.errors import RunError, UsageError
@@ -144,8 +145,11 @@ def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) 
 
     Raises:
         RunError: not one image could be explained; says why for each.
-        UsageError: the model or its weights cannot be loaded.
+        UsageError: the model, its weights or its tokenizer cannot be loaded.
     """
+    lacking = obstacle(model.name)
+    if lacking:
+        raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
     _some_are_left(read, failures, uris)
     loaded = _load(model)
@@ -225,7 +229,10 @@ def _run(
     """Maps (N, Q, h, w), scores (N, Q), and the model's warnings about the texts."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        features = legrad.model.encode_text(question.columns)
+        try:
+            features = legrad.model.encode_text(question.columns)
+        except ValueError as error:  # its tokenizer's files
+            raise UsageError(str(error)) from error
     notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
     maps, scores = [], []
     for start in range(0, len(opened), _BATCH):

@@ -100,21 +100,36 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
+QUERIES_AND_KEYS = (
+    *("in_proj_weight", "attn.qkv.weight"),
+    *("q_proj.weight", "k_proj.weight", "q_proj_weight", "k_proj_weight"),
+    *("attn_pool.q.weight", "attn_pool.kv.weight"),
+)
+
+
+def _query_and_key_rows(name: str, rows: int) -> int:
+    """How many first rows make queries and keys; the others make values."""
+    if name.endswith(("in_proj_weight", "qkv.weight")):
+        return rows * 2 // 3
+    return rows // 2 if name.endswith("kv.weight") else rows
+
+
 def _draw(name: str, old: Tensor, noise: Tensor) -> Tensor:
     if name.endswith("gamma"):
         return old * (1 + 0.4 * noise)
-    if name.endswith("in_proj_weight"):
-        width = old.shape[1]
-        scaled = noise / math.sqrt(width)
-        scaled[: 2 * width] *= math.sqrt(LOGIT_STD)
+    if name.endswith(QUERIES_AND_KEYS):
+        scaled = noise / math.sqrt(old.shape[1])
+        scaled[: _query_and_key_rows(name, len(old))] *= math.sqrt(LOGIT_STD)
         return scaled
     if name.endswith(("logit_scale", "logit_bias")):
         return old + 0.1 * noise
+    if name.endswith(("cls_token", "latent", "attn_pool.query")):
+        return noise
     if old.ndim < 2 and name.endswith("weight"):
         return 1 + 0.3 * noise
     if old.ndim < 2:
         return (1.0 if name.endswith("class_embedding") else 0.3) * noise
-    if "embedding" in name:
+    if "embedding" in name or name.endswith("pos_embed"):
         return 0.7 * noise
     if name.endswith("proj"):
         return noise / math.sqrt(old.shape[0])

@@ -10,7 +10,8 @@ import torch
 from open_clip import CLIP
 from torch import Tensor
 
-from legrad.towers import Block, ClipTower
+from legrad.gradient import parts
+from legrad.towers import ClipTower, Head, PlainBlock
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,20 @@ def trace_maps(model: CLIP, pixels: Tensor, directions: Tensor, blocks: int) -> 
     states: list[Tensor] = []
     maps: list[Tensor] = []
     for number, block in enumerate(tower.blocks, start=1):
-        x1, values = block.attend(tokens)
+        mixed, values = block.attend(tokens)
+        x1 = block.project(tokens, mixed)
         hidden, tokens = block.feed(x1)
         states.append(tokens)
         if number > len(tower.blocks) - blocks:
-            at_output = _head_gradient(tower, tokens.float().mean(dim=1), directions)
+            at_output = _head_gradient(tower.head, tokens.float().mean(dim=1), directions)
             at_heads = _block_gradient(block, x1.float(), hidden.float(), at_output)
             maps.append(_relevance(at_heads, values.float()))
     return Traced(states, torch.stack(maps).sum(dim=0))
 
 
-def _head_gradient(tower: ClipTower, mean: Tensor, directions: Tensor) -> Tensor:
+def _head_gradient(head: Head, mean: Tensor, directions: Tensor) -> Tensor:
     """(B, q, D) gradient of < normalize(ln_post(mean) @ proj), t > at the mean token (B, D)."""
-    norm, proj = tower.norm, tower.projection
+    norm, proj = parts(head)
     centred = mean - mean.mean(dim=-1, keepdim=True)
     sigma = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
     xhat = centred / sigma
@@ -66,7 +68,7 @@ def _head_gradient(tower: ClipTower, mean: Tensor, directions: Tensor) -> Tensor
     return at_mean
 
 
-def _block_gradient(block: Block, x1: Tensor, hidden: Tensor, grad: Tensor) -> Tensor:
+def _block_gradient(block: PlainBlock, x1: Tensor, hidden: Tensor, grad: Tensor) -> Tensor:
     """(B, q, T, D) gradient at the heads' outputs, from ``grad`` (B, q, D) at the block's output.
 
     The activation is the exact GELU: its derivative is ``Phi(x) + x phi(x)``.
@@ -78,7 +80,7 @@ def _block_gradient(block: Block, x1: Tensor, hidden: Tensor, grad: Tensor) -> T
     sigma = (centred.square().mean(dim=-1, keepdim=True) + block.ln_2.eps).sqrt()
     at_normed = (at_hidden @ block.up.weight) * block.ln_2.weight
     branch = _through_norm(at_normed, (centred / sigma)[:, None]) / sigma[:, None]
-    at_heads: Tensor = (branch + grad[:, :, None]) @ block.attention.out_proj.weight
+    at_heads: Tensor = (branch + grad[:, :, None]) @ block.out.weight
     return at_heads
 
 

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, PositiveInt, model_validator
 from legrad import catalog
 from legrad.preprocess import ResizeMode
 from legrad.settings import Settings
+from legrad.tokenizers import check_tokenizer
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -29,6 +30,8 @@ class ModelConfig(Settings):
             picture, aspect kept; padding has no heat).
         layers: how many last blocks are explained; default the model's own.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        tokenizer: folder of a Hugging Face tokenizer, or a name on the hub, for models that have
+            one (SigLIP, CLIPA, ...); default the model's own, from the hub.
     """
 
     name: str
@@ -37,10 +40,12 @@ class ModelConfig(Settings):
     resize: ResizeMode = "squash"
     layers: PositiveInt | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tokenizer: str | None = None
 
     @model_validator(mode="after")
     def _fits_the_architecture(self) -> "ModelConfig":
         arch = catalog.architecture(self.name)
+        check_tokenizer(self.name, self.tokenizer)
         if self.name == catalog.MINI and self.pretrained is not None:
             raise ValueError("pretrained: the mini model brings its own weights, leave it out")
         if self.name != catalog.MINI and not self.pretrained:

@@ -9,6 +9,7 @@ from legrad import catalog
 from legrad.queries import Query, Role, check_differences
 from legrad.selection import MapsMode, Selection
 from legrad.settings import Settings
+from legrad.tokenizers import obstacle
 from pipeline.config.model import ModelConfig
 from pipeline.config.source import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
@@ -129,6 +130,14 @@ class RunConfig(Settings):
         check_differences(self.queries)
         if self.store.maps.mode != "all" and not any(self.selection.classes):
             raise ValueError(f"store.maps: {self.store.maps.mode} is about classes, there are none")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_can_be_read(self) -> "RunConfig":
+        lacking = obstacle(self.model.name)
+        texts = [query.name for query in self.queries if query.prompts]
+        if lacking and texts:
+            raise ValueError(f"query {texts[0]!r} is a text, but {lacking}")
         return self
 
     @model_validator(mode="after")

@@ -108,6 +108,7 @@ def _model_config(results: Results) -> ModelConfig:
         resize=identity["model.resize"],
         layers=identity["model.layers"],
         precision=identity["model.precision"],
+        tokenizer=about.get("tokenizer"),  # unknown to earlier runs
     )
 
 

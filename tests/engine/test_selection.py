@@ -61,7 +61,7 @@ def test_memory_of_a_chunk_is_bounded_whatever_the_number_of_queries(
         seen.append((g_z.shape[0] * g_z.shape[1], sum(a.nbytes for a in arrays)))
         return relevance(folded, traced, g_z, scratch)
 
-    monkeypatch.setattr("legrad.explainer.relevance", spy)
+    monkeypatch.setattr("legrad.relevance.blocks.relevance", spy)
     model = from_open_clip(tiny_clip(0))
     LeGrad(model, 1, chunk_bytes=chunk_bytes).explain(images(1, 2), unit_directions(2, queries))
     assert sum(pairs for pairs, _ in seen) == 2 * queries

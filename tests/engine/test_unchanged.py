@@ -43,7 +43,7 @@ def explain_wrong_pixels(model: nn.Module) -> None:
 def explain_and_break_inside(model: nn.Module) -> None:
     """The second explained block fails, in the middle of the forward pass."""
     engine = LeGrad(from_open_clip(model), layers=2)
-    engine._explained[1] = (engine._explained[1][0], None)  # type: ignore[assignment]
+    engine._relevance.layers[1] = None  # type: ignore[attr-defined]
     with pytest.raises(AttributeError):
         engine.explain(images(1, 2), unit_directions(2, 2))
 

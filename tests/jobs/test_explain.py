@@ -247,7 +247,8 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     shelf.show(["l-14"], every=False, as_json=False)
     said = capsys.readouterr().out
     names = [model.name for model in list_models()]
-    listed = [line.split()[0] for line in said.splitlines() if line.startswith("ViT")]
+    lines = [line.split() for line in said.splitlines()]
+    listed = [words[0] for words in lines if words and words[0] in names]
     assert listed == [name for name in names if "L-14" in name]
     assert "laion2b_s32b_b82k" in said
     assert f"of {len(names)} models" in said
@@ -262,4 +263,6 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 def test_models_is_a_command() -> None:
     done = CliRunner().invoke(app, ["models", "bigG", "--json"])
     assert done.exit_code == 0, done.output
-    assert {model["width"] for model in json.loads(done.stdout)} == {1664}
+    widths = {model["name"]: model["width"] for model in json.loads(done.stdout)}
+    assert widths["ViT-bigG-14"] == 1664
+    assert widths["PE-Core-bigG-14-448"] == 1536

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -46,7 +47,7 @@ FAULTS = {
     "no model": ({"model": None}, ["model"]),
     "unknown model": ({"model": {"name": "ViT-B-33"}}, ["ViT-B-33", "ViT-B-32"]),
     "resnet": ({"model": {"name": "RN50", "pretrained": "openai"}}, ["RN50", "supported"]),
-    "siglip": ({"model": {"name": "ViT-B-16-SigLIP"}}, ["timm", "supported"]),
+    "convnext": ({"model": {"name": "convnext_base"}}, ["timm", "supported"]),
     "no weights": ({"model": {"pretrained": ""}}, ["pretrained"]),
     "mini with weights": ({"model": {"name": "mini"}}, ["mini", "pretrained"]),
     "size": ({"model": {"image_size": 225}}, ["image_size", "225", "32"]),
@@ -194,6 +195,25 @@ def test_query_sets_share_templates(tmp_path: Path) -> None:
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(packaged_config(name))
     assert config.queries
+
+
+@pytest.mark.parametrize("name", ["siglip2.yaml", "eva02.yaml"])
+def test_shipped_examples_are_valid_with_what_they_need(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.config.run.obstacle", lambda model: None)
+    assert len(load_config(packaged_config(name)).queries) > 20
+
+
+def test_texts_for_a_model_without_its_tokenizer_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("legrad.tokenizers.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"'.*' is a text, but .*pip install transformers"):
+        load_config(packaged_config("siglip2.yaml"))
+    np.save(tmp_path / "dog.npy", np.ones(768, np.float32))
+    vectors = [f"queries=[{{name: dog, role: class, vector: {tmp_path / 'dog.npy'}}}]"]
+    assert load_config(packaged_config("siglip2.yaml"), vectors).queries[0].vector
 
 
 def test_base_yaml_names_every_key_with_its_default() -> None:

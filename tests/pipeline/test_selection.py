@@ -182,7 +182,7 @@ def test_a_query_file_that_does_not_fit_stops_the_run(pictures: Path, tmp_path: 
 
 
 def test_a_vectors_values_are_part_of_the_run(pictures: Path, tmp_path: Path) -> None:
-    width = load_model("mini").tower.projection.shape[1]
+    width = load_model("mini").tower.embed_dim
     queries = [{"name": "probe", "role": "class", "vector": str(tmp_path / "v.npy")}]
     np.save(tmp_path / "v.npy", np.ones(width))
     finished(config_for(pictures, tmp_path / "out", queries=queries))

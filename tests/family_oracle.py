@@ -1,0 +1,145 @@
+"""LeGrad by plain autograd through the model's own modules, for every family of tower.
+
+It knows open_clip's and timm's modules and nothing of the package: the module runs its own forward
+pass, while the fused attention is replaced by an explicit softmax whose matrix is a leaf.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@contextmanager
+def explicit_attention(leaves: list[Tensor]) -> Iterator[None]:
+    """Every attention in here is softmax(q k / sqrt d + mask) @ v; notes the matrices in order."""
+    fused = F.scaled_dot_product_attention
+
+    def attention(
+        q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, *_: Any, **__: Any
+    ) -> Tensor:
+        logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        logits = logits if attn_mask is None else logits + attn_mask
+        leaf = torch.softmax(logits, dim=-1).detach().requires_grad_()
+        leaves.append(leaf)
+        return leaf @ v
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+def pools_by_attention(visual: nn.Module) -> bool:
+    owner = getattr(visual, "trunk", visual)
+    return getattr(owner, "attn_pool", None) is not None
+
+
+def own_blocks(visual: Any) -> list[nn.Module]:
+    trunk = getattr(visual, "trunk", None)
+    return list(visual.transformer.resblocks if trunk is None else trunk.blocks)
+
+
+def embedding(visual: Any, tokens: Tensor) -> Tensor:
+    """The model's own head on the tokens after a block, (1, T, D) -> (E,)."""
+    if hasattr(visual, "trunk"):
+        return visual.head(visual.trunk.forward_head(visual.trunk.norm(tokens)))[0]
+    return (visual._pool(tokens)[0] @ visual.proj)[0]
+
+
+def mean_embedding(visual: Any, tokens: Tensor) -> Tensor:
+    """The head on the mean of all tokens instead of the token or mean that the model pools."""
+    mean = tokens.mean(dim=1)
+    if hasattr(visual, "trunk"):
+        trunk = visual.trunk
+        return visual.head(trunk.head(trunk.fc_norm(trunk.norm(mean))))[0]
+    return (visual.ln_post(mean) @ visual.proj)[0]
+
+
+def resized(model: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """A copy at another input size, as timm resizes its own towers."""
+    model = copy.deepcopy(model)
+    visual: Any = model.visual
+    if hasattr(visual, "trunk") and tuple(visual.trunk.patch_embed.img_size) != size:
+        visual.trunk.set_input_size(size)
+    return model
+
+
+def block_calls(
+    model: Any, image: Tensor
+) -> list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
+    """Every block with the arguments the model's own forward pass calls it with."""
+    calls: list[Any] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((module, args, kwargs))
+
+    hooks = [
+        block.register_forward_pre_hook(note, with_kwargs=True)
+        for block in own_blocks(model.visual)
+    ]
+    model.encode_image(image[None])
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def layer_maps(visual: Any, call: Any, directions: Tensor) -> Tensor:
+    """Relevance (Q, keys) of one block, class token included where it is a key."""
+    block, args, kwargs = call
+    leaves: list[Tensor] = []
+    with torch.enable_grad(), explicit_attention(leaves):
+        if pools_by_attention(visual):
+            tokens = block(*args, **kwargs).detach()
+            leaves.clear()
+            feature = embedding(visual, tokens)
+        else:
+            feature = mean_embedding(visual, block(*args, **kwargs))
+        (leaf,) = leaves
+        scores = directions @ (feature / feature.norm())
+        rows = []
+        for score in scores:
+            (gradient,) = torch.autograd.grad(score, leaf, retain_graph=True)
+            clamped = gradient[0].clamp(min=0)  # (H, rows, keys)
+            if pools_by_attention(visual):
+                assert not clamped[:, 1:].any(), "only the first row of a pooler leads on"
+                clamped = clamped[:, :1]
+            rows.append(clamped.mean(dim=(0, 1)))
+    return torch.stack(rows)
+
+
+def family_maps(
+    model: nn.Module, pixels: Tensor, directions: Tensor, layers: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps (B,Q,h,w), scores (B,Q) and unit features (B,E) in float64."""
+    size = (int(pixels.shape[2]), int(pixels.shape[3]))
+    model = resized(model, size).double().eval()
+    for parameter in model.parameters():  # or torch takes a fast path around the attention
+        parameter.requires_grad_()
+    visual: Any = model.visual
+    pixels, directions = pixels.double(), directions.double()
+    found, features = [], []
+    for image in pixels:
+        with torch.no_grad():
+            calls = block_calls(model, image)
+            feature = model.encode_image(image[None], normalize=True)[0]
+        features.append(feature)
+        keys = sum(layer_maps(visual, call, directions) for call in calls[-layers:])
+        assert isinstance(keys, Tensor)
+        found.append(keys)
+    maps = torch.stack(found)
+    grid = _grid(visual, size)
+    maps = maps[..., maps.shape[-1] - grid[0] * grid[1] :]  # what stands in front are no patches
+    own = torch.stack(features)
+    return maps.unflatten(-1, grid), own @ directions.T, own
+
+
+def _grid(visual: Any, size: tuple[int, int]) -> tuple[int, int]:
+    if hasattr(visual, "trunk"):
+        return tuple(visual.trunk.patch_embed.grid_size)
+    return size[0] // visual.patch_size[0], size[1] // visual.patch_size[1]
