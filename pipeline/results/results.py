@@ -84,6 +84,8 @@ class Results(Opened):
     ) -> pd.DataFrame:
         """The n images with the highest score for a query, by image_id, highest first.
 
+        Of equal scores the one with the first image_id counts; images without a score are left out.
+
         Example::
 
             results.top("watermark", 50, where="label = 'fish'").index    # their image ids
@@ -92,6 +94,8 @@ class Results(Opened):
             ``columns`` and ``score``.
         """
         self._names([query])
+        if n < 1:
+            raise UsageError(f"top: n={n}, expected 1 or more")
         return frames.top(self.rows, query, n, columns, where)
 
     def maps(

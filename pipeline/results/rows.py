@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.results.errors import unknown
 
@@ -50,9 +51,12 @@ class Rows(ABC):
         """Make the rows a view of a DuckDB connection."""
 
     def largest(self, column: str, n: int, columns: Sequence[str], where: Where) -> pa.Table:
-        """The rows with the n largest values of a column, largest first; nulls are left out."""
-        found = self.table(list(dict.fromkeys([*columns, column])), where)
-        return found.take(order_of(found[column].to_numpy(), n)).select(list(columns))
+        """The rows with the n largest values of a column, largest first, equal ones by image_id.
+
+        Nulls are left out. The column and ``image_id`` are among the ``columns``.
+        """
+        found = self.table(columns, where)
+        return first_of(found.take(pa.array(candidates(found[column], n))), column, n)
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises: UnknownNameError: a column is not there."""
@@ -62,15 +66,21 @@ class Rows(ABC):
                 raise unknown("column", column, light, self.name)
 
 
-def order_of(values: np.ndarray, n: int) -> np.ndarray:
-    """Places of the n largest values, largest first, the first of equal ones first; no NaN."""
-    places = np.flatnonzero(~np.isnan(values))
-    if len(places) > n:
-        least = np.partition(values[places], len(places) - n)[len(places) - n]
-        places = places[values[places] >= least]
-    return places[np.argsort(-values[places], kind="stable")][:n]
+def candidates(values: pa.ChunkedArray, n: int) -> NDArray[np.int64]:
+    """Places of the n largest values and of those that equal the last of them; no NaN."""
+    numbers = values.to_numpy()
+    places = np.flatnonzero(~np.isnan(numbers))
+    if len(places) <= n:
+        return places
+    least = np.partition(numbers[places], len(places) - n)[len(places) - n]
+    return places[numbers[places] >= least]
 
 
-def absent_as_null(table: pa.Table, places: np.ndarray) -> pa.Table:
+def first_of(table: pa.Table, column: str, n: int) -> pa.Table:
+    """The n rows with the largest values of a column, largest first, equal ones by image_id."""
+    return table.sort_by([(column, "descending"), (ID, "ascending")]).slice(0, n)
+
+
+def absent_as_null(table: pa.Table, places: NDArray[np.int64]) -> pa.Table:
     """Rows at some places; null where the place is -1."""
     return table.take(pa.array(places, pa.int64(), mask=places < 0))

@@ -40,7 +40,7 @@ def register_dataset(
     if reads_itself(dataset):
         create_view(connection, view, "*", scan(dataset))
     else:
-        connection.register(view, dataset)
+        connection.register(view, _in_single_precision(dataset))
 
 
 def create_view(
@@ -63,6 +63,18 @@ def reads_itself(dataset: ds.FileSystemDataset) -> bool:
     """Whether DuckDB may open the files: local ones whose names are no patterns."""
     local = isinstance(dataset.filesystem, pyarrow.fs.LocalFileSystem)
     return local and not any(_GLOB.search(path) for path in dataset.files)
+
+
+def _in_single_precision(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
+    """The same with float32 for float16, which DuckDB does not take from pyarrow."""
+    fields = [
+        field.with_type(pa.list_(field.type.value_field.with_type(pa.float32())))
+        if pa.types.is_list(field.type) and pa.types.is_float16(field.type.value_type)
+        else field
+        for field in dataset.schema
+    ]
+    fragments = list(dataset.get_fragments())
+    return ds.FileSystemDataset(fragments, pa.schema(fields), dataset.format, dataset.filesystem)
 
 
 def scan(dataset: ds.FileSystemDataset, options: str = "") -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.results import sql
-from pipeline.results.rows import ID, Rows, Where, absent_as_null, order_of
+from pipeline.results.rows import ID, Rows, Where, absent_as_null, candidates, first_of
 from pipeline.results.where import explained, named_columns, require_condition
 
 AT_ONCE = 8
@@ -100,8 +100,8 @@ class StoredRows(Rows):
         """The rows with the n largest values: one scan of that column, then a look at n rows."""
         if where is not None:
             return super().largest(column, n, columns, where)
-        values = self.table([column])[column].to_numpy()
-        return self.take(order_of(values, n), columns)
+        places = candidates(self.table([column])[column], n)
+        return first_of(self.take(places, columns), column, n)
 
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
         """`table` in pieces of at most ``rows`` rows, in bounded memory."""
@@ -177,7 +177,7 @@ class StoredRows(Rows):
     def _matching_sql(self, where: str) -> Places:
         with sql.connect() as connection:
             if not sql.reads_itself(self.dataset):
-                connection.register(sql.VIEW, self.dataset)
+                self.register(connection, sql.VIEW)
                 ids = sql.matching(connection, ID, sql.VIEW, where)[ID]
                 return np.sort(self.find(ids.to_pylist()))
             rows = sql.scan(self.dataset, ", filename = true, file_row_number = true")
