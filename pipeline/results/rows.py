@@ -73,7 +73,8 @@ def candidates(values: pa.ChunkedArray, n: int) -> NDArray[np.int64]:
     if len(places) <= n:
         return places
     least = np.partition(numbers[places], len(places) - n)[len(places) - n]
-    return places[numbers[places] >= least]
+    found: NDArray[np.int64] = places[numbers[places] >= least]
+    return found
 
 
 def first_of(table: pa.Table, column: str, n: int) -> pa.Table:

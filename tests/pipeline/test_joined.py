@@ -114,7 +114,7 @@ def test_what_each_run_has_of_its_own(both: Results) -> None:
 def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
     one = write(tmp_path / "1", ["01"], ["dog"])
     other = write(tmp_path / "2", ["01"], ["dog"], weights="other")
-    with pytest.raises(UsageError, match="'dog' is in .* does not mean the same"):
+    with pytest.raises(UsageError, match=r"'dog' is in .* does not mean the same"):
         open_results([one, other])
     with pytest.raises(UsageError, match="at least one"):
         open_results([])

@@ -1,6 +1,6 @@
 """Results by hand: conditions, selections, layouts; what is read and what is not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +115,9 @@ def test_shapes_of_maps(small: RunFolder) -> None:
 
 def test_names_that_are_not_there(small: RunFolder) -> None:
     results = open_results(small.uri)
-    with pytest.raises(KeyError, match="no query 'cuee' in .*did you mean 'cue'"):
+    with pytest.raises(KeyError, match=r"no query 'cuee' in .*did you mean 'cue'"):
         results.scores(["cuee"])
-    with pytest.raises(KeyError, match="no column 'labl' in .*did you mean 'label'"):
+    with pytest.raises(KeyError, match=r"no column 'labl' in .*did you mean 'label'"):
         results.images(["labl"])
     for where in ("scor > 1", "score__cue >", pc.field("nope") == 1, 3):
         with pytest.raises(UsageError, match=r"(?s)where=.*[Ee]xpected an SQL condition"):
@@ -140,7 +140,7 @@ def test_it_shows_itself(small: RunFolder) -> None:
 
 def test_frames_of_plain_pandas(small: RunFolder) -> None:
     frame = pd.read_parquet(small.images.path).set_index("image_id")
-    found, maps = open_results(small.uri).maps("cue", list(frame.index))
+    _, maps = open_results(small.uri).maps("cue", list(frame.index))
     np.testing.assert_array_equal(frame.legrad.maps("cue", grid=(2, 3)), maps)
     assert frame.legrad.queries == ["cue"]
     assert list(frame.legrad.scores.columns) == ["cue"]
@@ -199,14 +199,14 @@ def bytes_read() -> int:
 
 
 @pytest.fixture
-def reading() -> Iterator[Callable[[Callable[[], object]], int]]:
+def reading() -> Callable[[Callable[[], object]], int]:
     def count(work: Callable[[], object]) -> int:
         work()  # libraries read their own files the first time
         before = bytes_read()
         work()
         return bytes_read() - before
 
-    yield count
+    return count
 
 
 GROUP = 5_000 * 64
