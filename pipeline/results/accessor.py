@@ -59,7 +59,7 @@ class LegradAccessor:
         *,
         grid: tuple[int, int] | None = None,
         normalized: bool = False,
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
     ) -> Maps:
         """(n, h, w) float32 raw maps of one query, in the frame's order; NaN for none.
 
@@ -67,7 +67,7 @@ class LegradAccessor:
             query: its name; the frame needs heatmap__NAME and heatmap_max__NAME.
             grid: (h, w) of the stored maps; default square.
             normalized: each from its lowest to its highest value, 0 to 1.
-            size: (height, width) to bring them to, bilinear.
+            size: (height, width), or the side of a square, to bring them to, bilinear.
 
         Raises:
             KeyError: the columns are not there.  ValueError: the maps are not square.

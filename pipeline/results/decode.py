@@ -31,26 +31,33 @@ def decode_arrays(stored: pa.Array, peaks: pa.Array, grid: tuple[int, int]) -> M
     return maps
 
 
-def shaped(maps: Maps, normalized: bool, size: tuple[int, int] | None) -> Maps:
+def shaped(maps: Maps, normalized: bool, size: int | tuple[int, int] | None) -> Maps:
     """Maps as they were asked for.
 
     Args:
         maps: (..., h, w).
         normalized: each from its lowest to its highest value, 0 to 1; a constant one is 0.
-        size: (height, width) to bring them to, bilinear; default the grid.
+        size: (height, width), or the side of a square, to bring them to, bilinear; default the
+            grid.
 
     Raises:
         ValueError: the size is below the grid's.
     """
     if normalized:
         maps = heatmaps.normalize(maps)
-    if size is None or maps.shape[-2:] == tuple(size):
+    if size is None:
+        return maps
+    h, w = maps.shape[-2:]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < h or width < w:
+        raise ValueError(f"size={size}: expected at least the grid, {h} x {w}")
+    if (height, width) == (h, w):
         return maps
     flat = maps.reshape(-1, *maps.shape[-2:])
-    larger = np.empty((len(flat), *size), np.float32)
+    larger = np.empty((len(flat), height, width), np.float32)
     for i, heat in enumerate(flat):
-        larger[i] = heatmaps.upsample(heat, size)
-    return larger.reshape(*maps.shape[:-2], *size)
+        larger[i] = heatmaps.upsample(heat, (height, width))
+    return larger.reshape(*maps.shape[:-2], height, width)
 
 
 def as_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -23,4 +23,6 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str) -> Unknow
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(names[:_MOST_NAMES])
     rest = f", ... ({len(names)} in all)" if len(names) > _MOST_NAMES else ""
-    return UnknownNameError(f"no {kind} {name!r} in {where}{hint} It has {shown}{rest}".strip())
+    return UnknownNameError(
+        f"no {kind} {name!r} in {where}{hint or '.'} It has {shown}{rest}".strip()
+    )

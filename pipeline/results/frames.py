@@ -24,6 +24,8 @@ def images(rows: Rows, columns: Sequence[str] | None, where: Where) -> pd.DataFr
     """One row an image: all but scores, maps and embeddings, or some columns."""
     if columns is None:
         columns = [name for name in rows.schema.names if not name.startswith(_HIDDEN)]
+    if isinstance(columns, str):
+        columns = [columns]
     return indexed(rows.table(list(dict.fromkeys([ID, *columns])), where))
 
 
@@ -37,6 +39,8 @@ def scores(rows: Rows, names: Sequence[str], where: Where) -> pd.DataFrame:
 def top(rows: Rows, query: str, n: int, columns: Sequence[str], where: Where) -> pd.DataFrame:
     """The n highest scores of a query with some columns beside them."""
     column = score_column(query)
+    if isinstance(columns, str):
+        columns = [columns]
     wanted = list(dict.fromkeys([ID, *columns, column]))
     return indexed(rows.largest(column, n, wanted, where)).rename(columns={column: "score"})
 

@@ -79,7 +79,9 @@ class Chosen:
         return table
 
 
-def read(chosen: Chosen, *, normalized: bool, size: tuple[int, int] | None) -> tuple[Ids, Maps]:
+def read(
+    chosen: Chosen, *, normalized: bool, size: int | tuple[int, int] | None
+) -> tuple[Ids, Maps]:
     """ids (n,) and maps (n, h, w) of one query, at once."""
     ((query, run),) = chosen.runs.items()
     if chosen.image_ids is None:

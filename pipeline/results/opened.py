@@ -24,7 +24,7 @@ from pipeline.sources.fetch import Origin
 _BATCH_ROWS = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Opened:
     """Opened runs, seen as one table of images.
 

@@ -1,8 +1,10 @@
 """open_results: one run's output, or several over the same images."""
 
 from collections.abc import Sequence
+from os import PathLike, fspath
 
 from pipeline.errors import UsageError
+from pipeline.manifest import run_folder
 from pipeline.results.results import Results
 from pipeline.results.run import Run, agreeing
 from pipeline.sources.fetch import Moved
@@ -10,7 +12,7 @@ from pipeline.storage import Options
 
 
 def open_results(
-    uri: str | Sequence[str],
+    uri: str | PathLike[str] | Sequence[str | PathLike[str]],
     storage_options: Options | None = None,
     *,
     source: Moved = None,
@@ -45,11 +47,21 @@ def open_results(
     Raises:
         UsageError: no run there, a newer version wrote it, or runs that do not go together.
     """
-    uris = [uri] if isinstance(uri, str) else [str(place) for place in uri]
+    uris = [fspath(place) for place in ([uri] if isinstance(uri, str | PathLike) else uri)]
     if not uris:
         raise UsageError("open_results([]): expected the output of at least one run")
-    runs = tuple(Run.open(place, storage_options, source, source_options) for place in uris)
+    places = [_checked(place, storage_options) for place in uris]
+    runs = tuple(Run.open(place, storage_options, source, source_options) for place in places)
     reason = agreeing(runs) if len(runs) > 1 else None
     if reason:
         raise UsageError(f"{reason}: open_results(URI) for each.")
     return Results(runs)
+
+
+def _checked(uri: str, options: Options | None) -> str:
+    """Raises: UsageError: this is the folder of the data, which lies in the output."""
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    inside = name == "images" and not run_folder(uri, options).manifest.exists()
+    if inside and parent and run_folder(parent, options).manifest.exists():
+        raise UsageError(f"{uri}: this is the data of a run; open its output: {parent}")
+    return uri

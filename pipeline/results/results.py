@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 Ids = NDArray[np.object_]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Results(Opened):
     """The results of a run, or of several over the same images; see `open_results`.
 
-    Every row is an image, and ``status`` says whether it has scores and maps. Names of queries are
-    in `queries`, columns in `images`. Maps are raw: (h, w) float32, non-negative, comparable within
-    a query, not between queries.
+    Every row is an image, and ``status`` says whether it has scores and maps. The queries are in
+    `queries` (``[q.name for q in results.queries]``), the other columns in `images`. Maps are raw:
+    (h, w) float32, non-negative, comparable within a query, not between queries.
 
     Wherever there is a ``where``, it is an SQL condition on the columns, or a pyarrow expression;
     both are pushed down, so that only matching row groups and the columns needed are read::
@@ -35,8 +35,8 @@ class Results(Opened):
         results.scores(["leash"], where="label = 'dog' and width >= 512")
         results.images(where=pc.field("score__leash") > 0.3)    # import pyarrow.compute as pc
 
-    In conditions and SQL the score of query Q is the column ``score__Q``, its map ``heatmap__Q``,
-    the map's maximum ``heatmap_max__Q``.
+    Text in SQL stands in single quotes. In conditions and SQL the score of query Q is the column
+    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``.
 
     Attributes:
         runs: the runs that were opened, each with its ``folder``, ``manifest``, ``grid``, ...
@@ -105,7 +105,7 @@ class Results(Opened):
         *,
         where: Where = None,
         normalized: bool = False,
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
     ) -> tuple[Ids, Maps]:
         """Maps of one query.
 
@@ -119,7 +119,8 @@ class Results(Opened):
             image_ids: which images, in this order; default all, in the order of the files.
             where: which images, instead.
             normalized: each map from its lowest to its highest value, 0 to 1.
-            size: (height, width) to bring them to, bilinear; default the grid of the patches.
+            size: (height, width), or the side of a square, to bring them to, bilinear; default the
+                grid of the patches.
 
         Returns:
             ids (n,) and maps (n, h, w) float32; NaN where an image has no map: it failed, or
@@ -128,6 +129,8 @@ class Results(Opened):
         Raises:
             KeyError: no such query, or no such image.  UsageError: the condition does not fit.
         """
+        if not isinstance(query, str):
+            raise UsageError(f"maps({query!r}): expected one query; iter_maps takes several")
         chosen = maps.Chosen(self.rows, self._runs_of([query]), image_ids, where)
         return maps.read(chosen, normalized=normalized, size=size)
 
@@ -144,8 +147,16 @@ class Results(Opened):
             query: a name: maps are (n, h, w); or several: (n, queries, h, w).
             where: which images.
             normalized: each map from its lowest to its highest value, 0 to 1.
+
+        Yields:
+            ids (n,) and maps, NaN where an image has none.
+
+        Raises:
+            KeyError: no such query.  UsageError: the condition does not fit the columns.
         """
         names = [query] if isinstance(query, str) else list(query)
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"iter_maps({names}): expected one or more queries, each once")
         chosen = maps.Chosen(self.rows, self._runs_of(names), None, where)
         for ids, heat in maps.stream(chosen, normalized=normalized):
             yield ids, heat[:, 0] if isinstance(query, str) else heat
@@ -187,9 +198,11 @@ class Results(Opened):
 
             results.to_long(["dog", "leash"]).groupby(["label", "query"]).score.mean()
         """
-        names = [query.name for query in self.queries] if queries is None else list(queries)
+        names = [query.name for query in self.queries] if queries is None else queries
         known = {query.name: query for query in self.queries}
-        asked = [(self._runs_of([name])[name], known[name]) for name in self._names(names)]
+        asked = [
+            (self._runs_of([name])[name], known[name]) for name in dict.fromkeys(self._names(names))
+        ]
         return frames.to_long(self.rows, asked, columns, where)
 
     def sql(self, query: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from pipeline.sources.fetch import Moved, Origin
 from pipeline.storage import Options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run's output, opened.
 

@@ -100,6 +100,7 @@ class StoredRows(Rows):
         """The rows with the n largest values: one scan of that column, then a look at n rows."""
         if where is not None:
             return super().largest(column, n, columns, where)
+        self.require([column, *columns])
         places = candidates(self.table([column])[column], n)
         return first_of(self.take(places, columns), column, n)
 

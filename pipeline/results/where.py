@@ -55,7 +55,10 @@ def _hint(columns: list[str]) -> str:
     plain = [name for name in columns if "__" not in name]
     scores = [name for name in columns if name.startswith("score__")]
     more = f", ... ({len(scores)} scores)" if len(scores) > 5 else ""
-    return f"{_EXAMPLES}. Columns: {', '.join(plain + scores[:5])}{more}"
+    return (
+        f"{_EXAMPLES}. Text in SQL stands in single quotes. Columns: "
+        f"{', '.join(plain + scores[:5])}{more}"
+    )
 
 
 def _short(error: Exception) -> str:

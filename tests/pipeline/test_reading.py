@@ -122,6 +122,17 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
     for where in ("scor > 1", "score__cue >", pc.field("nope") == 1, 3):
         with pytest.raises(UsageError, match=r"(?s)where=.*[Ee]xpected an SQL condition"):
             results.images(where=where)  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match=r"no column 'labl'"):
+        results.top("cue", 2, columns=["labl"])
+    assert list(results.images("label").columns) == ["label"]
+    with pytest.raises(UsageError, match="iter_maps takes several"):
+        results.maps(["cue"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least the grid, 2 x 3"):
+        results.maps("cue", size=2)
+    with pytest.raises(UsageError, match="each once"):
+        next(results.iter_maps(["cue", "cue"]))
+    with pytest.raises(UsageError, match="open its output"):
+        open_results(small.images.path)
     with pytest.raises(UsageError, match="one of them"):
         results.maps("cue", ["x"], where="key = '1'")
     with pytest.raises(UsageError, match="a list of ids"):
