@@ -45,8 +45,9 @@ class Group:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all its rows."""
-        part = self.fragment.subset(row_group_ids=[self.number])
-        return part.to_table(columns=list(columns), use_threads=False)
+        with self.fragment.open() as file:
+            parquet = pq.ParquetFile(file, metadata=self.fragment.metadata)
+            return parquet.read_row_group(self.number, columns=list(columns), use_threads=False)
 
     def stream(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Some columns, a few rows at a time, without the whole group in memory."""
