@@ -78,6 +78,7 @@ class Plan:
         Stage(side=96, steps=300, rate=4e-4, final=1e-6, warm_up=30, heat_weight=0.3),
     )
 
+
     def shortened(self, share: float) -> "Plan":
         """The same with a share of the steps."""
         stages = tuple(replace(s, steps=round(s.steps * share)) for s in self.stages)
