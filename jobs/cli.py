@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import ModelOptions, ViewOptions, grouped
+from jobs.options import ModelOptions, StorageOptions, ViewOptions, grouped
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -115,8 +115,10 @@ def run(
 
 
 @app.command()
+@grouped
 def scores(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    storage: StorageOptions,
     query: Annotated[
         list[str] | None, typer.Option("--query", "-q", help="Only this query; repeat for more.")
     ] = None,
@@ -129,7 +131,7 @@ def scores(
     from jobs import display
     from pipeline import open_results
 
-    results = open_results(out)
+    results = open_results(out, storage.options())
     try:
         values = results.scores(query)
     except KeyError as error:
@@ -178,8 +180,10 @@ def models(
 
 
 @app.command()
+@grouped
 def compact(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    storage: StorageOptions,
     output: Annotated[str, typer.Option(help="The new folder; it must be empty.")],
     partial: Annotated[
         bool, typer.Option("--partial", help="Take a run that is not complete as it is.")
@@ -193,13 +197,16 @@ def compact(
     from jobs import display
     from pipeline.output.compact import compact as compact_run
 
-    done = compact_run(out, output, partial=partial, delete_source=delete_source, tell=display.log)
+    keep = {"partial": partial, "delete_source": delete_source}
+    done = compact_run(out, output, storage.options(), **keep, tell=display.log)
     display.compacted(done)
 
 
 @app.command()
+@grouped
 def check(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    storage: StorageOptions,
     failures: Annotated[
         bool, typer.Option("--failures", help="List the images without results.")
     ] = False,
@@ -217,7 +224,7 @@ def check(
     from pipeline.output.check import check as check_output
     from pipeline.output.check import failures as failed_rows
 
-    folder = run_folder(out)
+    folder = run_folder(out, storage.options())
     if failures or csv is not None:
         frame = failed_rows(folder)
         if csv is None:
@@ -232,7 +239,7 @@ def check(
         from pipeline import open_results
         from pipeline.output.recompute import recompute
 
-        compared = recompute(open_results(out), again)
+        compared = recompute(open_results(out, storage.options()), again)
         display.recomputed(compared)
         sound = sound and compared.agree
     raise typer.Exit(0 if sound else 1)

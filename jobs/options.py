@@ -122,3 +122,38 @@ class ViewOptions:
         str,
         typer.Option(help="What shares a colour scale: row, column, figure; map: none."),
     ] = "row"
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How to reach an output, where the environment does not say it."""
+
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Option of the output's storage, as fsspec takes it; dots go deeper: "
+            "client_kwargs.endpoint_url=https://... Repeat for more. Others on this machine can "
+            "see a command's arguments: secrets are better in AWS_SECRET_ACCESS_KEY.",
+        ),
+    ] = None
+
+    def options(self) -> dict[str, Any] | None:
+        """As nested groups; true and false are booleans, all else is text. None: none given.
+
+        Raises:
+            UsageError: one has no key or no value; what it holds is not said.
+        """
+        found: dict[str, Any] = {}
+        for number, given in enumerate(self.storage_option or (), 1):
+            key, equals, value = given.partition("=")
+            *groups, last = key.split(".")
+            if not equals or not all((*groups, last)):
+                raise UsageError(f"--storage-option number {number}: expected KEY=VALUE")
+            place = found
+            for group in groups:
+                place = place.setdefault(group, {})
+                if not isinstance(place, dict):
+                    raise UsageError(f"--storage-option {key}: {group} has a value already")
+            place[last] = {"true": True, "false": False}.get(value.lower(), value)
+        return found or None

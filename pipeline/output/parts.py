@@ -20,6 +20,7 @@ PENDING = ".pending.parquet"
 PARQUET = ".parquet"
 READERS = 16
 ROW_GROUP_ROWS = 10_000
+_UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
 T = TypeVar("T")
 
 
@@ -31,9 +32,19 @@ def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by."""
-    plain = [n for n in schema.names if not n.startswith("heatmap__") and n != EMBEDDING]
-    return {"compression": "zstd", "compression_level": 3, "write_statistics": plain}
+    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by.
+
+    No dictionaries where hardly a value comes twice: they make files larger and slower.
+    """
+    measured = ("score__", "heatmap__", "heatmap_max__")
+    unstated = [n for n in schema.names if n.startswith("heatmap__") or n == EMBEDDING]
+    unique = [n for n in schema.names if n.startswith(measured) or n in _UNIQUE]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "write_statistics": [n for n in schema.names if n not in unstated],
+        "use_dictionary": [n for n in schema.names if n not in unique],
+    }
 
 
 def commit_of(part: str) -> str:

@@ -1,226 +1,261 @@
-"""open_results(uri): pandas frames of scores and maps, read when asked for."""
+"""What a run found, read when asked for: `Results`."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
-from PIL import Image
 
-from legrad import heatmaps
-from legrad.codec import decode_maps
-from legrad.preprocess import Preprocess, to_rgb
-from legrad.queries import Query, Role
 from pipeline.errors import UsageError
-from pipeline.manifest import RunFolder, read_manifest, run_folder
-from pipeline.output.parts import arrow_filesystem, committed_parts
-from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score_column
-from pipeline.sources.fetch import Moved, Origin
-from pipeline.storage import Options
+from pipeline.results import frames, maps, pictures, show, sql
+from pipeline.results.decode import Maps
+from pipeline.results.joined import FrameRows
+from pipeline.results.opened import Opened
+from pipeline.results.rows import Where
 
-Maps = NDArray[np.float32]
+if TYPE_CHECKING:
+    from PIL import Image
+
+Ids = NDArray[np.object_]
 
 
-def open_results(
-    uri: str,
-    storage_options: Options | None = None,
-    *,
-    source: Moved = None,
-    source_options: Options | None = None,
-) -> "Results":
-    """Open a run's output, finished or still growing (committed parts only).
+@dataclass(frozen=True, repr=False, eq=False)
+class Results(Opened):
+    """The results of a run, or of several over the same images; see `open_results`.
 
-    Args:
-        uri: the run's output folder, local or any fsspec URI.
-        storage_options: of the output.
-        source: where the images are now, if they moved since; by alias where they have several.
-        source_options: storage options of the source; default those of the output.
+    Every row is an image, and ``status`` says whether it has scores and maps. The queries are in
+    `queries` (``[q.name for q in results.queries]``), the other columns in `images`. Maps are raw:
+    (h, w) float32, non-negative, comparable within a query, not between queries.
 
-    Raises:
-        UsageError: no run there, or a newer version wrote it.
+    Wherever there is a ``where``, it is an SQL condition on the columns, or a pyarrow expression;
+    both are pushed down, so that only matching row groups and the columns needed are read::
+
+        results.scores(["leash"], where="label = 'dog' and width >= 512")
+        results.images(where=pc.field("score__leash") > 0.3)    # import pyarrow.compute as pc
+
+    Text in SQL stands in single quotes. In conditions and SQL the score of query Q is the column
+    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``.
+
+    Attributes:
+        runs: the runs that were opened, each with its ``folder``, ``manifest``, ``grid``, ...
+        joined: frames of one's own, see `join`.
     """
-    folder = run_folder(uri, storage_options)
-    manifest = read_manifest(folder)
-    options = source_options if source_options is not None else storage_options
-    return Results(folder, manifest, Origin.of(manifest["source"], source, dict(options or {})))
-
-
-@dataclass(frozen=True)
-class Results:
-    """The results of one run.
-
-    Every row is an image; its ``status`` says whether it has scores and maps. Maps are raw: h x w
-    float32, non-negative, comparable within a query; see `legrad.heatmaps` to show them.
-    """
-
-    folder: RunFolder
-    run: dict[str, Any]
-    origin: Origin
 
     def __repr__(self) -> str:
-        return f"Results({self.folder.uri!r}: {len(self)} images, {len(self.queries)} queries)"
+        where = " + ".join(repr(run.folder.uri) for run in self.runs)
+        return f"Results({where}: {len(self):,} images, {len(self.queries)} queries)"
 
-    def __len__(self) -> int:
-        return int(self.dataset.count_rows())
+    def _repr_html_(self) -> str:
+        return show.html(self)
 
-    @cached_property
-    def dataset(self) -> ds.Dataset:
-        """The committed parts as a pyarrow dataset."""
-        parts = [part.path for part in committed_parts(self.folder)]
-        filesystem = arrow_filesystem(self.folder.images)
-        if not parts:
-            raise UsageError(f"{self.folder.uri}: no committed results yet")
-        return ds.dataset(parts, filesystem=filesystem, format="parquet")
-
-    @cached_property
-    def queries(self) -> tuple[Query, ...]:
-        """The run's queries, in its order."""
-        return tuple(Query.model_validate(q) for q in self.run["metadata"]["queries"])
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of every map."""
-        h, w = self.run["metadata"]["grid"]
-        return int(h), int(w)
-
-    def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def images(self, columns: Sequence[str] | None = None, where: Where = None) -> pd.DataFrame:
         """One row an image, by image_id: where it lies, label, size, status, carried columns.
+
+        Example::
+
+            results.images(["label", "width"], where="status = 'ok'")
 
         Args:
             columns: only these; default all but scores, maps and embeddings.
+            where: which rows.
 
         Raises:
-            KeyError: no such column.
+            KeyError: no such column.  UsageError: the condition does not fit the columns.
         """
-        known = self.dataset.schema.names
-        if columns is None:
-            hidden = ("score__", "heatmap", EMBEDDING)
-            columns = [name for name in known if not name.startswith(hidden)]
-        missing = [name for name in columns if name not in known]
-        if missing:
-            raise KeyError(f"no column {missing[0]!r} in {self.folder.uri}")
-        names = list(dict.fromkeys(["image_id", *columns]))
-        frame: pd.DataFrame = self.dataset.to_table(columns=names).to_pandas()
-        return frame.set_index("image_id")
+        return frames.images(self.rows, columns, where)
 
-    def scores(self, queries: Sequence[str] | None = None) -> pd.DataFrame:
-        """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures."""
-        names = [query.name for query in self.queries] if queries is None else list(queries)
-        self._require(names)
-        columns = {"image_id": ds.field("image_id")}
-        columns |= {name: ds.field(score_column(name)) for name in names}
-        frame: pd.DataFrame = self.dataset.to_table(columns=columns).to_pandas()
-        return frame.set_index("image_id")
+    def scores(self, queries: Sequence[str] | None = None, where: Where = None) -> pd.DataFrame:
+        """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures.
+
+        Example::
+
+            results.scores(["dog", "leash"]).join(results.images(["label"]))
+
+        Raises:
+            KeyError: no such query.  UsageError: the condition does not fit the columns.
+        """
+        names = [query.name for query in self.queries] if queries is None else queries
+        return frames.scores(self.rows, self._names(names), where)
+
+    def top(
+        self, query: str, n: int = 10, where: Where = None, columns: Sequence[str] = ("label",)
+    ) -> pd.DataFrame:
+        """The n images with the highest score for a query, by image_id, highest first.
+
+        Of equal scores the one with the first image_id counts; images without a score are left out.
+
+        Example::
+
+            results.top("watermark", 50, where="label = 'fish'").index    # their image ids
+
+        Returns:
+            ``columns`` and ``score``.
+        """
+        self._names([query])
+        if n < 1:
+            raise UsageError(f"top: n={n}, expected 1 or more")
+        return frames.top(self.rows, query, n, columns, where)
 
     def maps(
-        self, query: str, image_ids: Sequence[str] | None = None
-    ) -> tuple[NDArray[np.object_], Maps]:
-        """Raw maps of one query.
+        self,
+        query: str,
+        image_ids: Sequence[str] | None = None,
+        *,
+        where: Where = None,
+        normalized: bool = False,
+        size: int | tuple[int, int] | None = None,
+    ) -> tuple[Ids, Maps]:
+        """Maps of one query.
+
+        Example::
+
+            ids, heat = results.maps("leash", where="label = 'dog'")
+            heat.mean(axis=0)    # np.nanmean where some images have none
 
         Args:
             query: its name, or ``own_label`` for the class of each image's own label.
             image_ids: which images, in this order; default all, in the order of the files.
+            where: which images, instead.
+            normalized: each map from its lowest to its highest value, 0 to 1.
+            size: (height, width), or the side of a square, to bring them to, bilinear; default the
+                grid of the patches.
 
         Returns:
             ids (n,) and maps (n, h, w) float32; NaN where an image has no map: it failed, or
             `store.maps` left it out. Padding is 0, see `Preprocess.cells`.
 
         Raises:
-            KeyError: no such query, or no such image.
+            KeyError: no such query, or no such image.  UsageError: the condition does not fit.
         """
-        self._require([query], OWN_LABEL)
-        wanted = (
-            None
-            if image_ids is None
-            else ds.field("image_id").isin(pa.array(list(image_ids), pa.string()))
-        )
-        table = self.dataset.to_table(columns=self._map_columns([query]), filter=wanted)
-        ids = table["image_id"].to_numpy()
-        found = self.decode(table, query)
-        if image_ids is None:
-            return ids, found
-        places = {image_id: i for i, image_id in enumerate(ids)}
-        missing = [image_id for image_id in image_ids if image_id not in places]
-        if missing:
-            raise KeyError(f"no image {missing[0]!r} in {self.folder.uri} ({len(missing)} missing)")
-        order = [places[image_id] for image_id in image_ids]
-        return ids[order], found[order]
+        if not isinstance(query, str):
+            raise UsageError(f"maps({query!r}): expected one query; iter_maps takes several")
+        chosen = maps.Chosen(self.rows, self._runs_of([query]), image_ids, where)
+        return maps.read(chosen, normalized=normalized, size=size)
 
-    def batches(self, queries: Sequence[str], columns: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Tables of some columns with scores and maps of some queries, a few thousand rows each.
+    def iter_maps(
+        self, query: str | Sequence[str], *, where: Where = None, normalized: bool = False
+    ) -> Iterator[tuple[Ids, Maps]]:
+        """Maps a few thousand images at a time, in bounded memory, for passes over everything.
 
-        Maps are for `decode`, which knows where they are stored; ``own_label`` is a query here.
+        Example::
+
+            total = sum(np.nansum(heat, axis=0) for ids, heat in results.iter_maps("leash"))
+
+        Args:
+            query: a name: maps are (n, h, w); or several: (n, queries, h, w).
+            where: which images.
+            normalized: each map from its lowest to its highest value, 0 to 1.
+
+        Yields:
+            ids (n,) and maps, NaN where an image has none.
+
+        Raises:
+            KeyError: no such query.  UsageError: the condition does not fit the columns.
         """
-        self._require(queries, OWN_LABEL)
-        scores = [score_column(name) for name in queries if name != OWN_LABEL]
-        unique = list(dict.fromkeys([*self._map_columns(queries), *columns, *scores]))
-        for batch in self.dataset.to_batches(columns=unique, batch_size=4096):
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch])
+        names = [query] if isinstance(query, str) else list(query)
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"iter_maps({names}): expected one or more queries, each once")
+        chosen = maps.Chosen(self.rows, self._runs_of(names), None, where)
+        for ids, heat in maps.stream(chosen, normalized=normalized):
+            yield ids, heat[:, 0] if isinstance(query, str) else heat
 
-    def decode(self, table: pa.Table, query: str) -> Maps:
-        """(n, h, w) maps of one query, or of ``own_label``, from a table of `batches`.
+    def compare(
+        self,
+        query_a: str,
+        query_b: str,
+        where: Where = None,
+        image_ids: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """How far the maps of two queries lie on each other, image by image.
 
-        NaN where an image has none.
+        Smooth maps overlap by chance: independent ones have a cosine near 0.8. Compare with other
+        images or queries, not with zero. Either query may be ``own_label``.
+
+        Example::
+
+            found = results.compare("own_label", "watermark", where="label = 'fish'")
+            found.sort_values("pearson").tail(10)
+
+        Returns:
+            By image_id: ``cosine``, ``soft_iou``, ``shared_mass``, ``pearson``
+            (`pipeline.results.overlap`), over the cells that are not padding; NaN where one of the
+            two has no map, or no heat.
         """
-        if map_column(query) in table.column_names:
-            return decode_columns(table, query, self.grid)
-        labels = table["label"].to_pylist()
-        if query != OWN_LABEL:  # the class's map is stored for the images that it is the own one of
-            maps = decode_columns(table, OWN_LABEL, self.grid)
-            maps[[self._own.get(label) != query for label in labels]] = np.nan
-            return maps
-        maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
-        for name in set(self._own.values()):
-            rows = [self._own.get(label) == name for label in labels]
-            maps[rows] = decode_columns(table, name, self.grid)[rows]
-        return maps
+        runs = self._runs_of([query_a, query_b])
+        return maps.compare(maps.Chosen(self.rows, runs, image_ids, where), query_a, query_b)
 
-    def shown(self, table: pa.Table) -> NDArray[np.bool_]:
-        """(n, h, w) cells that show the image and not padding, from columns width and height."""
-        cells = np.zeros((table.num_rows, *self.grid), dtype=bool)
-        sizes = zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)
-        for mask, (width, height) in zip(cells, sizes, strict=True):
-            if width and height:
-                mask[self.preprocess.cells(width, height, self.grid)] = True
-        return cells
+    def to_long(
+        self,
+        queries: Sequence[str] | None = None,
+        where: Where = None,
+        columns: Sequence[str] = ("label",),
+    ) -> pd.DataFrame:
+        """One row an (image, query): image_id, ``columns``, query, role, score, heatmap_max.
 
-    def _map_columns(self, queries: Sequence[str]) -> list[str]:
-        """Columns that `decode` needs."""
-        known = self.dataset.schema.names
-        names = ["image_id", "label"]
-        for query in queries:
-            stored = [query]
-            if map_column(query) not in known:
-                stored = list(self._own.values()) if query == OWN_LABEL else [OWN_LABEL]
-            names += [column(name) for name in stored for column in (map_column, peak_column)]
-        return names
+        Example::
 
-    @cached_property
-    def _own(self) -> dict[str, str]:
-        """Label -> name of its class query, the first one."""
-        named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
-        return dict(reversed(named))
+            results.to_long(["dog", "leash"]).groupby(["label", "query"]).score.mean()
+        """
+        names = [query.name for query in self.queries] if queries is None else queries
+        known = {query.name: query for query in self.queries}
+        asked = [
+            (self._runs_of([name])[name], known[name]) for name in dict.fromkeys(self._names(names))
+        ]
+        return frames.to_long(self.rows, asked, columns, where)
 
-    def image(self, image_id: str) -> Image.Image:
+    def sql(self, query: str) -> pd.DataFrame:
+        """The answer of DuckDB to a query on the table ``images``, all columns of all rows.
+
+        ``decode_map(heatmap__Q, heatmap_max__Q)`` gives a map as FLOAT[], row by row, NULL for
+        none.
+
+        Example::
+
+            results.sql("select label, avg(score__leash) as s from images group by label")
+            results.sql("select image_id, list_max(decode_map(heatmap__leash, "
+                        "heatmap_max__leash)) as peak from images where label = 'dog'")
+
+        Raises:
+            UsageError: DuckDB does not understand it.
+        """
+        return sql.answer(self.rows, query)
+
+    def join(self, frame: pd.DataFrame) -> "Results":
+        """These results with columns of one's own, by image_id (the frame's index or a column).
+
+        They are then columns like any other, in `images`, in conditions and in SQL. Images that the
+        frame lacks have nulls; images that only the frame has are left out.
+
+        Example::
+
+            mine = results.join(pd.read_csv("splits.csv"))    # image_id, split
+            mine.scores(["leash"], where="split = 'test'")
+
+        Raises:
+            UsageError: no image_id in the frame, one that stands twice, or a column that is there.
+        """
+        own = FrameRows(frame)
+        same = set(own.schema.names) & set(self.rows.schema.names) - {"image_id"}
+        if same:
+            raise UsageError(f"join: {sorted(same)} are columns already; rename them in the frame")
+        return Results(self.runs, (*self.joined, own))
+
+    def image(self, image_id: str) -> "Image.Image":
         """The upright RGB original, fetched again from its shard.
 
         Raises:
             KeyError: no such image.  UsageError: the shard is gone.
         """
-        return self._original(self._row(image_id))
+        return pictures.original(self, image_id)
 
-    def overlay(self, image_id: str, query: str, *, peak: float | None = None) -> Image.Image:
-        """The original with a query's heat over it.
+    def overlay(self, image_id: str, query: str, *, peak: float | None = None) -> "Image.Image":
+        """The original with a query's heat over it; ``.save("x.png")`` writes it.
 
         Args:
+            image_id: which image.
+            query: its name, or ``own_label``.
             peak: the heat shown at full strength; default the map's own maximum.
 
         Raises:
@@ -228,56 +263,13 @@ class Results:
             UsageError: the image has no map (its status says why, or `store.maps` left it out), or
                 its shard is gone.
         """
-        row = self._row(image_id)
-        if row["status"] != "ok":
-            raise UsageError(f"{image_id}: no map, its status is {row['status']}: {row['error']}")
-        _, maps = self.maps(query, [image_id])
-        if np.isnan(maps).any():
-            raise UsageError(f"{image_id}: no map of {query}, the run kept others (store.maps)")
-        original = self._original(row)
-        return heatmaps.overlay(
-            original, maps[0], peak=peak, box=self.preprocess.box(*original.size)
-        )
+        return pictures.overlay(self, image_id, query, peak)
 
-    @property
-    def preprocess(self) -> Preprocess:
-        """How images were brought to the model's input; its `box` places maps on originals."""
-        values = self.run["metadata"]["preprocess"]
-        height, width = values["size"]
-        known = {"fill": tuple(values["fill"])} if "fill" in values else {}
-        return Preprocess((height, width), values["mode"], values["interpolation"], **known)
+    def figure(self, image_ids: Sequence[str], queries: Sequence[str]) -> "Image.Image":
+        """Pictures and their heat: an image a row, a query a column, one colour scale a column.
 
-    def _row(self, image_id: str) -> dict[str, Any]:
-        columns = ["image_id", "shard", "key", "source_offset", "source_length", "sha256"]
-        columns += ["row_group", "row", "status", "error"]
-        table = self.dataset.to_table(columns=columns, filter=ds.field("image_id") == image_id)
-        if not table.num_rows:
-            raise KeyError(f"no image {image_id!r} in {self.folder.uri}")
-        row: dict[str, Any] = table.to_pylist()[0]
-        return row
+        Example::
 
-    def _original(self, row: dict[str, Any]) -> Image.Image:
-        with Image.open(io.BytesIO(self.origin.fetch(row))) as image:
-            return to_rgb(image)
-
-    def _require(self, names: Sequence[str], *more: str) -> None:
-        known = [query.name for query in self.queries]
-        for name in names:
-            if name not in known and name not in more:
-                raise KeyError(f"no query {name!r} in {self.folder.uri}; it has {', '.join(known)}")
-
-
-def decode_columns(table: pa.Table, query: str, grid: tuple[int, int]) -> Maps:
-    """(n, h, w) float32 maps of one query from a table's columns; NaN where null."""
-    stored = table[map_column(query)].combine_chunks()
-    if isinstance(stored, pa.ChunkedArray):
-        stored = pa.concat_arrays(stored.chunks) if stored.num_chunks else pa.array([], stored.type)
-    there = pc.is_valid(stored).to_numpy(zero_copy_only=False)
-    size = grid[0] * grid[1]
-    _, data = stored.buffers()
-    raw = np.frombuffer(data or b"", dtype=np.uint8)
-    cells = raw[stored.offset * size : (stored.offset + len(stored)) * size]
-    peaks = table[peak_column(query)].to_numpy().astype(np.float32)
-    maps = decode_maps(cells.reshape(-1, *grid), np.where(there, peaks, 0).astype(np.float32))
-    maps[~there] = np.nan
-    return maps
+            results.figure(results.top("leash", 5).index, ["own_label", "leash"])
+        """
+        return show.figure(self, list(image_ids), list(queries))

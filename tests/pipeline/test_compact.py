@@ -51,6 +51,16 @@ def place(tmp_path: Path) -> str:
     return str(tmp_path / "new")
 
 
+def test_dictionaries_only_where_values_repeat(whole: RunFolder, tmp_path: Path) -> None:
+    compact(whole.uri, place(tmp_path))
+    new = committed_parts(open_results(place(tmp_path)).folder)[0]
+    group = pq.read_metadata(new.path).row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    coded = {chunk.path_in_schema for chunk in chunks if "RLE_DICTIONARY" in chunk.encodings}
+    assert {"shard", "status"} <= coded
+    assert not {"image_id", "key", "score__cue", "heatmap__cue", "heatmap_max__cue"} & coded
+
+
 @pytest.mark.usefixtures("small")
 def test_rows_are_the_same_and_sorted(whole: RunFolder, tmp_path: Path) -> None:
     done = compact(whole.uri, place(tmp_path))

@@ -1,0 +1,175 @@
+"""Several runs over the same images, and a user's own columns, as one table by image_id."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import UsageError
+from pipeline.results import sql
+from pipeline.results.rows import ID, Rows, Where, absent_as_null
+from pipeline.results.where import explained, named_columns, require_condition
+
+
+class FrameRows(Rows):
+    """A user's own columns in memory.
+
+    Args:
+        frame: by ``image_id``, as its index or as a column.
+
+    Raises:
+        UsageError: it has no image_id, one twice, or column names that are no text.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        flat = frame if ID in frame.columns else frame.reset_index(names=ID)
+        if not all(isinstance(name, str) for name in flat.columns):
+            raise UsageError(f"join: column names must be text, found {list(flat.columns)[:5]}")
+        if flat[ID].duplicated().any():
+            twice = flat.loc[flat[ID].duplicated(), ID].iloc[0]
+            raise UsageError(f"join: {ID} {twice!r} stands twice in the frame; one row an image")
+        content = pa.Table.from_pandas(flat, preserve_index=False).replace_schema_metadata()
+        place = content.schema.names.index(ID)
+        self.content = content.set_column(place, ID, content[ID].cast(pa.string()))
+        self.name = "the joined frame"
+        self.schema = self.content.schema
+
+    def __len__(self) -> int:
+        return int(self.content.num_rows)
+
+    def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
+        """Some columns of the rows that match."""
+        if isinstance(where, str):
+            raise UsageError(f"where={where!r}: conditions in SQL are for the joined results")
+        found = self.content if where is None else self.content.filter(where)
+        return found.select(list(columns))
+
+    def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows with some ids, in their order; null where there is no row."""
+        places = pc.index_in(pa.array(list(ids), pa.string()), self.content[ID].combine_chunks())
+        found = self.content.select(list(columns))
+        return absent_as_null(found, places.fill_null(-1).to_numpy(zero_copy_only=False))
+
+    def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
+        """`table` in pieces."""
+        for batch in self.table(columns, where).to_batches(rows):
+            yield pa.Table.from_batches([batch])
+
+    def register(self, connection: duckdb.DuckDBPyConnection, view: str) -> None:
+        """Make the rows a view of a DuckDB connection."""
+        connection.register(view, self.content)
+
+
+class JoinedRows(Rows):
+    """Rows of several sources, one an image of any run. A shared column is the first one's.
+
+    Args:
+        runs: the images are theirs, all of them.
+        frames: add columns to these images.
+    """
+
+    def __init__(self, runs: Sequence[Rows], frames: Sequence[Rows] = ()) -> None:
+        self.runs = runs
+        self.sources = [*runs, *frames]
+        self.name = " + ".join(run.name for run in runs)
+        fields: dict[str, pa.Field] = {}
+        for source in self.sources:
+            fields |= {field.name: field for field in source.schema if field.name not in fields}
+        self.schema = pa.schema(list(fields.values()))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def ids(self) -> pa.Array:
+        """Every image: those of the first run in its order, then what the others have more."""
+        known = self.runs[0].table([ID])[ID].combine_chunks()
+        for run in self.runs[1:]:
+            ids = run.table([ID])[ID].combine_chunks()
+            if not ids.equals(known):
+                more = ids.filter(pc.invert(pc.is_in(ids, known)))
+                known = pa.concat_arrays([known, more])
+        return known
+
+    def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
+        """Some columns of the rows that match."""
+        self.require(columns)
+        return self.select(self._matching(where), columns)
+
+    def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows with some ids, in their order; null where there is no row."""
+        self.require(columns)
+        asked = ids.to_pylist() if isinstance(ids, pa.Array) else list(ids)
+        found: dict[str, pa.ChunkedArray] = {}
+        for source in self.sources:
+            some = [n for n in columns if n in source.schema.names and _open(found.get(n))]
+            if not some:
+                continue
+            table = source.select(asked, some)
+            for name in some:
+                before = found.get(name)
+                own = table[name]
+                if before is not None:
+                    own = pc.coalesce(before, own.cast(before.type))
+                found[name] = own
+        return pa.table([found[name] for name in columns], list(columns))
+
+    def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
+        """`table` in pieces of at most ``rows`` rows."""
+        ids = self._matching(where)
+        for start in range(0, len(ids), rows):
+            yield self.select(ids[start : start + rows], columns)
+
+    def register(self, connection: duckdb.DuckDBPyConnection, view: str) -> None:
+        """Make the rows a view of a DuckDB connection."""
+        parts = [f"{view}_{number}" for number in range(len(self.sources))]
+        text, seen = parts[0], [parts[0]]
+        for number, (part, source) in enumerate(zip(parts, self.sources, strict=True)):
+            source.register(connection, part)
+            if number:
+                kind = "full" if number < len(self.runs) else "left"
+                text += f" {kind} join {part} on {_first(seen, ID)} = {part}.{ID}"
+                seen.append(part)
+        columns = []
+        for name in self.schema.names:
+            owners = [p for p, s in zip(parts, self.sources, strict=True) if name in s.schema.names]
+            if name == ID:
+                owners = parts[: len(self.runs)]
+            columns.append(f"{_first(owners, name)} as {sql.quoted(name)}")
+        sql.create_view(connection, view, ", ".join(columns), text)
+
+    def _matching(self, where: Where) -> pa.Array:
+        require_condition(where)
+        if where is None:
+            return self.ids
+        with explained(where, self.schema.names):
+            found = self._by_sql(where) if isinstance(where, str) else self._by_one(where)
+        return self.ids.filter(pc.is_in(self.ids, found))
+
+    def _by_sql(self, where: str) -> pa.Array:
+        with sql.connect() as connection:
+            self.register(connection, sql.VIEW)
+            return sql.matching(connection, ID, sql.VIEW, where)[ID].combine_chunks()
+
+    def _by_one(self, where: pc.Expression) -> pa.Array:
+        """By the source that has all columns of an expression."""
+        names = set(named_columns(where, self.schema))
+        for source in self.sources:
+            if names <= set(source.schema.names):
+                return source.table([ID], where)[ID].combine_chunks()
+        raise UsageError(
+            f"where={where}: its columns are in several runs or frames; write it in SQL, as text"
+        )
+
+
+def _open(column: pa.ChunkedArray | None) -> bool:
+    """Whether a column still lacks values that another source may have."""
+    return column is None or bool(column.null_count)
+
+
+def _first(views: Sequence[str], column: str) -> str:
+    names = ", ".join(f"{view}.{sql.quoted(column)}" for view in views)
+    return f"coalesce({names})" if len(views) > 1 else names

@@ -1,0 +1,137 @@
+"""Several runs over the same images, and frames of one's own, as one."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import open_results
+from pipeline.errors import UsageError
+from pipeline.results import Results
+from pipeline.schema import SCHEMA_VERSION, output_schema
+from tests.parts import ids, make_run, ray_name
+
+GRID = (2, 3)
+
+
+def write(
+    place: Path, keys: Sequence[str], names: Sequence[str], weights: str = "w", **about: Any
+) -> str:
+    """A run of one part; the score of query i and key k is 100 i + k."""
+    folder = make_run(place)
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "grid": list(GRID),
+        "model": {"weights_sha256": weights, "layers": 2},
+        "preprocess": {"size": [32, 32], "mode": "squash", "interpolation": "bicubic"},
+        "queries": [{"name": n, "role": "cue", "prompts": [f"a {n}"]} for n in names],
+    }
+    manifest = json.loads(folder.manifest.read()) | {"metadata": metadata}
+    folder.manifest.write(json.dumps(manifest).encode())
+    schema = output_schema({}, names, GRID, embeddings=False, metadata=metadata)
+    rows = []
+    for key in keys:
+        row = {"image_id": f"a/{key}", "key": key, "status": "ok", "label": "x", **about}
+        row |= {"width": 32, "height": 32}
+        for number, name in enumerate(names):
+            row[f"score__{name}"] = 100.0 * number + int(key)
+            row[f"heatmap__{name}"] = bytes([number + 1] * 3 + [int(key)] * 3)
+            row[f"heatmap_max__{name}"] = 255.0
+        rows.append(row)
+    path = Path(folder.images.path)
+    path.mkdir(parents=True)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, path / f"{ray_name(0)}-0.parquet", row_group_size=2)
+    ids(folder, ray_name(0), rows)
+    return folder.uri
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Results:
+    """The second run has a shared query, one image less and one more, in another order."""
+    first = write(tmp_path / "1", ["03", "01", "04", "02"], ["dog", "leash"])
+    second = write(tmp_path / "2", ["05", "04", "03", "02"], ["dog", "grass"])
+    return open_results([first, second])
+
+
+EVERY = ["a/03", "a/01", "a/04", "a/02", "a/05"]
+
+
+def test_one_row_an_image_of_either(both: Results) -> None:
+    assert [query.name for query in both.queries] == ["dog", "leash", "grass"]
+    assert len(both) == 5
+    scores = both.scores()
+    assert list(scores.index) == EVERY
+    np.testing.assert_array_equal(scores["dog"], [3, 1, 4, 2, 5])
+    np.testing.assert_array_equal(scores["leash"], [103, 101, 104, 102, np.nan])
+    np.testing.assert_array_equal(scores["grass"], [103, np.nan, 104, 102, 105])
+    images = both.images()
+    assert list(images["key"]) == ["03", "01", "04", "02", "05"]
+    assert list(images.columns).count("label") == 1
+
+
+def test_maps_come_from_the_run_that_has_them(both: Results) -> None:
+    _, maps = both.maps("grass", ["a/05", "a/01", "a/03"])
+    np.testing.assert_allclose(maps[0], [[2] * 3, [5] * 3])
+    assert np.isnan(maps[1]).all()
+    np.testing.assert_allclose(maps[2], [[2] * 3, [3] * 3])
+    everything = [(list(i), m.shape) for i, m in both.iter_maps(["dog", "leash", "grass"])]
+    assert everything == [(EVERY, (5, 3, 2, 3))]
+    found = both.compare("leash", "grass")
+    assert found["cosine"].notna().to_list() == [True, False, True, True, False]
+    assert found.loc["a/03", "cosine"] == pytest.approx(1)
+
+
+def test_conditions_over_both(both: Results) -> None:
+    where = "score__leash > 101 and score__grass < 104"
+    assert list(both.images(["key"], where=where).index) == ["a/03", "a/02"]
+    assert list(both.images(["key"], where=pc.field("score__grass") > 103).index) == EVERY[2::2]
+    assert list(both.top("grass", 2).index) == ["a/05", "a/04"]
+    assert list(both.top("grass", 2, where="score__leash is not null").index) == ["a/04", "a/03"]
+    with pytest.raises(UsageError, match="write it in SQL"):
+        both.images(where=(pc.field("score__leash") > 1) & (pc.field("score__grass") > 1))
+    answer = both.sql("select count(*) n, count(score__leash) l, count(score__grass) g from images")
+    assert answer.to_dict("records") == [{"n": 5, "l": 4, "g": 4}]
+    long = both.to_long(where="key = '05'")
+    assert long["score"].isna().to_list() == [False, True, False]
+
+
+def test_what_each_run_has_of_its_own(both: Results) -> None:
+    assert both.grid == GRID
+    assert [len(run.rows) for run in both.runs] == [4, 4]
+    for attribute in ("run", "dataset", "origin", "folder"):
+        with pytest.raises(UsageError, match=rf"{attribute}: 2 runs are open.*runs\[0\]"):
+            getattr(both, attribute)
+
+
+def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
+    one = write(tmp_path / "1", ["01"], ["dog"])
+    other = write(tmp_path / "2", ["01"], ["dog"], weights="other")
+    with pytest.raises(UsageError, match=r"'dog' is in .* does not mean the same"):
+        open_results([one, other])
+    with pytest.raises(UsageError, match="at least one"):
+        open_results([])
+
+
+def test_columns_of_ones_own(both: Results) -> None:
+    frame = pd.DataFrame({"split": ["test", "train", "test"]}, index=["a/05", "a/03", "zz"])
+    mine = both.join(frame)
+    assert len(mine) == 5
+    assert list(mine.images(["split"])["split"].dropna()) == ["train", "test"]
+    for where in ("split = 'test'", pc.field("split") == "test"):
+        assert list(mine.scores(["grass"], where=where).index) == ["a/05"]
+        assert mine.maps("grass", where=where)[1].shape == (1, 2, 3)
+    assert mine.sql(
+        "select split, count(*) n from images group by 1 order by 1 nulls last"
+    ).to_dict("list")["n"] == [1, 1, 3]
+    with pytest.raises(UsageError, match="columns already"):
+        both.join(pd.DataFrame({"label": ["x"]}, index=["a/01"]))
+    with pytest.raises(UsageError, match="'a/01' stands twice"):
+        both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))

@@ -1,0 +1,55 @@
+"""docs/results.md runs as it stands, and says true things."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from tests.conftest import DemoRun
+
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+
+
+@pytest.fixture(scope="module")
+def names(demo_run: DemoRun) -> dict[str, Any]:
+    """What the page's code has defined at its end."""
+    mpl.use("agg")
+    scope: dict[str, Any] = {"out": demo_run.output, "plot": str(demo_run.folder / "plot.png")}
+    assert len(BLOCKS) >= 10
+    for number, block in enumerate(BLOCKS):
+        exec(compile(block, f"{PAGE.name}, block {number}", "exec"), scope)
+    return scope
+
+
+def test_overlaps(names: dict[str, Any]) -> None:
+    overlap = names["overlap"]
+    labels = names["results"].images(["label"])["label"]
+    assert (labels[overlap.index] == "frozen fish").all()
+    assert len(overlap) == (labels == "frozen fish").sum()
+    assert overlap["cosine"].between(0, 1).all()
+    assert overlap["pearson"].between(-1, 1).all()
+    assert names["suspects"]["pearson"].is_monotonic_decreasing
+
+
+def test_tops(names: dict[str, Any]) -> None:
+    scores = names["results"].scores(["bird"])["bird"]
+    top = names["tops"]["bird"]
+    assert list(top["score"]) == sorted(scores, reverse=True)[:50]
+    assert set(names["best"]["image_id"]) == set(top.index)
+
+
+def test_means_with_and_without_this_package(names: dict[str, Any]) -> None:
+    by_hand = names["heat"].mean(axis=0).reshape(names["results"].grid)
+    np.testing.assert_allclose(by_hand, names["means"]["boat"], rtol=1e-5)
+    ours = names["boats"].legrad.maps("water").mean(axis=0)
+    np.testing.assert_allclose(ours, by_hand, rtol=1e-5)
+
+
+def test_plot_and_table(names: dict[str, Any]) -> None:
+    assert Path(names["plot"]).stat().st_size > 5_000
+    assert names["by_label"]["water"].is_monotonic_decreasing
+    assert set(names["long"]["query"]) == {"bird", "water"}
