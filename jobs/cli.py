@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.audit import audit
 from jobs.options import ModelOptions, ViewOptions, grouped
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
@@ -246,6 +247,9 @@ def doctor(
     from jobs.health import examine
 
     raise typer.Exit(0 if examine(folder) else 1)
+
+
+app.command()(audit)
 
 
 def main() -> None:
