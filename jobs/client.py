@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-_HOW = (
-    "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (or "
-    "RAY_AUTH_TOKEN, or ~/.ray/auth_token). On the head node `ray get-auth-token` prints it; KubeRay "
-    "keeps it in a secret with the cluster's name"
-)
 
 
 @dataclass(frozen=True)
@@ -97,13 +92,15 @@ def refusal(place: str, text: str) -> str:
         place: the cluster's address.
         text: Ray's own words.
     """
+    from pipeline.cluster import TOKEN_ADVICE
+
     if "Authentication required" in text:
-        return f"{place}: the cluster wants a token, and none was sent. {_HOW}."
+        return f"{place}: the cluster wants a token, and none was sent. {TOKEN_ADVICE}"
     if "Authentication failed" in text:
         there = [name for name in _TOKEN_VARIABLES if os.environ.get(name)]
         source = there[0] if there else "~/.ray/auth_token"
-        return f"{place}: the cluster refuses the token of {source}. {_HOW}."
-    return f"{place}: no token can be sent: {text.splitlines()[0]} {_HOW}."
+        return f"{place}: the cluster refuses the token of {source}. {TOKEN_ADVICE}"
+    return f"{place}: no token can be sent: {text.splitlines()[0]} {TOKEN_ADVICE}"
 
 
 @contextmanager

@@ -46,8 +46,8 @@ def settings_text(config: RunConfig) -> str:
     secrets += ["a URI with a password" for uri in uris if urlsplit(uri).password]
     if secrets:
         raise UsageError(
-            f"{', '.join(secrets)}: credentials do not travel in settings. Leave them out, and give "
-            "the nodes a role, or pass variables by name: --env AWS_ACCESS_KEY_ID --env "
+            f"{', '.join(secrets)}: credentials do not travel in settings. Leave them out, and "
+            "give the nodes a role, or pass variables by name: --env AWS_ACCESS_KEY_ID --env "
             "AWS_SECRET_ACCESS_KEY"
         )
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
@@ -114,7 +114,7 @@ def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Ite
 
 
 def _copy_package(folder: Path) -> None:
-    """As a wheel would install it: packages, configurations, and the version of the distribution."""
+    """As a wheel would install it: packages, configurations, version of the distribution."""
     for name in PACKAGES:
         leave = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(Path(str(files(name))), folder / name, ignore=leave)

@@ -142,9 +142,7 @@ def _joined(alive: Attempt, job: Job) -> str:
     return alive.id
 
 
-def _start(
-    client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, number: int
-) -> str:
+def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, number: int) -> str:
     attempt = submission_id(job.run, number)
     values = package.variables(shipping.env or ())
     environment: dict[str, Any] = {"env_vars": dict(_ENVIRONMENT)}

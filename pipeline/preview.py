@@ -7,11 +7,12 @@ from itertools import islice
 
 from legrad import catalog
 from legrad.preprocess import Preprocess
-from pipeline.cluster import Resources, local_nodes, resources
+from pipeline.cluster import local_nodes
 from pipeline.config import RunConfig
 from pipeline.decode import decode
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.spread import Resources, resources
 
 SAMPLE_ROWS = 16
 _TAR_ROW = 2 * 512 + 256  # headers and padding of a sample's image and its json
