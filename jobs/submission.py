@@ -1,6 +1,8 @@
 """A run on a cluster, through Ray's job server: begun, or found running."""
 
+import logging
 import shlex
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from jobs.follow import conclude, follow
 from jobs.options import ShippingOptions
 from legrad import __version__
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import RunError, UsageError
 from pipeline.machine import user
 from pipeline.storage import redact
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _HOOK = "pipeline.environment.load"
+_NO_AGENT = "No available agent"
+_START_SECONDS = 60.0
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_JOB_STOP_WAIT_TIME_S": "30",  # a run that is stopped gives its output free
@@ -151,12 +155,35 @@ def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, n
     if shipping.pip:
         environment["pip"] = package.dependencies()
     with package.packaged(job.settings, values, ship=not shipping.installed) as folder:
-        client.submit_job(
-            entrypoint=job.entrypoint,
-            submission_id=attempt,
-            runtime_env=environment | {"working_dir": str(folder)},
-            metadata=job.metadata,
-        )
+        request = {
+            "entrypoint": job.entrypoint,
+            "submission_id": attempt,
+            "runtime_env": environment | {"working_dir": str(folder)},
+            "metadata": job.metadata,
+        }
+        _send(client, request)
     again = "" if number == 1 else ", which continues what was committed"
     log(f"submitted {attempt}{again}")
     return attempt
+
+
+def _send(client: "JobSubmissionClient", request: dict[str, Any]) -> None:
+    """Submit; a cluster that was just started needs a moment until it takes jobs."""
+    for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.submit_job(**request)
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error):
+                raise
+            if time.monotonic() > end:
+                raise RunError(
+                    "the cluster takes no jobs: the dashboard agent of its head node is not up. "
+                    "dashboard_agent.log in Ray's log folder there says why (often a port that is "
+                    "taken: ray start --dashboard-agent-listen-port)"
+                ) from error
+            time.sleep(1)
+        else:
+            return

@@ -22,7 +22,7 @@ def watch(folder: "RunFolder", seconds: float = _SECONDS) -> None:
 
 
 def line(sight: Sight) -> str:
-    """``1,200 of ~2,000 images  85 images/s  9 s left; committed 1,000 rows in 3 parts, 9.1 MiB``."""
+    """``1,200 of ~2,000 images  85 images/s; committed 1,000 rows in 3 parts, 9.1 MiB``."""
     return "; ".join(
         [
             *_going(sight),

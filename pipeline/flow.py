@@ -48,12 +48,14 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     folder = run_folder(config.output, config.output_options)
     probe_output(folder)
     notes = [*config.warnings, *probe_source(source)]
-    with held(folder, watch.stage) as fence, logged(folder, fence.run, config, watch) as watch:
+    with held(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
+        watch = log.over(watch)
         with session():
             spread = preflight(config, watch.stage)
             watch.stage(f"loading {config.model.name}")
             plan = make_plan(config, folder, source, spread)
             manifest.claim(folder, config, plan.prepared)
+            log.open()
             fence.require()
             redo = config.runtime.redo
             work = find_work(folder, source.units, config.runtime, watch.stage, redo)

@@ -32,37 +32,59 @@ PROGRESS = "progress"
 
 @dataclass
 class RunLog:
-    """Events of one attempt.
+    """Events of one attempt; written once the output is known to be this run's.
 
     Attributes:
         place: the file.
-        events: written so far.
+        events: so far.
     """
 
     place: Location
     events: list[dict[str, Any]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _written: float = 0.0
+    _opened: bool = False
+    _noted: float = 0.0
+
+    def open(self) -> None:
+        """From now on events are written, those before as well."""
+        self._opened = True
+        self._write()
 
     def add(self, event: str, **values: Any) -> None:
-        """Note an event and write the file.
-
-        A storage that refuses costs the log, not the run: what matters meets the same storage.
-        """
+        """Note an event."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._lock:
             self.events.append({"time": now, "event": event, **values})
             self._thin()
+        self._write()
+
+    def _write(self) -> None:
+        """A storage that refuses costs the log, not the run: what matters meets it as well."""
+        with self._lock:
             lines = "".join(json.dumps(event) + "\n" for event in self.events)
-            with suppress(UsageError):
-                self.place.write(lines.encode())
+            if self._opened:
+                with suppress(UsageError):
+                    self.place.write(lines.encode())
+
+    def over(self, watch: Watch) -> Watch:
+        """A watcher that writes down what it hands on."""
+
+        def stage(text: str) -> None:
+            watch.stage(text)
+            self.add("stage", text=redact(text))
+
+        def progress(counts: Progress) -> None:
+            watch.progress(counts)
+            self.progress(counts)
+
+        return Watch(stage, progress, watch.seconds)
 
     def progress(self, progress: Progress) -> None:
         """Note the counts, at most every `SECONDS`."""
         now = time.monotonic()
-        if now - self._written < SECONDS or not progress.rows:
+        if now - self._noted < SECONDS or not progress.rows:
             return
-        self._written = now
+        self._noted = now
         self.add(PROGRESS, **told(progress))
 
     def _thin(self) -> None:
@@ -88,29 +110,19 @@ def told(progress: Progress) -> dict[str, Any]:
 
 
 @contextmanager
-def logged(folder: RunFolder, run: str, config: RunConfig, watch: Watch) -> Iterator[Watch]:
-    """A watcher that hands everything on and writes it down, with how the block ended.
+def logged(folder: RunFolder, run: str, config: RunConfig) -> Iterator[RunLog]:
+    """The log of an attempt, which ends with how the block ended.
 
     Args:
         folder: of the run.
         run: id of this attempt, the lease's.
         config: of the run; options are not written, they may hold credentials.
-        watch: handed on to.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run[:8]}.jsonl"
     log = RunLog(folder.log.child(name))
     log.add("start", run=run, **_start(config))
-
-    def stage(text: str) -> None:
-        watch.stage(text)
-        log.add("stage", text=redact(text))
-
-    def progress(counts: Progress) -> None:
-        watch.progress(counts)
-        log.progress(counts)
-
     try:
-        yield Watch(stage, progress, watch.seconds)
+        yield log
     except BaseException as error:
         human = isinstance(error, KeyboardInterrupt | SystemExit)
         text = redact(f"{type(error).__name__}: {error}")
