@@ -1,5 +1,6 @@
 """A cluster's job server: connecting to it, and its refusals in words that say what to do."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_TALKATIVE = (
+    "dashboard.modules.dashboard_sdk",
+    "dashboard.modules.job.sdk",
+    "_private.runtime_env.packaging",
+)
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -53,6 +59,8 @@ class ClusterOptions:
         with answers(address), _alone():
             from ray.job_submission import JobSubmissionClient
 
+            for name in _TALKATIVE:
+                logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
             return JobSubmissionClient(address)
 
 

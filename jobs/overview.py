@@ -4,6 +4,7 @@ import sys
 import time
 from datetime import datetime
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from jobs.follow import conclude, follow, reason
 from pipeline.errors import RunError
 
 _STOP_SECONDS = 120.0
+_WIDE = 240
 _STYLES = {"SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan"}
 
 
@@ -32,7 +34,8 @@ def show_all(cluster: ClusterOptions, limit: int) -> None:
         took = "" if attempt.seconds is None else duration(attempt.seconds)
         status = f"[{style}]{attempt.status}[/]" if style else attempt.status
         table.add_row(attempt.id, status, _started(attempt), took, escape(attempt.output))
-    console.print(table if found else "no jobs of legrad on this cluster", soft_wrap=True)
+    wide = console if console.is_terminal else Console(highlight=False, width=_WIDE)
+    wide.print(table if found else "no jobs of legrad on this cluster")
     if len(found) > limit:
         console.print(f"... and {len(found) - limit} more; --limit shows more")
 

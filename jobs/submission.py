@@ -1,6 +1,5 @@
 """A run on a cluster, through Ray's job server: begun, or found running."""
 
-import logging
 import shlex
 import time
 from dataclasses import dataclass
@@ -169,8 +168,6 @@ def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, n
 
 def _send(client: "JobSubmissionClient", request: dict[str, Any]) -> None:
     """Submit; a cluster that was just started needs a moment until it takes jobs."""
-    for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     end = time.monotonic() + _START_SECONDS
     while True:
         try:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Cluster:
     port: int = field(default_factory=free_port)
     dashboard: int = field(default_factory=free_port)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    exporters: list[int] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -69,7 +70,9 @@ class Cluster:
         command = ["nice", str(BIN / "ray"), "start", *arguments, f"--num-cpus={cpus}"]
         command += [f"--object-store-memory={_STORE}", "--block", "--disable-usage-stats"]
         command += [f"--dashboard-agent-listen-port={free_port()}"]  # others use Ray here, too
-        with (self.folder / f"ray-{len(self.processes)}.log").open("wb") as log:
+        self.exporters.append(free_port())
+        command.append(f"--metrics-export-port={self.exporters[-1]}")
+        with self.log(len(self.processes)).open("wb") as log:
             process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -88,7 +91,29 @@ class Cluster:
         self._wait()
 
     def worker(self, cpus: int) -> subprocess.Popen[bytes]:
-        return self.start(f"--address=127.0.0.1:{self.port}", cpus=cpus)
+        """One that has joined; on a busy machine Ray may give the first attempt up."""
+        for _ in range(3):
+            process = self.start(f"--address=127.0.0.1:{self.port}", cpus=cpus)
+            log = self.log(len(self.processes) - 1)
+            while process.poll() is None:
+                if b"block forever" in log.read_bytes():
+                    return process
+                time.sleep(0.2)
+        raise RuntimeError(log.read_text()[-3000:])
+
+    def log(self, number: int) -> Path:
+        return self.folder / f"ray-{number}.log"
+
+    def metrics(self) -> str:
+        """What all nodes export."""
+        found = []
+        for port in self.exporters:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer,
+            ):
+                found.append(answer.read().decode())
+        return "\n".join(found)
 
     def _wait(self) -> None:
         end = time.monotonic() + _PATIENCE
@@ -101,7 +126,7 @@ class Cluster:
                 time.sleep(0.5)
             else:
                 return
-        raise RuntimeError((self.folder / "ray-0.log").read_text()[-3000:])
+        raise RuntimeError(self.log(0).read_text()[-3000:])
 
     def legrad(
         self, *arguments: str, cwd: Path, token: str | None = "", **more: str
