@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 the run failed, 2 the user can mend it (settings, files), 130 interrupted.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from jobs import checks, cluster
 from jobs.audit import audit
-from jobs.options import ModelOptions, StorageOptions, ViewOptions, grouped
+from jobs.options import ModelOptions, RunOptions, StorageOptions, ViewOptions, grouped
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -27,10 +27,6 @@ app = typer.Typer(
 )
 # typer exports only a leaf of the errors of its command line
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -77,27 +73,17 @@ def init(
 
 
 @app.command()
+@grouped
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
-    overrides: Overrides = None,
+    chosen: RunOptions,
     check: Annotated[bool, typer.Option("--check", help="Check the settings and stop.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Look at the source and say what a run would do.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, help="N images of every label (of tars: in all).")
-    ] = None,
-    shards: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Only files whose name matches.")
-    ] = None,
 ) -> None:
     """Explain a data set; the same command again continues where it stopped."""
-    from pipeline.loading import load_config
-
-    chosen = {"limit": limit, "sample": sample, "shards": shards}
-    sets = [f"source.{k}={json.dumps(v)}" for k, v in chosen.items() if v is not None]
-    settings = load_config(config, [*(overrides or ()), *sets])
+    settings = chosen.load(config)
     if check:
         typer.echo(f"{config}: fine, {len(settings.queries)} queries")
         return
@@ -203,60 +189,9 @@ def compact(
     display.compacted(done)
 
 
-@app.command()
-@grouped
-def check(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
-    storage: StorageOptions,
-    failures: Annotated[
-        bool, typer.Option("--failures", help="List the images without results.")
-    ] = False,
-    csv: Annotated[
-        str | None, typer.Option(help="Write that list as CSV to this file; - for standard output.")
-    ] = None,
-    again: Annotated[
-        int, typer.Option("--recompute", min=0, help="Explain so many images again and compare.")
-    ] = 0,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the tables.")] = 20,
-) -> None:
-    """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
-    from jobs import display
-    from pipeline.manifest import run_folder
-    from pipeline.output.check import check as check_output
-    from pipeline.output.check import failures as failed_rows
-
-    folder = run_folder(out, storage.options())
-    if failures or csv is not None:
-        frame = failed_rows(folder)
-        if csv is None:
-            display.failures(frame, limit)
-        else:
-            frame.to_csv(sys.stdout if csv == "-" else csv, index=False)
-        return
-    found = check_output(folder)
-    display.check(found, limit)
-    sound = found.sound
-    if again:
-        from pipeline import open_results
-        from pipeline.output.recompute import recompute
-
-        compared = recompute(open_results(out, storage.options()), again)
-        display.recomputed(compared)
-        sound = sound and compared.agree
-    raise typer.Exit(0 if sound else 1)
-
-
-@app.command()
-def doctor(
-    folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path(),
-) -> None:
-    """Check versions, device, Ray, memory and disk."""
-    from jobs.health import examine
-
-    raise typer.Exit(0 if examine(folder) else 1)
-
-
-app.command()(audit)
+for command in (checks.check, checks.doctor, audit, cluster.submit):
+    app.command()(command)
+app.add_typer(cluster.jobs, name="jobs")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
     from pipeline.config import RunConfig
+    from pipeline.costs import Costs
     from pipeline.monitor.progress import Progress
     from pipeline.monitor.watch import Watch
     from pipeline.output.check import Check
@@ -195,6 +196,7 @@ def preview(found: "Preview") -> None:
         )
     )
     console.print(f"explain  {told}")
+    _costs(found.costs)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("image_id", "label", "size", "bytes", "status"):
         table.add_column(name, overflow="fold")
@@ -204,6 +206,18 @@ def preview(found: "Preview") -> None:
         cells = (row.image_id, row.label or "", shape, f"{row.bytes:,}", status)
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
+
+
+def _costs(costs: "Costs") -> None:
+    hours = f"{costs.flops / 1e15:,.3g} PFLOP, {costs.gpu_hours:,.2g} hours of a GPU that sustains "
+    console.print(f"cost     {hours}20 TFLOP/s (assumed)", soft_wrap=True)
+    if costs.decode_hours is not None:
+        text = (
+            f"         {costs.decode_hours:,.2g} core-hours of decoding, timed here on the first "
+        )
+        text += f"images: {costs.cores_per_gpu:,.1f} cores for such a GPU"
+        console.print(text, soft_wrap=True)
+    console.print(f"         about {costs.gets:,} reads and {costs.puts:,} writes of the stores")
 
 
 def failures(frame: pd.DataFrame, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""``legrad doctor``: is this machine fit for a run?"""
+"""``legrad doctor``: is this machine, or the cluster it belongs to, fit for a run?"""
 
 import os
 import platform
@@ -6,10 +6,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+from rich.markup import escape
 
 from jobs.display import console, size
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
 
 PACKAGES = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pandas", "s3fs")
 LEAST_FREE_BYTES = 2 * 2**30
@@ -17,8 +23,13 @@ Finding = tuple[bool, str]
 _S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
 
-def examine(folder: Path) -> bool:
-    """Print a line a check; True when all are fine."""
+def examine(folder: Path, config: "RunConfig | None" = None) -> bool:
+    """Print a line a check; True when all are fine.
+
+    Args:
+        folder: where results would go.
+        config: a run to hold against the nodes as well.
+    """
     fine = True
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "versions": _versions,
@@ -26,12 +37,12 @@ def examine(folder: Path) -> bool:
         "device": _device,
         "disk": lambda: _disk(folder),
         "storage": _storage,
-        "ray": _ray,
+        "ray": lambda: _ray(config),
     }
     for name, check in checks.items():
         for good, text in check():
             mark = "[green]ok[/green]  " if good else "[red]bad[/red] "
-            console.print(f"{mark} {name:9s} {text}", soft_wrap=True)
+            console.print(f"{mark} {name:9s} {escape(text)}", soft_wrap=True)
             fine = fine and good
     return fine
 
@@ -86,18 +97,24 @@ def _storage() -> Iterator[Finding]:
     yield True, f"S3 settings in the environment: {', '.join(there) or 'none'}"
 
 
-def _ray() -> Iterator[Finding]:
+def _ray(config: "RunConfig | None") -> Iterator[Finding]:
     import ray
 
-    from pipeline.cluster import session
+    from pipeline.cluster import on_cluster, session
+    from pipeline.preflight.preflight import findings
 
     try:
         with session():
             resources = ray.cluster_resources()
             answer = ray.get(ray.remote(platform.node).remote(), timeout=60)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError) as error:
-        yield False, f"no session: {type(error).__name__}: {error}"
-        return
-    where = f"cluster at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "local"
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    yield True, f"{where} session, {cpus:g} logical CPUs, {gpus:g} GPUs, a task ran on {answer}"
+            cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+            where = f"cluster at {os.environ['RAY_ADDRESS']}" if on_cluster() else "local"
+            yield (
+                True,
+                f"{where} session, {cpus:g} logical CPUs, {gpus:g} GPUs, a task ran on {answer}",
+            )
+            if on_cluster() or config is not None:
+                for found in findings(config):
+                    yield found.good, f"{found.check}: {found.text}"
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError, UsageError) as error:
+        yield False, str(error) or type(error).__name__

@@ -1,9 +1,11 @@
 """Options that several commands share, as groups; typer knows single parameters only."""
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -11,7 +13,7 @@ import typer
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import ModelConfig
+    from pipeline.config import ModelConfig, RunConfig
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -157,3 +159,60 @@ class StorageOptions:
                     raise UsageError(f"--storage-option {key}: {group} has a value already")
             place[last] = {"true": True, "false": False}.get(value.lower(), value)
         return found or None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is set on the command line of a run."""
+
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="N images of every label (of tars: in all).")
+    ] = None
+    shards: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only files whose name matches.")
+    ] = None
+    wait_resources: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Wait so long for the nodes a run needs."),
+    ] = None
+
+    def load(self, config: Path) -> "RunConfig":
+        """Read a configuration with these on top.
+
+        Raises:
+            UsageError: as `pipeline.loading.load_config`.
+        """
+        from pipeline.loading import load_config
+
+        chosen = {
+            "source.limit": self.limit,
+            "source.sample": self.sample,
+            "source.shards": self.shards,
+            "runtime.wait_resources": self.wait_resources,
+        }
+        sets = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+        return load_config(config, [*(self.overrides or ()), *sets])
+
+
+@dataclass(frozen=True)
+class ShippingOptions:
+    """What goes to the cluster beside the settings."""
+
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env", metavar="NAME", help="Pass a variable of this environment; repeat for more."
+        ),
+    ] = None
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Use the package that the cluster's image has.")
+    ] = False
+    pip: Annotated[
+        bool,
+        typer.Option("--pip", help="Install what the package needs on the nodes first; slow once."),
+    ] = False

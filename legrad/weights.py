@@ -1,8 +1,11 @@
 """Weights files at any fsspec URI: told apart from open_clip's tags, fetched, loaded safely."""
 
+import fcntl
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +82,19 @@ def fetch(uri: str, **storage_options: Any) -> Path:
     # The suffix has to survive (it says how to read the file): one folder a URI, names as they are.
     folder = Path(cache) / hashlib.sha256(uri.encode()).hexdigest()[:16]
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    local = fsspec.open_local(
-        f"filecache::{uri}",
-        filecache={"cache_storage": str(folder), "check_files": True, "same_names": True},
-        **{protocol: storage_options},
-    )
+    with _alone(folder):  # the replicas of a machine start together: the first one fetches
+        local = fsspec.open_local(
+            f"filecache::{uri}",
+            filecache={"cache_storage": str(folder), "check_files": True, "same_names": True},
+            **{protocol: storage_options},
+        )
     return Path(str(local))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given free with the file, also by a process that dies
+        yield

@@ -1,51 +1,32 @@
 """The Ray session a run lives in: joined where there is one, else started locally."""
 
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import ray
 import ray.data
 
-from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 
 LOGICAL_CPUS_PER_CORE = 4
-OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
 RETRIES = 1
 """Further attempts after a worker died; what dies again is done by `pipeline.faults.sacrifice`."""
 OBJECT_STORE_SHARE = 0.2
 OBJECT_STORE_MOST = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the replicas of the model get.
-
-    Attributes:
-        actors: number of replicas.
-        gpus: GPUs of each, 0 for CPU.
-        threads: CPU threads of each.
-    """
-
-    actors: int
-    gpus: float
-    threads: int
-
-    @property
-    def device(self) -> str:
-        """torch device of a replica."""
-        return "cuda" if self.gpus else "cpu"
-
-    @property
-    def cpus(self) -> int:
-        """Logical CPUs a replica reserves; Ray gives it as many torch threads."""
-        return 1 if self.gpus else self.threads
+TOKEN_ADVICE = (
+    "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (or "
+    "RAY_AUTH_TOKEN, or ~/.ray/auth_token). On the head node `ray get-auth-token` prints it; "
+    "KubeRay keeps it in a secret with the cluster's name."
+)
+_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextmanager
@@ -58,15 +39,18 @@ def session() -> Iterator[None]:
     package and not a folder that happens to be called ``pipeline`` where the user stands. Their
     OpenMP threads sleep while they wait: spinning ones, more than there are cores, made explaining
     five times slower.
+
+    Raises:
+        UsageError: the cluster cannot be joined.
     """
     if ray.is_initialized():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="legrad-") as empty:
-        environment = {"working_dir": empty, "env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+        environment = _environment(empty)
         _quiet()
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env=environment, logging_level=logging.ERROR)
+        if on_cluster():
+            _join(environment)
         else:
             ray.init(
                 address="local",  # even where another cluster runs on this machine
@@ -81,6 +65,42 @@ def session() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _join(environment: dict[str, Any]) -> None:
+    try:
+        ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+    except ray.exceptions.AuthenticationError as error:
+        place = os.environ["RAY_ADDRESS"]
+        raise UsageError(f"RAY_ADDRESS={place}: {_first_line(error)} {TOKEN_ADVICE}") from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        place = os.environ["RAY_ADDRESS"]
+        raise UsageError(
+            f"RAY_ADDRESS={place}: the cluster cannot be joined ({_first_line(error)}). On a "
+            "machine that is not part of it use legrad submit; without RAY_ADDRESS, Ray starts on "
+            "this machine."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def on_cluster() -> bool:
+    """Whether a run joins a cluster; in a submitted job Ray says which."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _environment(empty: str) -> dict[str, Any]:
+    """The workers' environment, without what a submitted job has set: Ray refuses to set it twice.
+
+    Args:
+        empty: folder that workers start in.
+    """
+    job = json.loads(os.environ.get(_JOB_VARIABLE) or "{}").get("runtime_env") or {}
+    variables = {k: v for k, v in _VARIABLES.items() if k not in job.get("env_vars", {})}
+    place = {} if "working_dir" in job else {"working_dir": empty}
+    return place | {"env_vars": variables}
 
 
 def _quiet() -> None:
@@ -105,65 +125,6 @@ def local_nodes() -> list[Mapping[str, float]]:
 
 def _logical_cpus() -> int:
     return max(8, LOGICAL_CPUS_PER_CORE * cores())
-
-
-def resources(
-    runtime: RuntimeConfig, nodes: Sequence[Mapping[str, float]] | None = None
-) -> Resources:
-    """Fill in what the settings leave to us, from what the cluster has.
-
-    Args:
-        runtime: of the settings.
-        nodes: CPU and GPU of every node; default those of the current Ray session.
-
-    Raises:
-        UsageError: the plan can never fit; Ray would wait for ever.
-    """
-    if nodes is None:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
-    gpus_there = have["GPU"]
-    gpus = min(1.0, gpus_there) if runtime.gpus_per_actor == "auto" else runtime.gpus_per_actor
-    # A local session has more logical CPUs than cores, see `session`; a cluster means what it says.
-    cpus = min(cores(), _spare(have)) if len(nodes) == 1 else _spare(have)
-    if runtime.actors != "auto":
-        actors = runtime.actors
-    elif gpus:
-        actors = max(1, int(gpus_there / gpus))
-    else:
-        actors = max(1, min(8, cpus // 2))
-    wanted = runtime.threads_per_actor
-    widest = int(max(node.get("CPU", 1) for node in nodes))
-    threads = max(1, min(16, widest, cpus // actors)) if wanted == "auto" else wanted
-    plan = Resources(actors, gpus, threads)
-    _require(plan, nodes)
-    return plan
-
-
-def _spare(have: dict[str, float]) -> int:
-    return int(have.get("CPU", 1)) - OTHER_CPUS
-
-
-def _require(plan: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse what can never be placed: Ray would wait for ever and not say so."""
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    if plan.gpus * plan.actors > gpus:
-        raise UsageError(
-            f"runtime: {plan.actors} actors x {plan.gpus:g} GPUs, the cluster has {gpus:g}. Lower "
-            "runtime.actors or runtime.gpus_per_actor."
-        )
-    if plan.cpus * plan.actors + OTHER_CPUS > cpus:
-        raise UsageError(
-            f"runtime: {plan.actors} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading, "
-            f"writing and resuming make {plan.cpus * plan.actors + OTHER_CPUS}; the cluster has "
-            f"{cpus:g} logical CPUs. Lower runtime.actors or runtime.threads_per_actor, or start "
-            "Ray with more --num-cpus."
-        )
-    if not any(n.get("CPU", 0) >= plan.cpus and n.get("GPU", 0) >= plan.gpus for n in nodes):
-        raise UsageError(
-            f"runtime: no node has the {plan.cpus} CPUs and {plan.gpus:g} GPUs of one actor. Lower "
-            "runtime.threads_per_actor or runtime.gpus_per_actor."
-        )
 
 
 def _object_store_bytes() -> int:

@@ -1,6 +1,5 @@
 """The model stage: one model an actor, one batch of pixels in, one batch of encoded maps out."""
 
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from legrad.preprocess import Preprocess
 from legrad.queries import Query, encode_queries, query_digests
 from legrad.selection import Selection
 from legrad.tokenizers import tokenizer_digest
+from pipeline.batching import fastest, images_per_second
 from pipeline.config import ModelConfig
 from pipeline.encode import Encoded
 from pipeline.errors import UsageError
@@ -43,6 +43,7 @@ class Prepared:
         query_digests: SHA-256 of the files behind those queries that are made of files.
         warnings: what the model had to say of the queries.
         images_per_second: of one replica, on a batch of noise.
+        batch_size: as set, or as found on the device.
     """
 
     grid: tuple[int, int]
@@ -55,16 +56,24 @@ class Prepared:
     query_digests: dict[str, str]
     warnings: tuple[str, ...]
     images_per_second: float
+    batch_size: int
 
 
 @dataclass(frozen=True)
 class ReplicaSettings:
-    """How one replica runs: the model, its device, CPU threads and batch size, and which maps."""
+    """How one replica runs.
+
+    Attributes:
+        model: which, and how it looks at an image.
+        device, threads: torch's.
+        batch_size: images at once; None until it is found on the device.
+        selection: which maps.
+    """
 
     model: ModelConfig
     device: str
     threads: int
-    batch_size: int
+    batch_size: int | None
     selection: Selection = field(default_factory=Selection)
 
     def load(self) -> VisionLanguageModel:
@@ -98,13 +107,19 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
             raise UsageError(f"queries: {error}") from error
     legrad = LeGrad(model, settings.model.layers)
     height, width = model.preprocess.size
-    noise = torch.randint(0, 256, (settings.batch_size, 3, height, width), dtype=torch.uint8)
-    labels = [next(iter(settings.selection.labels), None)] * len(noise)
-    sizes = [(width, height)] * len(noise)
-    for count in (1, len(noise)):  # the first one warms up
-        select = settings.selection.select(labels[:count])
-        start = time.perf_counter()
-        legrad.explain(noise[:count], features, select=select, sizes=sizes[:count]).maps.cpu()
+    label = next(iter(settings.selection.labels), None)
+
+    def explain(count: int) -> None:
+        noise = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+        select = settings.selection.select([label] * count)
+        sizes = [(width, height)] * count
+        legrad.explain(noise, features, select=select, sizes=sizes).maps.cpu()
+
+    size = settings.batch_size
+    if size is None:
+        size, rate = fastest(explain)
+    else:
+        rate = images_per_second(explain, size)
     return Prepared(
         grid=model.grid,
         layers=legrad.layers,
@@ -115,7 +130,8 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         text_features=features.float().cpu().numpy(),
         query_digests=digests,
         warnings=tuple(str(w.message) for w in caught if w.category is UserWarning),
-        images_per_second=len(noise) / (time.perf_counter() - start),
+        images_per_second=rate,
+        batch_size=size,
     )
 
 

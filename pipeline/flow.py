@@ -12,6 +12,7 @@ from pipeline.faults.failures import explain_end
 from pipeline.faults.guard import Guard, refuse_failures
 from pipeline.faults.probe import probe_output, probe_source
 from pipeline.manifest import run_folder
+from pipeline.monitor.log import logged
 from pipeline.monitor.progress import Progress, Reporter, ShardCount, start_actor
 from pipeline.monitor.watch import Watch, watched
 from pipeline.output.lease import Fence, held
@@ -19,6 +20,7 @@ from pipeline.output.summary import Summary, complete, is_complete, label_notes
 from pipeline.output.waves import Wave
 from pipeline.output.work import Work, find_work
 from pipeline.plan import Plan, make_plan
+from pipeline.preflight.preflight import preflight
 from pipeline.sources.datasource import open_source
 from pipeline.stages import checkpointed, decode, explain, read, sacrifice
 from pipeline.storage import redact
@@ -46,11 +48,14 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     folder = run_folder(config.output, config.output_options)
     probe_output(folder)
     notes = [*config.warnings, *probe_source(source)]
-    with held(folder, watch.stage) as fence:
-        watch.stage(f"loading {config.model.name}")
+    with held(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
+        watch = log.over(watch)
         with session():
-            plan = make_plan(config, folder, source)
+            spread = preflight(config, watch.stage)
+            watch.stage(f"loading {config.model.name}")
+            plan = make_plan(config, folder, source, spread)
             manifest.claim(folder, config, plan.prepared)
+            log.open()
             fence.require()
             redo = config.runtime.redo
             work = find_work(folder, source.units, config.runtime, watch.stage, redo)
@@ -93,7 +98,7 @@ def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
 def _explain_all(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Wave by wave; then, in processes that may die, what went down with a worker."""
     plan.folder.complete.delete()
-    actor, runtime = start_actor(work.before()), plan.config.runtime
+    actor, runtime = start_actor(work.before(), redact(plan.folder.uri)), plan.config.runtime
     count, deaths = len(work.waves), 0
     with watched(actor, watch):
         for number, wave in enumerate(work.waves, start=1):

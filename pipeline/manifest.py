@@ -56,6 +56,11 @@ class RunFolder:
         return self.root.child("_run", "shards")
 
     @cached_property
+    def log(self) -> Location:
+        """What every attempt did, a file of JSON lines each."""
+        return self.root.child("_run", "log")
+
+    @cached_property
     def lease(self) -> Location:
         """Who is writing."""
         return self.root.child("_run", "lease.json")

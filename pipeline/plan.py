@@ -7,7 +7,7 @@ import ray
 
 from legrad.errors import UnsupportedModelError
 from pipeline import manifest
-from pipeline.cluster import RETRIES, Resources, resources
+from pipeline.cluster import RETRIES
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.explain import Prepared, ReplicaSettings, prepare
@@ -15,9 +15,9 @@ from pipeline.manifest import RunFolder
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
 from pipeline.sources.rows import BLOCK_ROWS
+from pipeline.spread import BLOCK_BYTES, Resources
 from pipeline.storage import is_storage_error, redact
 
-BLOCK_BYTES = 32 * 2**20
 SECONDS_PER_PART = 60
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
@@ -52,27 +52,35 @@ class Plan:
         return [query.name for query in self.config.queries]
 
     @property
+    def batch_size(self) -> int:
+        """Images explained at once."""
+        return self.prepared.batch_size
+
+    @property
     def patience(self) -> float:
         """Seconds without a finished block after which Ray gives up.
 
         Ray counts finished blocks; one of a large model and many queries takes its time.
         """
         height, width = self.prepared.preprocess.size
-        rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + self.settings.batch_size)
+        rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + self.batch_size)
         hang = 2 * (RETRIES + 1) * self.config.runtime.image_timeout
         return max(NO_PROGRESS_SECONDS, hang, SLOW_BLOCK * rows / self.prepared.images_per_second)
 
 
-def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan:
-    """Load the model once on a worker and decide how the work is spread.
+def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread: Resources) -> Plan:
+    """Load the model once on a worker and decide what is left to decide.
+
+    Args:
+        config, folder, source: of the run.
+        spread: what the replicas get.
 
     Raises:
-        UsageError: the model cannot be loaded, or the cluster is too small.
+        UsageError: the model cannot be loaded.
     """
-    spread = resources(config.runtime)
-    settings = ReplicaSettings(
-        config.model, spread.device, spread.threads, config.runtime.batch_size, config.selection
-    )
+    given = config.runtime.batch_size
+    size = None if given == "auto" else given
+    settings = ReplicaSettings(config.model, spread.device, spread.threads, size, config.selection)
     prepared = _prepared(config, settings, spread)
     schema = output_schema(
         config.source.carry,
@@ -84,8 +92,7 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource) -> Plan
     )
     wanted = config.runtime.rows_per_part
     a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
-    least = config.runtime.batch_size
-    rows = max(least, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
+    rows = max(prepared.batch_size, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
     return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 

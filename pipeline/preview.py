@@ -1,29 +1,34 @@
 """What a run would do, without doing it: no model is loaded, nothing is written."""
 
+import math
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from legrad import catalog
 from legrad.preprocess import Preprocess
-from pipeline.cluster import Resources, local_nodes, resources
+from pipeline.cluster import local_nodes
 from pipeline.config import RunConfig
+from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.decode import decode
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.spread import Resources, resources
 
 SAMPLE_ROWS = 16
 _TAR_ROW = 2 * 512 + 256  # headers and padding of a sample's image and its json
 _BYTES_PER_CELL = 0.95  # uint8 heat of real-size models under zstd
 _BYTES_PER_MAP = 4  # its maximum
 _BYTES_PER_SCORE = 4
+_ROWS_PER_PART = 10_000  # a minute of two hundred images a second, about
 _BYTES_PER_ROW = 160  # identity, sizes and digests
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """One of the first rows: its id, label, status, size in pixels and encoded bytes."""
+    """One of the first rows: id, label, status, size in pixels, encoded bytes, time to decode."""
 
     image_id: str
     label: str | None
@@ -31,6 +36,7 @@ class Sampled:
     error: str | None
     size: tuple[int, int] | None
     bytes: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Preview:
         bytes_written: estimate.
         maps: heatmaps a row at most.
         resources: of the replicas, on this machine; None where a cluster decides.
+        costs: estimates of what all of it takes.
         first: the first rows, decoded.
     """
 
@@ -55,6 +62,7 @@ class Preview:
     bytes_written: int
     maps: int
     resources: Resources | None
+    costs: Costs
     first: tuple[Sampled, ...]
 
     @property
@@ -82,6 +90,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         exact=exact,
         bytes_read=source.bytes_total,
         bytes_written=rows * _row_bytes(config),
+        costs=_costs(config, source, rows, first),
         maps=len(config.map_columns),
         resources=None if on_cluster else resources(config.runtime, local_nodes()),
         first=first,
@@ -94,13 +103,16 @@ def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
     found = []
     for row in islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS):
         data: bytes | None = row.get("bytes")
-        status, error, shape = str(row["status"]), row.get("error"), None
+        status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:
+            start = time.perf_counter()
             seen = decode(data, preprocess, config.source.max_pixels)
+            seconds = time.perf_counter() - start
             status, error = str(seen.status), seen.error
             shape = (seen.width, seen.height) if seen.width and seen.height else None
         label = row.get("label")
-        found.append(Sampled(row["image_id"], label, status, error, shape, len(data or b"")))
+        held = len(data or b"")
+        found.append(Sampled(row["image_id"], label, status, error, shape, held, seconds))
     return found
 
 
@@ -117,6 +129,22 @@ def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
         return len(first), True
     mean = sum(row.bytes + _TAR_ROW for row in first) / max(1, len(first))
     return round(source.bytes_total / max(1.0, mean)), False
+
+
+def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sampled]) -> Costs:
+    arch = catalog.architecture(config.model.name)
+    size = config.model.image_size or arch.image_size
+    per_image = forward_flops(arch, (size[0], size[1]))
+    per_image *= passes(arch, len(config.map_columns), config.model.layers)
+    timed = [row.seconds for row in first if row.status == Status.OK][1:]  # the first one warms up
+    return estimate(
+        per_image,
+        rows,
+        sum(timed) / len(timed) if timed else None,
+        [file.size for unit in source.units for file in unit.files],
+        math.ceil(rows / _ROWS_PER_PART),
+        rows * _row_bytes(config),
+    )
 
 
 def _row_bytes(config: RunConfig) -> int:

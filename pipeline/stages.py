@@ -15,7 +15,8 @@ from pipeline.faults.retries import TRANSIENT
 from pipeline.faults.sacrifice import Assignment, Sacrifice
 from pipeline.monitor.progress import Reporter
 from pipeline.output.waves import Wave
-from pipeline.plan import BLOCK_BYTES, NO_PROGRESS_SECONDS, Plan
+from pipeline.plan import NO_PROGRESS_SECONDS, Plan
+from pipeline.spread import BLOCK_BYTES, Resources
 from pipeline.storage import Location
 from pipeline.write import checkpoint_config
 
@@ -38,7 +39,7 @@ def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     return rows.map_batches(
         _decoder(plan, reporter, runtime.image_timeout).__call__,
         batch_format="pyarrow",
-        batch_size=runtime.batch_size,
+        batch_size=plan.batch_size,
         max_retries=RETRIES,
     )
 
@@ -89,12 +90,18 @@ def _in_actors(rows: Dataset, plan: Plan, stage: type, arguments: dict[str, Any]
         stage,
         fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
-        batch_size=plan.config.runtime.batch_size,
-        compute=ActorPoolStrategy(size=spread.actors),
+        batch_size=plan.batch_size,
+        compute=_pool(spread),
         num_cpus=spread.cpus,
         num_gpus=spread.gpus,
         max_task_retries=RETRIES,
     )
+
+
+def _pool(spread: Resources) -> ActorPoolStrategy:
+    if spread.least is None:
+        return ActorPoolStrategy(size=spread.actors)
+    return ActorPoolStrategy(min_size=spread.least, max_size=spread.actors)
 
 
 @contextmanager

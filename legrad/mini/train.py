@@ -205,8 +205,8 @@ the demo and the tests. **On any other picture its scores and maps mean nothing.
 
 Trained by `python -m legrad.mini.train` (seed {seed}, {minutes:.0f} minutes on two cores). Beside
 which captions are true of a picture it learned what is to be seen where (the drawn masks), that a
-thing which is painted over in part is not there, and, in the last stage, to have LeGrad's heat on the
-thing that a text names.
+thing which is painted over in part is not there, and, in the last stage, to have LeGrad's heat on
+what a text names.
 
 """
 

@@ -23,7 +23,7 @@ from pipeline.audit.predictions import compare_predictions
 from pipeline.audit.verdicts import VerdictFile
 from pipeline.config.audit import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.results.results import Results, open_results
+from pipeline.results import Results, open_results
 from pipeline.schema import OWN_LABEL, score_column
 from pipeline.storage import Options, locate
 

@@ -65,14 +65,34 @@ class StoreConfig(Settings):
     captions: bool = True
 
 
+class ActorRange(Settings):
+    """A pool of replicas that grows and shrinks with the work.
+
+    Attributes:
+        min: replicas that a run starts with.
+        max: at most.
+    """
+
+    min: PositiveInt = 1
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ActorRange":
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
 class RuntimeConfig(Settings):
     """How the work is spread; changes no result.
 
     Attributes:
-        actors: number of model replicas; ``auto``: one a GPU, else one for two cores, at most 8.
-        gpus_per_actor: GPUs each replica reserves; ``auto``: 1 where the cluster has any.
+        actors: number of model replicas; ``auto``: as many as the GPUs hold, else one for two
+            cores, at most 8; ``{min, max}``: a pool that grows with the work.
+        gpus_per_actor: GPUs each replica reserves, a fraction or a whole number; ``auto``: 1 where
+            the cluster has any.
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
-        batch_size: images explained at once.
+        batch_size: images explained at once; ``auto``: the fastest of some, tried on the device.
         rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
         rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
             what a resumed run holds in memory grows with it.
@@ -83,12 +103,13 @@ class RuntimeConfig(Settings):
         max_failed_fraction: share of failed rows above which a run stops, after some hundreds.
         redo: statuses whose rows the same command does again.
         report_every: seconds between progress lines.
+        wait_resources: seconds to wait for the nodes that a run needs, on a cluster.
     """
 
-    actors: PositiveInt | Literal["auto"] = "auto"
+    actors: PositiveInt | ActorRange | Literal["auto"] = "auto"
     gpus_per_actor: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     threads_per_actor: PositiveInt | Literal["auto"] = "auto"
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt | Literal["auto"] = 32
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
     rows_per_wave: PositiveInt = 2_000_000
     changed_shards: Literal["refuse", "keep"] = "refuse"
@@ -97,6 +118,14 @@ class RuntimeConfig(Settings):
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     redo: list[Status] = Field(default_factory=lambda: [Status.READ_ERROR])
     report_every: Annotated[float, Field(gt=0)] = 10.0
+    wait_resources: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _gpus_can_be_given(self) -> "RuntimeConfig":
+        gpus = self.gpus_per_actor
+        if gpus != "auto" and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_actor {gpus:g}: expected a fraction of one, or whole ones")
+        return self
 
 
 class RunConfig(Settings):

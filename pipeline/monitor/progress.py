@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from pipeline.monitor.metrics import Metrics
 from pipeline.schema import Status
 
 
@@ -85,9 +86,11 @@ class ProgressActor:
 
     Args:
         start: the counts before this attempt.
+        output: of the run, without credentials; None: no metrics.
     """
 
-    def __init__(self, start: Progress) -> None:
+    def __init__(self, start: Progress, output: str | None = None) -> None:
+        self.metrics = None if output is None else Metrics(output)
         self.progress = start
         self.progress.started = time.monotonic()  # clocks differ by machine
         self.read: set[str] = set()
@@ -113,11 +116,15 @@ class ProgressActor:
         self.progress.statuses.update(statuses)
         self.progress.maps += maps
         self.progress.examples = {**examples, **self.progress.examples}
+        if self.metrics is not None:
+            self.metrics.batch(statuses, maps)
 
     def spent(self, stage: str, seconds: float) -> None:
         """A worker was busy."""
         spent = self.progress.seconds
         spent[stage] = spent.get(stage, 0.0) + seconds
+        if self.metrics is not None:
+            self.metrics.spent(stage, seconds)
 
     def snapshot(self) -> Progress:
         """The counts now."""
@@ -165,7 +172,7 @@ def _examples(rows: pa.Table, statuses: set[str]) -> dict[str, str]:
     return found
 
 
-def start_actor(start: Progress) -> Any:
+def start_actor(start: Progress, output: str) -> Any:
     """A `ProgressActor` on this cluster; it takes no CPU, and one that dies begins anew."""
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressActor)
-    return remote.remote(start)
+    return remote.remote(start, output)

@@ -282,3 +282,12 @@ def holder_of(folder: RunFolder) -> Holder | None:
     """
     holder = _holder(_read(folder.lease) or b"")
     return None if holder is None or holder.lives is False else holder
+
+
+def lease_content(folder: RunFolder) -> bytes | None:
+    """The lease as it is; it changes while its holder lives. None where there is none.
+
+    Raises:
+        UsageError: the storage refuses.
+    """
+    return _read(folder.lease)

@@ -2,10 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
-from pipeline.cluster import Resources, _require
-from pipeline.errors import UsageError
 from pipeline.manifest import digest
 from pipeline.monitor.progress import Progress, ProgressActor, Reporter, ShardCount
 from pipeline.results.tables import heat_enrichment
@@ -55,17 +52,3 @@ def test_a_reporter_without_an_actor_says_nothing() -> None:
     reporter.batch(pa.table({"status": ["ok"]}), 1)
     with reporter.timed("read"):
         pass
-
-
-def test_plans_that_never_fit_are_refused() -> None:
-    _require(Resources(actors=2, gpus=0, threads=2), [{"CPU": 8}])
-    with pytest.raises(UsageError, match="2 actors x 4 CPUs"):
-        _require(Resources(actors=2, gpus=0, threads=4), [{"CPU": 8}])
-    with pytest.raises(UsageError, match="GPUs, the cluster has 1"):
-        _require(Resources(actors=2, gpus=1, threads=1), [{"CPU": 8, "GPU": 1}])
-    with pytest.raises(UsageError, match="no node has"):
-        _require(Resources(actors=1, gpus=0, threads=4), [{"CPU": 3}] * 4)
-    assert Resources(actors=1, gpus=0.5, threads=4).cpus == 1
-    with pytest.raises(UsageError, match="no node has"):
-        _require(Resources(actors=1, gpus=0, threads=4), [{"CPU": 3}] * 4)
-    assert Resources(actors=1, gpus=0.5, threads=4).device == "cuda"

@@ -1,0 +1,250 @@
+"""How the pipeline itself scales, model aside: ``python -m benchmarks.scale``.
+
+The real flow (listing, waves, Ray Data, checkpoint, lease, Parquet) on real tar shards, with stages
+that sleep: so many milliseconds an image of decoding and a batch of explaining, at real sizes. What
+is lost against ``actors / batch time`` is lost in the pipeline.
+"""
+
+import argparse
+import io
+import json
+import os
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from benchmarks.stand_ins import SleepingDecoder, SleepingExplainer
+from legrad.preprocess import Preprocess
+from pipeline import flow, manifest
+from pipeline.cluster import RETRIES, _quiet
+from pipeline.config import RunConfig
+from pipeline.explain import Prepared, ReplicaSettings
+from pipeline.loading import check
+from pipeline.manifest import run_folder
+from pipeline.monitor.progress import Progress, Reporter
+from pipeline.monitor.watch import Watch
+from pipeline.output.parts import parquet_options
+from pipeline.plan import Plan
+from pipeline.schema import decoded_schema, output_schema
+from pipeline.spread import OTHER_CPUS, Resources
+
+SIZE, GRID, QUERIES = 224, (14, 14), 16
+STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail
+ROWS_PER_COMMIT = 10_000
+IMAGE_BYTES = 20_000
+
+
+def main() -> None:
+    """Print a line of JSON for every setting."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--shards", type=int, nargs="+", default=[100])
+    parser.add_argument("--images", type=int, default=64, help="of a shard")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch-ms", type=float, default=200)
+    parser.add_argument("--decode-ms", type=float, default=1.0)
+    parser.add_argument("--decoders", type=int, default=4, help="CPUs for reading and decoding")
+    parser.add_argument("--resume", type=int, nargs="*", default=[], help="committed ids")
+    options = parser.parse_args()
+    for actors in options.actors:
+        for shards in options.shards:
+            report(options, actors=actors, shards=shards, **_steady(options, actors, shards))
+    for ids in options.resume:
+        report(options, committed=ids, **_resume(options, ids))
+
+
+def report(options: argparse.Namespace, **values: Any) -> None:
+    """A line."""
+    known = {"cores": os.cpu_count(), "batch_ms": options.batch_ms, "decode_ms": options.decode_ms}
+    print(json.dumps(known | values), flush=True)
+
+
+@contextmanager
+def stand_ins(options: argparse.Namespace, actors: int) -> Iterator[None]:
+    """The flow with sleeping stages, in a Ray session with room for all of them."""
+    cpus = actors + options.decoders + OTHER_CPUS
+    _quiet()
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=2**30,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+
+    def decode(rows: Dataset, _: Plan, reporter: Reporter) -> Dataset:
+        schema = decoded_schema({})
+        stage = SleepingDecoder(options.decode_ms / 1000, SIZE, schema, reporter)
+        return rows.map_batches(
+            stage.__call__, batch_format="pyarrow", batch_size=options.batch, max_retries=RETRIES
+        )
+
+    def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+        arguments = {
+            "seconds": options.batch_ms / 1000,
+            "schema": plan.schema,
+            "names": plan.names,
+            "reporter": reporter,
+        }
+        return pixels.map_batches(
+            SleepingExplainer,
+            fn_constructor_kwargs=arguments,
+            batch_format="pyarrow",
+            batch_size=options.batch,
+            compute=ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            max_task_retries=RETRIES,
+        )
+
+    def make_plan(config: RunConfig, folder: Any, source: Any, _: Resources) -> Plan:
+        return _plan(options, config, folder, source, actors)
+
+    try:
+        with mock.patch.multiple(flow, decode=decode, explain=explain, make_plan=make_plan):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _plan(
+    options: argparse.Namespace, config: RunConfig, folder: Any, source: Any, actors: int
+) -> Plan:
+    names = [query.name for query in config.queries]
+    features = np.zeros((len(names), 512), np.float32)
+    rate = options.batch / (options.batch_ms / 1000)
+    prepared = Prepared(
+        GRID, 2, "0" * 64, Preprocess((SIZE, SIZE)), features, {}, (), rate, options.batch
+    )
+    metadata = manifest.file_metadata(config, prepared)
+    schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
+    settings = ReplicaSettings(config.model, "cpu", 1, options.batch)
+    rows = max(options.batch, min(ROWS_PER_COMMIT, round(rate * actors * 10)))
+    return Plan(config, folder, source, prepared, Resources(actors, 0, 1), settings, schema, rows)
+
+
+def _config(data: Path, output: Path) -> RunConfig:
+    queries = [{"name": f"q{number}", "role": "cue"} for number in range(QUERIES)]
+    return check(
+        {
+            "model": {"name": "mini"},
+            "source": {"format": "webdataset", "uri": str(data), "alias": "demo"},
+            "queries": queries,
+            "output": str(output),
+            "runtime": {"actors": 1, "threads_per_actor": 1},
+        },
+        "benchmark",
+    )
+
+
+def _write_shards(place: Path, shards: int, images: int) -> None:
+    place.mkdir()
+    noise = np.random.default_rng(0).bytes(IMAGE_BYTES)
+    for shard in range(shards):
+        with tarfile.open(place / f"{shard:06d}.tar", "w") as tar:
+            for image in range(images):
+                info = tarfile.TarInfo(f"{image:06d}.jpg")
+                info.size = len(noise)
+                tar.addfile(info, io.BytesIO(noise))
+
+
+def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, Any]:
+    """Rate in the middle of a run, against what the actors could do."""
+    seen: list[tuple[float, int, int]] = []
+    stages: list[tuple[float, str]] = []
+    driver = psutil.Process()
+
+    def look(progress: Progress) -> None:
+        seen.append((time.monotonic(), progress.rows, driver.memory_info().rss))
+
+    watch = Watch(lambda text: stages.append((time.monotonic(), text)), look, seconds=0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_shards(Path(folder) / "in", shards, options.images)
+        with stand_ins(options, actors):
+            begun = time.monotonic()
+            done = flow.run(_config(Path(folder) / "in", Path(folder) / "out"), watch)
+    total = shards * options.images
+    middle = [look for look in seen if STEADY[0] <= look[1] / total <= STEADY[1]]
+    found: dict[str, Any] = {
+        "images": total,
+        "seconds": round(done.seconds, 1),
+        "plan_seconds": round(next(t for t, s in stages if s.startswith("explaining")) - begun, 2),
+        "driver_MiB": [round(rss / 2**20) for rss in (seen[0][2], seen[-1][2])] if seen else None,
+    }
+    if len(middle) > 1:
+        (start, first, _), (end, last, _) = middle[0], middle[-1]
+        rate = (last - first) / (end - start)
+        could = actors * options.batch / (options.batch_ms / 1000)
+        found["images_per_second"] = round(rate, 1)
+        found["efficiency"] = round(rate / could, 3)
+        found["output_MB_per_second"] = round(rate * done.bytes / total / 1e6, 2)
+    return found
+
+
+def _resume(options: argparse.Namespace, ids: int) -> dict[str, Any]:
+    """Seconds to continue a run with so many committed rows of one wave, and little left to do."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, output = Path(folder) / "in", Path(folder) / "out"
+        _write_shards(data, 1, options.images)
+        with stand_ins(options, 1):
+            flow.run(_config(data, output))
+            base = _again(data, output, options.images)
+            _commit(output, ids)
+            return {"base_seconds": base, "seconds": _again(data, output, options.images)}
+
+
+def _again(data: Path, output: Path, images: int) -> float:
+    """Undo the one shard, and time the run that does it again.
+
+    Raises:
+        RuntimeError: it did not do that.
+    """
+    folder = run_folder(str(output))
+    for file in (output / "images").glob("*.parquet"):
+        if not file.name.startswith("made"):
+            file.unlink()
+            for commit in (output / "_run" / "checkpoint").glob(
+                f"*/{file.stem.rsplit('-', 1)[0]}*"
+            ):
+                commit.unlink()
+    folder.complete.delete()
+    start = time.monotonic()
+    done = flow.run(_config(data, output)).progress.rows
+    if done != images:
+        raise RuntimeError(f"{done} rows were done again, expected {images}")
+    return round(time.monotonic() - start, 1)
+
+
+def _commit(output: Path, ids: int) -> None:
+    """Committed rows of a shard that is no longer there, in the wave of the one that is."""
+    (place,) = (output / "_run" / "checkpoint").glob("wave-*")
+    schema = pq.read_schema(next((output / "images").glob("*.parquet")))
+    for number in range(-(-ids // ROWS_PER_COMMIT)):
+        rows = min(ROWS_PER_COMMIT, ids - number * ROWS_PER_COMMIT)
+        keys = [f"demo/gone.tar/{number * ROWS_PER_COMMIT + row:09d}" for row in range(rows)]
+        columns = {
+            field.name: pa.nulls(rows, field.type) for field in schema if field.name != "image_id"
+        }
+        columns |= {"image_id": pa.array(keys), "shard": pa.array(["gone.tar"] * rows)}
+        columns["status"] = pa.array(["ok"] * rows)
+        table = pa.table([columns[name] for name in schema.names], schema=schema)
+        name = f"made{number:06d}"
+        pq.write_table(
+            table, output / "images" / f"{name}-000000.parquet", **parquet_options(schema)
+        )
+        pq.write_table(table.select(["image_id"]), place / f"{name}.parquet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Stages that sleep instead of working; light, since every worker imports them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.monitor.progress import Reporter
+from pipeline.schema import EMBEDDING, Status
+
+EMBEDDING_WIDTH = 512
+
+
+class SleepingDecoder:
+    """Takes so long for an image, and gives pixels of real size."""
+
+    def __init__(self, seconds: float, size: int, schema: pa.Schema, reporter: Reporter) -> None:
+        self.seconds = seconds
+        self.pixels = bytes(3 * size * size)
+        self.schema = schema
+        self.reporter = reporter
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `source_schema` -> as many rows of `decoded_schema`."""
+        with self.reporter.timed("decode"):
+            time.sleep(self.seconds * batch.num_rows)
+            rows = batch.to_pylist()
+            for row in rows:
+                row.pop("bytes")
+                row |= {"pixels": self.pixels, "sha256": "0" * 64, "width": 500, "height": 375}
+            return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+class SleepingExplainer:
+    """Takes so long for a batch, and gives maps that compress as real ones do."""
+
+    def __init__(
+        self, seconds: float, schema: pa.Schema, names: Sequence[str], reporter: Reporter
+    ) -> None:
+        self.seconds = seconds
+        self.schema = schema
+        self.names = names
+        self.reporter = reporter
+        self.noise = np.random.default_rng(0)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `decoded_schema` -> as many rows of the output's schema."""
+        with self.reporter.timed("explain"):
+            time.sleep(self.seconds)
+        columns: dict[str, Any] = {
+            name: batch[name] for name in batch.column_names if name in self.schema.names
+        }
+        columns["status"] = pa.array([str(Status.OK)] * batch.num_rows)
+        for field in self.schema:
+            if field.name not in columns:
+                columns[field.name] = self._made(field, batch.num_rows)
+        table = pa.table([columns[n] for n in self.schema.names], schema=self.schema)
+        self.reporter.batch(table, len(self.names) * batch.num_rows)
+        return table
+
+    def _made(self, field: pa.Field, rows: int) -> pa.Array:
+        if field.name == EMBEDDING:
+            values = self.noise.normal(size=rows * EMBEDDING_WIDTH).astype(np.float16)
+            offsets = np.arange(0, values.size + 1, EMBEDDING_WIDTH, dtype=np.int32)
+            return pa.ListArray.from_arrays(offsets, values)
+        if pa.types.is_fixed_size_binary(field.type):
+            cells = self.noise.integers(0, 200, rows * field.type.byte_width, dtype=np.uint8)
+            return pa.FixedSizeBinaryArray.from_buffers(
+                field.type, rows, [None, pa.py_buffer(cells.tobytes())]
+            )
+        return pa.array(self.noise.random(rows, dtype=np.float32))

@@ -1,0 +1,98 @@
+"""What preflight makes of what nodes say; the nodes themselves are in tests/integration."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import environment
+from pipeline.cluster import _environment
+from pipeline.config import ModelConfig
+from pipeline.preflight import memory
+from pipeline.preflight.each_node import version_finding, versions
+from pipeline.preflight.model import EMBEDDED, ModelAnswer, ask_for_model, model_findings
+from pipeline.preflight.nodes import Node
+from pipeline.spread import Resources
+
+GIB = 2**30
+
+
+def node(name: str = "a", *, store: int = GIB, free: int = 8 * GIB, cpus: float = 8) -> Node:
+    return Node(name * 8, f"10.0.0.{name}", cpus, 0.0, free, store)
+
+
+def test_room_for_blocks() -> None:
+    plan = Resources(actors=2, gpus=0, threads=2)
+    (fine,) = memory.object_store([node()], plan)
+    assert fine.good
+    assert "512 MiB for blocks" in fine.text
+    (slow,) = memory.object_store([node(store=100 * 2**20)], plan)
+    assert slow.good
+    assert "spills to disk" in slow.text
+    (tiny,) = memory.object_store([node(), node("b", store=2**20)], plan)
+    assert not tiny.good
+    assert "--object-store-memory" in tiny.text
+    (head,) = memory.object_store([node(), node("b", store=2**20, cpus=0)], plan)
+    assert head.good
+
+
+def test_room_for_a_filter_or_a_run_could_not_be_continued() -> None:
+    (fine,) = memory.filters([node(), node("b", free=1)])
+    assert fine.good
+    (bad,) = memory.filters([node(free=GIB // 2), node("b", cpus=0)])
+    assert not bad.good
+    assert "wait for ever" in bad.text
+
+
+def test_one_run_has_one_set_of_versions() -> None:
+    here = versions()
+    assert here["python"].startswith("3.")
+    assert version_finding(here, [("a", here)]).good
+    other = version_finding(here, [("a", here), ("b", here | {"torch": "none"})])
+    assert not other.good
+    assert other.text.startswith(f"b has torch none (here {here['torch']}). Use one image")
+
+
+def test_weights_that_are_missing_or_differ(tmp_path: Path) -> None:
+    place = tmp_path / "w.safetensors"
+    model = ModelConfig(name="ViT-B-16", pretrained=str(place))
+    lacking = ask_for_model(model)
+    (bad,) = model_findings(model, [("a", lacking)])
+    assert not bad.good
+    assert "cannot be had on a: FileNotFoundError" in bad.text
+    place.write_bytes(b"one")
+    one = ask_for_model(model)
+    place.write_bytes(b"two")
+    two = ask_for_model(model)
+    (same,) = model_findings(model, [("a", one), ("b", one)])
+    assert same.good
+    (differ,) = model_findings(model, [("a", one), ("b", two)])
+    assert not differ.good
+    assert "the nodes hold different files (a: sha256 " in differ.text
+    assert ask_for_model(ModelConfig(name="mini")) == ModelAnswer(EMBEDDED)
+
+
+def test_a_job_keeps_what_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses to be told the same field or variable twice."""
+    name = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+    monkeypatch.delenv(name, raising=False)
+    alone = {"working_dir": "/e", "env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    assert _environment("/e") == alone
+    monkeypatch.setenv(name, '{"runtime_env": {"working_dir": "gcs://x.zip"}, "metadata": {}}')
+    assert _environment("/e") == {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    monkeypatch.setenv(name, '{"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "x"}}}')
+    assert _environment("/e") == {"working_dir": "/e", "env_vars": {}}
+    monkeypatch.setenv(name, '{"runtime_env": null}')
+    assert _environment("/e") == alone
+
+
+def test_variables_are_taken_from_the_folder_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OF_A_JOB", "old")
+    environment.load()
+    (tmp_path / environment.VARIABLES).write_text('{"OF_A_JOB": "new"}')
+    environment.load()
+    import os
+
+    assert os.environ["OF_A_JOB"] == "new"
