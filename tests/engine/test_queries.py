@@ -44,7 +44,7 @@ def test_roles(role: str) -> None:
 
 
 def test_unknown_role() -> None:
-    with pytest.raises(ValidationError, match="'class', 'cue' or 'baseline'"):
+    with pytest.raises(ValidationError, match="'class', 'cue', 'baseline' or 'decoy'"):
         query(role="label")
 
 

@@ -95,9 +95,9 @@ def test_scores(demo_run: DemoRun, tmp_path: Path) -> None:
     assert {"image_id", "label", "status", "bird", "an_image"} <= set(frame.columns)
     piped = legrad("scores", demo_run.output, "-q", "bird", "--csv", "-").stdout
     assert piped.splitlines()[0] == "image_id,label,status,bird"
-    unknown = legrad("scores", demo_run.output, "-q", "cat")
+    unknown = legrad("scores", demo_run.output, "-q", "dragon")
     assert unknown.returncode == 2
-    assert "no query 'cat'" in unknown.stderr
+    assert "no query 'dragon'" in unknown.stderr
 
 
 def test_demo_and_run_from_nothing(tmp_path: Path) -> None:

@@ -140,16 +140,16 @@ def shown(figure: Path, rows: list[tuple[int, int]], columns: int) -> list[list[
 def test_suppression_changes_the_figure_where_the_baseline_is_hot_and_no_saved_map(
     scenes: Path,
 ) -> None:
-    for threshold in (None, 0.5):
+    for threshold in (None, 0.8):
         name = f"{threshold}"
         view = ViewOptions(baseline="an image", suppress=threshold)
         assert run(scenes, ["boat.png"], out=f"{name}.png", maps=f"{name}.npz", view=view)
-    with np.load(scenes / "None.npz") as plain, np.load(scenes / "0.5.npz") as other:
+    with np.load(scenes / "None.npz") as plain, np.load(scenes / "0.8.npz") as other:
         maps = plain["maps"]
         assert np.array_equal(maps, other["maps"])
-    hot = normalize(maps[0, -1]) > 0.5
+    hot = normalize(maps[0, -1]) > 0.8
     assert 0 < hot.mean() < 0.6
-    before, after = (shown(scenes / f"{name}.png", [(160, 160)], 4)[0] for name in ("None", "0.5"))
+    before, after = (shown(scenes / f"{name}.png", [(160, 160)], 4)[0] for name in ("None", "0.8"))
     picture_before, one_before, _, baseline_before = before
     picture_after, one_after, _, baseline_after = after
     assert np.array_equal(picture_before, picture_after)
