@@ -72,7 +72,7 @@ class Audit:
             else AuditConfig.model_validate(dict(settings or {}))
         )
         place = results.folder.root.child("_run", VERDICTS)
-        place = place if verdicts is None else locate(verdicts, storage_options)
+        place = place if verdicts is None else locate(verdicts)
         file = VerdictFile(place, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # names are checked before anything is read
         return cls(results, chosen, file)
