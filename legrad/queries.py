@@ -33,6 +33,9 @@ class Role(StrEnum):
 
     CLASS = "class"
     CUE = "cue"
+    DECOY = "decoy"
+    """A cue that the model knows and the data set lacks: how often it is found says how often the
+    audit is wrong."""
     BASELINE = "baseline"
 
 
@@ -66,7 +69,7 @@ class Query(Settings):
 
     Attributes:
         name: column suffix: ``score__<name>``, ``heatmap__<name>``.
-        role: ``class``, ``cue`` or ``baseline``.
+        role: ``class``, ``cue``, ``decoy`` (a cue that the data set lacks) or ``baseline``.
         prompts: texts; their features are averaged and normalised again. Default: the name with
             spaces for underscores.
         templates: put around each prompt: ``none``, ``simple`` (7) or ``imagenet`` (80), as
