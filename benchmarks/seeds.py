@@ -74,9 +74,7 @@ def _drawn(
             yield job.result()
 
 
-def _draw(
-    preprocess: Preprocess, seed: int, indices: range
-) -> tuple[list[str], NDArray[np.uint8]]:
+def _draw(preprocess: Preprocess, seed: int, indices: range) -> tuple[list[str], NDArray[np.uint8]]:
     labels, pixels = [], []
     for index in indices:
         drawn = demo.example(seed, index)
@@ -122,8 +120,11 @@ def verdict(found: Findings) -> dict[str, object]:
         "of": int(frame["decoy"].sum()),
         "weakest low": round(
             min(
-                (r["association__low"] for r in real.to_dict(orient="records")
-                 if (r["class"], r["cue"]) in planted),
+                (
+                    r["association__low"]
+                    for r in real.to_dict(orient="records")
+                    if (r["class"], r["cue"]) in planted
+                ),
             ),
             2,
         ),

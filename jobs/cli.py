@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.audit import audit
 from jobs.options import ModelOptions, StorageOptions, ViewOptions, grouped
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
@@ -253,6 +254,9 @@ def doctor(
     from jobs.health import examine
 
     raise typer.Exit(0 if examine(folder) else 1)
+
+
+app.command()(audit)
 
 
 def main() -> None:

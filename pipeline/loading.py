@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import RunConfig, absolute
+from pipeline.config import AuditConfig, RunConfig, absolute
 from pipeline.errors import UsageError
 from pipeline.storage import redact
 
@@ -39,6 +39,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     config = check(data, str(file))
     _files_exist(config, str(file))
     return config
+
+
+def load_audit(path: str | Path | None, overrides: Sequence[str] = ()) -> AuditConfig:
+    """Read and check the settings of an audit; without a file, the defaults with overrides.
+
+    Raises:
+        UsageError: as `load_config` does.
+    """
+    data = {} if path is None else _read_yaml(Path(path)) or {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: expected settings as `key: value`, found {type(data).__name__}")
+    if path is not None and isinstance(data.get("examples"), str):
+        data["examples"] = absolute(data["examples"], Path(path).resolve().parent)
+    for override in overrides:
+        key, value = _override(override)
+        _set(data, key.split("."), value)
+    return validated(AuditConfig, data, "audit" if path is None else str(path))
 
 
 def check(data: dict[str, Any], where: str) -> RunConfig:

@@ -71,10 +71,12 @@ class Presence:
 def measure(histograms: Histograms, gates: Gates, thresholds: Mapping[str, float]) -> Presence:
     """Fit every cue, and apply the gates."""
     cues, classes, bins = histograms.counts.shape
+    if not cues or not classes:
+        return _nothing(histograms)
     together = max(1, _CHUNK // max(1, classes * bins))
     chunks = [np.arange(i, min(i + together, cues)) for i in range(0, cues, together)]
     parts = [_measured(histograms, chunk, gates) for chunk in chunks]
-    found = _join(histograms, parts) if parts else _nothing(histograms)
+    found = _join(histograms, parts)
     for cue, threshold in thresholds.items():
         found = _with_threshold(found, histograms.cues.index(cue), threshold)
     return found
@@ -91,9 +93,7 @@ class _Part:
 
 
 def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) -> _Part:
-    data = Moments.of(
-        histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
-    )
+    data = Moments.of(histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk])
     found = mixture.fit(data)
     single = mixture.one_state_likelihoods(data, mixture.one_state_sigma(data)).sum(axis=1)
     gain = mixture.class_likelihoods(data, found).sum(axis=1) - single
@@ -146,9 +146,7 @@ def _median_where(values: Array, chosen: NDArray[np.bool_]) -> Array:
     return np.nanmedian(np.where(some, values, np.nan), axis=1)
 
 
-def _reason(
-    separation: float, gain: float, present: Array, images: Array, gates: Gates
-) -> str:
+def _reason(separation: float, gain: float, present: Array, images: Array, gates: Gates) -> str:
     present = np.where(images > 0, present, 0)
     settle = f"{gates.examples} labelled examples or a threshold would settle it"
     if separation < gates.separation or gain <= gates.gain:
@@ -187,10 +185,17 @@ def _join(histograms: Histograms, parts: list[_Part]) -> Presence:
 
 
 def _nothing(histograms: Histograms) -> Presence:
-    shape = histograms.counts.shape
-    none = np.zeros(shape[:2])
+    cues, classes, _ = shape = histograms.counts.shape
+    none = np.zeros((cues, classes))
     return Presence(
-        histograms, (), (), np.zeros(shape, np.float32), none > 0, none, none[:, 0], none[:, 0]
+        histograms,
+        (CueStatus.NOT_MEASURABLE,) * cues,
+        ("no labelled images",) * cues,
+        np.zeros(shape, np.float32),
+        none > 0,
+        none,
+        np.full(cues, np.nan),
+        np.full(cues, np.nan),
     )
 
 

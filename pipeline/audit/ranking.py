@@ -120,6 +120,11 @@ def rank(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """
     if by not in CLAIMS:
         raise UsageError(f"rank by {by!r}: expected one of {', '.join(CLAIMS)}")
-    keys: Mapping[str, bool] = {f"{by}__flag": False, f"{by}__low": False, "class": True, "cue": True}
+    keys: Mapping[str, bool] = {
+        f"{by}__flag": False,
+        f"{by}__low": False,
+        "class": True,
+        "cue": True,
+    }
     ranked = frame.sort_values(list(keys), ascending=list(keys.values()), na_position="last")
     return ranked.reset_index(drop=True)

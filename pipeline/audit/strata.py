@@ -45,9 +45,7 @@ class Strata:
         return np.maximum(cells[(mine > 0) & (others > 0)], 0).reshape(-1, 2, 2)
 
 
-def count_strata(
-    results: Readable, known: Population, presence: Presence, column: str
-) -> Strata:
+def count_strata(results: Readable, known: Population, presence: Presence, column: str) -> Strata:
     """Read one column and the scores of the measured cues.
 
     Raises:

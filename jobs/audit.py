@@ -1,0 +1,226 @@
+"""``legrad audit``: the ranked table, and under it what was left out and why."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.display import console
+
+if TYPE_CHECKING:
+    from pipeline.audit import Audit
+    from pipeline.audit.overview import Overview
+
+_MOST_ODDS = 1000.0
+Notes = Mapping[tuple[str, str], str]
+
+
+def audit(
+    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    settings: Annotated[
+        str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one: gates.odds_ratio=2."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
+    export: Annotated[
+        str | None, typer.Option(help="Write all pairs to this .csv, .parquet or .json file.")
+    ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Your model's: a table with image_id and prediction."),
+    ] = None,
+    verdicts: Annotated[
+        str | None, typer.Option(help="CSV of verdicts that you keep; default inside OUT.")
+    ] = None,
+    verdict: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option(metavar="CLASS CUE VERDICT", help="Keep one: core, spurious or unsure."),
+    ] = None,
+    note: Annotated[str, typer.Option(help="Goes with --verdict.")] = "",
+) -> None:
+    """Which classes come with which cues, and how sure that is."""
+    from pipeline import Audit
+    from pipeline.errors import UsageError
+    from pipeline.loading import load_audit
+
+    chosen = load_audit(settings, overrides or ())
+    found = Audit.from_results(out, settings=chosen, verdicts=verdicts)
+    if verdict is not None:
+        try:
+            found.annotate(*verdict, note=note)
+        except KeyError as error:
+            raise UsageError(f"--verdict: {error.args[0]}") from error
+    show(found, limit=limit, every=every)
+    if predictions is not None:
+        show_predictions(found.predictions(predictions), limit)
+    if export is not None:
+        found.export(export)
+        console.print(f"\nall pairs: {export}", soft_wrap=True, markup=False)
+
+
+def show(found: "Audit", *, limit: int, every: bool = False, notes: Notes | None = None) -> None:
+    """Print the ranking, the decoys, what could not be measured, and the caveats.
+
+    Args:
+        notes: a last column, by (class, cue).
+    """
+    ranked = found.rank()
+    flagged = ranked[ranked["association__flag"]]
+    told = found.summary
+    console.print(_counts(told), soft_wrap=True, markup=False)
+    if len(flagged):
+        console.print(_table(flagged.head(limit), notes))
+        _more(len(flagged), limit)
+    else:
+        console.print("\nNo cue is flagged for any class.")
+    if every:
+        console.print(_reasons(ranked[~ranked["association__flag"]].head(limit)))
+    _print_lists(told, flagged)
+
+
+def _counts(told: "Overview") -> str:
+    failed = sum(told.failed.values())
+    parts = [f"{told.images:,} images", f"{len(told.classes):,} classes", f"{len(told.cues)} cues"]
+    parts += [f"{failed:,} rows without results"] if failed else []
+    return f"{told.dataset}: {', '.join(parts)}; scored by {told.model}"
+
+
+def _table(rows: pd.DataFrame, notes: Notes | None) -> Table:
+    shown = Table(
+        title="Cues that come with a class",
+        caption="with cue: share of the class's images; elsewhere: of all others. odds ratio: how "
+        "much the class raises the odds of the cue, 95 % interval.\nheat: the class's own heat on "
+        "the cue where it is present, 1 = average. That they come together does not say that a "
+        "model uses it.",
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("class", "cue"):
+        shown.add_column(name, overflow="fold")
+    for name in ("with cue", "elsewhere", "odds ratio", "heat"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    judged = "verdict" in rows and rows["verdict"].notna().any()
+    if judged:
+        shown.add_column("verdict")
+    if notes is not None:
+        shown.add_column("planted", no_wrap=True)
+    for row in rows.to_dict(orient="records"):
+        pair = (str(row["class"]), str(row["cue"]))
+        cells = [*pair, *_numbers(row)]
+        cells += [_text(row["verdict"])] if judged else []
+        cells += [notes.get(pair, "")] if notes is not None else []
+        shown.add_row(*(escape(cell) for cell in cells))
+    return shown
+
+
+def _numbers(row: Mapping[str, object]) -> list[str]:
+    values = {name: float(value) for name, value in row.items() if isinstance(value, float | int)}
+    low, high = values["association__low"], values["association__high"]
+    heat = values["heat_on_cue"]
+    return [
+        f"{values['share']:.0%}",
+        f"{values['share_elsewhere']:.0%}",
+        f"{_odds(values['association__effect'])} ({_odds(low)} to {_odds(high)})",
+        "" if pd.isna(heat) else f"{heat:.1f}",
+    ]
+
+
+def _odds(value: float) -> str:
+    if value >= _MOST_ODDS:
+        return f">{_MOST_ODDS:.0f}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _reasons(rows: pd.DataFrame) -> Table:
+    shown = Table(title="Not flagged, and why", header_style="bold", box=box.SIMPLE_HEAD)
+    for name in ("class", "cue", "reason"):
+        shown.add_column(name, overflow="fold")
+    for row in rows.to_dict(orient="records"):
+        cells = (row["class"], row["cue"], row["association__reason"])
+        shown.add_row(*(escape(str(cell)) for cell in cells))
+    return shown
+
+
+def _print_lists(told: "Overview", flagged: pd.DataFrame) -> None:
+    check = told.check
+    listed = set(flagged["class"])
+    clean = [name for name in told.classes if name not in listed]
+    if clean and len(flagged):
+        _line("clean", f"nothing flagged in {_some(clean)}")
+    if check.cues:
+        _line(
+            "decoys",
+            f"{check.flagged_pairs} of {check.pairs} pairs of a class and one of {check.cues} cues "
+            f"that the data lack were flagged; {check.cues - check.measured} of these cues could "
+            "not be measured, as it should be. So few decoys cannot show an error rate below "
+            f"{check.floor:.0%}",
+        )
+    hidden = [cue for cue in told.not_measured if cue in told.cues]
+    for cue in hidden[:8]:
+        _line("not measured", f"{cue}: {told.not_measured[cue]}")
+    if len(hidden) > 8:
+        _line("not measured", f"and {len(hidden) - 8} more cues; --all says why")
+    for caveat in told.caveats:
+        _line("note", caveat)
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _line(title: str, text: str) -> None:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=12, style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row(title, escape(text))
+    console.print(grid)
+
+
+def _more(count: int, limit: int) -> None:
+    if count > limit:
+        console.print(f"... and {count - limit:,} more; --limit or --export shows them")
+
+
+def show_predictions(frame: pd.DataFrame, limit: int) -> None:
+    """Accuracy of the user's own model with and without each cue."""
+    shown = Table(
+        title="Your model",
+        caption="accuracy on the class's images with and without the cue, and the difference with "
+        "its 95 % interval.\ntaken: other classes' images with the cue that are taken for the "
+        "class, and without it.",
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in ("class", "cue"):
+        shown.add_column(name, overflow="fold")
+    for name in ("with", "without", "gap", "taken"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in frame.head(limit).itertuples():
+        shown.add_row(
+            escape(str(row[1])),
+            escape(str(row.cue)),
+            f"{row.accuracy_with:.0%}",
+            f"{row.accuracy_without:.0%}",
+            f"{row.gap:+.2f} ({row.low:+.2f} to {row.high:+.2f})",
+            f"{row.taken_with:.1%}, {row.taken_without:.1%}",
+        )
+    console.print(shown)
+    _more(len(frame), limit)
