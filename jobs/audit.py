@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pipeline.audit.overview import Overview
 
 _MOST_ODDS = 1000.0
+_LEGEND = (
+    "with it: share of the class's images that have the cue; others: of all others'.\n"
+    "odds ratio: how much the class raises the odds of the cue (95 % interval).\n"
+    "heat: the class's own heat on the cue where it is present, 1 = average.\n"
+    "That they come together does not say that a model uses the cue.\n"
+)
 Notes = Mapping[tuple[str, str], str]
 
 
@@ -81,6 +87,7 @@ def show(found: "Audit", *, limit: int, every: bool = False, notes: Notes | None
     if len(flagged):
         console.print(_table(flagged.head(limit), notes))
         _more(len(flagged), limit)
+        console.print(_LEGEND, style="dim")
     else:
         console.print("\nNo cue is flagged for any class.")
     if every:
@@ -98,18 +105,13 @@ def _counts(told: "Overview") -> str:
 def _table(rows: pd.DataFrame, notes: Notes | None) -> Table:
     shown = Table(
         title="Cues that come with a class",
-        caption="with cue: share of the class's images; elsewhere: of all others. odds ratio: how "
-        "much the class raises the odds of the cue, 95 % interval.\nheat: the class's own heat on "
-        "the cue where it is present, 1 = average. That they come together does not say that a "
-        "model uses it.",
-        caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     for name in ("class", "cue"):
-        shown.add_column(name, overflow="fold")
-    for name in ("with cue", "elsewhere", "odds ratio", "heat"):
+        shown.add_column(name, overflow="fold", min_width=min(11, _widest(rows[name])))
+    for name in ("with it", "others", "odds ratio", "heat"):
         shown.add_column(name, justify="right", no_wrap=True)
     judged = "verdict" in rows and rows["verdict"].notna().any()
     if judged:
@@ -132,9 +134,13 @@ def _numbers(row: Mapping[str, object]) -> list[str]:
     return [
         f"{values['share']:.0%}",
         f"{values['share_elsewhere']:.0%}",
-        f"{_odds(values['association__effect'])} ({_odds(low)} to {_odds(high)})",
+        f"{_odds(values['association__effect'])} ({_odds(low)}-{_odds(high)})",
         "" if pd.isna(heat) else f"{heat:.1f}",
     ]
+
+
+def _widest(names: pd.Series) -> int:
+    return max((len(str(name)) for name in names), default=1)
 
 
 def _odds(value: float) -> str:
