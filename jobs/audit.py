@@ -1,6 +1,7 @@
 """``legrad audit``: the ranked table, and under it what was left out and why."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.display import console
+from jobs.options import grouped
 
 if TYPE_CHECKING:
     from pipeline.audit import Audit
@@ -25,15 +27,42 @@ _LEGEND = (
 Notes = Mapping[tuple[str, str], str]
 
 
-def audit(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+@dataclass(frozen=True)
+class AuditOptions:
+    """What is audited, and how strictly."""
+
     settings: Annotated[
         str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
-    ] = None,
+    ] = None
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one: gates.odds_ratio=2."),
-    ] = None,
+    ] = None
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Your model's: a table with image_id and prediction."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """What people decided."""
+
+    verdicts: Annotated[
+        str | None, typer.Option(help="CSV of verdicts that you keep; default inside OUT.")
+    ] = None
+    verdict: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option(metavar="CLASS CUE VERDICT", help="Keep one: core, spurious or unsure."),
+    ] = None
+    note: Annotated[str, typer.Option(help="Goes with --verdict.")] = ""
+
+
+@grouped
+def audit(
+    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    options: AuditOptions,
+    judged: VerdictOptions,
     every: Annotated[
         bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
     ] = False,
@@ -41,34 +70,22 @@ def audit(
     export: Annotated[
         str | None, typer.Option(help="Write all pairs to this .csv, .parquet or .json file.")
     ] = None,
-    predictions: Annotated[
-        str | None,
-        typer.Option(help="Your model's: a table with image_id and prediction."),
-    ] = None,
-    verdicts: Annotated[
-        str | None, typer.Option(help="CSV of verdicts that you keep; default inside OUT.")
-    ] = None,
-    verdict: Annotated[
-        tuple[str, str, str] | None,
-        typer.Option(metavar="CLASS CUE VERDICT", help="Keep one: core, spurious or unsure."),
-    ] = None,
-    note: Annotated[str, typer.Option(help="Goes with --verdict.")] = "",
 ) -> None:
     """Which classes come with which cues, and how sure that is."""
     from pipeline import Audit
     from pipeline.errors import UsageError
     from pipeline.loading import load_audit
 
-    chosen = load_audit(settings, overrides or ())
-    found = Audit.from_results(out, settings=chosen, verdicts=verdicts)
-    if verdict is not None:
+    chosen = load_audit(options.settings, options.overrides or ())
+    found = Audit.from_results(out, settings=chosen, verdicts=judged.verdicts)
+    if judged.verdict is not None:
         try:
-            found.annotate(*verdict, note=note)
+            found.annotate(*judged.verdict, note=judged.note)
         except KeyError as error:
             raise UsageError(f"--verdict: {error.args[0]}") from error
     show(found, limit=limit, every=every)
-    if predictions is not None:
-        show_predictions(found.predictions(predictions), limit)
+    if options.predictions is not None:
+        show_predictions(found.predictions(options.predictions), limit)
     if export is not None:
         found.export(export)
         console.print(f"\nall pairs: {export}", soft_wrap=True, markup=False)
@@ -120,7 +137,7 @@ def _table(rows: pd.DataFrame, notes: Notes | None) -> Table:
         shown.add_column("planted", no_wrap=True)
     for row in rows.to_dict(orient="records"):
         pair = (str(row["class"]), str(row["cue"]))
-        cells = [*pair, *_numbers(row)]
+        cells = [*pair, *_numbers({str(name): value for name, value in row.items()})]
         cells += [_text(row["verdict"])] if judged else []
         cells += [notes.get(pair, "")] if notes is not None else []
         shown.add_row(*(escape(cell) for cell in cells))

@@ -64,7 +64,10 @@ class Population:
         other = self.index.get(OTHER, -1)
         values = encoded.dictionary.to_pylist()
         places = np.array([*(self.index.get(value, other) for value in values), -1])
-        return places[encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)]
+        result: NDArray[np.int64] = places[
+            encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+        ]
+        return result
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Batch:
 
     def scores(self, query: str) -> NDArray[np.float64]:
         """(n,) of one query."""
-        return self.table[score_column(query)].to_numpy().astype(np.float64)
+        result: NDArray[np.float64] = self.table[score_column(query)].to_numpy().astype(np.float64)
+        return result
 
 
 def population(results: Readable, max_classes: int) -> Population:
@@ -89,7 +93,7 @@ def population(results: Readable, max_classes: int) -> Population:
     statuses: Counter[str] = Counter()
     labels: Counter[str | None] = Counter()
     for table in _tables(results, ["label", "status"]):
-        statuses.update(_counts(table["status"]))
+        statuses.update({str(s): n for s, n in _counts(table["status"]).items()})
         labels.update(_counts(table.filter(pc.equal(table["status"], str(Status.OK)))["label"]))
     unlabelled = labels.pop(None, 0)
     ordered = sorted(labels.items(), key=lambda item: (-item[1], str(item[0])))
@@ -143,7 +147,8 @@ class Histograms:
     @property
     def width(self) -> NDArray[np.float64]:
         """(C,) of a bin."""
-        return (self.edges[:, 1] - self.edges[:, 0]) / self.counts.shape[2]
+        result: NDArray[np.float64] = (self.edges[:, 1] - self.edges[:, 0]) / self.counts.shape[2]
+        return result
 
     @property
     def centres(self) -> NDArray[np.float64]:
@@ -155,7 +160,8 @@ class Histograms:
         low, high = self.edges[cue]
         count = self.counts.shape[2]
         scaled = (scores - low) * (count / (high - low)) + 1e-9  # a score on an edge is above it
-        return scaled.astype(np.int64).clip(0, count - 1)
+        result: NDArray[np.int64] = scaled.astype(np.int64).clip(0, count - 1)
+        return result
 
 
 def histograms(
@@ -178,7 +184,7 @@ def histograms(
             scores = batch.scores(cue)
             edges[place] = min(edges[place, 0], scores.min()), max(edges[place, 1], scores.max())
     flat = ~(edges[:, 1] > edges[:, 0])  # constant, or no images: any width does
-    edges[flat] = np.where(np.isfinite(edges[flat]), edges[flat], 0.0) + [-0.5, 0.5]
+    edges[flat] = np.where(np.isfinite(edges[flat]), edges[flat], 0.0) + np.array([-0.5, 0.5])
     for cue, threshold in (thresholds or {}).items():
         place = list(cues).index(cue)
         edges[place] = _aligned(edges[place], threshold, bins)

@@ -1,7 +1,7 @@
 """Claim A: cue and class come together in the data. Soft counts, odds ratios, gates.
 
-Sources: Haldane-Anscombe correction (one half in every cell), Woolf's standard error of the log odds
-ratio, percentile bootstrap over images, Benjamini and Hochberg (1995).
+Sources: Haldane-Anscombe correction (one half in every cell), Woolf's standard error of the log
+odds ratio, percentile bootstrap over images, Benjamini and Hochberg (1995).
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def associate(presence: Presence, gates: Gates, resamples: int, seed: int) -> As
     rest, rest_with = _others(images), _others(with_cue)
     log_odds, error = log_odds_ratio(with_cue, images, rest_with, rest)
     low, high = log_odds - _Z * error, log_odds + _Z * error
-    for cue in np.flatnonzero(presence.measured):
+    for cue in map(int, np.flatnonzero(presence.measured)):
         rng = np.random.default_rng([seed, cue])
         drawn = _resampled(counts[cue], presence.posterior[cue], resamples, rng)
         with np.errstate(all="raise"):
@@ -122,7 +122,8 @@ def log_odds_ratio(present: Array, images: Array, other: Array, rest: Array) -> 
 
 def _others(values: Array) -> Array:
     """Sum over the other classes, the last axis."""
-    return np.maximum(values.sum(axis=-1, keepdims=True) - values, 0)
+    result: Array = np.maximum(values.sum(axis=-1, keepdims=True) - values, 0)
+    return result
 
 
 def _resampled(
@@ -155,7 +156,8 @@ def _aligned(presence: Presence, gates: Gates) -> NDArray[np.bool_]:
     present = np.einsum("ckb,cb->ck", counts[hidden], pooled)
     log_odds, error = log_odds_ratio(present, images, _others(present), _others(images))
     found[hidden] = (log_odds - _Z * error > np.log(gates.odds_ratio)) & (present >= gates.images)
-    return found & (counts.sum(axis=2) >= gates.class_images)
+    result: NDArray[np.bool_] = found & (counts.sum(axis=2) >= gates.class_images)
+    return result
 
 
 def _pooled_posterior(histograms: Histograms, cues: NDArray[np.int64]) -> Array:

@@ -78,13 +78,14 @@ def _stratified(
     pooled = strata.mantel_haenszel(counted, pairs).set_index(flagged)
     frame = frame.join(pooled.add_prefix(f"{prefix}__"))
     reasons = frame["association__reason"].to_numpy(object).copy()
-    for place in flagged:
-        low = frame.at[place, f"{prefix}__low"]
+    lows = pooled["low"].to_numpy(float)
+    for place, low in zip(flagged, lows, strict=True):
         if np.isnan(low):
             reasons[place] = f"no value of {counted.column} has both the class and others"
         elif low <= gate:
             reasons[place] = (
-                f"within {counted.column} the odds ratio may be as low as {low:.2g}, {gate:g} needed"
+                f"within {counted.column} the odds ratio may be as low as {low:.2g}, "
+                f"{gate:g} needed"
             )
     return ranking.with_reasons(frame, reasons)
 

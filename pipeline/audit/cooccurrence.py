@@ -84,7 +84,7 @@ def count_together(results: Readable, known: Population, presence: Presence) -> 
         order = np.argsort(batch.codes, kind="stable")
         codes = batch.codes[order]
         having = np.empty((len(codes), count), dtype=np.float32)
-        for column, place in enumerate(places):
+        for column, place in enumerate(map(int, places)):
             having[:, column] = presence.of(place, codes, batch.scores(names[place])[order])
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):

@@ -32,7 +32,7 @@ class DecoyCheck:
 
 
 def empirical_fdr(low: Array, flag: NDArray[np.bool_], decoy: NDArray[np.bool_]) -> Array:
-    """False discovery rate at each flagged finding: ``(1 + decoys >= t) / R(t) * n_real / n_decoy``.
+    """False discovery rate at each finding: ``(1 + decoys >= t) / R(t) * n_real / n_decoy``.
 
     Args:
         low: (n,) lower bound by which findings are ranked.

@@ -1,8 +1,8 @@
 """Claim B, described: does the class's own heat lie on the cue? No test of reliance, never a gate.
 
-Smooth maps overlap by chance, and all of them share a place they prefer. So the overlap of class and
-cue map is compared with the same class map against the cue map of *another* image of the class, and
-shown as a rank among the class's decoys, which overlap for no reason.
+Smooth maps overlap by chance, and all of them share a place they prefer. So the overlap of class
+and cue map is compared with the same class map against the cue map of *another* image of the
+class, and shown as a rank among the class's decoys, which overlap for no reason.
 """
 
 from collections.abc import Mapping
@@ -57,14 +57,15 @@ class Evidence:
         for group, table in self.groups.items():
             if query in group:
                 cells, scale = stored(table, query)
-                return cells * scale[:, None].astype(np.float64)
+                return cells.astype(np.float64) * scale[:, None]
         return np.full(self.shown.shape, np.nan)
 
     def scores(self, query: str) -> Array:
         """(n,) of one query."""
         for table in self.groups.values():
             if score_column(query) in table.column_names:
-                return table[score_column(query)].to_numpy().astype(np.float64)
+                result: Array = table[score_column(query)].to_numpy().astype(np.float64)
+                return result
         raise KeyError(query)
 
     def _own(self, own: Mapping[int, str]) -> Array:
@@ -131,7 +132,8 @@ def _centred(maps: Array) -> Array:
     if there.any():
         shares -= shares[there].mean(axis=0)
     shares[~there] = np.nan
-    return shares
+    result: Array = shares
+    return result
 
 
 def _mean(values: Array) -> tuple[float, float, float]:
@@ -143,7 +145,7 @@ def _mean(values: Array) -> tuple[float, float, float]:
 
 
 def with_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``overlap_rank``: share of the class's decoys whose overlap excess is below the pair's."""
+    """Add ``overlap_rank``: share of the class's decoys whose overlap excess is below its own."""
     frame = frame.copy()
     ranks = np.full(len(frame), np.nan)
     excess = frame["overlap_excess"].to_numpy(float)

@@ -1,7 +1,7 @@
 """Mean maps of every class and query in one stream, and where a class's heat differs from all.
 
-A stored map is bytes times a scale, so the sum over a class is one product of a sparse matrix (class x
-image, holding the scales) with the bytes: no map is decoded by itself.
+A stored map is bytes times a scale, so the sum over a class is one product of a sparse matrix
+(class x image, holding the scales) with the bytes: no map is decoded by itself.
 """
 
 from collections.abc import Iterator, Sequence

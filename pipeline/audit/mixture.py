@@ -1,8 +1,8 @@
 """The class-aware mixture: every class has its own offset and shares, all share the states' places.
 
-A score is ``mu_y + d z - g w + e``: an object shifts the score of every prompt (mu_y), the cue raises
-it (d), and something that the model holds for its opposite may lower it (g, where the data show
-such a state). A mixture without the offsets takes a class's shift for presence. Fitted to
+A score is ``mu_y + d z - g w + e``: an object shifts the score of every prompt (mu_y), the cue
+raises it (d), and something that the model holds for its opposite may lower it (g, where the data
+show such a state). A mixture without the offsets takes a class's shift for presence. Fitted to
 histograms, so that the work depends on classes and bins and not on images.
 """
 
@@ -53,13 +53,15 @@ class Mixture:
         x = (centres[:, None, :] - self.offset[..., None])[..., None]
         x = (x - self.shift[:, None, None, :]) / self.sigma[:, None, None, None]
         constant = np.log(self.share) - np.log(self.sigma * np.sqrt(2 * np.pi))[:, None, None]
-        return constant[:, :, None, :] - 0.5 * x**2
+        result: Array = constant[:, :, None, :] - 0.5 * x**2
+        return result
 
     def states(self, centres: Array) -> Array:
         """(C, K, B, 3) probability of each state."""
         log = self.densities(centres)
         odds = np.exp(log - log.max(axis=3, keepdims=True))
-        return odds / odds.sum(axis=3, keepdims=True)
+        result: Array = odds / odds.sum(axis=3, keepdims=True)
+        return result
 
     def take(self, places: NDArray[np.int64]) -> "Mixture":
         """Some of the cues."""
@@ -92,9 +94,9 @@ class Moments:
     floor: Array
 
     @classmethod
-    def of(cls, counts: NDArray[np.floating], centres: Array, width: Array) -> "Moments":
+    def of(cls, histogram: NDArray[np.floating], centres: Array, width: Array) -> "Moments":
         """Sum up a histogram."""
-        counts = counts.astype(np.float64)
+        counts: Array = histogram.astype(np.float64)
         images = counts.sum(axis=2)
         mean = np.einsum("ckb,cb->ck", counts, centres) / np.maximum(images, 1)
         squares = np.einsum("ckb,ckb->c", counts, (centres[:, None] - mean[..., None]) ** 2)
@@ -204,7 +206,8 @@ def _smoothed(size: Array, low: NDArray[np.bool_]) -> Array:
     """Shares of the states, none quite 0, and no low one where there is none."""
     size = size + 0.5
     size[~low, :, LOW] = _NEVER
-    return size / size.sum(axis=2, keepdims=True)
+    result: Array = size / size.sum(axis=2, keepdims=True)
+    return result
 
 
 def class_likelihoods(data: Moments, found: Mixture) -> Array:
@@ -212,20 +215,23 @@ def class_likelihoods(data: Moments, found: Mixture) -> Array:
     log = found.densities(data.centres)
     top = log.max(axis=3)
     total = top + np.log(np.exp(log - top[..., None]).sum(axis=3))
-    return np.einsum("ckb,ckb->ck", data.counts, total)
+    result: Array = np.einsum("ckb,ckb->ck", data.counts, total)
+    return result
 
 
 def one_state_likelihoods(data: Moments, sigma: Array) -> Array:
     """(C, K) log-likelihood of each class as one normal distribution about its mean."""
     x = (data.centres[:, None, :] - data.mean[..., None]) / sigma[:, None, None]
     density = -0.5 * x**2 - np.log(sigma[:, None, None] * np.sqrt(2 * np.pi))
-    return np.einsum("ckb,ckb->ck", data.counts, density)
+    result: Array = np.einsum("ckb,ckb->ck", data.counts, density)
+    return result
 
 
 def one_state_sigma(data: Moments) -> Array:
     """(C,) deviation about the class means."""
     images = np.maximum(data.images.sum(axis=1), 1)
-    return np.maximum(np.sqrt(data.within / images), data.floor)
+    result: Array = np.maximum(np.sqrt(data.within / images), data.floor)
+    return result
 
 
 def _start(data: Moments, shift: Array, sigma: Array, core: Array) -> Mixture:
@@ -275,4 +281,5 @@ def _weighted_median(values: NDArray[np.int64], weights: Array) -> Array:
     cumulated = np.take_along_axis(weights, order, axis=1).cumsum(axis=1)
     place = (cumulated < cumulated[:, -1:] / 2).sum(axis=1)
     ranked = np.take_along_axis(values, order, axis=1)
-    return ranked[np.arange(len(values)), place].astype(np.float64)
+    result: Array = ranked[np.arange(len(values)), place].astype(np.float64)
+    return result

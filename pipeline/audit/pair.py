@@ -72,12 +72,12 @@ def compared(found: Findings, cue: int, code: int) -> pd.DataFrame:
     """Columns score, in_class, elsewhere: densities of a class and of all the others."""
     every = densities(found, cue)
     sizes = pd.Series(dict(zip(found.known.classes, found.known.sizes, strict=True)))
-    mine = every["class"] == found.known.classes[code]
-    weight = every["class"].map(sizes).where(~mine, 0).astype(float)
-    parts = (every["density"] * weight).groupby(every["score"]).sum()
+    label = found.known.classes[code]
+    mine = every["class"] == label
+    weighted = every["density"] * every["class"].map(sizes)
+    rest = weighted[~mine].groupby(every["score"]).sum() / max(sizes.drop(label).sum(), 1)
     frame = every.loc[mine, ["score", "density"]].rename(columns={"density": "in_class"})
-    frame["elsewhere"] = parts.reindex(frame["score"]).to_numpy() / max(weight[~mine].sum(), 1)
-    frame["elsewhere"] *= (~mine).sum() / max(len(frame), 1)
+    frame["elsewhere"] = rest.reindex(frame["score"]).fillna(0.0).to_numpy()
     return frame.reset_index(drop=True)
 
 

@@ -39,7 +39,7 @@ def compare_predictions(
         table["prediction"].astype(str).to_numpy(), index=table["image_id"].astype(str)
     )
     said = said[~said.index.duplicated(keep="last")]
-    codes = said.map(known.index).fillna(-1).astype(int).to_numpy()
+    codes = np.array([known.index.get(label, -1) for label in said], dtype=np.int64)
     counts = _count(results, known, presence, said.index, codes)
     if not counts.sum():
         raise UsageError(
@@ -68,7 +68,7 @@ def _count(
         named = rows >= 0
         codes = batch.codes[named]
         guess = predicted[rows[named]] % (classes + 1)  # -1 is the last column
-        for row, place in enumerate(places):
+        for row, place in enumerate(map(int, places)):
             scores = batch.scores(names[place])[named]
             having = presence.of(place, codes, scores) > 0.5
             cells = (having * classes + codes) * (classes + 1) + guess

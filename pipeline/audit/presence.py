@@ -65,7 +65,8 @@ class Presence:
 
     def of(self, cue: int, codes: NDArray[np.int64], scores: Array) -> NDArray[np.float32]:
         """(n,) probability of presence in images of some classes with some scores."""
-        return self.posterior[cue, codes, self.histograms.bins(cue, scores)]
+        result: NDArray[np.float32] = self.posterior[cue, codes, self.histograms.bins(cue, scores)]
+        return result
 
 
 def measure(histograms: Histograms, gates: Gates, thresholds: Mapping[str, float]) -> Presence:

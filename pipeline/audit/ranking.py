@@ -76,7 +76,7 @@ def _completed(frame: pd.DataFrame) -> pd.DataFrame:
     empty = {"flag": False, "reason": NOT_ASKED}
     for claim in CLAIMS[1:]:
         for field in FIELDS:
-            frame[f"{claim}__{field}"] = empty.get(field, np.nan)
+            frame[f"{claim}__{field}"] = pd.Series(empty.get(field, np.nan), index=frame.index)
     return frame
 
 
@@ -96,7 +96,7 @@ def _reasons(
     for c, k in zip(*np.nonzero(few & found.tested), strict=True):
         reasons[c, k] = f"{found.with_cue[c, k]:.0f} images with the cue, {gates.images} needed"
     reasons[presence.unconfirmed] = (
-        f"{ALIGNED}: every image of the class scores as if with the cue; the class itself may do that"
+        f"{ALIGNED}: every image of the class scores as if with the cue; the class itself may"
     )
     for c in np.flatnonzero(~presence.measured):
         reasons[c] = f"not measurable: {presence.reason[c]}"

@@ -15,4 +15,5 @@ def folds(image_ids: Sequence[str], count: int = 2) -> NDArray[np.int64]:
 
 def confirming(image_ids: Sequence[str]) -> NDArray[np.bool_]:
     """(n,) the half on which a discovered cue is tested; look for cues on the other one."""
-    return folds(image_ids) == 1
+    result: NDArray[np.bool_] = folds(image_ids) == 1
+    return result

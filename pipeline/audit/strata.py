@@ -42,7 +42,8 @@ class Strata:
         mine, others = images[code], images.sum(axis=0) - images[code]
         with_cue, other = present[code], present.sum(axis=0) - present[code]
         cells = np.stack([with_cue, mine - with_cue, other, others - other], axis=1)
-        return np.maximum(cells[(mine > 0) & (others > 0)], 0).reshape(-1, 2, 2)
+        result: Array = np.maximum(cells[(mine > 0) & (others > 0)], 0).reshape(-1, 2, 2)
+        return result
 
 
 def count_strata(results: Readable, known: Population, presence: Presence, column: str) -> Strata:
@@ -73,7 +74,7 @@ def count_strata(results: Readable, known: Population, presence: Presence, colum
         cells = batch.codes * MOST_STRATA + np.array(own)[indices]
         size = classes * MOST_STRATA
         images += np.bincount(cells, minlength=size).reshape(images.shape)
-        for row, place in enumerate(places):
+        for row, place in enumerate(map(int, places)):
             weight = presence.of(place, batch.codes, batch.scores(names[place]))
             present[row] += np.bincount(cells, weight, size).reshape(images.shape)
     count = len(values)

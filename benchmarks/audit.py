@@ -1,0 +1,135 @@
+"""What an audit costs: ``python -m benchmarks.audit --images 1000000``.
+
+Writes a synthetic run (random labels, scores with planted cues, random maps of real size), then
+times its parts, each on results opened anew, and gives the highest resident memory. The maps are
+noise, which compresses worse than real ones.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.audit import Audit
+from pipeline.manifest import run_folder
+from pipeline.output.parts import ROW_GROUP_ROWS, parquet_options
+from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
+
+GRID = (14, 14)
+ROWS = 50_000
+CLASS_QUERIES = 8
+"""Queries of classes; the others are cues, a quarter of them decoys."""
+
+
+def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
+    """A run of that size, ``folder`` must not exist."""
+    names = [f"q{number}" for number in range(queries)]
+    roles = ["class"] * CLASS_QUERIES + ["cue"] * (queries - CLASS_QUERIES)
+    fakes = (queries - CLASS_QUERIES) // 4
+    roles[-fakes:] = ["decoy"] * fakes
+    told = [
+        {"name": name, "role": role} | ({"label": f"class {n}"} if role == "class" else {})
+        for n, (name, role) in enumerate(zip(names, roles, strict=True))
+    ]
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "grid": list(GRID),
+        "queries": told,
+        "preprocess": {"size": [224, 224], "mode": "squash", "interpolation": "bicubic"},
+    }
+    run = run_folder(str(folder))
+    source = {"uri": ["in"], "format": "webdataset", "alias": "synthetic"}
+    manifest = {"metadata": metadata, "source": source, "identity": {}}
+    run.manifest.write(json.dumps(manifest).encode())
+    schema = output_schema({}, names, GRID, embeddings=False, metadata=metadata)
+    for place in (run.images, run.checkpoint):
+        Path(place.path).mkdir(parents=True)
+    for number, start in enumerate(range(0, images, ROWS)):
+        count = min(ROWS, images - start)
+        table = _part(number, start, count, (names, roles, classes), schema)
+        place = run.images.child(f"{number:06d}-0.parquet").path
+        pq.write_table(table, place, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
+        ids = table.select(["image_id"])
+        pq.write_table(ids, run.checkpoint.child(f"{number:06d}.parquet").path)
+
+
+def _part(
+    number: int,
+    start: int,
+    count: int,
+    kinds: tuple[list[str], list[str], int],
+    schema: pa.Schema,
+) -> pa.Table:
+    names, roles, classes = kinds
+    rng = np.random.default_rng([7, number])
+    code = rng.integers(0, classes, count)
+    cells = GRID[0] * GRID[1]
+    shifts = np.random.default_rng(11).normal(0, 0.02, (len(names), classes))
+    values: dict[str, pa.Array] = {
+        "image_id": pa.array([f"synthetic/{i:09d}" for i in range(start, start + count)]),
+        "label": pa.array([f"class {c}" for c in code]),
+        "status": pa.array(["ok"] * count),
+        "sha256": pa.array([f"{i:064x}" for i in range(start, start + count)]),
+        "width": pa.array(np.full(count, 224, np.int32)),
+        "height": pa.array(np.full(count, 224, np.int32)),
+    }
+    for place, (name, role) in enumerate(zip(names, roles, strict=True)):
+        rate = np.where(code == place % classes, 0.6, 0.05) if role == "cue" else 0.0
+        has = rng.random(count) < rate
+        score = 0.2 + shifts[place, code] + 0.01 * rng.normal(size=count) + 0.1 * has
+        values[score_column(name)] = pa.array(score.astype(np.float32))
+        noise = rng.integers(0, 256, count * cells, dtype=np.uint8)
+        maps = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(cells), count, [None, pa.py_buffer(noise)]
+        )
+        values[map_column(name)] = maps
+        values[peak_column(name)] = pa.array(rng.random(count).astype(np.float32))
+    arrays = [values.get(f.name, pa.nulls(count, f.type)) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def timed(name: str, work: Callable[[], object]) -> object:
+    """Do it and say what it took."""
+    start = time.perf_counter()
+    result = work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{name:<34}{time.perf_counter() - start:8.1f} s   peak {peak:5.2f} GiB", flush=True)
+    return result
+
+
+def main() -> None:
+    """Write, audit, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/legrad-audit-benchmark"))
+    parser.add_argument("--keep", action="store_true", help="keep the run for another time")
+    args = parser.parse_args()
+    if not args.folder.exists():
+        start = time.perf_counter()
+        write_run(args.folder, args.images, args.queries, args.classes)
+        print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
+    audit = Audit.from_results(str(args.folder))
+    start = time.perf_counter()
+    found = timed("presence and association", lambda: audit.findings)
+    timed("evidence, mean maps of cues", lambda: audit.evidence)
+    timed("mean maps of all other queries", audit.read_maps)
+    timed("ranking", audit.rank)
+    timed("summary", lambda: audit.summary)
+    total = time.perf_counter() - start
+    flagged = int(audit.findings.frame["association__flag"].sum())
+    print(f"{'all':<34}{total:8.1f} s   {flagged} pairs flagged, {found.decoys}")  # type: ignore[attr-defined]
+    if not args.keep:
+        shutil.rmtree(args.folder)
+
+
+if __name__ == "__main__":
+    main()
