@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, norm
 
 from pipeline.audit import mixture
 from pipeline.audit.aggregate import Histograms
-from pipeline.audit.mixture import Array, Moments
+from pipeline.audit.moments import Array, Moments
 from pipeline.audit.presence import Presence
 from pipeline.config.audit import Gates
 

@@ -16,7 +16,7 @@ from pipeline.audit.claims import Findings, find
 from pipeline.audit.examples import Learned
 from pipeline.audit.lookup import Lookup, cues_and_decoys, dataset_name, has_maps
 from pipeline.audit.maps import Difference, MapSums, Sample
-from pipeline.audit.mixture import Array
+from pipeline.audit.moments import Array
 from pipeline.audit.overview import Overview
 from pipeline.audit.pair import ORDERS, Pair
 from pipeline.audit.predictions import compare_predictions

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.mixture import Array
+from pipeline.audit.moments import Array
 from pipeline.audit.presence import Presence
 from pipeline.config.audit import Gates
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population
 from pipeline.audit.maps import Sample, stored
-from pipeline.audit.mixture import Array
+from pipeline.audit.moments import Array
 from pipeline.audit.presence import Presence
 from pipeline.results.results import Results
 from pipeline.results.tables import heat_enrichment

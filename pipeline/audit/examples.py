@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Readable
-from pipeline.audit.mixture import Array
+from pipeline.audit.moments import Array
 from pipeline.audit.split import folds
 from pipeline.audit.tables import read_table
 from pipeline.config.audit import Gates

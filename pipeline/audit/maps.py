@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from legrad.codec import LEVELS
 from pipeline.audit.aggregate import Population, Readable
-from pipeline.audit.mixture import Array
+from pipeline.audit.moments import Array
 from pipeline.audit.split import folds
 from pipeline.machine import cores
 from pipeline.schema import Status, map_column, peak_column

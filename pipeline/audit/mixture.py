@@ -11,14 +11,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from pipeline.audit.moments import Array, Moments
+
 LOW, MIDDLE, HIGH = range(3)
 _TWO = tuple((d, 0.0) for d in (1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0))
 _THREE = tuple((d, d * ratio) for d in (3.0, 6.0, 12.0, 24.0) for ratio in (0.5, 1.0, 2.0))
 """First distances up and down, in robust deviations of one state."""
-_COARSE = 128  # bins on which the starts are compared
-_FIRST_STEPS = 12
-_MOST_STEPS = 300
+_LEADING = 64  # largest classes, which decide where the states are
+_FIRST_STEPS = 8
+_MOST_STEPS = 200
+_LAST_STEPS = 6
 _SETTLED = 1e-3  # change of a log-likelihood
 _PREFERENCE = 5.0  # log-likelihood by which a class must look shifted to start so
 _FEW = 0.1
@@ -73,70 +75,29 @@ class Mixture:
             getattr(self, field.name)[places] = getattr(other, field.name)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """What a histogram says of its classes.
-
-    Attributes:
-        counts: (C, K, B).
-        centres: (C, B).
-        images: (C, K).
-        mean: (C, K), 0 for an empty class.
-        within: (C,) sum of squares about the class means.
-        floor: (C,) smallest standard deviation that bins of this width can tell.
-    """
-
-    counts: Array
-    centres: Array
-    images: Array
-    mean: Array
-    within: Array
-    floor: Array
-
-    @classmethod
-    def of(cls, histogram: NDArray[np.floating], centres: Array, width: Array) -> "Moments":
-        """Sum up a histogram."""
-        counts: Array = histogram.astype(np.float64)
-        images = counts.sum(axis=2)
-        mean = np.einsum("ckb,cb->ck", counts, centres) / np.maximum(images, 1)
-        squares = np.einsum("ckb,ckb->c", counts, (centres[:, None] - mean[..., None]) ** 2)
-        return cls(counts, centres, images, mean, squares, width / 2)
-
-    def take(self, places: NDArray[np.int64]) -> "Moments":
-        """Some of the cues."""
-        return Moments(*(getattr(self, field.name)[places] for field in fields(self)))
-
-    def coarse(self) -> "Moments":
-        """The same with few bins, where they divide evenly."""
-        cues, classes, bins = self.counts.shape
-        factor = bins // _COARSE
-        if factor < 2 or bins % _COARSE:
-            return self
-        shape = (cues, classes, _COARSE, factor)
-        counts = self.counts.reshape(shape).sum(axis=3)
-        centres = self.centres.reshape(cues, _COARSE, factor).mean(axis=2)
-        return Moments.of(counts, centres, self.floor * 2 * factor)
-
-
 def fit(data: Moments) -> Mixture:
     """Expectation-maximisation from several starts; the likeliest is followed to its end.
 
     Three states are taken only where they gain more than their parameters cost (Schwarz) and most
     images are in the middle one; otherwise the upper two could be a faint and a strong cue.
     """
-    rough = data.coarse()
-    width, core = _cores(data)
+    leading = data.leading(_LEADING)
+    rough = leading.coarse()
+    width, core = _cores(leading)
     two, three = (
-        _settle(data, _likeliest(rough, starts, np.maximum(width, rough.floor), core))
+        _settle(rough, _likeliest(rough, starts, np.maximum(width, rough.floor), core), _MOST_STEPS)
         for starts in (_TWO, _THREE)
     )
-    gain = class_likelihoods(data, three).sum(axis=1) - class_likelihoods(data, two).sum(axis=1)
-    images = data.images.sum(axis=1)
-    cost = 0.5 * (data.images.shape[1] + 1) * np.log(np.maximum(images, 2))
-    sizes = np.einsum("ck,cks->cs", data.images, three.share)
-    chosen = (gain > cost) & (sizes.argmax(axis=1) == MIDDLE)
-    two.put(np.flatnonzero(chosen), three.take(np.flatnonzero(chosen)))
-    return two
+    gain = class_likelihoods(rough, three).sum(axis=1) - class_likelihoods(rough, two).sum(axis=1)
+    images = rough.images.sum(axis=1)
+    cost = 0.5 * (rough.images.shape[1] + 1) * np.log(np.maximum(images, 2))
+    sizes = np.einsum("ck,cks->cs", rough.images, three.share)
+    chosen = np.flatnonzero((gain > cost) & (sizes.argmax(axis=1) == MIDDLE))
+    two.put(chosen, three.take(chosen))
+    if leading is data:
+        return _settle(data, two, _LAST_STEPS)
+    every = _start(data.coarse(), two.shift, two.sigma, _cores(data)[1], two.low)
+    return _settle(data, _settle(data.coarse(), every, _FIRST_STEPS), _LAST_STEPS)
 
 
 def _likeliest(
@@ -145,9 +106,10 @@ def _likeliest(
     best: Mixture | None = None
     likeliest = np.full(len(width), -np.inf)
     for up, down in starts:
-        found = _start(data, np.stack([-down * width, 0 * width, up * width], 1), width, core)
+        shift = np.stack([-down * width, 0 * width, up * width], axis=1)
+        found = _start(data, shift, width, core, np.full(len(width), down > 0))
         for _ in range(_FIRST_STEPS):
-            found = _step(data, found)
+            found, _ = _step(data, found)
         likelihood = class_likelihoods(data, found).sum(axis=1)
         better = np.flatnonzero(likelihood > likeliest)
         if best is None:
@@ -159,26 +121,32 @@ def _likeliest(
     return best
 
 
-def _settle(data: Moments, found: Mixture) -> Mixture:
+def _settle(data: Moments, found: Mixture, most: int) -> Mixture:
     """Further steps for those cues whose likelihood still grows."""
     moving = np.arange(len(data.images))
     likelihood = np.full(len(moving), -np.inf)
-    for _ in range(_MOST_STEPS):
-        part = data.take(moving)
-        stepped = _step(part, found.take(moving))
+    for _ in range(most):
+        stepped, before = _step(data.take(moving), found.take(moving))
         found.put(moving, stepped)
-        new = class_likelihoods(part, stepped).sum(axis=1)
-        grown = new - likelihood[moving]
-        likelihood[moving] = new
+        grown = before - likelihood[moving]
+        likelihood[moving] = before
         moving = moving[grown > _SETTLED]
         if not len(moving):
             break
     return found
 
 
-def _step(data: Moments, found: Mixture) -> Mixture:
-    """One step; the maximum is a regression of the score on the states within classes."""
-    weights = data.counts[..., None] * found.states(data.centres)
+def _step(data: Moments, found: Mixture) -> tuple[Mixture, Array]:
+    """One step, and (C,) the likelihood before it.
+
+    The maximum is a regression of the score on the states within classes.
+    """
+    log = found.densities(data.centres)
+    top = log.max(axis=3, keepdims=True)
+    odds = np.exp(log - top)
+    total = odds.sum(axis=3, keepdims=True)
+    before = np.einsum("ckb,ckb->c", data.counts, (top + np.log(total))[..., 0])
+    weights = odds * (data.counts[..., None] / total)
     size = weights.sum(axis=2)
     scores = np.einsum("ckbs,cb->cks", weights, data.centres)
     portion = size / np.maximum(data.images, 1)[..., None]
@@ -193,13 +161,14 @@ def _step(data: Moments, found: Mixture) -> Mixture:
     shift = np.stack([np.minimum(low, 0), 0 * low, np.maximum(high, 0)], axis=1)
     explained = (shift * covariance).sum(axis=1)
     residual = np.maximum(data.within - explained, 0) / np.maximum(data.images.sum(axis=1), 1)
-    return Mixture(
+    new = Mixture(
         offset=data.mean - np.einsum("cks,cs->ck", portion, shift),
         shift=shift,
         sigma=np.maximum(np.sqrt(residual), data.floor),
         share=_smoothed(size, found.low),
         low=found.low,
     )
+    return new, before
 
 
 def _smoothed(size: Array, low: NDArray[np.bool_]) -> Array:
@@ -234,9 +203,10 @@ def one_state_sigma(data: Moments) -> Array:
     return result
 
 
-def _start(data: Moments, shift: Array, sigma: Array, core: Array) -> Mixture:
+def _start(
+    data: Moments, shift: Array, sigma: Array, core: Array, low: NDArray[np.bool_]
+) -> Mixture:
     """Every class's densest part is one of the states: the middle, unless another fits better."""
-    low = shift[:, LOW] < 0
     options, likelihoods = [], []
     for state in (MIDDLE, LOW, HIGH):
         share = np.full((*core.shape, 3), _FEW / 2)

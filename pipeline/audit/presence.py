@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.audit import mixture
 from pipeline.audit.aggregate import Histograms
-from pipeline.audit.mixture import HIGH, MIDDLE, Array, Mixture, Moments
+from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
+from pipeline.audit.moments import Array, Moments
 from pipeline.config.audit import Gates
 
 _CHUNK = 4_000_000

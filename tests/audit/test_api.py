@@ -99,8 +99,8 @@ def test_images_of_a_pair(audit: Audit, truth: World) -> None:
     having = audit.images("red fox", "tag", present=True)
     expected = [
         i
-        for i, (l, h) in enumerate(zip(truth.labels, truth.has["tag"], strict=True))
-        if l == "red fox" and h
+        for i, (label, h) in enumerate(zip(truth.labels, truth.has["tag"], strict=True))
+        if label == "red fox" and h
     ]
     assert set(having.index) == {truth.ids[i] for i in expected}
     assert having["score"].is_monotonic_decreasing

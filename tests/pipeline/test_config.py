@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from legrad.settings import Settings
-from pipeline.config import RunConfig
+from pipeline.config import AuditConfig, Gates, RunConfig
 from pipeline.errors import UsageError
 from pipeline.loading import check, load_config, packaged_config
 
@@ -263,3 +263,10 @@ def test_files_of_queries_are_relative_to_their_file(tmp_path: Path) -> None:
     assert probe.vector == f"{tmp_path}/sets/v.npy#3"
     with pytest.raises(UsageError, match=r"queries: looks: no file at .*/a\.png"):
         load_config(write(tmp_path, settings(queries=queries)))
+
+
+def test_audit_yaml_names_every_key_with_its_default() -> None:
+    data = yaml.safe_load(packaged_config("audit.yaml").read_text())
+    assert set(data) == set(AuditConfig.model_fields)
+    assert set(data["gates"]) == set(Gates.model_fields)
+    assert AuditConfig.model_validate(data) == AuditConfig()
