@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.display import console
-from jobs.options import grouped
+from jobs.options import StorageOptions, grouped
 
 if TYPE_CHECKING:
     from pipeline.audit import Audit
@@ -63,6 +63,7 @@ def audit(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
     options: AuditOptions,
     judged: VerdictOptions,
+    storage: StorageOptions,
     every: Annotated[
         bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
     ] = False,
@@ -77,7 +78,7 @@ def audit(
     from pipeline.loading import load_audit
 
     chosen = load_audit(options.settings, options.overrides or ())
-    found = Audit.from_results(out, settings=chosen, verdicts=judged.verdicts)
+    found = Audit.from_results(out, storage.options(), settings=chosen, verdicts=judged.verdicts)
     if judged.verdict is not None:
         try:
             found.annotate(*judged.verdict, note=judged.note)

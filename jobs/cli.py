@@ -222,18 +222,17 @@ def check(
     """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
     from jobs import display
     from pipeline.manifest import run_folder
-    from pipeline.output.check import check as check_output
-    from pipeline.output.check import failures as failed_rows
+    from pipeline.output import check as checks
 
     folder = run_folder(out, storage.options())
     if failures or csv is not None:
-        frame = failed_rows(folder)
+        frame = checks.failures(folder)
         if csv is None:
             display.failures(frame, limit)
         else:
             frame.to_csv(sys.stdout if csv == "-" else csv, index=False)
         return
-    found = check_output(folder)
+    found = checks.check(folder)
     display.check(found, limit)
     sound = found.sound
     if again:
@@ -247,9 +246,7 @@ def check(
 
 
 @app.command()
-def doctor(
-    folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path(),
-) -> None:
+def doctor(folder: Annotated[Path, typer.Option(help="Where results go.")] = Path()) -> None:
     """Check versions, device, Ray, memory and disk."""
     from jobs.health import examine
 

@@ -23,7 +23,7 @@ from pipeline.audit.predictions import compare_predictions
 from pipeline.audit.verdicts import VerdictFile
 from pipeline.config.audit import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.results.results import Results, open_results
+from pipeline.results import Results, open_results
 from pipeline.schema import OWN_LABEL, score_column
 from pipeline.storage import Options, locate
 
@@ -72,7 +72,7 @@ class Audit:
             else AuditConfig.model_validate(dict(settings or {}))
         )
         place = results.folder.root.child("_run", VERDICTS)
-        place = place if verdicts is None else locate(verdicts, storage_options)
+        place = place if verdicts is None else locate(verdicts)
         file = VerdictFile(place, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # names are checked before anything is read
         return cls(results, chosen, file)
