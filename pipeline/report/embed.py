@@ -1,0 +1,153 @@
+"""Values for the pages' scripts: JSON that no class name can break out of, grids as base64."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from legrad.codec import encode_maps
+from legrad.heatmaps.overlay import heat_colours
+from pipeline.report.model import Chosen, Grid, MeanMap, Report
+from pipeline.schema import OWN_LABEL
+
+_DIGITS = 3
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+_ESCAPES |= {"\u2028": "\\u2028", "\u2029": "\\u2029"}
+NUMBERS = ("share", "share_elsewhere", "heat_on_cue")
+FIELDS = ("effect", "low", "high")
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON that may stand inside ``<script>``; NaN and infinity are null."""
+    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for plain, escaped in _ESCAPES.items():
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """The ranking by columns; names and reasons stand once and are pointed at.
+
+    Args:
+        links: (class, cue) -> file name of its page, without its ending.
+    """
+    table = report.table
+    classes, class_codes = _pointed(table["class"])
+    cues, cue_codes = _pointed(table["cue"])
+    claims = [c for c in _claims(table) if table[f"{c}__effect"].notna().any()] or ["association"]
+    pairs = table[["class", "cue"]].itertuples(index=False, name=None)
+    sizes = dict(zip(table["class"], table["images"].tolist(), strict=True))
+    found: dict[str, Any] = {
+        "classes": classes,
+        "cues": [report.titles.get(cue, cue) for cue in cues],
+        "class": class_codes,
+        "cue": cue_codes,
+        "verdict": {row: said for row, said in enumerate(table["verdict"].fillna("")) if said},
+        "images": [sizes[name] for name in classes],
+        "page": {row: links[pair] for row, pair in enumerate(pairs) if pair in links},
+        "claims": claims,
+    }
+    for name in NUMBERS:
+        found[name] = _rounded(table[name]) if name in table else []
+    for claim in claims:
+        found[claim] = {field: _rounded(table[f"{claim}__{field}"]) for field in FIELDS}
+        found[claim]["flag"] = table[f"{claim}__flag"].astype(int).tolist()
+        reasons, codes = _pointed(table[f"{claim}__reason"].fillna(""))
+        found[claim] |= {"reasons": reasons, "reason": codes}
+    return found
+
+
+def _claims(table: pd.DataFrame) -> list[str]:
+    ending = "__effect"
+    names = [str(n).removesuffix(ending) for n in table.columns if str(n).endswith(ending)]
+    return [name for name in names if f"{name}__flag" in table]
+
+
+def _pointed(column: pd.Series) -> tuple[list[str], list[int]]:
+    codes, names = pd.factorize(column.astype(object))
+    return [str(name) for name in names], [int(code) for code in codes]
+
+
+def _rounded(column: pd.Series) -> list[float | int | None]:
+    return [_short(value) for value in column.to_numpy(float)]
+
+
+def _short(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.{_DIGITS}g}")
+    return int(short) if short == int(short) else short
+
+
+def pictures(report: Report, chosen: Sequence[Chosen], cue: str) -> list[dict[str, Any]]:
+    """Maps of the images of a page, in its order."""
+    names = {"cue": cue, "class": OWN_LABEL, "baseline": report.baseline or ""}
+    return [
+        {
+            key: [*packed(report.grids[query, one.image_id]), query]
+            for key, query in names.items()
+            if (query, one.image_id) in report.grids
+        }
+        for one in chosen
+    ]
+
+
+def packed(grid: Grid) -> list[Any]:
+    """[base64 of the bytes, peak]."""
+    return [base64.b64encode(grid.cells).decode(), _short(grid.peak)]
+
+
+def mean_maps(report: Report, maps: Iterable[MeanMap]) -> list[dict[str, Any]]:
+    """Mean and difference as 8 bits each; the difference's sign and test in a second grid."""
+    return [
+        {
+            "title": "the class itself"
+            if place == 0 and one.query not in report.head.cues
+            else report.titles.get(one.query, one.query),
+            "mean": packed(_encoded(one.mean)),
+            "difference": packed(_encoded(np.abs(one.difference))),
+            "marks": base64.b64encode(_marks(one)).decode(),
+        }
+        for place, one in enumerate(maps)
+    ]
+
+
+def _encoded(values: NDArray[np.float64]) -> Grid:
+    cells, peaks = encode_maps(values[None].astype(np.float32))
+    return Grid(cells[0].tobytes(), float(peaks[0]))
+
+
+def _marks(one: MeanMap) -> bytes:
+    """A byte a cell: 1 where the class has less heat, plus 2 where that is more than chance."""
+    return ((one.difference < 0) + 2 * one.differs).astype(np.uint8).tobytes()
+
+
+def colours() -> str:
+    """The colour scales as a script: 256 x RGB in hex, the heat's and the difference's two sides."""
+    from matplotlib import colormaps
+
+    ramp = np.linspace(0, 1, 256)
+    tables = {
+        "heat": heat_colours(),
+        "more": colormaps["YlOrBr"](0.15 + 0.75 * ramp)[:, :3] * 255,
+        "less": colormaps["PuBu"](0.15 + 0.75 * ramp)[:, :3] * 255,
+    }
+    texts = {
+        name: np.rint(table).astype(np.uint8).tobytes().hex() for name, table in tables.items()
+    }
+    return f"window.legradColours = {json.dumps(texts)};\n"

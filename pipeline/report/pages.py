@@ -1,0 +1,172 @@
+"""Pages from templates; every value is escaped, whatever a class or a file is called."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.report import embed, plots, words
+from pipeline.report.model import Chosen, ClassPage, PairPage, Report
+from pipeline.schema import OWN_LABEL
+
+_CARDS = 6
+_CARD_PICTURES = 3
+
+
+class Pages:
+    """Renders the pages of one report.
+
+    Attributes:
+        pair_files, class_files: names of the pages, without folder and ending.
+        picture_files: image_id -> path from the report's root.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.pair_files = {
+            (str(page.row["class"]), str(page.row["cue"])): words.slug(
+                number, str(page.row["class"]), str(page.row["cue"])
+            )
+            for number, page in enumerate(report.pairs, 1)
+        }
+        self.class_files = {
+            page.label: words.slug(number, page.label)
+            for number, page in enumerate(report.classes, 1)
+        }
+        there = (name for name, one in sorted(report.pictures.items()) if one.data is not None)
+        self.picture_files = {n: f"pictures/{i:05d}.webp" for i, n in enumerate(there, 1)}
+
+    @cached_property
+    def _env(self) -> jinja2.Environment:
+        env = jinja2.Environment(
+            loader=jinja2.PackageLoader("pipeline.report"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        for name in ("percent", "odds", "plain", "chance"):
+            env.filters[name] = getattr(words, name)
+        env.filters["title"] = self.title
+        env.filters["json"] = lambda value: Markup(embed.to_json(value))  # noqa: S704 - escaped
+        env.globals |= {
+            "report": self.report,
+            "head": self.report.head,
+            "sentence": lambda row: words.sentence(row, self.title(row["cue"])),
+            "state": words.state,
+            "claim_names": words.CLAIM_NAMES,
+            "claims": self.claims,
+            "class_files": self.class_files,
+            "pair_files": self.pair_files,
+            "picture": self.picture,
+        }
+        return env
+
+    @property
+    def claims(self) -> list[str]:
+        """Claims of the audit."""
+        return list(self.report.head.meanings)
+
+    def title(self, query: str) -> str:
+        """A query's name for people."""
+        return self.report.titles.get(query, query)
+
+    def picture(self, one: Chosen) -> dict[str, Any]:
+        """What a template needs of an image."""
+        known = self.report.pictures.get(one.image_id)
+        left, top, width, height = known.box if known else (0.0, 0.0, 1.0, 1.0)
+        size = known.size if known else (1, 1)
+        place = f"left:{left:.2%};top:{top:.2%};width:{width:.2%};height:{height:.2%}"
+        return {
+            "id": one.image_id,
+            "score": one.score,
+            "file": self.picture_files.get(one.image_id),
+            "why": known.why if known else "not read",
+            "aspect": f"aspect-ratio:{size[0]}/{size[1]}",
+            "place": place,
+        }
+
+    def index(self) -> str:
+        """The ranked table, under its strongest findings."""
+        flagged = [page for page in self.report.pairs if page.row["association__flag"]]
+        cards, shown = [], []
+        for page in flagged[:_CARDS]:
+            some = page.ends.high[:_CARD_PICTURES]
+            cards.append({"page": page, "pictures": list(enumerate(some, len(shown)))})
+            shown += embed.pictures(self.report, some, str(page.row["cue"]))
+        data = {"grid": self.report.grid, "images": shown}
+        return self._render("index.html", root="", cards=cards, data=data)
+
+    def table_script(self) -> str:
+        """The table's values as a script: ``fetch`` does not work on file://."""
+        values = embed.table_values(self.report, self.pair_files)
+        values["class_pages"] = [self.class_files.get(name, "") for name in values["classes"]]
+        return f"window.legradTable = {embed.to_json(values)};\n"
+
+    def pair(self, number: int) -> str:
+        """A class and a cue; ``number`` counts from 0."""
+        page = self.report.pairs[number]
+        cls, cue = str(page.row["class"]), str(page.row["cue"])
+        chosen = (*page.ends.high, *page.ends.low)
+        files = list(self.pair_files.values())
+        measured = page.row["association__effect"] == page.row["association__effect"]
+        return self._render(
+            "pair.html",
+            root="../",
+            page=page,
+            cls=cls,
+            cue=cue,
+            known=page.threshold == page.threshold,
+            density=self._density(page, cls),
+            forest=Markup(plots.forest(page.elsewhere, cls)) if measured else None,  # noqa: S704
+            switches=self._switches(chosen, cue),
+            data={
+                "grid": self.report.grid,
+                "images": embed.pictures(self.report, chosen, cue),
+            },
+            before=files[number - 1] if number else None,
+            after=files[number + 1] if number + 1 < len(files) else None,
+            verdict=self._verdict(cls, cue),
+        )
+
+    def _density(self, page: PairPage, cls: str) -> Markup | None:
+        if not len(page.densities):
+            return None
+        return Markup(plots.densities(page.densities, page.threshold, cls))  # noqa: S704 - ours
+
+    def _switches(self, chosen: Sequence[Chosen], cue: str) -> dict[str, str]:
+        """Queries whose heat can be shown: key -> title."""
+        names = {"cue": cue, "class": OWN_LABEL, "baseline": self.report.baseline or ""}
+        titles = {"cue": self.title(cue), "class": "the class itself"}
+        titles["baseline"] = f"nothing in particular: {self.title(names['baseline'])}"
+        stored = {query for query, _ in self.report.grids}
+        return {k: titles[k] for k, query in names.items() if query in stored and chosen}
+
+    def _verdict(self, cls: str, cue: str) -> str:
+        """The command that keeps one."""
+        place = self.report.identity.get("results", "OUT")
+        parts = ["legrad", "audit", place, "--verdict", cls, cue, "spurious"]
+        return " ".join(shlex.quote(part) for part in parts)
+
+    def class_(self, page: ClassPage) -> str:
+        """A class."""
+        shown: list[Mapping[str, Any]] = []
+        galleries = []
+        for cue, ends in page.galleries.items():
+            numbered = []
+            for chosen in (ends.high, ends.low):
+                numbered.append(list(enumerate(chosen, len(shown))))
+                shown += embed.pictures(self.report, chosen, cue)
+            galleries.append({"cue": cue, "high": numbered[0], "low": numbered[1]})
+        data = {
+            "grid": self.report.grid,
+            "images": shown,
+            "means": embed.mean_maps(self.report, page.maps),
+        }
+        return self._render("class.html", root="../", page=page, galleries=galleries, data=data)
+
+    def _render(self, template: str, **values: Any) -> str:
+        return self._env.get_template(template).render(**values)

@@ -1,0 +1,81 @@
+"""The report as a folder of pages that opens from disk, without a network or a server."""
+
+import shutil
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from pipeline.audit import Audit
+from pipeline.errors import UsageError
+from pipeline.report import embed
+from pipeline.report.gather import gather
+from pipeline.report.model import Limits, Report
+from pipeline.report.pages import Pages
+
+MARK = "legrad-report.txt"
+_FOLDERS = ("pairs", "classes", "pictures", "assets")
+
+
+def build_report(
+    audit: Audit,
+    out: str | Path,
+    limits: Limits | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write a run's report.
+
+    Args:
+        audit: of the run.
+        out: folder; an older report there is replaced, anything else is left alone.
+        limits: what it may cost, and whether it shows images.
+        tell: told what is being done.
+
+    Returns:
+        Its first page.
+
+    Raises:
+        UsageError: the folder holds something that is no report.
+    """
+    folder = _cleared(Path(out))
+    tell("reading what is shown")
+    report = gather(audit, limits or Limits())
+    tell(f"writing {len(report.pairs):,} pairs and {len(report.classes):,} classes")
+    return write_report(report, folder)
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write the pages into an empty folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / MARK, "Made by legrad report; the next one into this folder replaces it.\n")
+    for name in _FOLDERS:
+        (folder / name).mkdir()
+    pages = Pages(report)
+    for source in files("pipeline.report").joinpath("static").iterdir():
+        (folder / "assets" / source.name).write_bytes(source.read_bytes())
+    _write(folder / "assets" / "colours.js", embed.colours())
+    _write(folder / "assets" / "table.js", pages.table_script())
+    for image_id, place in pages.picture_files.items():
+        (folder / place).write_bytes(report.pictures[image_id].data or b"")
+    for number, name in enumerate(pages.pair_files.values()):
+        _write(folder / "pairs" / f"{name}.html", pages.pair(number))
+    for page in report.classes:
+        name = pages.class_files[page.label]
+        _write(folder / "classes" / f"{name}.html", pages.class_(page))
+    _write(folder / "index.html", pages.index())
+    return folder / "index.html"
+
+
+def _cleared(folder: Path) -> Path:
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise UsageError(
+                f"{folder}: expected a new folder or an older report, found other files; choose "
+                "another place with -o"
+            )
+        for name in _FOLDERS:  # what else somebody put there stays
+            shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

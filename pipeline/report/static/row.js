@@ -1,0 +1,124 @@
+// One row of the table. Names go in as text, never as markup.
+"use strict";
+window.legradRow = (() => {
+  const all = window.legradTable;
+  const HIGHEST = 1000; // of the scale of odds ratios, and its inverse root the lowest
+  const LOWEST = 0.1;
+
+  function element(name, kind, text) {
+    const made = document.createElement(name);
+    if (kind) {
+      made.className = kind;
+    }
+    if (text !== undefined) {
+      made.textContent = text;
+    }
+    return made;
+  }
+
+  function linked(text, address) {
+    const link = address ? element("a", "", text) : element("span", "", text);
+    if (address) {
+      link.href = address;
+    }
+    return link;
+  }
+
+  const percent = (value) => {
+    if (value === null) {
+      return "n/a";
+    }
+    return value > 0 && value < 0.005 ? "<1 %" : `${Math.round(value * 100)} %`;
+  };
+  const odds = (value) => {
+    if (value === null) {
+      return "n/a";
+    }
+    return value >= HIGHEST ? `>${HIGHEST}` : value.toFixed(value >= 10 ? 0 : 1);
+  };
+
+  function shares(row) {
+    const cell = element("td", "shares");
+    cell.dataset.name = "with cue, elsewhere";
+    const here = all.share[row], there = all.share_elsewhere[row];
+    if (here !== null) {
+      const bar = element("span", "bar");
+      const fill = element("span", "fill"), tick = element("span", "tick");
+      fill.style.width = `${here * 100}%`;
+      tick.style.left = `${there * 100}%`;
+      bar.append(fill, tick);
+      bar.setAttribute("aria-hidden", "true");
+      cell.append(bar);
+    }
+    cell.append(element("span", "value", here === null ? "n/a" : `${percent(here)}, ${percent(there)}`));
+    return cell;
+  }
+
+  function position(value) {
+    const bounded = Math.min(HIGHEST, Math.max(LOWEST, value));
+    return 100 * Math.log(bounded / LOWEST) / Math.log(HIGHEST / LOWEST);
+  }
+
+  function effect(row, claim) {
+    const cell = element("td", "effect");
+    cell.dataset.name = claim === "association" ? "odds ratio" : "effect";
+    const { effect: middle, low, high } = all[claim];
+    if (middle[row] === null) {
+      cell.append(element("span", "value", "n/a"));
+      return cell;
+    }
+    if (claim === "association") {
+      const line = element("span", "whisker");
+      const span = element("span", "span"), dot = element("span", "dot");
+      const zero = element("span", "one");
+      zero.style.left = `${position(1)}%`;
+      span.style.left = `${position(low[row])}%`;
+      span.style.width = `${position(high[row]) - position(low[row])}%`;
+      dot.style.left = `${position(middle[row])}%`;
+      line.append(zero, span, dot);
+      line.setAttribute("aria-hidden", "true");
+      cell.append(line);
+    }
+    const interval = low[row] === null ? "" : ` (${odds(low[row])} to ${odds(high[row])})`;
+    cell.append(element("span", "value", odds(middle[row]) + interval));
+    return cell;
+  }
+
+  function state(row, claim) {
+    if (all[claim].flag[row]) {
+      return "flagged";
+    }
+    return all[claim].effect[row] === null ? "not measured" : "not flagged";
+  }
+
+  function claimed(row, claim) {
+    const cell = element("td", "claimed");
+    const told = state(row, claim);
+    cell.append(element("span", `badge ${told.replace(" ", "-")}`, told));
+    const reason = all[claim].reasons[all[claim].reason[row]];
+    if (reason && told !== "flagged") {
+      cell.append(element("span", "reason", reason));
+    }
+    return cell;
+  }
+
+  function make(row, claim) {
+    const line = element("tr");
+    const name = element("th", "names");
+    name.scope = "row";
+    const cls = all.class[row], page = all.page[row];
+    const home = all.class_pages[cls] && `classes/${all.class_pages[cls]}.html`;
+    name.append(linked(all.cues[all.cue[row]], page && `pairs/${page}.html`));
+    const of = element("td", "class");
+    of.append(linked(all.classes[cls], home));
+    const heat = element("td", "num", odds(all.heat_on_cue[row] ?? null));
+    heat.dataset.name = "heat on the cue";
+    const verdict = element("td", "verdict", all.verdict[row] ?? "");
+    const count = element("td", "num", all.images[cls].toLocaleString("en"));
+    count.dataset.name = "images";
+    line.append(of, name, count, shares(row), effect(row, claim), heat, claimed(row, claim), verdict);
+    return line;
+  }
+
+  return { make, state };
+})();

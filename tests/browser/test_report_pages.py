@@ -1,0 +1,157 @@
+"""The report in a real browser, opened from disk."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import CLASSES, CUES, HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+_SERIOUS = ("serious", "critical")
+
+
+def first_column(page: "Page") -> list[str]:
+    return page.locator("#pairs tbody td.class").all_text_contents()
+
+
+def pages_of(site: Path) -> list[Path]:
+    some = [site / "index.html"]
+    return some + [sorted((site / kind).iterdir())[0] for kind in ("pairs", "classes")]
+
+
+def test_table_finds_shows_and_sorts(page: "Page", site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+    assert len(first_column(page)) == len(CLASSES) * len(CUES)
+    page.fill("#find", "ZEBRA")
+    assert set(first_column(page)) == {"zebra"}
+    assert page.text_content("#count") == "3 of 15 pairs"
+    page.keyboard.press("Escape")
+    page.select_option("#show", "flagged")
+    assert len(first_column(page)) == 4
+    page.select_option("#show", "unknown")
+    assert len(first_column(page)) == 1
+    page.select_option("#show", "all")
+    head = page.locator('th[data-title="images"]')
+    head.locator("button").click()
+    counts = [int(t) for t in page.locator('td[data-name="images"]').all_text_contents()]
+    assert counts == sorted(counts, reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+    head.locator("button").click()
+    counts = [int(t) for t in page.locator('td[data-name="images"]').all_text_contents()]
+    assert counts == sorted(counts)
+
+
+def test_keys_find_move_and_open(page: "Page", site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("/")
+    page.keyboard.type("zebra")
+    assert page.input_value("#find") == "zebra"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    inside = "document.activeElement.closest('tr')?.rowIndex"
+    assert page.evaluate(inside) == 2
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate(inside) == 1
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/classes/*")
+    assert page.text_content("h1") == "zebra"
+
+
+def test_sliders_and_switch_change_pixels(page: "Page", site: Path) -> None:
+    page.goto(pages_of(site)[1].as_uri())
+    pixels = """() => { const c = document.querySelector('canvas[data-image]');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let alpha = 0, red = 0;
+        for (let i = 0; i < d.length; i += 4) { alpha += d[i + 3]; red += d[i] * d[i + 3]; }
+        return [alpha, red]; }"""
+
+    def set_to(name: str, value: int) -> Any:
+        page.locator(f'input[name="{name}"]').evaluate(
+            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }",
+            value,
+        )
+        page.wait_for_function("() => new Promise(r => requestAnimationFrame(() => r(true)))")
+        return page.evaluate(pixels)
+
+    start = page.evaluate(pixels)
+    assert start[0] > 0
+    cut = set_to("threshold", 60)
+    assert 0 < cut[0] < start[0]
+    assert set_to("opacity", 0)[0] == 0
+    assert set_to("opacity", 80) == cut
+    page.check('input[value="class"]')
+    page.wait_for_function("() => new Promise(r => requestAnimationFrame(() => r(true)))")
+    assert page.evaluate(pixels) != cut
+
+
+def test_names_are_text_wherever_they_stand(page: "Page", site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+    assert set(first_column(page)) == set(CLASSES)
+    assert page.locator("b").count() == 0
+    page.locator("td.class a", has_text=HOSTILE).first.click()
+    assert page.text_content("h1") == HOSTILE
+    for path in sorted((site / "pairs").iterdir()):
+        page.goto(path.as_uri())
+        heading = page.text_content("h1") or ""
+        assert any(heading.startswith(name) for name in CLASSES)
+        assert page.locator("img[src=x]").count() == 0
+        captions = page.locator(".file").all_text_contents()
+        assert all(text.startswith('"><img src=x onerror=alert(2)> ünï/') for text in captions)
+    assert all(
+        set(p.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.") for p in site.rglob("*.html")
+    )
+
+
+def test_links_lead_to_pages_and_pictures_are_there(page: "Page", site: Path) -> None:
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        addresses = page.eval_on_selector_all(
+            "a[href], img", "all => all.map(e => e.href || e.src)"
+        )
+        for address in addresses:
+            assert address.startswith("file://")
+            place = page.evaluate("u => decodeURIComponent(new URL(u).pathname)", address)
+            assert Path(place).is_file(), f"{path.name}: {address}"
+
+
+def test_arrow_keys_turn_pages(page: "Page", site: Path) -> None:
+    first, second = sorted((site / "pairs").iterdir())[:2]
+    page.goto(first.as_uri())
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(second.as_uri())
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(first.as_uri())
+
+
+@pytest.mark.parametrize("number", range(3), ids=["table", "pair", "class"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page: "Page", site: Path, number: int, scheme: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.goto(pages_of(site)[number].as_uri())
+    found = axe.Axe().run(page, options={"preload": False}).response["violations"]
+    grave = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in _SERIOUS]
+    assert grave == []
+
+
+@pytest.mark.parametrize("number", range(3), ids=["table", "pair", "class"])
+def test_fits_a_telephone(page: "Page", site: Path, number: int) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(pages_of(site)[number].as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_theme_switch_beats_the_system_and_is_kept(page: "Page", site: Path) -> None:
+    page.emulate_media(color_scheme="light")
+    page.goto((site / "index.html").as_uri())
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    page.click("#theme")
+    page.click("#theme")
+    dark = page.evaluate(paper)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(paper) == dark

@@ -1,0 +1,117 @@
+"""What the report holds, and what it must not hold."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.audit import Audit
+from pipeline.errors import UsageError
+from pipeline.report import embed, words
+from pipeline.report.choice import affordable, shares
+from pipeline.report.model import Limits
+from pipeline.report.site import build_report, write_report
+from tests.conftest import DemoRun
+from tests.reports import made_up
+
+
+@pytest.fixture(scope="module")
+def audit(demo_run: DemoRun) -> Audit:
+    return Audit.from_results(demo_run.output)
+
+
+def everything(folder: Path) -> str:
+    kinds = ("html", "js", "css")
+    return "".join(p.read_text("utf-8") for kind in kinds for p in folder.rglob(f"*.{kind}"))
+
+
+def test_report_of_a_run_shows_its_images(audit: Audit, tmp_path: Path) -> None:
+    first = build_report(audit, tmp_path / "r", Limits(pages=4, each=2))
+    pair = next((tmp_path / "r" / "pairs").iterdir()).read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', pair, re.DOTALL)[1])
+    assert first.is_file()
+    assert len(list((tmp_path / "r" / "classes").iterdir())) == len(audit.classes)
+    assert any((tmp_path / "r" / "pictures").iterdir())
+    assert {"cue", "class"} <= set(data["images"][0])
+    again = build_report(audit, tmp_path / "r", Limits(pages=1, each=1))
+    assert again == first
+    flagged = int(audit.rank()["association__flag"].sum())
+    assert len(list((tmp_path / "r" / "pairs").iterdir())) == max(flagged, 1)
+
+
+def test_without_images_nothing_of_single_images_is_written(audit: Audit, tmp_path: Path) -> None:
+    build_report(audit, tmp_path, Limits(images=False, pages=3))
+    text = everything(tmp_path)
+    assert not any((tmp_path / "pictures").iterdir())
+    assert all(image_id not in text for image_id in audit.results.images(["label"]).index)
+    assert '"images":[]' in text
+
+
+def test_images_that_are_gone_leave_a_note(audit: Audit, tmp_path: Path) -> None:
+    gone = replace(audit.results, origin=replace(audit.results.origin, roots=()))
+    build_report(replace(audit, results=gone), tmp_path, Limits(pages=1, each=1))
+    assert "no picture" in everything(tmp_path)
+
+
+def test_a_folder_with_other_files_is_left_alone(audit: Audit, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="choose another place"):
+        build_report(audit, tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.slow
+def test_a_thousand_classes_and_a_hundred_cues_stay_below_20_megabytes(tmp_path: Path) -> None:
+    classes, cues, pages = 1000, 100, 200
+    each = affordable(Limits(), classes * cues, pages, classes) // (2 * pages)
+    names = [f"class number {n}" for n in range(classes)]
+    report = made_up(names, [f"cue_{n}" for n in range(cues)], flagged=40, pages=pages, each=each)
+    write_report(report, tmp_path)
+    size = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    assert each >= 1
+    assert 10e6 < size < 20e6
+
+
+def test_hundred_classes_are_small(tmp_path: Path) -> None:
+    names = [f"class number {n}" for n in range(100)]
+    report = made_up(names, [f"cue_{n}" for n in range(100)], flagged=2, pages=2, each=1)
+    write_report(report, tmp_path)
+    assert (tmp_path / "assets" / "table.js").stat().st_size < 100 * 100 * 50
+    sizes = [p.stat().st_size for p in (tmp_path / "classes").iterdir()]
+    assert sum(sizes) / len(sizes) < 6500
+
+
+def test_json_cannot_end_its_script() -> None:
+    hostile = "</script><!--\u2028&"
+    text = embed.to_json({"name": hostile, "nothing": [math.nan, math.inf, 1.5]})
+    assert "<" not in text
+    assert "\u2028" not in text
+    assert json.loads(text) == {"name": hostile, "nothing": [None, None, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("pages", "most", "total", "expected"),
+    [(0, 12, 100, []), (2, 12, 100, [12, 12]), (3, 12, 34, [7, 5, 5]), (3, 12, 0, [0, 0, 0])],
+)
+def test_pictures_are_shared_out(pages: int, most: int, total: int, expected: list[int]) -> None:
+    assert shares(pages, most, total) == expected
+
+
+def test_words() -> None:
+    row = {"class": "fish", "share": 0.814, "share_elsewhere": 0.001}
+    assert words.sentence(row, "water mark") == (
+        "81 % of the “fish” images have “water mark”; of all other images, <1 % do."
+    )
+    assert "could not be measured" in words.sentence(row | {"share": math.nan}, "x")
+    assert words.slug(7, "Größe / ../x", "<b>") == "0007-groe-x-b"
+    assert words.slug(8, "鳥") == "0008"
+    assert [words.odds(v) for v in (0.04, 9.96, 83.1, 2000.0, math.nan)] == [
+        "0.0",
+        "10.0",
+        "83",
+        ">1000",
+        "–",
+    ]
