@@ -1,0 +1,97 @@
+"""Tables by image: which are flagged, in which group each is, how suspect it is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.audit import Audit
+from pipeline.audit.aggregate import batches
+from pipeline.errors import UsageError
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def flagged_pairs(audit: Audit) -> list[tuple[str, str]]:
+    """(class, cue) flagged for association, strongest first."""
+    frame = audit.rank(flagged=True)
+    return list(frame[["class", "cue"]].itertuples(index=False, name=None))
+
+
+def flagged_images(audit: Audit, pairs: Pairs) -> pd.DataFrame:
+    """Images of the pairs' classes that have the cue.
+
+    Returns:
+        One row an (image, pair): ``image_id``, ``class``, ``cue``, ``score``, ``presence``
+        (probability), ``shard``, ``key``.
+    """
+    columns = ["image_id", "class", "cue", "score", "presence", "shard", "key"]
+    parts = [
+        audit.images(cls, cue, present=True).reset_index().assign(**{"class": cls, "cue": cue})
+        for cls, cue in pairs
+    ]
+    return pd.concat([pd.DataFrame(columns=columns), *parts])[columns].reset_index(drop=True)
+
+
+def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
+    """Group of every explained, labelled image, for GroupDRO, DFR and the like.
+
+    Args:
+        cues: whose presence makes groups; every one doubles their number.
+
+    Returns:
+        ``image_id``, ``label``, ``has_<cue>`` (bool), ``group_name``, ``group`` (0, 1, ... in the
+        order of classes, then of presence; the same data give the same numbers).
+
+    Raises:
+        UsageError: no cues, an unknown one, or one whose presence is not measured.
+    """
+    presence = audit.findings.presence
+    names, measured = presence.histograms.cues, presence.measured
+    usable = [name for name, good in zip(names, measured, strict=True) if good]
+    strange = [cue for cue in cues if cue not in usable]
+    if strange or not cues:
+        found = repr(strange[0]) if strange else "none"
+        raise UsageError(f"groups by cue: expected one of {', '.join(usable)}, found {found}")
+    parts = []
+    for batch in batches(audit.results, audit.findings.known, cues, ["image_id"]):
+        part = {"image_id": batch.table["image_id"].to_pylist()}
+        part |= {"label": batch.table["label"].to_pylist(), "code": batch.codes}
+        for cue in cues:
+            place = names.index(cue)
+            part[f"has_{cue}"] = presence.of(place, batch.codes, batch.scores(cue)) > 0.5
+        parts.append(pd.DataFrame(part))
+    return _numbered(pd.concat(parts, ignore_index=True), cues)
+
+
+def _numbered(frame: pd.DataFrame, cues: Sequence[str]) -> pd.DataFrame:
+    bits = sum((frame[f"has_{cue}"].astype(int) << place for place, cue in enumerate(cues)), 0)
+    frame["group"] = frame["code"] * 2 ** len(cues) + bits
+    said = frame["label"].astype(str)
+    for cue in cues:
+        said = said + np.where(frame[f"has_{cue}"], f", {cue}", f", no {cue}")
+    frame["group_name"] = said
+    order = ["image_id", "label", *(f"has_{cue}" for cue in cues), "group_name", "group"]
+    return frame.drop(columns="code")[order]
+
+
+def issues(audit: Audit, pairs: Pairs) -> pd.DataFrame:
+    """One row an image as cleanlab's Datalab has them: a low score is bad.
+
+    Returns:
+        ``image_id``, ``is_spurious_issue``, ``spurious_score`` (1 minus the probability that the
+        image has a cue that is flagged for its class; 1 where there is none), ``spurious_cue``.
+    """
+    every = audit.results.images(["label", "status"])
+    known = every[(every["status"] == "ok") & every["label"].notna()]
+    found = flagged_images(audit, pairs).sort_values("presence", ascending=False)
+    worst = found.drop_duplicates("image_id").set_index("image_id").reindex(known.index)
+    score = (1 - worst["presence"].astype(float)).fillna(1.0)
+    return pd.DataFrame(
+        {
+            "is_spurious_issue": score < 0.5,
+            "spurious_score": score,
+            "spurious_cue": worst["cue"].fillna(""),
+        },
+        index=known.index,
+    ).reset_index()
