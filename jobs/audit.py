@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.display import console
-from jobs.options import StorageOptions, grouped
+from jobs.gate import GateOptions, passes
+from jobs.options import AuditOptions, StorageOptions, grouped
 
 if TYPE_CHECKING:
     from pipeline.audit import Audit
@@ -28,23 +29,6 @@ Notes = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
-class AuditOptions:
-    """What is audited, and how strictly."""
-
-    settings: Annotated[
-        str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
-    ] = None
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one: gates.odds_ratio=2."),
-    ] = None
-    predictions: Annotated[
-        str | None,
-        typer.Option(help="Your model's: a table with image_id and prediction."),
-    ] = None
-
-
-@dataclass(frozen=True)
 class VerdictOptions:
     """What people decided."""
 
@@ -58,38 +42,51 @@ class VerdictOptions:
     note: Annotated[str, typer.Option(help="Goes with --verdict.")] = ""
 
 
+@dataclass(frozen=True)
+class BesideOptions:
+    """What goes in and out beside the table."""
+
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Your model's: a table with image_id and prediction."),
+    ] = None
+    export: Annotated[
+        str | None, typer.Option(help="Write all pairs to this .csv, .parquet or .json file.")
+    ] = None
+
+
 @grouped
 def audit(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
     options: AuditOptions,
+    beside: BesideOptions,
+    gate: GateOptions,
     judged: VerdictOptions,
     storage: StorageOptions,
     every: Annotated[
         bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
-    export: Annotated[
-        str | None, typer.Option(help="Write all pairs to this .csv, .parquet or .json file.")
-    ] = None,
 ) -> None:
     """Which classes come with which cues, and how sure that is."""
     from pipeline import Audit
     from pipeline.errors import UsageError
-    from pipeline.loading import load_audit
 
-    chosen = load_audit(options.settings, options.overrides or ())
-    found = Audit.from_results(out, storage.options(), settings=chosen, verdicts=judged.verdicts)
+    given = storage.options()
+    found = Audit.from_results(out, given, settings=options.config(), verdicts=judged.verdicts)
     if judged.verdict is not None:
         try:
             found.annotate(*judged.verdict, note=judged.note)
         except KeyError as error:
             raise UsageError(f"--verdict: {error.args[0]}") from error
     show(found, limit=limit, every=every)
-    if options.predictions is not None:
-        show_predictions(found.predictions(options.predictions), limit)
-    if export is not None:
-        found.export(export)
-        console.print(f"\nall pairs: {export}", soft_wrap=True, markup=False)
+    if beside.predictions is not None:
+        show_predictions(found.predictions(beside.predictions), limit)
+    if beside.export is not None:
+        found.export(beside.export)
+        console.print(f"\nall pairs: {beside.export}", soft_wrap=True, markup=False)
+    if not passes(found, gate, given):
+        raise typer.Exit(1)
 
 
 def show(found: "Audit", *, limit: int, every: bool = False, notes: Notes | None = None) -> None:

@@ -12,7 +12,9 @@ import typer
 
 from jobs import checks, cluster
 from jobs.audit import audit
+from jobs.export import export
 from jobs.options import ModelOptions, RunOptions, StorageOptions, ViewOptions, grouped
+from jobs.report import report
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -189,7 +191,7 @@ def compact(
     display.compacted(done)
 
 
-for command in (checks.check, checks.doctor, audit, cluster.submit):
+for command in (checks.check, checks.doctor, audit, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

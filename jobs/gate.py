@@ -1,6 +1,10 @@
 """The gate of ``legrad audit --fail-on``: what failed, what is waived, in words."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from jobs.display import console
 
@@ -8,15 +12,35 @@ if TYPE_CHECKING:
     from pipeline.audit import Audit
 
 
-def passes(found: "Audit", fail_on: str, waivers: str | None) -> bool:
-    """Print what the gate came to; whether nothing fails.
+@dataclass(frozen=True)
+class GateOptions:
+    """What makes the command fail."""
+
+    fail_on: Annotated[
+        str | None,
+        typer.Option(help="Exit code 1 if a pair is flagged: flagged (any claim), or one claim."),
+    ] = None
+    waivers: Annotated[
+        str | None,
+        typer.Option(help="Pairs that are accepted: a table with class, cue, reason, expires."),
+    ] = None
+
+
+def passes(found: "Audit", options: GateOptions, storage: Mapping[str, Any] | None) -> bool:
+    """Print what the gate came to; whether nothing fails, or nothing was asked.
 
     Raises:
-        UsageError: an unknown claim, or waivers that cannot be read.
+        UsageError: an unknown claim, waivers that cannot be read, or waivers without a gate.
     """
     from pipeline.audit.gate import gate, read_waivers
+    from pipeline.errors import UsageError
 
-    came = gate(found.rank(), fail_on, read_waivers(waivers) if waivers is not None else [])
+    if options.fail_on is None:
+        if options.waivers is not None:
+            raise UsageError("--waivers goes with --fail-on flagged")
+        return True
+    waivers = [] if options.waivers is None else read_waivers(options.waivers, storage)
+    came = gate(found.rank(), options.fail_on, waivers)
     lines = []
     for one in came.failures:
         text = f"FAILED   {one.cls}, {one.cue}: flagged for {', '.join(one.claims)}"

@@ -13,7 +13,7 @@ import typer
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import ModelConfig, RunConfig
+    from pipeline.config import AuditConfig, ModelConfig, RunConfig
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -216,3 +216,22 @@ class ShippingOptions:
         bool,
         typer.Option("--pip", help="Install what the package needs on the nodes first; slow once."),
     ] = False
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How strictly is audited."""
+
+    settings: Annotated[
+        str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
+    ] = None
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one: gates.odds_ratio=2."),
+    ] = None
+
+    def config(self) -> "AuditConfig":
+        """Check them; raises UsageError."""
+        from pipeline.loading import load_audit
+
+        return load_audit(self.settings, self.overrides or ())

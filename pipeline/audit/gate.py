@@ -106,7 +106,7 @@ def gate(
     if fail_on not in (ANY, *CLAIMS):
         raise UsageError(f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}")
     claims = CLAIMS if fail_on == ANY else (fail_on,)
-    now = today or date.today()  # noqa: DTZ011 - a waiver ends with the reader's own day
+    now = today or date.today()
     known = {(waiver.cls, waiver.cue): waiver for waiver in waivers}
     failures, waived = [], []
     for row in ranked.to_dict(orient="records"):

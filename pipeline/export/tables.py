@@ -65,8 +65,10 @@ def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
 
 
 def _numbered(frame: pd.DataFrame, cues: Sequence[str]) -> pd.DataFrame:
-    bits = sum((frame[f"has_{cue}"].astype(int) << place for place, cue in enumerate(cues)), 0)
-    frame["group"] = frame["code"] * 2 ** len(cues) + bits
+    bits = np.zeros(len(frame), dtype=np.int64)
+    for place, cue in enumerate(cues):
+        bits += frame[f"has_{cue}"].to_numpy(np.int64) << place
+    frame["group"] = frame["code"].to_numpy(np.int64) * 2 ** len(cues) + bits
     said = frame["label"].astype(str)
     for cue in cues:
         said = said + np.where(frame[f"has_{cue}"], f", {cue}", f", no {cue}")

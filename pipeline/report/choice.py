@@ -83,18 +83,11 @@ def _extremes(batch: Batch, cue: str, found: Findings, wanted: Mapping[Pair, int
     frame = pd.DataFrame({"code": codes, "score": scores, "presence": presence, "row": rows})
     ordered = frame.sort_values(["score", "row"])
     most = max(counts.values(), default=0)
-    ends = pd.concat([f(ordered.groupby("code"), most) for f in (_head, _tail)])
+    groups = ordered.groupby("code")
+    ends = pd.concat([groups.head(most), groups.tail(most)])
     ends = ends[~ends.index.duplicated()]
     ends["image_id"] = batch.table["image_id"].take(pa.array(ends["row"])).to_pylist()
     return ends
-
-
-def _head(groups: "pd.api.typing.DataFrameGroupBy[int, bool]", count: int) -> pd.DataFrame:
-    return groups.head(count)
-
-
-def _tail(groups: "pd.api.typing.DataFrameGroupBy[int, bool]", count: int) -> pd.DataFrame:
-    return groups.tail(count)
 
 
 def _ends(frame: pd.DataFrame, count: int, *, measured: bool) -> Ends:

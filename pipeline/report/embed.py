@@ -138,7 +138,7 @@ def _marks(one: MeanMap) -> bytes:
 
 
 def colours() -> str:
-    """The colour scales as a script: 256 x RGB in hex, the heat's and the difference's two sides."""
+    """The colour scales as a script, 256 x RGB in hex: heat, and the two sides of a difference."""
     from matplotlib import colormaps
 
     ramp = np.linspace(0, 1, 256)

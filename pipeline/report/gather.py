@@ -1,4 +1,4 @@
-"""Audit -> report: everything that the pages show, each file of the run read as seldom as can be."""
+"""Audit -> report: all that the pages show; files of the run are read as seldom as can be."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

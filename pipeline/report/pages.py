@@ -92,7 +92,8 @@ class Pages:
     def index(self) -> str:
         """The ranked table, under its strongest findings."""
         flagged = [page for page in self.report.pairs if page.row["association__flag"]]
-        cards, shown = [], []
+        cards: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
         for page in flagged[:_CARDS]:
             some = page.ends.high[:_CARD_PICTURES]
             cards.append({"page": page, "pictures": list(enumerate(some, len(shown)))})

@@ -1,13 +1,13 @@
 """Densities and forest plots as SVG, made when the report is.
 
-matplotlib, for it is there anyway: the pages need no script for it, it prints as vectors, its text is
-text, and its colours become those of the page, so that they follow light and dark.
+matplotlib, for it is there anyway: the pages need no script for it, it prints as vectors, its
+text is text, and its colours become those of the page, so that they follow light and dark.
 """
 
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"#010203": "ink", "#010204": "muted", "#010205": "line", "#010206": "accent"}
 _INK, _MUTED, _LINE, _ACCENT = _COLOURS
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": _INK,

@@ -36,14 +36,14 @@ def state(row: Mapping[str, Any], claim: str) -> str:
 def percent(value: Any) -> str:
     """A share."""
     if not _finite(value):
-        return "–"
+        return "n/a"
     return "<1 %" if 0 < value < 0.005 else f"{value:.0%}".replace("%", " %")
 
 
 def odds(value: Any) -> str:
     """An odds ratio."""
     if not _finite(value):
-        return "–"
+        return "n/a"
     if value >= _MOST_ODDS:
         return f">{_MOST_ODDS:.0f}"
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
@@ -51,13 +51,13 @@ def odds(value: Any) -> str:
 
 def plain(value: Any) -> str:
     """Any other number, three digits."""
-    return f"{value:.3g}" if _finite(value) else "–"
+    return f"{value:.3g}" if _finite(value) else "n/a"
 
 
 def chance(value: Any) -> str:
     """A p or q value."""
     if not _finite(value):
-        return "–"
+        return "n/a"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
