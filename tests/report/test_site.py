@@ -51,7 +51,8 @@ def test_without_images_nothing_of_single_images_is_written(audit: Audit, tmp_pa
 
 
 def test_images_that_are_gone_leave_a_note(audit: Audit, tmp_path: Path) -> None:
-    gone = replace(audit.results, origin=replace(audit.results.origin, roots=()))
+    nowhere = replace(audit.results.origin, roots=())
+    gone = replace(audit.results, runs=(replace(audit.results.runs[0], origin=nowhere),))
     build_report(replace(audit, results=gone), tmp_path, Limits(pages=1, each=1))
     assert "no picture" in everything(tmp_path)
 
