@@ -1,4 +1,4 @@
-"""``legrad demo``: the whole way on a drawn data set, from shards to the audit and a sheet."""
+"""``legrad demo``: the whole way on a drawn data set, from shards to the audit and its report."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pipeline.flow import run
 from pipeline.loading import load_config, packaged_config
 from pipeline.report import draw_sheet
 from pipeline.report.planted import planted_rows
+from pipeline.report.site import build_report
 from pipeline.results import open_results
 
 _TABLE_ROWS = 12
@@ -37,11 +38,13 @@ def demo(out: Path, images: int, seed: int) -> None:
     rows = planted_rows(config, results.images(), seed)
     title = "LeGrad on the demo: where the similarity to each text comes from"
     draw_sheet(results, rows, _COLUMNS, sheet, title)
+    report = build_report(audit, str((out / "report").resolve()), tell=display.log)
     display.summary(summary)
     console.print()
     show(audit, limit=_TABLE_ROWS, notes=_planted())
     console.print(
-        f"\n[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
+        f"\n[bold]report[/bold]  {report}\n"
+        f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
         f"[bold]images[/bold]  {data}  (what was planted: {world.MANIFEST})\n"
         f"[bold]maps[/bold]    {output}\n\n"
         f"Again, with every pair and why:  legrad audit {output} --all\n"

@@ -107,6 +107,7 @@ def test_demo_and_run_from_nothing(tmp_path: Path) -> None:
         assert word in done.stdout
     assert "No cue is flagged for any class" in done.stdout  # too few to say so
     assert (tmp_path / "d" / "sheet.png").stat().st_size > 50_000
+    assert (tmp_path / "d" / "report" / "index.html").exists()
     assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 16)
     again = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
     assert "nothing to do" in again.stdout
