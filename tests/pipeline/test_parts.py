@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
+from pipeline.audit.enrichment import heat_enrichment
 from pipeline.manifest import digest
 from pipeline.monitor.progress import Progress, ProgressActor, Reporter, ShardCount
-from pipeline.results.tables import heat_enrichment
 
 
 def test_heat_enrichment_by_hand() -> None:
