@@ -117,8 +117,9 @@ def summary(done: "Summary") -> None:
         table.add_row("", "nothing to do: the run was complete, and no input file has changed")
     else:
         progress = done.progress
-        rate = f"{progress.images_per_second:.1f} images/s, {progress.maps:,} maps"
-        table.add_row("speed", f"{rate} in {duration(done.seconds)}")
+        rate = f"{progress.images_per_second:.1f} images/s while explaining"
+        took = f"{progress.maps:,} maps; {duration(done.seconds)} in all, start included"
+        table.add_row("speed", f"{rate}, {took}")
         busy = [
             f"{stage} {s:.0f} s"
             for stage, s in sorted(progress.seconds.items(), key=lambda i: -i[1])

@@ -140,17 +140,26 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
         )
     if is_weights_uri(pretrained):
         return model_with_weights(name, pretrained)
+    require_tag(name, pretrained)
+    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+    tagged: nn.Module = open_clip.create_model(  # some tags want another GELU than the name says
+        name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
+    )
+    return tagged
+
+
+def require_tag(name: str, pretrained: str) -> None:
+    """Is there such a tag of published weights? Nothing is fetched.
+
+    Raises:
+        ValueError: there is none.
+    """
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
         raise ValueError(
             f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
             f"(.safetensors, .pt, .pth, .bin); tags: {', '.join(tags) or 'none'}"
         )
-    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
-    tagged: nn.Module = open_clip.create_model(  # some tags want another GELU than the name says
-        name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
-    )
-    return tagged
 
 
 def _preprocessing(name: str, module: nn.Module) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from itertools import islice
 from legrad import catalog
 from legrad.preprocess import Preprocess
 from pipeline.cluster import local_nodes
-from pipeline.config import RunConfig
+from pipeline.config import ModelConfig, RunConfig
 from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.decode import decode
+from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.spread import Resources, resources
@@ -79,8 +80,10 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         on_cluster: whether a cluster will decide on the resources, and not this machine.
 
     Raises:
-        UsageError: the source or this machine does not fit the settings.
+        UsageError: the source or this machine does not fit the settings, or the model has no such
+            weights.
     """
+    _require_weights(config.model)
     source = open_source(config.source)
     first = tuple(_sampled(config, source))
     rows, exact = _rows(source, first)
@@ -95,6 +98,18 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         resources=None if on_cluster else resources(config.runtime, local_nodes()),
         first=first,
     )
+
+
+def _require_weights(model: ModelConfig) -> None:
+    """Tags are known without a network; weights files were looked for with the settings."""
+    from legrad.models import require_tag  # loads torch
+
+    if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
+        return
+    try:
+        require_tag(model.name, model.pretrained)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
 
 
 def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:

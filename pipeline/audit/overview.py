@@ -1,13 +1,16 @@
 """What was audited, what was left out, and what the claims mean and do not mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from legrad import catalog
 from pipeline.audit.claims import Findings
 from pipeline.audit.decoys import DecoyCheck
-from pipeline.config.audit import AuditConfig
+from pipeline.config import DEMO_ALIAS, AuditConfig
 from pipeline.results.results import Results
 from pipeline.schema import Status
 
@@ -97,8 +100,19 @@ def overview(
         not_measured={c: why for c, why in zip(cues, presence.reason, strict=True) if why},
         flagged={claim: int(found.frame.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
         check=found.decoys,
-        caveats=(*_caveats(found, failed, copies, settings), *ALWAYS),
+        caveats=(
+            *_of_the_model(model, dataset),
+            *_caveats(found, failed, copies, settings),
+            *ALWAYS,
+        ),
         meanings=MEANINGS,
+    )
+
+
+def _of_the_model(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
+    foreign = model.get("name") == catalog.MINI and dataset != DEMO_ALIAS
+    return (
+        (f"{catalog.MINI_WARNING}; nothing here says anything of your images",) if foreign else ()
     )
 
 

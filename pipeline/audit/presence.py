@@ -160,7 +160,7 @@ def _reason(separation: float, gain: float, present: Array, images: Array, gates
     without = images.sum() - present.sum()
     few, state = min((present.sum(), "with"), (without, "without"))
     if few < gates.images:
-        return f"{few:.0f} images {state} it, {gates.images} needed. {settle}"
+        return f"{few:.0f} images {state} it, {gates.images} needed"
     large = images >= gates.class_images
     shares = np.sort((present / np.maximum(images, 1))[large if large.any() else images > 0])
     usual = shares[(len(shares) - 1) // 2]

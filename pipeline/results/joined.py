@@ -7,6 +7,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pandas.api.types import is_string_dtype
 
 from pipeline.errors import UsageError
 from pipeline.results import sql
@@ -25,6 +26,15 @@ class FrameRows(Rows):
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
+        if (
+            ID not in frame.columns
+            and frame.index.name != ID
+            and not is_string_dtype(frame.index.dtype)
+        ):
+            raise UsageError(
+                f"join: the frame has no {ID}, as its index or as a column; it has "
+                f"{', '.join(map(repr, frame.columns[:8]))}"
+            )
         flat = frame if ID in frame.columns else frame.reset_index(names=ID)
         if not all(isinstance(name, str) for name in flat.columns):
             raise UsageError(f"join: column names must be text, found {list(flat.columns)[:5]}")
