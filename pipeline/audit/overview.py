@@ -101,7 +101,7 @@ def overview(
         flagged={claim: int(found.frame.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
         check=found.decoys,
         caveats=(
-            *_of_the_model(model, dataset),
+            *of_the_model(model, dataset),
             *_caveats(found, failed, copies, settings),
             *ALWAYS,
         ),
@@ -109,7 +109,8 @@ def overview(
     )
 
 
-def _of_the_model(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
+def of_the_model(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
+    """What must be said of the model that scored, given what the data are."""
     foreign = model.get("name") == catalog.MINI and dataset != DEMO_ALIAS
     return (
         (f"{catalog.MINI_WARNING}; nothing here says anything of your images",) if foreign else ()

@@ -9,6 +9,7 @@ import pytest
 
 from legrad.queries import Query, Role
 from pipeline import Audit, open_results
+from pipeline.audit.overview import of_the_model
 from pipeline.errors import UsageError
 from tests.audit.worlds import GRID, World, labels
 from tests.jobs.command import legrad
@@ -215,6 +216,13 @@ def test_summary_says_what_was_left_out(audit: Audit) -> None:
     assert told.check.flagged_pairs == 0
     assert told.check.floor == 1.0  # one finding and few decoys
     assert set(told.meanings) == set(told.flagged)
+
+
+def test_the_drawn_worlds_model_is_doubted_elsewhere() -> None:
+    (warning,) = of_the_model({"name": "mini"}, "photos")
+    assert "drawn scenes only" in warning
+    assert of_the_model({"name": "mini"}, "demo") == ()
+    assert of_the_model({"name": "ViT-B-32"}, "photos") == ()
 
 
 def test_names_are_checked_first(out: str) -> None:

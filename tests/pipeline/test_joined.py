@@ -133,5 +133,7 @@ def test_columns_of_ones_own(both: Results) -> None:
     ).to_dict("list")["n"] == [1, 1, 3]
     with pytest.raises(UsageError, match="columns already"):
         both.join(pd.DataFrame({"label": ["x"]}, index=["a/01"]))
+    with pytest.raises(UsageError, match="no image_id, as its index or as a column; it has 'id'"):
+        both.join(pd.DataFrame({"id": ["a/01"]}))
     with pytest.raises(UsageError, match="'a/01' stands twice"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))

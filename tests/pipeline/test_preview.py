@@ -50,6 +50,10 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     config = mini_config(source, tmp_path / "out", runtime={"gpus_per_actor": 4})
     with pytest.raises(UsageError, match="4 GPUs"):
         preview(config, on_cluster=False)
+    model = {"name": "ViT-B-32", "pretrained": "nope"}
+    unknown = mini_config(source, tmp_path / "out", model=model)
+    with pytest.raises(UsageError, match="'nope': no such tag .*laion2b_s34b_b79k"):
+        preview(unknown, on_cluster=False)
 
 
 def test_no_model_is_loaded(tmp_path: Path) -> None:
