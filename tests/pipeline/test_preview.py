@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         preview(config, on_cluster=False)
     model = {"name": "ViT-B-32", "pretrained": "nope"}
     unknown = mini_config(source, tmp_path / "out", model=model)
-    with pytest.raises(UsageError, match="'nope': no such tag .*laion2b_s34b_b79k"):
+    with pytest.raises(UsageError, match=r"'nope': no such tag .*laion2b_s34b_b79k"):
         preview(unknown, on_cluster=False)
 
 
