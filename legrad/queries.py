@@ -33,10 +33,10 @@ class Role(StrEnum):
 
     CLASS = "class"
     CUE = "cue"
+    BASELINE = "baseline"
     DECOY = "decoy"
     """A cue that the model knows and the data set lacks: how often it is found says how often the
     audit is wrong."""
-    BASELINE = "baseline"
 
 
 def _checked_name(name: Any) -> Any:

@@ -38,7 +38,7 @@ def test_names_that_yaml_read_as_something_else(name: Any) -> None:
         query(name)
 
 
-@pytest.mark.parametrize("role", ["class", "cue", "baseline"])
+@pytest.mark.parametrize("role", ["class", "cue", "baseline", "decoy"])
 def test_roles(role: str) -> None:
     assert query(role=role).role == Role(role) == role
 
