@@ -220,14 +220,7 @@ class Audit:
             raise UsageError(f"presence of {cue} is not measured: {why}")
         own = self._lookup.queries.get(cls)
         frame = pairs.images(self.results, self.findings, (place, code), own)
-        if present is not None:
-            frame = frame[(frame["presence"] > 0.5) == present]
-        ordered = (
-            frame.sort_index()
-            if sort == "image_id"
-            else frame.sort_values([sort, "image_id"], ascending=[False, True])
-        )
-        return ordered.head(limit) if limit is not None else ordered
+        return pairs.ordered(frame, present, sort, limit)
 
     def mean_map(self, cls: str | None, query: str) -> Array:
         """(h, w) mean raw map of a query over a class's images, or over all (None).

@@ -57,7 +57,8 @@ class RelianceConfig(Settings):
     Attributes:
         pairs: flagged associations that are tested, the strongest first.
         images: of each pair, at most.
-        region: share of the cells that count as the cue: the hottest of its map over all blocks.
+        region: share of the cells that count as the cue, the hottest of its map, at most.
+        floor: share of a map's maximum below which a cell does not count.
         object_region: the same of the class's own map, spared in the test of CLIP itself.
         ridge: of the probe's covariance, as a share of its mean eigenvalue.
         resamples: of the bootstrap.
@@ -69,6 +70,7 @@ class RelianceConfig(Settings):
     pairs: PositiveInt = 50
     images: PositiveInt = 200
     region: Share = 0.10
+    floor: Annotated[float, Field(ge=0, lt=1)] = 0.3
     object_region: Share = 0.30
     ridge: Annotated[float, Field(gt=0)] = 0.1
     resamples: PositiveInt = 200

@@ -14,14 +14,12 @@ class EditCosts:
         pairs, done: of class and cue; how many of them are there already.
         images: that are read again, those of all pairs that are left together.
         edits: images to embed, at most.
-        passes: images through all blocks with maps.
     """
 
     pairs: int
     done: int
     images: int
     edits: int
-    passes: int
 
     def __str__(self) -> str:
         if not self.pairs:
@@ -30,7 +28,7 @@ class EditCosts:
             return f"{self.pairs} pairs, all of them edited already: only arithmetic is left"
         return (
             f"{self.pairs} pairs, {self.done} edited already; {self.images:,} images to fetch "
-            f"again, {self.passes:,} to explain over all blocks, at most {self.edits:,} edited "
+            f"again and to explain, at most {self.edits:,} edited "
             "images to embed (a plain forward pass each)"
         )
 
@@ -38,4 +36,4 @@ class EditCosts:
 def costs(left: Sequence[PairTask], pairs: int) -> EditCosts:
     """Of the pairs that are left, of so many."""
     images = sum(len(task.images) + len(task.targets) for task in left)
-    return EditCosts(pairs, pairs - len(left), images, sum(task.edits for task in left), images)
+    return EditCosts(pairs, pairs - len(left), images, sum(task.edits for task in left))

@@ -55,8 +55,8 @@ class Editor:
     """Makes the edits of a pair.
 
     Args:
-        model: that explains and embeds; cues are found with maps over all of its blocks, since
-            those of the last ones only cover a part.
+        model: that explains and embeds.
+        layers: last blocks that are explained to find the regions: as in the run.
         directions: query -> (E,), of all cues and classes.
         config: shares and seeds.
         fetch: gives an image.
@@ -67,6 +67,7 @@ class Editor:
     def __init__(
         self,
         model: VisionLanguageModel,
+        layers: int,
         directions: Mapping[str, NDArray[np.float32]],
         config: RelianceConfig,
         fetch: Fetch,
@@ -74,7 +75,7 @@ class Editor:
         batch_size: int = 32,
     ) -> None:
         self.model = model
-        self.legrad = LeGrad(model, len(model.tower.blocks))
+        self.legrad = LeGrad(model, layers)
         self.directions = directions
         self.config = config
         self.fetch = fetch
@@ -113,7 +114,7 @@ class Editor:
     def _located(
         self, task: PairTask, rows: Sequence[Mapping[str, Any]], pixels: NDArray[np.uint8]
     ) -> Iterator[Found]:
-        """Where cue, class and other cues are, by their maps over all blocks."""
+        """Where cue, class and other cues are, by their maps."""
         cues = list(
             dict.fromkeys([task.cue, *task.partners, *(c for r in rows for c in r["others"])])
         )
@@ -132,14 +133,17 @@ class Editor:
             }
             body = np.zeros_like(shown)
             if task.own:
-                body = hottest(by_name[task.own], self.config.object_region, shown)
+                share, floor = self.config.object_region, self.config.floor
+                body = hottest(by_name[task.own], share, shown, floor)
             there = [regions[cue] for cue in (task.cue, *row["others"])]
             taken = body | ~shown | np.logical_or.reduce(there)
             yield Found(row["image_id"], image, regions, body, taken)
 
     def _region(self, cue: str, image_id: str, heat: NDArray[np.float32], shown: Cells) -> Cells:
         mask = self.masks(cue, image_id)
-        return hottest(heat, self.config.region, shown) if mask is None else mask & shown
+        if mask is not None:
+            return mask & shown
+        return hottest(heat, self.config.region, shown, self.config.floor)
 
     def _deletions(self, one: Found, task: PairTask) -> Iterator[_Edit]:
         region = one.regions[task.cue]

@@ -54,16 +54,23 @@ class Shares:
 
     def bounds(self) -> tuple[Array, Array]:
         """(P,) lower and upper 95 % bound: the percentiles of what was drawn."""
-        if not len(self.drawn):
-            nothing = np.full(self.effect.shape, np.nan)
-            return nothing, nothing
-        low, high = np.nanquantile(self.drawn, [0.025, 0.975], axis=0)
-        return low, high
+        bounds = np.full((2, *self.effect.shape), np.nan)
+        known = self._known
+        if known.any():
+            bounds[:, known] = np.nanquantile(self.drawn[:, known], [0.025, 0.975], axis=0)
+        return bounds[0], bounds[1]
 
     def errors(self) -> Array:
         """(P,) standard errors."""
-        result: Array = np.nanstd(self.drawn, axis=0)
-        return result
+        errors = np.full(self.effect.shape, np.nan)
+        if self._known.any():
+            errors[self._known] = np.nanstd(self.drawn[:, self._known], axis=0)
+        return errors
+
+    @property
+    def _known(self) -> NDArray[np.bool_]:
+        """(P,) contrasts that some draw gave a value for."""
+        return np.asarray(np.isfinite(self.drawn).any(axis=0), dtype=bool)
 
 
 def shares(

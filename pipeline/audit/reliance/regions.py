@@ -7,20 +7,24 @@ from scipy.signal import correlate2d
 Cells = NDArray[np.bool_]
 
 
-def hottest(heat: NDArray[np.floating], share: float, shown: Cells | None = None) -> Cells:
+def hottest(
+    heat: NDArray[np.floating], share: float, shown: Cells | None = None, floor: float = 0.0
+) -> Cells:
     """(h, w) the hottest cells of a map; none where the map has no heat.
 
     Args:
         heat: (h, w) non-negative.
-        share: of the cells.
+        share: of the cells, at most.
         shown: cells that are not padding.
+        floor: share of the maximum below which a cell is not hot, however few there are.
     """
     inside = np.ones(heat.shape, bool) if shown is None else shown
     values = np.where(inside, np.nan_to_num(heat), -1.0).ravel()
     count = max(1, round(share * int(inside.sum())))
     chosen = np.argsort(-values, kind="stable")[:count]
     cells = np.zeros(values.shape, dtype=bool)
-    cells[chosen[values[chosen] > 0]] = True
+    least = floor * values.max()
+    cells[chosen[(values[chosen] > 0) & (values[chosen] >= least)]] = True
     return cells.reshape(heat.shape)
 
 

@@ -172,7 +172,7 @@ class Reliance:
         identity, config = self.results.run["identity"], self.settings.reliance
         kept = {key: value for key, value in identity.items() if key.startswith("model.")}
         queries = {key: value for key, value in identity.items() if key.startswith("query.")}
-        shares = [config.region, config.object_region, config.masks]
+        shares = [config.region, config.object_region, config.floor, config.masks]
         return {"model": kept, "queries": queries, "shares": shares, "version": 1}
 
     def _queries(self) -> list[Query]:

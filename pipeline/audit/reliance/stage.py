@@ -74,7 +74,8 @@ class EditStage:
             raise UsageError(f"{work.settings.model.name}: has other weights here than in the run")
         self.preprocess: Preprocess = model.preprocess
         self.grid = model.grid
-        self.editor = Editor(model, work.directions, work.config, self._fetch, self._mask)
+        layers = work.settings.model.layers or model.default_layers
+        self.editor = Editor(model, layers, work.directions, work.config, self._fetch, self._mask)
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """A batch of one: ``task`` (JSON) and ``name`` of its file."""
