@@ -195,7 +195,7 @@ class Editor:
         lost, count = list(failures), len(edits)
         flat = pa.array(np.concatenate([vectors.ravel(), np.zeros(len(lost) * width, np.float32)]))
         embedded = pa.FixedSizeListArray.from_arrays(
-            flat, width, mask=pa.array([False] * count + [True] * len(lost))
+            flat, width, mask=pa.array([False] * count + [True] * len(lost), pa.bool_())
         )
         regions = [
             None if edit.region is None else edit.region.astype(np.uint8).tobytes()
