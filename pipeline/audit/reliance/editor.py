@@ -187,7 +187,7 @@ class Editor:
             mask = pixels_of(cells, self.model.preprocess.size)
             for kind, giver in ((Kind.INSERTED, donor), (Kind.INSERTED_OTHER, other)):
                 pixels = np.where(mask, giver.pixels, target.pixels)
-                yield _Edit(target.image_id, kind, pixels, cells)
+                yield _Edit(target.image_id, kind, pixels, cells, partner=giver.image_id)
 
     def _table(self, edits: Sequence[_Edit], failures: Mapping[str, str]) -> pa.Table:
         width, cells = self.model.tower.embed_dim, int(np.prod(self.model.grid))
