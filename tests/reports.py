@@ -75,7 +75,7 @@ def ranking(
 
 
 def tested(rows: pd.DataFrame) -> pd.DataFrame:
-    """What depth reliance adds: a probe uses the first, CLIP does not, the others are untestable."""
+    """Depth reliance: a probe uses the first, CLIP does not; the others are untestable."""
     made = rows[["class", "cue"]].reset_index(drop=True)
     first = made.index == 0
     values = {"clip_reliance": (0.2, -0.1, 0.5), "probe_reliance": (0.88, 0.71, 0.96)}
