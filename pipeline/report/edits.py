@@ -2,34 +2,15 @@
 
 import base64
 import io
-from dataclasses import dataclass
 
 from PIL import Image
 
 from pipeline.audit import Audit
-from pipeline.report.model import Limits
+from pipeline.report.model import EditPicture, Limits
 
 _EACH = 4
 _MOST_PAIRS = 40
 _QUALITY = 72
-
-
-@dataclass(frozen=True)
-class EditPicture:
-    """One edit, ready for a page.
-
-    Attributes:
-        deleted: the cue was deleted; else it was pasted in.
-        before, after, control: data URIs of small WebP pictures.
-        change, control_change: of the probe's logit, in shares of the distance of the classes.
-    """
-
-    deleted: bool
-    before: str
-    after: str
-    control: str
-    change: float
-    control_change: float
 
 
 def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[EditPicture]]:

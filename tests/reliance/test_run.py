@@ -1,5 +1,6 @@
 """Reliance on a run on disk: claims in the ranking, resume, probe maps, and what cannot be."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipeline.audit.reliance.sums import FOLDS, groups
 from pipeline.demo import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
+from pipeline.report.model import Limits
+from pipeline.report.site import build_report
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from tests.data import demo_config, settings
@@ -111,6 +114,21 @@ def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
     assert (mark > fish).mean() > 0.8
     again = probe_maps(audit.reliance)  # complete already: nothing is done, the same comes out
     np.testing.assert_array_equal(again.maps(name, list(own))[1], probe[there])
+
+
+def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:
+    build_report(audit, tmp_path / "shown")
+    pages = [page.read_text() for page in (tmp_path / "shown" / "pairs").glob("*.html")]
+    mine = next(text for text in pages if "<title>frozen fish, watermark" in text)
+    edits = mine[mine.index('id="edits"') : mine.index('<section class="plots">')]
+    assert edits.count("data:image/webp") == 24  # four deletions, four insertions, three each
+    assert "fresh fish" in edits
+    changes = [int(text) for text in re.findall(r"deleted: <strong>([+-]\d+)%", edits)]
+    assert len(changes) == 4
+    assert max(changes) < -25  # every deletion costs the probe evidence
+    build_report(audit, tmp_path / "bare", Limits(images=False))
+    bare = "".join(page.read_text() for page in (tmp_path / "bare" / "pairs").glob("*.html"))
+    assert "data:image" not in bare
 
 
 def test_the_command(demo: Path) -> None:
