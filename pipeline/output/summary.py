@@ -2,18 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.config import SourceConfig
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
 from pipeline.monitor.progress import Progress
+from pipeline.output.duplicates import parts_by_wave, repeated_ids
 from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.output.shards import ShardBook
 from pipeline.schema import Status
@@ -108,7 +108,7 @@ def reconcile(folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: Sh
             f"{folder.uri}: {len(faults)} shards do not add up ({_some(faults)}). Run the same "
             "command again to do the missing ones."
         )
-    doubled = _doubled(folder, book.surplus(units, committed))
+    doubled = _doubled(folder)
     if doubled:
         raise RunError(
             f"{folder.uri}: {len(doubled)} images stand there twice ({_some(doubled)}); two runs "
@@ -147,21 +147,13 @@ def complete(
     book.settle()
 
 
-def _doubled(folder: RunFolder, shards: Mapping[str, int]) -> list[str]:
-    """Ids that stand more than once among the rows of some shards, with their parts."""
-    if not shards:
-        return []
-    parts = [part.path for part in committed_parts(folder)]
-    dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
-    columns = ["image_id", "__filename"]
-    rows = dataset.to_table(columns=columns, filter=ds.field("shard").isin(list(shards)))
-    grouped = rows.rename_columns(["id", "part"]).group_by("id").aggregate([("part", "list")])
-    twice = grouped.filter(pc.greater(pc.list_value_length(grouped["part_list"]), 1))
-    return [f"{row['id']} in {_names(row['part_list'])}" for row in twice.to_pylist()]
-
-
-def _names(paths: Sequence[str]) -> str:
-    return " and ".join(sorted(path.rsplit("/", 1)[-1] for path in paths))
+def _doubled(folder: RunFolder) -> list[str]:
+    """Ids that stand more than once, with their parts."""
+    return [
+        f"{image_id} in {' and '.join(dict.fromkeys(parts))}"
+        for wave in parts_by_wave(folder)
+        for image_id, parts in repeated_ids(wave).items()
+    ]
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def open_source(source: SourceConfig) -> ImageSource:
 
 
 def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    count = 0
+    count = unit.given
     for block in _timed(blocks(read_rows(source, unit), source.carry), reporter):
         count += block.num_rows
         yield block
