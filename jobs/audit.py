@@ -10,9 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.display import console
+from jobs.display import console, log
 from jobs.gate import GateOptions, passes
 from jobs.options import AuditOptions, StorageOptions, grouped
+from jobs.reliance import show_reliance
 
 if TYPE_CHECKING:
     from pipeline.audit import Audit
@@ -55,6 +56,19 @@ class BesideOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """What is printed."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what --depth reliance would cost, and stop.")
+    ] = False
+    every: Annotated[
+        bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
+    ] = False
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20
+
+
 @grouped
 def audit(
     out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
@@ -63,25 +77,26 @@ def audit(
     gate: GateOptions,
     judged: VerdictOptions,
     storage: StorageOptions,
-    every: Annotated[
-        bool, typer.Option("--all", help="Also pairs that are not flagged, and why not.")
-    ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
+    view: TableOptions,
 ) -> None:
     """Which classes come with which cues, and how sure that is."""
     from pipeline import Audit
     from pipeline.errors import UsageError
 
     given = storage.options()
-    found = Audit.from_results(out, given, settings=options.config(), verdicts=judged.verdicts)
+    config = options.config()
+    found = Audit.from_results(out, given, settings=config, verdicts=judged.verdicts, tell=log)
+    if view.dry_run:
+        console.print(f"depth reliance: {found.reliance.costs}", soft_wrap=True, markup=False)
+        return
     if judged.verdict is not None:
         try:
             found.annotate(*judged.verdict, note=judged.note)
         except KeyError as error:
             raise UsageError(f"--verdict: {error.args[0]}") from error
-    show(found, limit=limit, every=every)
+    show(found, limit=view.limit, every=view.every)
     if beside.predictions is not None:
-        show_predictions(found.predictions(beside.predictions), limit)
+        show_predictions(found.predictions(beside.predictions), view.limit)
     if beside.export is not None:
         found.export(beside.export)
         console.print(f"\nall pairs: {beside.export}", soft_wrap=True, markup=False)
@@ -103,6 +118,7 @@ def show(found: "Audit", *, limit: int, every: bool = False, notes: Notes | None
         console.print(_table(flagged.head(limit), notes))
         _more(len(flagged), limit)
         console.print(_LEGEND, style="dim")
+        show_reliance(found, flagged.head(limit))
     else:
         console.print("\nNo cue is flagged for any class.")
     if every:

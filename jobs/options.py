@@ -220,8 +220,15 @@ class ShippingOptions:
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """How strictly is audited."""
+    """How deeply and how strictly is audited."""
 
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="association: from stored scores and maps (default). reliance: also delete the "
+            "cues of flagged pairs and ask what the model, and a probe on the labels, lose.",
+        ),
+    ] = None
     settings: Annotated[
         str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
     ] = None
@@ -234,4 +241,5 @@ class AuditOptions:
         """Check them; raises UsageError."""
         from pipeline.loading import load_audit
 
-        return load_audit(self.settings, self.overrides or ())
+        depth = [] if self.depth is None else [f"depth={self.depth}"]
+        return load_audit(self.settings, [*(self.overrides or ()), *depth])

@@ -57,6 +57,8 @@ def report(
     from pipeline import Audit
     from pipeline.report.site import build_report
 
-    audit = Audit.from_results(out, storage.options(), settings=options.config(), verdicts=verdicts)
+    audit = Audit.from_results(
+        out, storage.options(), settings=options.config(), verdicts=verdicts, tell=log
+    )
     first = build_report(audit, to, limits.limits(), tell=log)
     console.print(f"report: {first}", soft_wrap=True, markup=False)

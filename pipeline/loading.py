@@ -102,6 +102,8 @@ def _resolve(data: dict[str, Any], base: Path) -> None:
     labels = source.get("labels") if isinstance(source, dict) else None
     if isinstance(labels, dict) and "uri" in labels:
         labels["uri"] = _absolute_all(labels["uri"], base)
+    if isinstance(source, dict) and isinstance(source.get("only"), str):
+        source["only"] = absolute(source["only"], base)
     if isinstance(data.get("output"), str):
         data["output"] = absolute(data["output"], base)
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):

@@ -14,6 +14,7 @@ from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.sources.labels import label_table
+from pipeline.sources.only import wanted
 from pipeline.storage import Location, Options, locate, redact
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def identity(config: RunConfig, prepared: "Prepared") -> dict[str, Any]:
         "source.key_field": source.key_field,
         "source.label_names": source.label_names and list(source.label_names),
         "source.labels": _labels(source),
+        **_only(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -134,6 +136,12 @@ def _redacted(uri: Uris) -> dict[str, list[str]] | list[str]:
     if isinstance(uri, Mapping):
         return {alias: [redact(place) for place in places] for alias, places in uri.items()}
     return [redact(place) for place in uri]
+
+
+def _only(source: SourceConfig) -> dict[str, str]:
+    """Nothing where all images are meant, so that runs of before this setting keep their digest."""
+    some = wanted(source)
+    return {} if some is None else {"source.only": some.digest}
 
 
 def _labels(source: SourceConfig) -> dict[str, str] | None:

@@ -1,10 +1,9 @@
 """Audit: everything the command prints, and more, as frames."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from numpy.typing import NDArray
@@ -20,12 +19,16 @@ from pipeline.audit.moments import Array
 from pipeline.audit.overview import Overview
 from pipeline.audit.pair import ORDERS, Pair
 from pipeline.audit.predictions import compare_predictions
+from pipeline.audit.tables import write_table
 from pipeline.audit.verdicts import VerdictFile
 from pipeline.config.audit import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results import Results, open_results
 from pipeline.schema import OWN_LABEL, score_column
 from pipeline.storage import Options, locate
+
+if TYPE_CHECKING:  # it brings torch and Ray
+    from pipeline.audit.reliance.reliance import Reliance
 
 VERDICTS = "verdicts.csv"
 
@@ -38,11 +41,15 @@ class Audit:
         results: of the run.
         settings: gates and what goes with them.
         verdicts: what people decided.
+        options: of the storage.
+        tell: told what takes a while.
     """
 
     results: Results
     settings: AuditConfig
     verdicts: VerdictFile
+    options: Options | None = field(default=None, repr=False)
+    tell: Callable[[str], None] = field(default=lambda text: None, repr=False)
     _sums: dict[str, MapSums] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -53,6 +60,7 @@ class Audit:
         *,
         settings: AuditConfig | Mapping[str, Any] | None = None,
         verdicts: str | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
 
@@ -61,6 +69,7 @@ class Audit:
             storage_options: of it.
             settings: an `AuditConfig` or its values.
             verdicts: CSV file of verdicts, kept by you; default ``_run/verdicts.csv`` of the run.
+            tell: told what takes a while.
 
         Raises:
             UsageError: no run there, or settings name queries that it does not have.
@@ -75,7 +84,7 @@ class Audit:
         place = place if verdicts is None else locate(verdicts)
         file = VerdictFile(place, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # names are checked before anything is read
-        return cls(results, chosen, file)
+        return cls(results, chosen, file, storage_options, tell)
 
     @cached_property
     def cues(self) -> tuple[str, ...]:
@@ -122,6 +131,16 @@ class Audit:
         found = evidence.Evidence(self.results, known, sample, own)
         return found.frame(known, self.findings.presence)
 
+    @cached_property
+    def reliance(self) -> "Reliance":
+        """Claims B and C': probe, edits and effects; loads the model where edits are not there.
+
+        Whatever the depth is: `rank` shows them with ``depth: reliance`` only.
+        """
+        from pipeline.audit.reliance.reliance import Reliance
+
+        return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
+
     def rank(
         self, by: str = "association", *, decoys: bool = False, flagged: bool = False
     ) -> pd.DataFrame:
@@ -138,8 +157,10 @@ class Audit:
         Raises:
             UsageError: no such claim.
         """
-        frame = self.findings.frame.merge(self.evidence, on=["class", "cue"], how="left")
-        frame = evidence.with_ranks(frame)
+        frame = self.findings.frame
+        if self.settings.depth == "reliance":
+            frame = ranking.with_reliance(frame, self.reliance.frame)
+        frame = evidence.with_ranks(frame.merge(self.evidence, on=["class", "cue"], how="left"))
         frame = frame.merge(self.verdicts.read(), on=["class", "cue"], how="left")
         ranked = ranking.rank(frame if decoys else frame[~frame["decoy"]], by)
         return ranked[ranked[f"{by}__flag"]].reset_index(drop=True) if flagged else ranked
@@ -199,14 +220,7 @@ class Audit:
             raise UsageError(f"presence of {cue} is not measured: {why}")
         own = self._lookup.queries.get(cls)
         frame = pairs.images(self.results, self.findings, (place, code), own)
-        if present is not None:
-            frame = frame[(frame["presence"] > 0.5) == present]
-        ordered = (
-            frame.sort_index()
-            if sort == "image_id"
-            else frame.sort_values([sort, "image_id"], ascending=[False, True])
-        )
-        return ordered.head(limit) if limit is not None else ordered
+        return pairs.ordered(frame, present, sort, limit)
 
     def mean_map(self, cls: str | None, query: str) -> Array:
         """(h, w) mean raw map of a query over a class's images, or over all (None).
@@ -269,17 +283,7 @@ class Audit:
         Raises:
             UsageError: another ending, or the place cannot be written.
         """
-        frame = self.rank(decoys=decoys)
-        if uri.endswith(".csv"):
-            data = frame.to_csv(index=False).encode()
-        elif uri.endswith(".parquet"):
-            data = frame.to_parquet(index=False)
-        elif uri.endswith(".json"):
-            rows = json.loads(frame.to_json(orient="records"))
-            data = json.dumps(rows, indent=1).encode()
-        else:
-            raise UsageError(f"{uri}: expected a name ending in .csv, .parquet or .json")
-        locate(uri).write(data)
+        write_table(self.rank(decoys=decoys), uri, self.options)
 
     @cached_property
     def _lookup(self) -> Lookup:

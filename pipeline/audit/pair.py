@@ -107,3 +107,16 @@ def images(
         frame["class_score"] = np.nan
     order = ["score", "presence", "class_score", "shard", "key"]
     return frame.set_index("image_id")[order]
+
+
+def ordered(
+    frame: pd.DataFrame, present: bool | None, sort: str, limit: int | None
+) -> pd.DataFrame:
+    """Some rows of `images`, by one of `ORDERS`, highest first."""
+    if present is not None:
+        frame = frame[(frame["presence"] > 0.5) == present]
+    if sort == "image_id":
+        frame = frame.sort_index()
+    else:
+        frame = frame.sort_values([sort, "image_id"], ascending=[False, True])
+    return frame.head(limit) if limit is not None else frame

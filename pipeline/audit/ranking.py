@@ -20,7 +20,8 @@ from pipeline.errors import UsageError
 CLAIMS = ("association", "clip_reliance", "probe_reliance")
 FIELDS = ("effect", "low", "high", "q", "flag", "reason")
 ALIGNED = "class-aligned, unconfirmed"
-NOT_ASKED = "not measured: association was asked for, reliance takes counterfactuals"
+NOT_ASKED = "not measured: association was asked for; depth reliance deletes the cue and looks"
+NOT_LISTED = "not tested: only pairs that are flagged for association are, the strongest first"
 
 
 def build(
@@ -78,6 +79,26 @@ def _completed(frame: pd.DataFrame) -> pd.DataFrame:
         for field in FIELDS:
             frame[f"{claim}__{field}"] = pd.Series(empty.get(field, np.nan), index=frame.index)
     return frame
+
+
+def with_reliance(frame: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """The columns of the claims of reliance, for the pairs that were tested.
+
+    Args:
+        frame: of all pairs.
+        tested: class, cue, and ``<claim>__*`` columns, a row a pair.
+    """
+    dropped = [name for name in frame if str(name).startswith(CLAIMS[1:])]
+    merged = frame.drop(columns=dropped).merge(tested, on=["class", "cue"], how="left")
+    for claim in CLAIMS[1:]:
+        reason, flag = f"{claim}__reason", f"{claim}__flag"
+        missing = merged[reason].isna() if reason in merged else np.ones(len(merged), bool)
+        for field in FIELDS:
+            if f"{claim}__{field}" not in merged:
+                merged[f"{claim}__{field}"] = np.nan
+        merged[reason] = merged[reason].astype(object).mask(missing, NOT_LISTED)
+        merged[flag] = merged[flag].map(lambda value: value is True).astype(bool)
+    return merged
 
 
 def _reasons(

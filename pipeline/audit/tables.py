@@ -1,6 +1,7 @@
-"""Tables that users hand in: CSV or Parquet, at a path or any URI."""
+"""Tables that users hand in, or take away: CSV or Parquet, at a path or any URI."""
 
 import io
+import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -34,3 +35,20 @@ def parse_table(data: bytes, uri: str, needed: Sequence[str]) -> pd.DataFrame:
             f"{', '.join(map(str, frame.columns)) or 'none'}"
         )
     return frame
+
+
+def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -> None:
+    """Write a frame as ``.csv``, ``.parquet`` or ``.json``.
+
+    Raises:
+        UsageError: another ending, or the place cannot be written.
+    """
+    if uri.endswith(".csv"):
+        data = frame.to_csv(index=False).encode()
+    elif uri.endswith(".parquet"):
+        data = frame.to_parquet(index=False)
+    elif uri.endswith(".json"):
+        data = json.dumps(json.loads(frame.to_json(orient="records")), indent=1).encode()
+    else:
+        raise UsageError(f"{uri}: expected a name ending in .csv, .parquet or .json")
+    locate(uri, options).write(data)

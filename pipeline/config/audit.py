@@ -1,6 +1,6 @@
 """Settings of the audit: gates, data beside the run, and what it may cost."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -27,6 +27,12 @@ class Gates(Settings):
         q: false discovery rate of Benjamini and Hochberg.
         balanced_accuracy: of a threshold learned from examples, on those held out.
         examples: labelled images that a cue needs for a threshold of its own.
+        edits: images whose cue is verifiably gone after deletion (or there after insertion) that a
+            test of reliance needs.
+        clip_effect: what the lower bound of CLIP's change by deletion must exceed, in standard
+            deviations of the class's text margin.
+        probe_auc: what the lower bound of the probe's held-out AUC of class and rival must exceed.
+        probe_share: what the lower bound of the share of the probe's evidence must exceed.
     """
 
     separation: Annotated[float, Field(gt=0)] = 4.0
@@ -39,12 +45,46 @@ class Gates(Settings):
     q: Share = 0.05
     balanced_accuracy: Share = 0.8
     examples: PositiveInt = 50
+    edits: PositiveInt = 30
+    clip_effect: Annotated[float, Field(ge=0)] = 0.5
+    probe_auc: Share = 0.55
+    probe_share: Share = 0.25
+
+
+class RelianceConfig(Settings):
+    """How much is edited for the claims of reliance, and where the edits are kept.
+
+    Attributes:
+        pairs: flagged associations that are tested, the strongest first.
+        images: of each pair, at most.
+        region: share of the cells that count as the cue, the hottest of its map, at most.
+        floor: share of a map's maximum below which a cell does not count.
+        object_region: the same of the class's own map, spared in the test of CLIP itself.
+        ridge: of the probe's covariance, as a share of its mean eigenvalue.
+        resamples: of the bootstrap.
+        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), taken where there is
+            one instead of the hottest cells.
+        work: folder for edits and probe maps; default ``_run/reliance`` of the run.
+    """
+
+    pairs: PositiveInt = 50
+    images: PositiveInt = 200
+    region: Share = 0.10
+    floor: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    object_region: Share = 0.30
+    ridge: Annotated[float, Field(gt=0)] = 0.1
+    resamples: PositiveInt = 200
+    masks: str | None = None
+    work: str | None = None
 
 
 class AuditConfig(Settings):
     """How a run's results are audited.
 
     Attributes:
+        depth: ``association``: from stored scores and maps alone; ``reliance``: also what the
+            model, and a linear probe trained on the labels, lose when the cue is deleted. Edits
+            images and takes the model.
         gates: what a finding must pass.
         thresholds: score from which a cue is present, for cues whose threshold is known.
         examples: CSV or Parquet table with ``image_id``, ``cue`` and ``present``, from which
@@ -62,7 +102,9 @@ class AuditConfig(Settings):
         evidence_total: the same in all, which bounds the memory.
     """
 
+    depth: Literal["association", "reliance"] = "association"
     gates: Gates = Gates()
+    reliance: RelianceConfig = RelianceConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)
     examples: str | None = None
     decoys: tuple[str, ...] = ()

@@ -77,6 +77,7 @@ class SourceConfig(Settings):
         carry: JSON fields or columns of the source that become columns: a list (text), or
             name: type with string, int, float, bool.
         max_pixels: larger images are refused (decompression bombs).
+        only: table (CSV or Parquet) with a column ``image_id``: only these images.
         shards: only files whose name, or path below the root, matches this glob.
         sample: so many images of every label, drawn by ``sample_seed``; of tar shards, whose labels
             are not known before they are read, so many in all, spread evenly over the shards.
@@ -97,6 +98,7 @@ class SourceConfig(Settings):
     labels: LabelsConfig | None = None
     carry: Carry = Field(default_factory=dict)
     max_pixels: PositiveInt = 178_956_970
+    only: str | None = None
     shards: Annotated[str, Field(min_length=1)] | None = None
     sample: PositiveInt | None = None
     sample_seed: int = 0
@@ -116,6 +118,12 @@ class SourceConfig(Settings):
     def _keys_have_columns(self) -> "SourceConfig":
         if self.key_field is not None and self.format not in ("parquet", "list"):
             raise ValueError(f"key_field: only parquet and list have columns, not {self.format}")
+        return self
+
+    @model_validator(mode="after")
+    def _named_or_drawn(self) -> "SourceConfig":
+        if self.only is not None and (self.sample is not None or self.limit is not None):
+            raise ValueError("only: names the images, so sample and limit have nothing to choose")
         return self
 
     @property

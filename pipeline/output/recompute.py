@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from legrad.explainer import LeGrad
 from legrad.queries import encode_queries
-from pipeline.config import ModelConfig
 from pipeline.decode import decode
 from pipeline.errors import UsageError
 from pipeline.explain import ReplicaSettings
 from pipeline.machine import cores
 from pipeline.results import Results
+from pipeline.results.again import model_config
 from pipeline.schema import Status
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
@@ -66,7 +66,7 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
         UsageError: the model's weights are not those of the run, or there is nothing to compare.
     """
     identity = results.run["identity"]
-    settings = ReplicaSettings(_model_config(results), device, cores(), _BATCH)
+    settings = ReplicaSettings(model_config(results.run), device, cores(), _BATCH)
     model = settings.load()
     if model.digest != identity["model.weights_sha256"]:
         raise UsageError(
@@ -97,19 +97,6 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
             done += len(some)
     allowed = (table[settings.model.precision] for table in (MOST_SCORE, MOST_STEPS))
     return Recomputed(done, max(steps), max(scores), unreadable, *allowed)
-
-
-def _model_config(results: Results) -> ModelConfig:
-    identity, about = results.run["identity"], results.run["metadata"]["model"]
-    return ModelConfig(
-        name=about["name"],
-        pretrained=about["pretrained"],
-        image_size=tuple(identity["model.image_size"]),
-        resize=identity["model.resize"],
-        layers=identity["model.layers"],
-        precision=identity["model.precision"],
-        tokenizer=about.get("tokenizer"),  # unknown to earlier runs
-    )
 
 
 def _sample(results: Results, count: int, seed: int) -> list[dict[str, Any]]:

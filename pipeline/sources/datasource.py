@@ -18,6 +18,7 @@ from pipeline.schema import source_schema
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
+from pipeline.sources.only import forget_wanted, wanted
 from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import choose_files, plan_units
 from pipeline.sources.retry import Whole, reread, unread
@@ -102,6 +103,7 @@ def open_source(source: SourceConfig) -> ImageSource:
             broken, or a table has no such columns.
     """
     forget_tables()
+    forget_wanted()
     label_table(source)
     if len({type(locate(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
@@ -123,7 +125,9 @@ def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
     fs = locate(source.uris[0], source.options).fs
     read = partial(_READERS[source.format], fs, unit, source)
     stand_in = partial(unread, unit.name, unit.files[0].name, source.id_prefix)
-    return map(Labeller(source), reread(read, stand_in))
+    rows = map(Labeller(source), reread(read, stand_in))
+    some = wanted(source)
+    return rows if some is None else some.rows(rows)
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:

@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.folder import chunks, label_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
+from pipeline.sources.only import wanted
 from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.rows import clean
@@ -40,6 +41,13 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
     suffixes = _SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
     source.refuse_same_names([file.name for file in files])
+    some = wanted(source)
+    if some is not None:
+        files = some.files(files, source.id_prefix)
+        if not files:
+            raise UsageError(
+                f"source.only: no file here holds {some.ids[0]}, nor any other of them"
+            )
     if source.shards is None:
         return files
     chosen = [file for file in files if _matches(file.name, source.shards)]

@@ -1,0 +1,65 @@
+"""The claims of reliance as a table: what the model and a probe lose when the cue is deleted."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.display import console
+
+if TYPE_CHECKING:
+    from pipeline.audit import Audit
+
+_LEGEND = (
+    "probe: share of a linear probe's evidence for the class, against the class it is hardest to\n"
+    "tell from, that goes with the cue (95 % interval; 100 % = the label is the cue).\n"
+    "clip: fall of the model's own text margin, in standard deviations.\n"
+    "* flagged. A model of yours may differ from both.\n"
+)
+
+
+def show_reliance(found: "Audit", rows: pd.DataFrame) -> None:
+    """Print both claims for some rows of the ranking, and why what is not flagged is not.
+
+    Nothing where the audit was not asked for them.
+    """
+    if found.settings.depth != "reliance" or not len(rows):
+        return
+    shown = Table(
+        title="Does it matter? The cue deleted, against a patch of its shape deleted elsewhere",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("class", "cue", "against"):
+        shown.add_column(name, overflow="fold")
+    for name in ("probe", "clip"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict(orient="records")]
+    for row in records:
+        rival = row.get("probe_reliance__rival")
+        cells = [row["class"], row["cue"], rival if isinstance(rival, str) else ""]
+        cells += [_claim(row, "probe_reliance", percent=True), _claim(row, "clip_reliance")]
+        shown.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(shown)
+    for row in records:
+        for claim, name in (("probe_reliance", "probe"), ("clip_reliance", "clip")):
+            if not row[f"{claim}__flag"]:
+                console.print(
+                    f"{row['class']} / {row['cue']}, {name}: {row[f'{claim}__reason']}",
+                    style="dim",
+                    markup=False,
+                )
+    console.print(f"\n{_LEGEND}", style="dim", markup=False)
+
+
+def _claim(row: Mapping[str, Any], claim: str, *, percent: bool = False) -> str:
+    values = [float(row[f"{claim}__{field}"]) for field in ("effect", "low", "high")]
+    if math.isnan(values[0]):
+        return "not testable"
+    one, low, high = (f"{v:.0%}" if percent else f"{v:+.1f}" for v in values)
+    return f"{one} ({low} to {high}){' *' if row[f'{claim}__flag'] else ''}"
