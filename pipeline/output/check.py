@@ -14,7 +14,7 @@ from pipeline.output.duplicates import repeated_ids
 from pipeline.output.lease import Holder, holder_of
 from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.output.shards import ShardBook
-from pipeline.schema import IDENTITY, OUTCOME, Status
+from pipeline.schema import IDENTITY, OUTCOME, UNREADABLE, Status
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class ShardState:
 
     Attributes:
         name: as in the column ``shard``.
-        expected: its rows; None where no attempt has read it to its end.
+        expected: its rows; None where no attempt has read it to its end, and where the storage
+            would not give the rest of it.
         rows: committed.
         ok: of these, explained.
     """
@@ -143,11 +144,20 @@ def _shards(folder: RunFolder, ledger: Ledger, *, one_row_a_file: bool) -> Itera
         groups[record.shards or (key,)] += record.rows
     if one_row_a_file:
         groups.clear()
+    cut_off = _cut_off(folder)
     home = {shard: group for group in groups for shard in group}
     for group in dict.fromkeys(home.get(n, (n,)) for n in [*_assigned(folder), *home, *rows]):
         expected = 1 if one_row_a_file else groups.get(group)
+        expected = None if not cut_off.isdisjoint(group) else expected
         there, good = (sum(counts[shard] for shard in group) for counts in (rows, ok))
         yield ShardState(group[0], expected, there, good)
+
+
+def _cut_off(folder: RunFolder) -> set[str]:
+    """Shards of which a row stands for what the storage would not give."""
+    stands_in = (ds.field("key") == UNREADABLE) & (ds.field("status") == str(Status.READ_ERROR))
+    found = _dataset(folder).to_table(columns=["shard"], filter=stands_in)
+    return set(found["shard"].to_pylist())
 
 
 def _assigned(folder: RunFolder) -> list[str]:

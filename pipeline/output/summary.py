@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +84,17 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
             "the alias."
         )
     return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
+
+
+def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:
+    """What to know of rows, and the rests of shards, that the storage would not give."""
+    rows = ledger.statuses[Status.READ_ERROR]
+    if not rows:
+        return ()
+    what = f"{rows} rows could not be read; in a shard such a row stands for all that follows."
+    if Status.READ_ERROR in redo:
+        return (f"{what} The same command tries again.",)
+    return (f"{what} To try again: --set 'runtime.redo=[read_error]'.",)
 
 
 def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> bool:
