@@ -77,6 +77,12 @@ def side_by_side(work: Callable[[Location], T], places: Iterable[Location]) -> l
         return list(pool.map(work, places))
 
 
+def ids_of(part: Location) -> pa.Array:
+    """The image ids of a part, in its order."""
+    table = pq.read_table(part.path, columns=["image_id"], filesystem=arrow_filesystem(part))
+    return table["image_id"].combine_chunks()
+
+
 @dataclass
 class Ledger:
     """Rows in the committed parts, by shard and status; a part is read once, for it never changes.
