@@ -48,7 +48,7 @@ class Pages:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        for name in ("percent", "odds", "chance", "signed", "score", "amount"):
+        for name in ("percent", "odds", "chance", "signed", "points", "score", "amount"):
             env.filters[name] = getattr(words, name)
         env.filters["title"] = self.title
         env.filters["json"] = lambda value: Markup(embed.to_json(value))  # noqa: S704 - escaped

@@ -96,6 +96,11 @@ def signed(value: Any, digits: int = 2) -> str:
     return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
 
 
+def points(value: Any) -> str:
+    """A change as a share, with its sign."""
+    return f"{value:+.0%}" if _finite(value) else "n/a"
+
+
 def score(value: Any) -> str:
     """A cosine."""
     return f"{value:.2f}" if _finite(value) else "n/a"

@@ -105,7 +105,7 @@ class Claims:
             return pd.DataFrame(columns=["class", "cue", *columns])
         probe = self._probe(pairs)
         rows = [
-            {"class": pair.cls, "cue": pair.cue} | self._clip(pair) | own
+            {"class": pair.cls, "cue": pair.cue} | self.clip(pair) | own
             for pair, own in zip(pairs, probe, strict=True)
         ]
         frame = pd.DataFrame(rows).reindex(columns=["class", "cue", *columns])
@@ -131,7 +131,8 @@ class Claims:
         result: NDArray[np.bool_] = scores >= self.threshold(pair.rival, pair.cue)
         return result
 
-    def _clip(self, pair: Pair) -> dict[str, object]:
+    def clip(self, pair: Pair) -> dict[str, object]:
+        """Claim B for one pair, by column; its q is not adjusted yet."""
         gone = self.gone(pair, pair.edited.spared)
         kept = pair.edited.spared.take(gone)
         row: dict[str, object] = {"images": len(kept.ids), "removed": _share(gone)}

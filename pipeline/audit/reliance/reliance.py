@@ -173,7 +173,7 @@ class Reliance:
         kept = {key: value for key, value in identity.items() if key.startswith("model.")}
         queries = {key: value for key, value in identity.items() if key.startswith("query.")}
         shares = [config.region, config.object_region, config.floor, config.masks]
-        return {"model": kept, "queries": queries, "shares": shares, "version": 1}
+        return {"model": kept, "queries": queries, "shares": shares, "version": 2}
 
     def _queries(self) -> list[Query]:
         """All of the run's, and in words each class with its cue."""
