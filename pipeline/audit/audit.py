@@ -244,12 +244,7 @@ class Audit:
         Returns:
             By image_id, 1 = average; see `evidence.heat_on_regions`.
         """
-        ids, found = self.results.maps(query, list(regions))
-        values = [
-            evidence.heat_on_regions(heat[None], regions[str(i)][None].astype(bool))[0]
-            for i, heat in zip(ids, found, strict=True)
-        ]
-        return pd.Series(values, index=pd.Index(ids, name="image_id"), dtype=float)
+        return evidence.heat_by_image(self.results, query, regions)
 
     def predictions(self, uri: str) -> pd.DataFrame:
         """Accuracy of your own model with and without each cue: see `predictions`."""

@@ -182,3 +182,15 @@ def heat_on_regions(maps: NDArray[np.float32], regions: NDArray[np.bool_]) -> ND
     usable = (area > 0) & (mean > 0)
     inside = (maps * cover).sum(axis=(1, 2)) / np.where(area > 0, area, 1)
     return np.where(usable, inside / np.where(usable, mean, 1), np.nan)
+
+
+def heat_by_image(
+    results: Results, query: str, regions: Mapping[str, NDArray[np.bool_]]
+) -> pd.Series:
+    """Heat of a query on true regions (H, W) by image_id, see `heat_on_regions`."""
+    ids, found = results.maps(query, list(regions))
+    values = [
+        heat_on_regions(heat[None], regions[str(i)][None].astype(bool))[0]
+        for i, heat in zip(ids, found, strict=True)
+    ]
+    return pd.Series(values, index=pd.Index(ids, name="image_id"), dtype=float)

@@ -1,51 +1,44 @@
 """Reliance on a run on disk: claims in the ranking, resume, probe maps, and what cannot be."""
 
 import re
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries import NAME_PATTERN, Role
+from legrad.queries import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.audit.reliance.probe_maps import FOLD, probe_query
 from pipeline.audit.reliance.sums import FOLDS, groups
-from pipeline.demo import write_demo
 from pipeline.errors import UsageError
-from pipeline.flow import run
 from pipeline.report.model import Limits
 from pipeline.report.site import build_report
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
-from tests.data import demo_config, settings
+from tests.conftest import DemoRun
+from tests.data import settings
 from tests.jobs.command import legrad
 
-GATES = {"edits": 12, "class_images": 10}
-SETTINGS = {
-    "depth": "reliance",
-    "gates": GATES,
-    "reliance": {"images": 30, "resamples": 40},
-    "maps": False,
-}
+GATES = {"edits": 6, "class_images": 10}
+
+
+def chosen(work: Path) -> dict[str, Any]:
+    """Small enough for the shared run; edits are kept beside it."""
+    reliance = {"images": 30, "resamples": 40, "work": str(work)}
+    return {"depth": "reliance", "gates": GATES, "reliance": reliance, "maps": False}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
-    """Enough scenes for a few images of every class with its cue."""
-    folder = tmp_path_factory.mktemp("reliance")
-    shards = write_demo(str(folder / "data"), 520, seed=11)
-    config = demo_config(shards, folder / "out", "runtime.actors=1")
-    some = tuple(query for query in config.queries if query.role in (Role.CLASS, Role.CUE))
-    run(config.model_copy(update={"queries": some}))
-    return folder
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reliance") / "work"
 
 
 @pytest.fixture(scope="module")
-def audit(demo: Path) -> Audit:
-    return Audit.from_results(str(demo / "out"), settings=SETTINGS)
+def audit(demo_run: DemoRun, work: Path) -> Audit:
+    return Audit.from_results(demo_run.output, settings=chosen(work))
 
 
 def of(frame: pd.DataFrame, cls: str, cue: str) -> pd.Series:
@@ -84,17 +77,16 @@ def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
     assert (reasons.str.len() > 0).all()
 
 
-def test_edits_are_made_once(demo: Path, audit: Audit) -> None:
+def test_edits_are_made_once(demo_run: DemoRun, work: Path, audit: Audit) -> None:
     audit.rank()
-    work = demo / "out" / "_run" / "reliance"
     files = sorted(work.glob("edits-*.parquet"))
     assert len(files) == len(audit.reliance.listed)
-    again = Audit.from_results(str(demo / "out"), settings=SETTINGS, tell=pytest.fail)
+    again = Audit.from_results(demo_run.output, settings=chosen(work), tell=pytest.fail)
     assert again.reliance.costs.done == len(files)
     pd.testing.assert_frame_equal(again.rank(), audit.rank())
     files[0].unlink()
     told: list[str] = []
-    mended = Audit.from_results(str(demo / "out"), settings=SETTINGS, tell=told.append)
+    mended = Audit.from_results(demo_run.output, settings=chosen(work), tell=told.append)
     assert mended.reliance.costs.done == len(files) - 1
     pd.testing.assert_frame_equal(mended.rank(), audit.rank())
     assert sum("edited " in text and "(1 of 1)" in text for text in told) == 1
@@ -104,7 +96,8 @@ def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
     """Where the text "a fish" looks at the fish, and only on images that the probe did not see."""
     results = audit.reliance.probe_maps()
     name = probe_query("frozen fish")
-    rows = results.images(["label"], where="label = 'frozen fish'")
+    marked = "label = 'frozen fish' and has_watermark"
+    rows = results.images(["label"], where=marked)
     ids, probe = results.maps(name, list(rows.index))
     there = ~np.isnan(probe).any(axis=(1, 2))
     assert there.sum() >= 3
@@ -121,7 +114,7 @@ def test_every_edit_image_by_image(audit: Audit) -> None:
     frame = audit.reliance.counterfactual("frozen fish", "watermark")
     deleted = frame[(frame["kind"] == "deleted") & frame["counts"]]
     inserted = frame[(frame["kind"] == "inserted") & frame["counts"]]
-    assert len(deleted) >= 12
+    assert len(deleted) >= 6
     assert (deleted["cue_after"] < deleted["cue_before"]).all()
     assert (inserted["cue_after"] > inserted["cue_before"]).all()
     assert deleted["probe_change"].mean() < -0.5 < -abs(deleted["control_change"].mean())
@@ -162,47 +155,50 @@ def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:
     assert "data:image" not in bare
 
 
-def test_the_command(demo: Path) -> None:
-    out = str(demo / "out")
-    sets = ["--set", "gates.edits=12", "--set", "gates.class_images=10", "--set", "maps=false"]
-    sets += ["--set", "reliance.images=30", "--set", "reliance.resamples=40"]
-    cost = legrad("audit", out, "--depth", "reliance", "--dry-run", *sets)
-    assert cost.exit_code == 0
-    assert "pairs" in cost.stdout
-    shown = legrad("audit", out, "--depth", "reliance", *sets)
-    assert shown.exit_code == 0, shown.stderr
+def test_the_command(demo_run: DemoRun, work: Path, audit: Audit) -> None:
+    audit.rank()
+    values = ["gates.edits=6", "gates.class_images=10", "maps=false", "reliance.images=30"]
+    values += ["reliance.resamples=40", f"reliance.work={work}"]
+    sets = [part for value in values for part in ("--set", value)]
+    cost = legrad("audit", demo_run.output, "--depth", "reliance", "--dry-run", *sets)
+    assert cost.returncode == 0
+    assert "all of them edited already" in cost.stdout
+    fresh = legrad("audit", demo_run.output, "--dry-run", "--set", f"reliance.work={work}-other")
+    assert "images to fetch again and to explain" in fresh.stdout
+    shown = legrad("audit", demo_run.output, "--depth", "reliance", *sets)
+    assert shown.returncode == 0, shown.stderr
     assert "Does it matter?" in shown.stdout
     assert "not testable" in shown.stdout
-    wrong = legrad("audit", out, "--depth", "deep")
-    assert wrong.exit_code != 0
+    assert "the probe recognises" in shown.stdout
+    wrong = legrad("audit", demo_run.output, "--depth", "deep")
+    assert wrong.returncode != 0
     assert "'association' or 'reliance'" in wrong.stderr
-    plain = legrad("audit", out, *sets)
+    plain = legrad("audit", demo_run.output, *sets)
     assert "Does it matter?" not in plain.stdout
 
 
-def test_images_that_are_gone(demo: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "out"
-    shutil.copytree(demo / "out", moved)
-    shutil.rmtree(moved / "_run" / "reliance", ignore_errors=True)
-    hidden = demo / "data-hidden"
-    (demo / "data").rename(hidden)
+def test_images_that_are_gone(demo_run: DemoRun, tmp_path: Path) -> None:
+    data, hidden = demo_run.folder / "data", tmp_path / "hidden"
+    data.rename(hidden)
     try:
-        ranked = Audit.from_results(str(moved), settings=SETTINGS).rank()
+        found = Audit.from_results(demo_run.output, settings=chosen(tmp_path / "work"))
+        ranked = found.rank()
     finally:
-        hidden.rename(demo / "data")
+        hidden.rename(data)
     reason = of(ranked, "frozen fish", "watermark")["probe_reliance__reason"]
     assert reason.startswith("not testable: 0 images with the cue could be edited")
     assert "no longer at" in reason
 
 
-def test_some_images_by_name(demo: Path, tmp_path: Path) -> None:
-    tar = str(demo / "data" / "demo-00000.tar")
+def test_some_images_by_name(demo_run: DemoRun, tmp_path: Path) -> None:
+    data = demo_run.folder / "data"
+    tar = str(data / "demo-00000.tar")
     every = settings("webdataset", tar, alias="demo")
     rows = [row for unit in open_source(every).units for row in read_rows(every, unit)]
     wanted = [rows[n]["image_id"] for n in (3, 77, 200)]
     table = tmp_path / "only.csv"
     pd.DataFrame({"image_id": wanted}).to_csv(table, index=False)
-    some = settings("webdataset", str(demo / "data"), alias="demo", only=str(table))
+    some = settings("webdataset", str(data), alias="demo", only=str(table))
     opened = open_source(some)
     assert [unit.name for unit in opened.units] == ["demo-00000.tar"]
     found = [row for unit in opened.units for row in read_rows(some, unit)]
@@ -219,11 +215,12 @@ def test_some_images_by_name(demo: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_table_of_names_that_does_not_fit(
-    demo: Path, tmp_path: Path, content: str, message: str
+    demo_run: DemoRun, tmp_path: Path, content: str, message: str
 ) -> None:
+    data = str(demo_run.folder / "data")
     table = tmp_path / "only.csv"
     table.write_text(content)
     with pytest.raises(UsageError, match=message):
-        open_source(settings("webdataset", str(demo / "data"), alias="demo", only=str(table)))
+        open_source(settings("webdataset", data, alias="demo", only=str(table)))
     with pytest.raises(ValueError, match="nothing to choose"):
         settings("webdataset", "x", only="y.csv", limit=3)
