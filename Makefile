@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint type check bench clean
+.PHONY: help setup demo test test-slow lint type check bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -36,6 +36,9 @@ check: lint type ## lint and type
 
 bench: $(READY) ## figures of the README
 	$(BIN)/python -m benchmarks.engine --picture docs/engine.png
+
+docs: $(READY) ## docs/reference, from docstrings, settings and commands
+	$(BIN)/python -m docs.generate
 
 clean: ## remove what the commands made
 	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache

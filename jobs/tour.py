@@ -33,7 +33,7 @@ def demo(out: Path, images: int, seed: int) -> None:
     with display.watch(config) as watch:
         summary = run(config, watch)
     results = open_results(str(output))
-    audit = Audit.from_results(str(output))
+    audit = Audit.from_results(str(output), settings={"depth": "reliance"}, tell=display.log)
     audit.export(str(csv))
     rows = planted_rows(config, results.images(), seed)
     title = "LeGrad on the demo: where the similarity to each text comes from"
@@ -47,7 +47,7 @@ def demo(out: Path, images: int, seed: int) -> None:
         f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
         f"[bold]images[/bold]  {data}  (what was planted: {world.MANIFEST})\n"
         f"[bold]maps[/bold]    {output}\n\n"
-        f"Again, with every pair and why:  legrad audit {output} --all\n"
+        f"Again, with every pair and why:  legrad audit {output} --depth reliance --all\n"
         f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
         soft_wrap=True,
     )

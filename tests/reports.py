@@ -10,6 +10,7 @@ from PIL import Image
 from legrad.codec import encode_maps
 from pipeline.audit.decoys import DecoyCheck
 from pipeline.audit.overview import MEANINGS, Overview
+from pipeline.audit.ranking import NOT_ASKED, with_reliance
 from pipeline.report.model import (
     Chosen,
     ClassPage,
@@ -35,8 +36,14 @@ def webp(seed: int, side: int = 192) -> bytes:
     return buffer.getvalue()
 
 
-def ranking(classes: Sequence[str], cues: Sequence[str], flagged: int) -> pd.DataFrame:
-    """All pairs, the first ones flagged, the last one not measured."""
+def ranking(
+    classes: Sequence[str], cues: Sequence[str], flagged: int, *, reliance: bool = False
+) -> pd.DataFrame:
+    """All pairs, the first ones flagged, the last one not measured.
+
+    Args:
+        reliance: whether those flagged were tested for what uses them.
+    """
     count = len(classes) * len(cues)
     rng = np.random.default_rng(0)
     effect = np.sort(np.exp(rng.normal(0, 1, count)))[::-1].copy()
@@ -60,11 +67,28 @@ def ranking(classes: Sequence[str], cues: Sequence[str], flagged: int) -> pd.Dat
         frame[f"{claim}__high"] = effect * 1.5 if known else np.nan
         frame[f"{claim}__q"] = 0.01 if known else np.nan
         frame[f"{claim}__flag"] = (np.arange(count) < flagged) & known
-        frame[f"{claim}__reason"] = "" if known else "not measured: not asked for"
+        frame[f"{claim}__reason"] = "" if known else NOT_ASKED
     low = [f"odds ratio may be as low as {v:.2g}, 1.5 needed" for v in effect / 1.5]
     frame.loc[flagged:, "association__reason"] = low[flagged:]
     frame.loc[count - 1, ["share", "association__effect", "association__low"]] = np.nan
-    return frame
+    return with_reliance(frame, tested(frame[:flagged])) if reliance else frame
+
+
+def tested(rows: pd.DataFrame) -> pd.DataFrame:
+    """Depth reliance: a probe uses the first, CLIP does not; the others are untestable."""
+    made = rows[["class", "cue"]].reset_index(drop=True)
+    first = made.index == 0
+    values = {"clip_reliance": (0.2, -0.1, 0.5), "probe_reliance": (0.88, 0.71, 0.96)}
+    for claim, numbers in values.items():
+        for field, number in zip(("effect", "low", "high"), numbers, strict=True):
+            made[f"{claim}__{field}"] = np.where(first, number, np.nan)
+        made[f"{claim}__q"] = np.where(first, 0.01, np.nan)
+        made[f"{claim}__flag"] = first & (claim == "probe_reliance")
+    made["probe_reliance__rival"] = "zebra"
+    why = "the fall may be as low as -0.10 sd, 0.5 needed"
+    made["clip_reliance__reason"] = np.where(first, why, "not testable: 3 images, 30 needed")
+    made["probe_reliance__reason"] = np.where(first, "", "not testable: 3 images, 30 needed")
+    return made
 
 
 def made_up(
@@ -75,13 +99,15 @@ def made_up(
     pages: int = 10,
     each: int = 3,
     image: str = "shard/{}.jpg",
+    reliance: bool = False,
 ) -> Report:
     """A report with pictures, maps and pages.
 
     Args:
         image: name of an image by its number.
+        reliance: see `ranking`.
     """
-    table = ranking(classes, cues, flagged)
+    table = ranking(classes, cues, flagged, reliance=reliance)
     rng = np.random.default_rng(1)
     chosen: list[str] = []
 

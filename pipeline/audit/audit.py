@@ -133,10 +133,7 @@ class Audit:
 
     @cached_property
     def reliance(self) -> "Reliance":
-        """Claims B and C': probe, edits and effects; loads the model where edits are not there.
-
-        Whatever the depth is: `rank` shows them with ``depth: reliance`` only.
-        """
+        """Claims B and C'; loads the model where edits are not there. `rank` asks by the depth."""
         from pipeline.audit.reliance.reliance import Reliance
 
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)

@@ -129,7 +129,17 @@ class RuntimeConfig(Settings):
 
 
 class RunConfig(Settings):
-    """One run: a source, a model, queries, and where the results go."""
+    """One run: a source, a model, queries, and where the results go.
+
+    Attributes:
+        model: which model explains.
+        source: where the images are.
+        queries: a list in place, or the file of a query set.
+        output: folder or URI of the results.
+        output_options: storage options of fsspec for the output; never stored with the results.
+        store: what is kept.
+        runtime: how the work is spread.
+    """
 
     model: ModelConfig
     source: SourceConfig

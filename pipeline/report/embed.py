@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from legrad.codec import encode_maps
 from legrad.heatmaps.overlay import heat_colours
+from pipeline.audit.ranking import CLAIMS, NOT_ASKED
 from pipeline.report.model import Chosen, Grid, MeanMap, Report
 from pipeline.schema import OWN_LABEL
 
@@ -49,7 +50,6 @@ def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[s
     table = report.table
     classes, class_codes = _pointed(table["class"])
     cues, cue_codes = _pointed(table["cue"])
-    claims = [c for c in _claims(table) if table[f"{c}__effect"].notna().any()] or ["association"]
     pairs = table[["class", "cue"]].itertuples(index=False, name=None)
     sizes = dict(zip(table["class"], table["images"].tolist(), strict=True))
     found: dict[str, Any] = {
@@ -60,22 +60,35 @@ def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[s
         "verdict": {row: said for row, said in enumerate(table["verdict"].fillna("")) if said},
         "images": [sizes[name] for name in classes],
         "page": {row: links[pair] for row, pair in enumerate(pairs) if pair in links},
-        "claims": claims,
     }
     for name in NUMBERS:
         found[name] = _rounded(table[name]) if name in table else []
-    for claim in claims:
-        found[claim] = {field: _rounded(table[f"{claim}__{field}"]) for field in FIELDS}
-        found[claim]["flag"] = table[f"{claim}__flag"].astype(int).tolist()
-        reasons, codes = _pointed(table[f"{claim}__reason"].fillna(""))
-        found[claim] |= {"reasons": reasons, "reason": codes}
+    found["claims"] = {claim: _claim(table, claim) for claim in report.head.meanings}
     return found
 
 
-def _claims(table: pd.DataFrame) -> list[str]:
-    ending = "__effect"
-    names = [str(n).removesuffix(ending) for n in table.columns if str(n).endswith(ending)]
-    return [name for name in names if f"{name}__flag" in table]
+def _claim(table: pd.DataFrame, claim: str) -> dict[str, Any]:
+    """A claim's columns; reasons stand once, the most usual one is said by no row."""
+    if not asked(table, claim):
+        return {"asked": False}
+    reasons, codes = _pointed(table[f"{claim}__reason"].fillna(""))
+    usual = max(set(codes), key=codes.count, default=0)
+    columns: dict[str, list[Any]] = {f: _rounded(table[f"{claim}__{f}"]) for f in FIELDS}
+    columns["flag"] = [1 if flag else None for flag in table[f"{claim}__flag"]]
+    columns["reason"] = [None if code == usual else code for code in codes]
+    known = {name: _filled(values) for name, values in columns.items()}
+    return {"asked": True, "reasons": reasons, "usual": usual} | known
+
+
+def asked(table: pd.DataFrame, claim: str) -> bool:
+    """Whether the audit was asked for a claim."""
+    return claim == CLAIMS[0] or not bool((table[f"{claim}__reason"] == NOT_ASKED).all())
+
+
+def _filled(values: list[Any]) -> list[Any] | dict[int, Any]:
+    """As they are, or, where few rows have a value, those by row."""
+    filled = {row: value for row, value in enumerate(values) if value is not None}
+    return filled if 3 * len(filled) < len(values) else values
 
 
 def _pointed(column: pd.Series) -> tuple[list[str], list[int]]:

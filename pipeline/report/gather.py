@@ -11,6 +11,7 @@ from pipeline.audit import Audit
 from pipeline.audit import pair as pair_parts
 from pipeline.audit.lookup import Lookup, has_maps
 from pipeline.report import choice
+from pipeline.report.edits import edit_pictures
 from pipeline.report.model import (
     ClassPage,
     Ends,
@@ -39,7 +40,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
     total = choice.affordable(limits, len(table), len(chosen), len(audit.classes))
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
     ends = choice.find_ends(audit.results, audit.findings, wanted)
-    pairs = _pair_pages(audit, table, chosen, ends)
+    pairs = _pair_pages(audit, table, chosen, ends, limits)
     names = {one.image_id for end in ends.values() for one in (*end.high, *end.low)}
     baseline = _baseline(audit)
     head = audit.summary
@@ -79,9 +80,14 @@ def _shares(
 
 
 def _pair_pages(
-    audit: Audit, table: pd.DataFrame, chosen: pd.DataFrame, ends: Mapping[choice.Pair, Ends]
+    audit: Audit,
+    table: pd.DataFrame,
+    chosen: pd.DataFrame,
+    ends: Mapping[choice.Pair, Ends],
+    limits: Limits,
 ) -> list[PairPage]:
     found, lookup = audit.findings, Lookup(audit.results, audit.findings)
+    edits = edit_pictures(audit, limits)
     by_cue = dict(tuple(table.groupby("cue")))
     pages = []
     for row in chosen.to_dict(orient="records"):
@@ -96,6 +102,7 @@ def _pair_pages(
             beside=found.together.beside(place, code, names).head(_BESIDE),
             elsewhere=_forest_rows(by_cue[cue], cls),
             ends=ends.get((cls, cue), Ends()),
+            edits=edits.get((cls, cue), ()),
         )
         pages.append(page)
     return pages

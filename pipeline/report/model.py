@@ -70,6 +70,24 @@ class Picture:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class EditPicture:
+    """One edit, ready for a page.
+
+    Attributes:
+        deleted: the cue was deleted; else it was pasted in.
+        before, after, control: data URIs of small WebP pictures.
+        change, control_change: of the probe's logit, in shares of the distance of the classes.
+    """
+
+    deleted: bool
+    before: str
+    after: str
+    control: str
+    change: float
+    control_change: float
+
+
 class Grid(NamedTuple):
     """An 8-bit map: value = byte / 255 * peak."""
 
@@ -88,6 +106,7 @@ class PairPage:
         beside: cues that come with this one, see `Cooccurrence.beside`.
         elsewhere: the same cue in other classes, rows of the ranking, this one among them.
         ends: images with and without the cue.
+        edits: images whose cue was deleted or pasted in, and what that changed.
     """
 
     row: Mapping[str, Any]
@@ -96,6 +115,7 @@ class PairPage:
     beside: pd.DataFrame
     elsewhere: pd.DataFrame
     ends: Ends = Ends()
+    edits: Sequence[EditPicture] = ()
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Pages:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        for name in ("percent", "odds", "plain", "chance"):
+        for name in ("percent", "odds", "chance", "signed", "points", "score", "amount"):
             env.filters[name] = getattr(words, name)
         env.filters["title"] = self.title
         env.filters["json"] = lambda value: Markup(embed.to_json(value))  # noqa: S704 - escaped
@@ -57,18 +57,30 @@ class Pages:
             "head": self.report.head,
             "sentence": lambda row: words.sentence(row, self.title(row["cue"])),
             "state": words.state,
+            "why": words.why,
+            "unit": words.unit,
             "claim_names": words.CLAIM_NAMES,
-            "claims": self.claims,
+            "short_names": words.SHORT_NAMES,
+            "claims": list(self.report.head.meanings),
+            "asked": self.asked,
+            "flagged": self.flagged,
             "class_files": self.class_files,
             "pair_files": self.pair_files,
             "picture": self.picture,
         }
         return env
 
-    @property
-    def claims(self) -> list[str]:
-        """Claims of the audit."""
-        return list(self.report.head.meanings)
+    @cached_property
+    def asked(self) -> list[str]:
+        """Claims that the audit was asked for."""
+        table = self.report.table
+        return [claim for claim in self.report.head.meanings if embed.asked(table, claim)]
+
+    @cached_property
+    def flagged(self) -> dict[str, int]:
+        """Pairs flagged, by claim."""
+        table = self.report.table
+        return {claim: int(table[f"{claim}__flag"].sum()) for claim in self.report.head.meanings}
 
     def title(self, query: str) -> str:
         """A query's name for people."""
@@ -142,7 +154,7 @@ class Pages:
         """Queries whose heat can be shown: key -> title."""
         names = {"cue": cue, "class": OWN_LABEL, "baseline": self.report.baseline or ""}
         titles = {"cue": self.title(cue), "class": "the class itself"}
-        titles["baseline"] = f"nothing in particular: {self.title(names['baseline'])}"
+        titles["baseline"] = f"a baseline: {self.title(names['baseline'])}"
         stored = {query for query, _ in self.report.grids}
         return {k: titles[k] for k, query in names.items() if query in stored and chosen}
 
@@ -167,7 +179,17 @@ class Pages:
             "images": shown,
             "means": embed.mean_maps(self.report, page.maps),
         }
-        return self._render("class.html", root="../", page=page, galleries=galleries, data=data)
+        files = list(self.class_files.values())
+        number = files.index(self.class_files[page.label])
+        return self._render(
+            "class.html",
+            root="../",
+            page=page,
+            galleries=galleries,
+            data=data,
+            before=files[number - 1] if number else None,
+            after=files[number + 1] if number + 1 < len(files) else None,
+        )
 
     def _render(self, template: str, **values: Any) -> str:
         return self._env.get_template(template).render(**values)

@@ -6,13 +6,20 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.audit.ranking import NOT_ASKED
+
 _MOST_ODDS = 1000.0
 CLAIM_NAMES = {
     "association": "comes together in the data",
     "clip_reliance": "the vision-language model looks at it",
     "probe_reliance": "a linear model trained on these labels uses it",
 }
-STATES = ("flagged", "not flagged", "not measured")
+SHORT_NAMES = {
+    "association": "together in the data",
+    "clip_reliance": "the model looks at it",
+    "probe_reliance": "a linear model uses it",
+}
+_PREFIX = re.compile(r"^not (measured|testable|tested): ")
 
 
 def sentence(row: Mapping[str, Any], cue: str) -> str:
@@ -27,17 +34,45 @@ def sentence(row: Mapping[str, Any], cue: str) -> str:
 
 
 def state(row: Mapping[str, Any], claim: str) -> str:
-    """``flagged``, ``not flagged`` or ``not measured``."""
+    """``flagged`` or not, or why nobody knows: not asked for, tested, testable, measured."""
     if bool(row.get(f"{claim}__flag")):
-        return STATES[0]
-    return STATES[1] if _finite(row.get(f"{claim}__effect")) else STATES[2]
+        return "flagged"
+    if _finite(row.get(f"{claim}__effect")):
+        return "not flagged"
+    reason = str(row.get(f"{claim}__reason"))
+    if reason == NOT_ASKED:
+        return "not asked for"
+    told = _PREFIX.match(reason)
+    return f"not {told[1]}" if told else "not measured"
+
+
+def why(row: Mapping[str, Any], claim: str) -> str:
+    """Why a claim is not flagged, without what its state says already."""
+    reason = row.get(f"{claim}__reason")
+    return _PREFIX.sub("", reason) if isinstance(reason, str) else ""
+
+
+def amount(value: Any, claim: str) -> str:
+    """A claim's effect in its own unit."""
+    if claim == "probe_reliance":
+        return percent(value)
+    return signed(value, 1) if claim == "clip_reliance" else odds(value)
+
+
+def unit(row: Mapping[str, Any], claim: str) -> str:
+    """What a claim's effect counts."""
+    if claim == "probe_reliance":
+        rival = row.get(f"{claim}__rival")
+        against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
+        return f"of the probe's evidence{against}"
+    return "sd of its text margin lost" if claim == "clip_reliance" else "odds ratio"
 
 
 def percent(value: Any) -> str:
     """A share."""
     if not _finite(value):
         return "n/a"
-    return "<1 %" if 0 < value < 0.005 else f"{value:.0%}".replace("%", " %")
+    return "<1\u00a0%" if 0 < value < 0.005 else f"{value:.0%}".replace("%", "\u00a0%")
 
 
 def odds(value: Any) -> str:
@@ -52,6 +87,23 @@ def odds(value: Any) -> str:
 def plain(value: Any) -> str:
     """Any other number, three digits."""
     return f"{value:.3g}" if _finite(value) else "n/a"
+
+
+def signed(value: Any, digits: int = 2) -> str:
+    """A number with its sign, and none where it rounds to zero."""
+    if not _finite(value):
+        return "n/a"
+    return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
+
+
+def points(value: Any) -> str:
+    """A change as a share, with its sign."""
+    return f"{value:+.0%}" if _finite(value) else "n/a"
+
+
+def score(value: Any) -> str:
+    """A cosine."""
+    return f"{value:.2f}" if _finite(value) else "n/a"
 
 
 def chance(value: Any) -> str:

@@ -43,6 +43,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of depth reliance."""
+    folder = tmp_path_factory.mktemp("deep")
+    write_report(made_up(("cat", "zebra"), CUES, flagged=3, pages=4, reliance=True), folder)
+    return folder
+
+
 @pytest.fixture
 def page(browser: "Browser") -> Iterator["Page"]:
     """A page that may neither complain nor ask nor reach out."""

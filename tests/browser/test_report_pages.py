@@ -87,6 +87,57 @@ def test_sliders_and_switch_change_pixels(page: "Page", site: Path) -> None:
     assert page.evaluate(pixels) != cut
 
 
+def test_reliance_stands_beside_the_association(page: "Page", deep: Path) -> None:
+    page.goto((deep / "index.html").as_uri())
+    rows = page.locator("#pairs tbody tr")
+    uses = 'td[data-name="a linear model uses it"]'
+    assert rows.nth(0).locator(uses).inner_text().replace("\u00a0", " ") == "88 % (71 % to 96 %)"
+    looks = rows.nth(0).locator('td[data-name="the model looks at it"]')
+    assert looks.inner_text() == "+0.2 (-0.1 to +0.5)"
+    assert rows.nth(1).locator(uses).inner_text() == "not testable"
+    assert rows.nth(3).locator(uses).inner_text() == "not tested"
+    page.locator('th[data-title="a linear model uses it"] button').click()
+    assert rows.nth(0).locator(".marked").count() == 1
+    page.select_option("#claim", "probe_reliance")
+    page.select_option("#show", "flagged")
+    assert page.text_content("#count") == "1 of 6 pairs"
+    page.select_option("#show", "unknown")
+    assert "3 images, 30 needed" in page.locator("#pairs tbody").inner_text()
+    chips = page.locator(".chips").first.locator(".badge").all_inner_texts()
+    assert chips == ["the model looks at it: not flagged", "a linear model uses it"]
+
+
+def test_reliance_of_a_pair(page: "Page", deep: Path, site: Path) -> None:
+    page.goto(sorted((deep / "pairs").iterdir())[0].as_uri())
+    claims = page.locator(".claim").all_inner_texts()
+    assert "+0.2 sd" in claims[1]
+    assert "the fall may be as low as" in claims[1]
+    assert "against “zebra”" in claims[2]
+    assert "95 % interval 71 % to 96 %" in claims[2].replace("\u00a0", " ")
+    page.goto(sorted((deep / "pairs").iterdir())[1].as_uri())
+    assert "NOT TESTABLE" in page.locator(".claim").nth(2).inner_text().upper()
+    page.goto(sorted((site / "pairs").iterdir())[0].as_uri())
+    assert page.locator(".claim .badge").all_inner_texts()[1:] == ["not asked for"] * 2
+
+
+def test_what_was_not_asked_for_cannot_be_chosen(page: "Page", site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+    options = page.locator("#claim option")
+    assert "not asked for" in (options.nth(2).text_content() or "")
+    assert options.nth(2).is_disabled()
+    assert page.locator('th[data-title="a linear model uses it"]').count() == 0
+
+
+def test_prints_black_on_white_without_controls(page: "Page", site: Path) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    for path in pages_of(site):
+        page.goto(path.as_uri())
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(255, 255, 255)"
+        shown = "all => all.filter(e => e.offsetParent !== null).length"
+        assert page.eval_on_selector_all(".controls, .filters, nav, .quiet", shown) == 0
+
+
 def test_names_are_text_wherever_they_stand(page: "Page", site: Path) -> None:
     page.goto((site / "index.html").as_uri())
     assert set(first_column(page)) == set(CLASSES)

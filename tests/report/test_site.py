@@ -105,7 +105,7 @@ def test_pictures_are_shared_out(pages: int, most: int, total: int, expected: li
 def test_words() -> None:
     row = {"class": "fish", "share": 0.814, "share_elsewhere": 0.001}
     assert words.sentence(row, "water mark") == (
-        "81 % of the “fish” images have “water mark”; of all other images, <1 % do."
+        "81\u00a0% of the “fish” images have “water mark”; of all other images, <1\u00a0% do."
     )
     assert "could not be measured" in words.sentence(row | {"share": math.nan}, "x")
     assert words.slug(7, "Größe / ../x", "<b>") == "0007-groe-x-b"

@@ -88,7 +88,7 @@ def render(spec: SceneSpec, side: int = 192) -> Scene:
         object_mask = _alpha(layer) > 0.5
     overlay_masks: dict[str, Mask] = {}
     bright = float(np.asarray(image.convert("L").resize((8, 8))).mean()) > _BRIGHT
-    for name, corner in zip(spec.overlays, _corners(spec), strict=True):
+    for name, corner in zip(spec.overlays, corners(spec), strict=True):
         rng = _stream(spec, _OVERLAY + OVERLAYS.index(name))
         layer = place_overlay(name, Frame(side, corner, bright), rng)
         image.paste(layer, (0, 0), layer)
@@ -104,7 +104,7 @@ def _alpha(layer: Image.Image) -> NDArray[np.float32]:
     return np.asarray(layer.getchannel("A"), dtype=np.float32) / np.float32(255)
 
 
-def _corners(spec: SceneSpec) -> list[Corner]:
+def corners(spec: SceneSpec) -> list[Corner]:
     """A corner for every overlay, all different as long as there are at most four."""
     order = _stream(spec, _CORNERS).permutation(len(_CORNERS_ALL))
     return [_CORNERS_ALL[order[i % len(order)]] for i in range(len(spec.overlays))]

@@ -81,16 +81,18 @@ class Edited:
         rows = _Rows(table)
         deleted = rows.deletion(Kind.DELETED, Kind.DELETED_ELSEWHERE)
         spared = rows.deletion(Kind.SPARED, Kind.SPARED_ELSEWHERE)
-        kinds = (Kind.JOINT, Kind.JOINT_ELSEWHERE)
         partners = sorted({key[2] for key in rows.places if key[2]})
         return cls(
             images=sum(1 for key in rows.places if key[1] == Kind.ORIGINAL),
             deleted=deleted,
             spared=spared,
-            joint={partner: rows.deletion(*kinds, partner) for partner in partners},
+            joint={partner: rows.deletion(*_JOINT, partner) for partner in partners},
             inserted=rows.insertion(),
             errors=tuple(sorted({e for e in table["error"].to_pylist() if e is not None})),
         )
+
+
+_JOINT = (Kind.JOINT, Kind.JOINT_ELSEWHERE)
 
 
 class _Rows:
@@ -105,7 +107,10 @@ class _Rows:
         self.vectors = flat.reshape(-1, self.width)
         names = ("image_id", "kind", "partner", "fill")
         keys = zip(*(fine[name].to_pylist() for name in names), strict=True)
-        self.places = {(i, k, p or "", f or ""): row for row, (i, k, p, f) in enumerate(keys)}
+        self.places = {
+            (i, k, p if p and k in _JOINT else "", f or ""): row
+            for row, (i, k, p, f) in enumerate(keys)
+        }
 
     def deletion(self, without: Kind, control: Kind, partner: str = "") -> Deletion:
         """Images with both kinds, which come together."""

@@ -187,7 +187,7 @@ class Editor:
             mask = pixels_of(cells, self.model.preprocess.size)
             for kind, giver in ((Kind.INSERTED, donor), (Kind.INSERTED_OTHER, other)):
                 pixels = np.where(mask, giver.pixels, target.pixels)
-                yield _Edit(target.image_id, kind, pixels, cells)
+                yield _Edit(target.image_id, kind, pixels, cells, partner=giver.image_id)
 
     def _table(self, edits: Sequence[_Edit], failures: Mapping[str, str]) -> pa.Table:
         width, cells = self.model.tower.embed_dim, int(np.prod(self.model.grid))
@@ -195,7 +195,7 @@ class Editor:
         lost, count = list(failures), len(edits)
         flat = pa.array(np.concatenate([vectors.ravel(), np.zeros(len(lost) * width, np.float32)]))
         embedded = pa.FixedSizeListArray.from_arrays(
-            flat, width, mask=pa.array([False] * count + [True] * len(lost))
+            flat, width, mask=pa.array([False] * count + [True] * len(lost), pa.bool_())
         )
         regions = [
             None if edit.region is None else edit.region.astype(np.uint8).tobytes()

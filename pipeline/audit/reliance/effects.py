@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pipeline.audit.moments import Array
 from pipeline.audit.reliance.edited import Vectors
@@ -76,7 +77,18 @@ class Shares:
 def shares(
     sums: ProbeSums, contrasts: Sequence[Contrast], ridge: float, resamples: int, seed: int
 ) -> Shares:
-    """Share of the gap between class and rival that each change accounts for."""
+    """Share of the gap between class and rival that each change accounts for.
+
+    One BLAS thread: the matrices are small, and threads that wait for each other on a busy machine
+    made this a hundred times slower.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _drawn(sums, contrasts, ridge, resamples, seed)
+
+
+def _drawn(
+    sums: ProbeSums, contrasts: Sequence[Contrast], ridge: float, resamples: int, seed: int
+) -> Shares:
     prepared = [_Prepared.of(contrast) for contrast in contrasts]
     rng = np.random.default_rng(seed)
     every = np.ones(GROUPS)

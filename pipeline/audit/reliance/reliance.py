@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from pipeline.audit.reliance.claims import Claims, Directions, Pair
 from pipeline.audit.reliance.costs import EditCosts, costs
 from pipeline.audit.reliance.edited import Edited
 from pipeline.audit.reliance.judged import judge
+from pipeline.audit.reliance.per_image import Contrast, per_image
 from pipeline.audit.reliance.probe import Probe, cross_fitted, fit
 from pipeline.audit.reliance.shortlist import Listed, shortlist, tasks
 from pipeline.audit.reliance.stage import Work, run_edits
@@ -32,6 +33,9 @@ from pipeline.results.again import model_config
 from pipeline.results.results import Results
 from pipeline.spread import Resources
 from pipeline.storage import Options, locate
+
+if TYPE_CHECKING:
+    from pipeline.monitor.watch import Watch
 
 _BATCH = 32
 _TEXTS = "directions"
@@ -147,6 +151,29 @@ class Reliance:
         pairs = list(self.pairs.values())
         return self.claims.frame(pairs) if pairs else pd.DataFrame(columns=["class", "cue"])
 
+    def counterfactual(self, cls: str, cue: str) -> pd.DataFrame:
+        """What every edit of a tested pair changed, image by image: see `per_image.per_image`.
+
+        Raises:
+            KeyError: the pair was not tested.
+        """
+        pair = self.pairs.get((cls, cue))
+        if pair is None:
+            some = ", ".join(f"{a} / {b}" for a, b in list(self.pairs)[:8]) or "none"
+            raise KeyError(f"{cls!r}, {cue!r} was not tested; tested are {some}")
+        return per_image(self.claims, pair, self.contrast(cls, pair.rival))
+
+    def contrast(self, cls: str, rival: str) -> Contrast:
+        """The cross-fitted probe of a class against another."""
+        index = self.found.known.index
+        return Contrast(self.probes, index[cls], index[rival])
+
+    def probe_maps(self, watch: "Watch | None" = None) -> Results:
+        """Where the probe looks, as results with maps of its own: see `probe_maps.probe_maps`."""
+        from pipeline.audit.reliance.probe_maps import probe_maps
+
+        return probe_maps(self, watch)
+
     @cached_property
     def directions(self) -> Directions:
         """Texts of cues and classes, and of classes with a cue."""
@@ -173,7 +200,7 @@ class Reliance:
         kept = {key: value for key, value in identity.items() if key.startswith("model.")}
         queries = {key: value for key, value in identity.items() if key.startswith("query.")}
         shares = [config.region, config.object_region, config.floor, config.masks]
-        return {"model": kept, "queries": queries, "shares": shares, "version": 1}
+        return {"model": kept, "queries": queries, "shares": shares, "version": 2}
 
     def _queries(self) -> list[Query]:
         """All of the run's, and in words each class with its cue."""

@@ -93,9 +93,10 @@ class PairTask:
 def edits_schema(width: int, cells: int) -> pa.Schema:
     """One row an edited image.
 
-    ``image_id``, ``kind`` (see `Kind`), ``partner`` (of a joint deletion), ``fill`` (null where
-    nothing is filled), ``region`` (one byte a cell, 1 = edited), ``embedding`` (unit, float32), and
-    ``error``: why an image has no embedding.
+    Columns: ``image_id``; ``kind``, see `Kind`; ``partner``: of a joint deletion the other cue, of
+    an insertion the image that the crop is from; ``fill``, null where nothing is filled;
+    ``region``, one byte a cell, 1 = edited; ``embedding``, unit, float32; ``error``: why an image
+    has no embedding.
     """
     return pa.schema(
         [

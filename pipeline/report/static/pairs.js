@@ -2,13 +2,16 @@
 "use strict";
 (() => {
   const all = window.legradTable;
-  const STEP = matchMedia("(max-width: 760px)").matches ? 30 : 100;
+  const STEP = matchMedia("(max-width: 760px)").matches ? 20 : 50;
   const CLAIMS = { association: "together in the data", clip_reliance: "the model looks at it",
     probe_reliance: "a linear model uses it" };
+  const EFFECTS = { "odds ratio": "association", "a linear model uses it": "probe_reliance",
+    "the model looks at it": "clip_reliance" };
   const get = (name) => document.getElementById(name);
   const body = document.querySelector("#pairs tbody");
   const judged = Object.keys(all.verdict).length > 0;
-  const now = { claim: all.claims[0], sort: "rank", down: true, shown: STEP, rows: [] };
+  const effects = Object.entries(EFFECTS).filter(([, claim]) => all.claims[claim]?.asked);
+  const now = { claim: "association", sort: "rank", down: true, shown: STEP, rows: [] };
 
   const nameOf = (row) => all.classes[all.class[row]];
   const cueOf = (row) => all.cues[all.cue[row]];
@@ -16,9 +19,9 @@
   const columns = [
     ["class", nameOf, false], ["cue", cueOf, false], ["images", (row) => all.images[all.class[row]], true],
     ["with cue, elsewhere", (row) => all.share[row], true],
-    ["odds ratio", (row) => all[now.claim].low[row], true],
+    ...effects.map(([title, claim]) => [title, (row) => window.legradRow.at(claim, "low", row), true]),
     ["heat on it", (row) => all.heat_on_cue[row] ?? null, true],
-    ["claim", (row) => all[now.claim].flag[row], true],
+    ["claim", (row) => window.legradRow.at(now.claim, "flag", row) ?? 0, true],
     ["verdict", (row) => all.verdict[row] ?? "", false],
   ];
 
@@ -37,12 +40,12 @@
   function wanted() {
     const text = get("find").value.trim().toLowerCase();
     const show = get("show").value;
-    const states = { flagged: "flagged", clear: "not flagged", unknown: "not measured" };
+    const states = { flagged: "flagged", "not flagged": "clear" };
     const cues = all.cues.map((name) => name.toLowerCase().includes(text));
     const classes = all.classes.map((name) => name.toLowerCase().includes(text));
     return all.class.map((_, row) => row).filter((row) =>
       (cues[all.cue[row]] || classes[all.class[row]])
-      && (show === "all" || window.legradRow.state(row, now.claim) === states[show]));
+      && (show === "all" || (states[window.legradRow.state(row, now.claim)] ?? "unknown") === show));
   }
 
   function select() {
@@ -57,7 +60,7 @@
 
   function fill() {
     const rows = now.rows.slice(0, now.shown);
-    body.replaceChildren(...rows.map((row) => window.legradRow.make(row, now.claim)));
+    body.replaceChildren(...rows.map((row) => window.legradRow.make(row, now.claim, effects)));
     get("count").textContent = `${now.rows.length.toLocaleString("en")} of `
       + `${all.class.length.toLocaleString("en")} pairs`;
     get("more").hidden = now.rows.length <= now.shown;
@@ -91,9 +94,10 @@
       get("sort").append(new Option(title, title));
     }
     document.getElementById("pairs").classList.toggle("judged", judged);
-    get("claims").hidden = all.claims.length < 2;
-    for (const claim of all.claims) {
-      get("claim").append(new Option(CLAIMS[claim] ?? claim, claim));
+    for (const [claim, { asked }] of Object.entries(all.claims)) {
+      const option = new Option(CLAIMS[claim] + (asked ? "" : ": not asked for"), claim);
+      option.disabled = !asked;
+      get("claim").append(option);
     }
   }
 

@@ -28,7 +28,7 @@ window.legradRow = (() => {
     if (value === null) {
       return "n/a";
     }
-    return value > 0 && value < 0.005 ? "<1 %" : `${Math.round(value * 100)} %`;
+    return value > 0 && value < 0.005 ? "<1\u00a0%" : `${Math.round(value * 100)}\u00a0%`;
   };
   const odds = (value) => {
     if (value === null) {
@@ -59,50 +59,71 @@ window.legradRow = (() => {
     return 100 * Math.log(bounded / LOWEST) / Math.log(HIGHEST / LOWEST);
   }
 
-  function effect(row, claim) {
+  // A claim's value; columns may be sparse.
+  const at = (claim, field, row) => all.claims[claim][field]?.[row] ?? null;
+  const signed = (value) => value.toFixed(1) === "-0.0" ? "0.0" : (value > 0 ? "+" : "") + value.toFixed(1);
+  const amounts = { clip_reliance: signed, probe_reliance: percent };
+
+  function effect(row, claim, title) {
     const cell = element("td", "effect");
-    cell.dataset.name = claim === "association" ? "odds ratio" : "effect";
-    const { effect: middle, low, high } = all[claim];
-    if (middle[row] === null) {
-      cell.append(element("span", "value", "n/a"));
+    cell.dataset.name = title;
+    const [middle, low, high] = ["effect", "low", "high"].map((field) => at(claim, field, row));
+    if (middle === null) {
+      cell.append(element("span", "reason", claim === "association" ? "n/a" : state(row, claim)));
       return cell;
     }
+    const told = amounts[claim] ?? odds;
     if (claim === "association") {
       const line = element("span", "whisker");
       const span = element("span", "span"), dot = element("span", "dot");
       const zero = element("span", "one");
       zero.style.left = `${position(1)}%`;
-      span.style.left = `${position(low[row])}%`;
-      span.style.width = `${position(high[row]) - position(low[row])}%`;
-      dot.style.left = `${position(middle[row])}%`;
+      span.style.left = `${position(low)}%`;
+      span.style.width = `${position(high) - position(low)}%`;
+      dot.style.left = `${position(middle)}%`;
       line.append(zero, span, dot);
       line.setAttribute("aria-hidden", "true");
       cell.append(line);
     }
-    const interval = low[row] === null ? "" : ` (${odds(low[row])} to ${odds(high[row])})`;
-    cell.append(element("span", "value", odds(middle[row]) + interval));
+    const interval = low === null ? "" : ` (${told(low)} to ${told(high)})`;
+    const flagged = claim !== "association" && at(claim, "flag", row);
+    cell.append(element("span", flagged ? "value marked" : "value", told(middle) + interval));
     return cell;
   }
 
+  const PREFIX = /^not (measured|testable|tested): /;
+
+  function reason(row, claim) {
+    const one = all.claims[claim];
+    return one.asked ? one.reasons[at(claim, "reason", row) ?? one.usual] : "";
+  }
+
   function state(row, claim) {
-    if (all[claim].flag[row]) {
+    if (!all.claims[claim].asked) {
+      return "not asked for";
+    }
+    if (at(claim, "flag", row)) {
       return "flagged";
     }
-    return all[claim].effect[row] === null ? "not measured" : "not flagged";
+    if (at(claim, "effect", row) !== null) {
+      return "not flagged";
+    }
+    const told = reason(row, claim).match(PREFIX);
+    return told ? `not ${told[1]}` : "not measured";
   }
 
   function claimed(row, claim) {
     const cell = element("td", "claimed");
     const told = state(row, claim);
     cell.append(element("span", `badge ${told.replace(" ", "-")}`, told));
-    const reason = all[claim].reasons[all[claim].reason[row]];
-    if (reason && told !== "flagged") {
-      cell.append(element("span", "reason", reason));
+    const why = reason(row, claim).replace(PREFIX, "");
+    if (why && told !== "flagged") {
+      cell.append(element("span", "reason", why));
     }
     return cell;
   }
 
-  function make(row, claim) {
+  function make(row, claim, effects) {
     const line = element("tr");
     const name = element("th", "names");
     name.scope = "row";
@@ -116,9 +137,10 @@ window.legradRow = (() => {
     const verdict = element("td", "verdict", all.verdict[row] ?? "");
     const count = element("td", "num", all.images[cls].toLocaleString("en"));
     count.dataset.name = "images";
-    line.append(of, name, count, shares(row), effect(row, claim), heat, claimed(row, claim), verdict);
+    const found = effects.map(([title, one]) => effect(row, one, title));
+    line.append(of, name, count, shares(row), ...found, heat, claimed(row, claim), verdict);
     return line;
   }
 
-  return { make, state };
+  return { at, make, state };
 })();

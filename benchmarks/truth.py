@@ -1,0 +1,269 @@
+"""Are the claims right where the truth is known? ``python -m benchmarks.truth``.
+
+Data sets of drawn scenes with cues planted at a known strength, where the classes are separable
+without the cue, and where only the cue tells two labels apart. Prints power and false flags of
+every claim with intervals over cues and data sets, and what simpler scores make of the same data.
+"""
+
+import argparse
+import itertools
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.seeds import model_of
+from benchmarks.truth_baselines import b2t, overlap, photometric
+from benchmarks.truth_pool import (
+    CUES,
+    DECOYS,
+    HOSTED,
+    Pool,
+    Size,
+    build,
+    contents,
+    draw,
+    specs_of,
+    text_directions,
+)
+from benchmarks.truth_sets import PLANTS, STRENGTHS, Cell, World, draw_world, edited_pair
+from pipeline.audit.claims import Findings, find
+from pipeline.audit.predictions import wilson
+from pipeline.audit.reliance.claims import Claims, Directions
+from pipeline.audit.reliance.judged import judge
+from pipeline.audit.reliance.probe import cross_fitted, fit
+from pipeline.audit.reliance.sums import GROUPS, collect
+from pipeline.config.audit import AuditConfig
+from pipeline.machine import cores
+
+SIZES = {400: 3, 2000: 1}
+"""Images of a data set -> data sets of each setting and pool."""
+_SETTINGS = AuditConfig()
+
+
+def audited(
+    pool: Pool, world: World, directions: Directions, about: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row a (class, cue): what each claim and each baseline says, and the truth."""
+    own = _by_label(world.cell, directions)
+    found = find(world, CUES, DECOYS, _SETTINGS)
+    every = np.array([*CUES, *DECOYS])
+    sums = collect(world, found.known, found.presence, list(every[found.presence.measured]))
+    probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
+    rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
+    judged = judge(world, found.known, probes, rivals)
+    pairs = _edited(pool, world, found, rivals)
+    claims = Claims(found, sums, judged, own, _SETTINGS).frame(pairs)
+    control = Claims(found, sums, judged, _with_cue(own, pairs), _SETTINGS)
+    proof = pd.DataFrame(
+        [(p.cls, p.cue, control.clip(p)["clip_reliance__flag"]) for p in pairs],
+        columns=["class", "cue", "proof"],
+    )
+    frame = found.frame.merge(claims, on=["class", "cue"], how="left", suffixes=("_none", ""))
+    frame = frame.merge(proof, on=["class", "cue"], how="left")
+    for scores in (overlap(pool, world), b2t(pool, world, probes, found.known.classes)):
+        frame = frame.merge(scores, on=["class", "cue"], how="left")
+    planted = set(world.cell.planted.items())
+    strange = photometric(pool, world)
+    columns = ["class", "cue", "decoy", "score_auc", "overlap", "b2t", "association__flag"]
+    columns += ["association__low", "clip_reliance__flag", "clip_reliance__effect", "proof"]
+    columns += ["probe_reliance__flag", "probe_reliance__effect", "probe_reliance__low"]
+    columns += ["probe_reliance__reason", "clip_reliance__reason", "clip_reliance__control"]
+    cell = world.cell
+    return [
+        {str(name): value for name, value in row.items()}
+        | {
+            "planted": (row["class"], row["cue"]) in planted,
+            "strength": cell.strength,
+            "fixed": cell.fixed,
+            "only_cue": cell.only_cue,
+            "images": cell.images,
+            "photometric": strange,
+            "repeated": world.repeated,
+        }
+        | about
+        for row in frame[columns].to_dict(orient="records")
+    ]
+
+
+def _by_label(cell: Cell, directions: Directions) -> Directions:
+    """Texts by label: twins have the same one."""
+    labels = cell.labels
+    return Directions(
+        directions.cues,
+        {label: directions.classes[name] for label, name in labels.items()},
+        {
+            (label, cue): directions.controls[name, cue]
+            for label, name in labels.items()
+            for cue in CUES
+        },
+    )
+
+
+def _edited(pool: Pool, world: World, found: Findings, rivals: Any) -> list[Any]:
+    """Edits of the pairs that are flagged for association."""
+    known, pairs = found.known, []
+    for row in found.frame[found.frame["association__flag"]].to_dict(orient="records"):
+        rival = known.classes[int(rivals[known.index[row["class"]]])]
+        pair = edited_pair(pool, world, str(row["class"]), str(row["cue"]), rival)
+        pairs += [] if pair is None else [pair]
+    return pairs
+
+
+def _with_cue(directions: Directions, pairs: list[Any]) -> Directions:
+    """The positive control of claim B: classes whose text names the cue."""
+    changed = dict(directions.classes)
+    for pair in pairs:
+        text = directions.classes[pair.cls] + directions.controls[pair.cls, pair.cue]
+        changed[pair.cls] = text / np.linalg.norm(text)
+    return replace(directions, classes=changed)
+
+
+def shares(rows: pd.DataFrame, column: str) -> str:
+    """``0.95 (0.90-0.98) of 60``: how often, with the interval over cues and data sets."""
+    values = rows[column].fillna(False).astype(bool)
+    if not len(values):
+        return "-"
+    low, high = wilson(float(values.mean()), len(values))
+    return f"{values.mean():.2f} ({max(low, 0):.2f}-{high:.2f}) of {len(values)}"
+
+
+def power_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Planted pairs: share flagged, by claim."""
+    mine = rows[rows["planted"]]
+    keys = ["only_cue", "images", "strength"]
+    return pd.DataFrame(
+        [
+            dict(zip(keys, key, strict=True))
+            | {
+                "A": shares(group, "association__flag"),
+                "B": shares(group, "clip_reliance__flag"),
+                "B, text with cue": shares(group, "proof"),
+                "C'": shares(group, "probe_reliance__flag"),
+                "C' where testable": shares(
+                    group[group["probe_reliance__effect"].notna()], "probe_reliance__flag"
+                ),
+            }
+            for key, group in mine.groupby(keys)
+        ]
+    )
+
+
+def by_cue_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Planted pairs at half the images and more: share flagged by cue, and what C' measured."""
+    mine = rows[rows["planted"] & (rows["strength"] >= 0.5)]
+    return pd.DataFrame(
+        [
+            {
+                "only_cue": only,
+                "cue": cue,
+                "A": shares(group, "association__flag"),
+                "C'": shares(group, "probe_reliance__flag"),
+                "phi": f"{group['probe_reliance__effect'].median():.2f}",
+                "testable": f"{group['probe_reliance__effect'].notna().mean():.2f}",
+            }
+            for (only, cue), group in mine.groupby(["only_cue", "cue"])
+        ]
+    )
+
+
+def false_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pairs with no more of the cue than elsewhere, and decoys: share flagged, by claim."""
+    null = rows[~rows["planted"] | (rows["strength"] <= 0.05)]
+    twins = rows["only_cue"] & rows["class"].str.endswith("twin")
+    groups = {
+        "unplanted pairs": null[~null["decoy"]],
+        "decoys": rows[rows["decoy"]],
+        "twins of a planted class": rows[twins & ~rows["decoy"]],
+        "planted, separable (C' must be silent)": rows[rows["planted"] & ~rows["only_cue"]],
+    }
+    claims = {"A": "association", "B": "clip_reliance", "C'": "probe_reliance"}
+    return pd.DataFrame(
+        [
+            {"pairs": name} | {k: shares(group, f"{c}__flag") for k, c in claims.items()}
+            for name, group in groups.items()
+        ]
+    )
+
+
+def first_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often the planted cue is its class's first, by each score, at strength .5 and more."""
+    real = rows[~rows["decoy"] & (rows["strength"] >= 0.5)]
+    scores = {
+        "association (lower bound)": "association__low",
+        "score AUC": "score_auc",
+        "overlap only": "overlap",
+        "B2T": "b2t",
+    }
+    keys = ["pool", "fixed", "only_cue", "images", "strength", "draw", "class"]
+    found = []
+    for only, group in real.groupby("only_cue"):
+        row = {"only_cue": only}
+        for name, column in scores.items():
+            ranked = group.assign(value=group[column].fillna(-np.inf))
+            top = ranked.loc[ranked.groupby(keys)["value"].idxmax()]
+            having = ranked[ranked["planted"]][[*keys, "cue"]].merge(top, on=keys)
+            row[name] = shares(having.assign(hit=having["cue_x"] == having["cue_y"]), "hit")
+        sets = group.drop_duplicates(keys[:-1])
+        row["photometric: set flagged"] = shares(sets, "photometric")
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def main() -> None:
+    """Draw the pools, audit every data set, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pools", type=int, nargs="+", default=[1, 2], help="seeds")
+    parser.add_argument("--weights", help="weights.safetensors of another mini model")
+    parser.add_argument("--share", type=float, default=1.0, help="of the pool: a quick look")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--out", type=Path, help="table of all rows, Parquet")
+    args = parser.parse_args()
+    torch.set_num_threads(cores())
+    model, start = model_of(args.weights), time.monotonic()
+    directions, rows = text_directions(model), []
+    size = Size(*(max(2, round(n * args.share)) for n in vars(Size()).values()))
+    for seed, fixed in itertools.product(args.pools, (False, True)):
+        specs = specs_of(contents(size), seed * 10 + fixed, fixed=fixed)
+        pool = build(model, draw(specs, model.preprocess), specs, size)
+        print(f"pool {seed} fixed={fixed}: {len(specs)} images, {_minutes(start)}", flush=True)
+        grid = itertools.product(STRENGTHS, (False, True), args.sizes, PLANTS)
+        for strength, only_cue, images, plants in grid:
+            cell = Cell(strength, fixed, only_cue, images, plants)
+            for number in range(SIZES[images]):
+                world = draw_world(pool, cell, directions, seed * 100 + number)
+                about = {"pool": seed, "draw": f"{plants[0]} {number}"}
+                rows += audited(pool, world, directions, about)
+        print(f"audited, {_minutes(start)}", flush=True)
+    frame = pd.DataFrame(rows)
+    if args.out:
+        frame.to_parquet(args.out)
+    pd.set_option("display.width", 220, "display.max_columns", 30)
+    for title, table in (
+        ("Planted pairs flagged (gates " + _gates() + ")", power_table(frame)),
+        ("By cue, strength >= .5", by_cue_table(frame)),
+        ("Flagged though nothing is planted", false_table(frame)),
+        ("The planted cue is the class's first, strength >= .5", first_table(frame)),
+    ):
+        print(f"\n{title}\n{table.to_string(index=False)}")
+    print(f"\n{len(frame)} pairs, {_minutes(start)} on {cores()} cores; hosts {HOSTED}")
+
+
+def _gates() -> str:
+    gates = _SETTINGS.gates
+    return (
+        f"odds ratio {gates.odds_ratio}, AUC {gates.probe_auc}, share {gates.probe_share}, "
+        f"CLIP {gates.clip_effect} sd, {gates.edits} edits"
+    )
+
+
+def _minutes(start: float) -> str:
+    return f"{(time.monotonic() - start) / 60:.1f} minutes"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The probe from sums is the probe from images; folds keep apart; judging is held out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from pipeline.audit.reliance.judged import area, judge
+from pipeline.audit.reliance.probe import cross_fitted, fit
+from pipeline.audit.reliance.sums import FOLDS, GROUPS, ProbeSums, collect, groups
+from pipeline.errors import UsageError
+from tests.reliance.made import WIDTH, Embedded, made
+
+RIDGE = 0.1
+
+
+def sums_of(world: Embedded) -> ProbeSums:
+    found = world.findings
+    return collect(world, found.known, found.presence, ["cue"])
+
+
+def direct(world: Embedded, rows: np.ndarray) -> np.ndarray:
+    """(E,) Fisher's direction between a and b of some images, by its definition."""
+    vectors = world.vectors.astype(np.float16).astype(np.float64)
+    mine = [vectors[rows & (world.labels == name)] for name in ("a", "b")]
+    centred = np.concatenate([v - v.mean(axis=0) for v in mine])
+    covariance = centred.T @ centred / (len(centred) - 2)
+    covariance += RIDGE * np.trace(covariance) / WIDTH * np.eye(WIDTH)
+    return np.linalg.solve(covariance, mine[0].mean(axis=0) - mine[1].mean(axis=0))
+
+
+def test_sums_give_the_direction_that_the_images_give() -> None:
+    world = made(300, apart=0.5)
+    sums, known = sums_of(world), world.findings.known
+    a, b = (np.array([known.index[name]]) for name in ("a", "b"))
+    every = np.ones(len(world.labels), bool)
+    found = fit(sums, np.ones(GROUPS), RIDGE).direction(a, b)[0]
+    np.testing.assert_allclose(found, direct(world, every), rtol=2e-4, atol=1e-4)
+    fold = groups(world.ids) % FOLDS
+    for number, probe in enumerate(cross_fitted(sums, np.ones(GROUPS), RIDGE)):
+        expected = direct(world, fold != number)
+        np.testing.assert_allclose(probe.direction(a, b)[0], expected, rtol=2e-4, atol=1e-4)
+
+
+def test_weights_count_groups_again() -> None:
+    world = made(200)
+    sums, known = sums_of(world), world.findings.known
+    weights = np.random.default_rng(0).integers(0, 3, GROUPS).astype(float)
+    rows = np.repeat(np.arange(200), weights[groups(world.ids)].astype(int))
+    again = Embedded(world.labels[rows], world.has[rows], world.vectors[rows])
+    a, b = (np.array([known.index[name]]) for name in ("a", "b"))
+    found = fit(sums, weights, RIDGE).direction(a, b)[0]
+    expected = direct(again, np.ones(len(rows), bool))
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4)
+
+
+def test_soft_counts_of_the_cue() -> None:
+    world = made(500)
+    sums, known = sums_of(world), world.findings.known
+    for name in ("a", "b"):
+        counted = sums.present[:, 0, known.index[name]].sum()
+        assert counted == pytest.approx((world.has & (world.labels == name)).sum(), abs=0.5)
+    assert sums.images.sum() == 500
+
+
+def test_judging_is_held_out() -> None:
+    """Labels by chance: a probe that saw its images would be far above one half."""
+    rng = np.random.default_rng(3)
+    world = made(120, in_a=0.5, in_b=0.5)
+    world.vectors = rng.normal(0, 1, (120, WIDTH))
+    frame = judged(world)
+    assert (np.abs(frame["accuracy"] - 0.5) < 0.2).all()
+    assert (np.abs(frame["auc"] - 0.5) < 0.2).all()
+    assert (frame["auc_low"] < 0.5).all()
+
+
+def judged(world: Embedded):
+    found, sums = world.findings, sums_of(world)
+    probes = cross_fitted(sums, np.ones(GROUPS), RIDGE)
+    rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(20)
+    return judge(world, found.known, probes, rivals).set_index("class")
+
+
+def test_judging_separable_and_cue_only_labels() -> None:
+    apart = judged(made(400, apart=3.0))
+    assert (apart["accuracy"] > 0.99).all()
+    assert apart.loc["a", "rival"] == "b"
+    only = judged(made(400))
+    assert ((only["accuracy"] > 0.8) & (only["accuracy"] < 0.95)).all()
+    assert (only["accuracy_low"] > only["chance"]).all()
+
+
+def test_area_is_the_auc() -> None:
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(0.7, 1, 60).round(1), rng.normal(0, 1, 90).round(1)
+    auc, low, high = area(own, other)
+    truth = roc_auc_score([1] * 60 + [0] * 90, np.concatenate([own, other]))
+    assert auc == pytest.approx(truth)
+    assert low < auc < high
+    assert np.isnan(area(own, other[:0])[0])
+
+
+def test_no_rival_where_there_is_no_other_class() -> None:
+    world = made(100)
+    world.labels[:] = "a"
+    found = world.findings
+    sums = collect(world, found.known, found.presence, [])
+    assert fit(sums, np.ones(GROUPS), RIDGE).rivals(20).tolist() == [-1]
+
+
+def test_no_embeddings_is_said() -> None:
+    world = made(60)
+
+    class Bare:
+        dataset = world.dataset.replace_schema(
+            world.dataset.schema.remove(world.dataset.schema.get_field_index("embedding"))
+        )
+
+    found = world.findings
+    with pytest.raises(UsageError, match=r"store\.embeddings"):
+        collect(Bare(), found.known, found.presence, ["cue"])

@@ -1,0 +1,211 @@
+"""Reliance on a run on disk: claims in the ranking, resume, probe maps, and what cannot be."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from legrad.queries import Role
+from pipeline import Audit
+from pipeline.audit.ranking import NOT_LISTED
+from pipeline.audit.reliance.probe_maps import FOLD, probe_query
+from pipeline.audit.reliance.sums import FOLDS, groups
+from pipeline.demo import write_demo
+from pipeline.errors import UsageError
+from pipeline.flow import run
+from pipeline.report.model import Limits
+from pipeline.report.site import build_report
+from pipeline.schema import Status
+from pipeline.sources.datasource import open_source, read_rows
+from tests.data import demo_config, settings
+from tests.jobs.command import legrad
+
+GATES = {"edits": 12, "class_images": 10}
+SETTINGS = {
+    "depth": "reliance",
+    "gates": GATES,
+    "reliance": {"images": 30, "resamples": 40},
+    "maps": False,
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Enough scenes for a few images of every class with its cue."""
+    folder = tmp_path_factory.mktemp("reliance")
+    shards = write_demo(str(folder / "data"), 520, seed=11)
+    config = demo_config(shards, folder / "out", "runtime.actors=1")
+    some = tuple(query for query in config.queries if query.role in (Role.CLASS, Role.CUE))
+    run(config.model_copy(update={"queries": some}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audit(demo: Path) -> Audit:
+    return Audit.from_results(str(demo / "out"), settings=SETTINGS)
+
+
+def of(frame: pd.DataFrame, cls: str, cue: str) -> pd.Series:
+    return frame[(frame["class"] == cls) & (frame["cue"] == cue)].iloc[0]
+
+
+def test_only_the_cue_that_decides_is_relied_on(audit: Audit) -> None:
+    ranked = audit.rank()
+    mark = of(ranked, "frozen fish", "watermark")
+    assert mark["association__flag"]
+    assert mark["probe_reliance__flag"]
+    assert mark["probe_reliance__rival"] == "fresh fish"
+    assert mark["probe_reliance__low"] > 0.25
+    assert mark["probe_reliance__insertion"] > 0.25
+    flagged = ranked[ranked["probe_reliance__flag"]]
+    assert list(flagged["cue"]) == ["watermark"]
+    barcode = of(ranked, "car", "barcode")
+    assert barcode["association__flag"]
+    assert not barcode["probe_reliance__flag"]
+    assert barcode["probe_reliance__reason"]
+    assert not ranked["clip_reliance__flag"].any()
+    assert audit.rank("probe_reliance").iloc[0]["cue"] == "watermark"
+
+
+def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
+    ranked = audit.rank()
+    border = of(ranked, "bird", "border")
+    assert border["probe_reliance__reason"].startswith("not testable: ")
+    assert np.isnan(border["probe_reliance__effect"])
+    untested = ranked[~ranked["association__flag"]]
+    assert (untested["probe_reliance__reason"] == NOT_LISTED).all()
+    assert (untested["clip_reliance__reason"] == NOT_LISTED).all()
+    assert untested["probe_reliance__effect"].isna().all()
+    reasons = ranked.loc[~ranked["probe_reliance__flag"], "probe_reliance__reason"]
+    assert (reasons.str.len() > 0).all()
+
+
+def test_edits_are_made_once(demo: Path, audit: Audit) -> None:
+    audit.rank()
+    work = demo / "out" / "_run" / "reliance"
+    files = sorted(work.glob("edits-*.parquet"))
+    assert len(files) == len(audit.reliance.listed)
+    again = Audit.from_results(str(demo / "out"), settings=SETTINGS, tell=pytest.fail)
+    assert again.reliance.costs.done == len(files)
+    pd.testing.assert_frame_equal(again.rank(), audit.rank())
+    files[0].unlink()
+    told: list[str] = []
+    mended = Audit.from_results(str(demo / "out"), settings=SETTINGS, tell=told.append)
+    assert mended.reliance.costs.done == len(files) - 1
+    pd.testing.assert_frame_equal(mended.rank(), audit.rank())
+    assert sum("edited " in text and "(1 of 1)" in text for text in told) == 1
+
+
+def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
+    """Where the text "a fish" looks at the fish, and only on images that the probe did not see."""
+    results = audit.reliance.probe_maps()
+    name = probe_query("frozen fish")
+    rows = results.images(["label"], where="label = 'frozen fish'")
+    ids, probe = results.maps(name, list(rows.index))
+    there = ~np.isnan(probe).any(axis=(1, 2))
+    assert there.sum() >= 3
+    own = np.array(ids)[there]
+    assert (groups(list(own)) % FOLDS == FOLD).all()
+    mark = results.compare(name, "watermark", image_ids=list(own))["cosine"]
+    fish = results.compare("frozen_fish", "watermark", image_ids=list(own))["cosine"]
+    assert (mark > fish).mean() > 0.8
+    again = audit.reliance.probe_maps()  # complete already: nothing is done, the same comes out
+    np.testing.assert_array_equal(again.maps(name, list(own))[1], probe[there])
+
+
+def test_every_edit_image_by_image(audit: Audit) -> None:
+    frame = audit.reliance.counterfactual("frozen fish", "watermark")
+    deleted = frame[(frame["kind"] == "deleted") & frame["counts"]]
+    inserted = frame[(frame["kind"] == "inserted") & frame["counts"]]
+    assert len(deleted) >= 12
+    assert (deleted["cue_after"] < deleted["cue_before"]).all()
+    assert (inserted["cue_after"] > inserted["cue_before"]).all()
+    assert deleted["probe_change"].mean() < -0.5 < -abs(deleted["control_change"].mean())
+    assert inserted["probe_change"].mean() > 0.5 > abs(inserted["control_change"].mean())
+    with pytest.raises(KeyError, match="was not tested; tested are"):
+        audit.reliance.counterfactual("tree", "watermark")
+
+
+def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:
+    build_report(audit, tmp_path / "shown")
+    pages = [page.read_text() for page in (tmp_path / "shown" / "pairs").glob("*.html")]
+    mine = next(text for text in pages if "<title>frozen fish, watermark" in text)
+    edits = mine[mine.index('id="edits"') : mine.index('<section class="plots">')]
+    assert edits.count("data:image/webp") == 24  # four deletions, four insertions, three each
+    assert "fresh fish" in edits
+    changes = [int(text) for text in re.findall(r"deleted: <strong>([+-]\d+)%", edits)]
+    assert len(changes) == 4
+    assert max(changes) < -25  # every deletion costs the probe evidence
+    build_report(audit, tmp_path / "bare", Limits(images=False))
+    bare = "".join(page.read_text() for page in (tmp_path / "bare" / "pairs").glob("*.html"))
+    assert "data:image" not in bare
+
+
+def test_the_command(demo: Path) -> None:
+    out = str(demo / "out")
+    sets = ["--set", "gates.edits=12", "--set", "gates.class_images=10", "--set", "maps=false"]
+    sets += ["--set", "reliance.images=30", "--set", "reliance.resamples=40"]
+    cost = legrad("audit", out, "--depth", "reliance", "--dry-run", *sets)
+    assert cost.exit_code == 0
+    assert "pairs" in cost.stdout
+    shown = legrad("audit", out, "--depth", "reliance", *sets)
+    assert shown.exit_code == 0, shown.stderr
+    assert "Does it matter?" in shown.stdout
+    assert "not testable" in shown.stdout
+    wrong = legrad("audit", out, "--depth", "deep")
+    assert wrong.exit_code != 0
+    assert "'association' or 'reliance'" in wrong.stderr
+    plain = legrad("audit", out, *sets)
+    assert "Does it matter?" not in plain.stdout
+
+
+def test_images_that_are_gone(demo: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "out"
+    shutil.copytree(demo / "out", moved)
+    shutil.rmtree(moved / "_run" / "reliance", ignore_errors=True)
+    hidden = demo / "data-hidden"
+    (demo / "data").rename(hidden)
+    try:
+        ranked = Audit.from_results(str(moved), settings=SETTINGS).rank()
+    finally:
+        hidden.rename(demo / "data")
+    reason = of(ranked, "frozen fish", "watermark")["probe_reliance__reason"]
+    assert reason.startswith("not testable: 0 images with the cue could be edited")
+    assert "no longer at" in reason
+
+
+def test_some_images_by_name(demo: Path, tmp_path: Path) -> None:
+    tar = str(demo / "data" / "demo-00000.tar")
+    every = settings("webdataset", tar, alias="demo")
+    rows = [row for unit in open_source(every).units for row in read_rows(every, unit)]
+    wanted = [rows[n]["image_id"] for n in (3, 77, 200)]
+    table = tmp_path / "only.csv"
+    pd.DataFrame({"image_id": wanted}).to_csv(table, index=False)
+    some = settings("webdataset", str(demo / "data"), alias="demo", only=str(table))
+    opened = open_source(some)
+    assert [unit.name for unit in opened.units] == ["demo-00000.tar"]
+    found = [row for unit in opened.units for row in read_rows(some, unit)]
+    assert [row["image_id"] for row in found] == wanted
+    assert {row["status"] for row in found} == {Status.OK}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name\nx\n", "column image_id"),
+        ("image_id\n", "names no image"),
+        ("image_id\nelse/where\n", "no file here holds else/where"),
+    ],
+)
+def test_a_table_of_names_that_does_not_fit(
+    demo: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    table = tmp_path / "only.csv"
+    table.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        open_source(settings("webdataset", str(demo / "data"), alias="demo", only=str(table)))
+    with pytest.raises(ValueError, match="nothing to choose"):
+        settings("webdataset", "x", only="y.csv", limit=3)
