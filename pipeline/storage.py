@@ -182,6 +182,8 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
         return UsageError(f"{uri}: permission denied ({text}). Check {advice}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UsageError(f"{uri}: the disk is full. Make room, or choose another place.")
+    if "EndpointConnection" in name:
+        return UsageError(f"{uri}: {text}. Check AWS_ENDPOINT_URL and the network.")
     if "credentials" in f"{name} {text}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "

@@ -52,7 +52,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
     command = [
         *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
-        *("-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=20"),
+        *("-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=100"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
     ]
     log = (folder / "weed.log").open("wb")

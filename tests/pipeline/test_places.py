@@ -8,11 +8,12 @@ from typing import Any
 
 import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from pipeline.errors import UsageError
 from pipeline.sources.datasource import open_source
 from pipeline.sources.fetch import Origin
-from pipeline.storage import redact
+from pipeline.storage import explain_failure, redact
 from tests.data import hugging_face, jpeg, read_all, samples, settings, tar_bytes
 from tests.web import web_server
 
@@ -120,6 +121,14 @@ def test_secrets_stay_inside(folder: Path) -> None:
 )
 def test_redaction(text: str, kept: str) -> None:
     assert redact(text) == kept
+
+
+def test_a_store_that_does_not_answer() -> None:
+    refused = EndpointConnectionError(endpoint_url="http://user:secret@host:9/a?X-Signature=secret")
+    told = str(explain_failure("s3://a/b", refused))
+    assert told.startswith("s3://a/b: Could not connect")
+    assert told.endswith("Check AWS_ENDPOINT_URL and the network.")
+    assert "secret" not in told
 
 
 def test_roots_with_names(tmp_path: Path) -> None:
