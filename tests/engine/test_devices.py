@@ -84,10 +84,17 @@ def careless(kind: str) -> Callable[..., Tensor]:
     return relevance
 
 
-@pytest.mark.parametrize("kind", ["reads a number", "a tensor on the CPU"])
-def test_carelessness_is_noticed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("reads a number", DataDependentOutputException, "local_scalar_dense"),
+        ("a tensor on the CPU", RuntimeError, "cuda:0, cpu"),
+    ],
+)
+def test_carelessness_is_noticed(
+    kind: str, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("legrad.relevance.blocks.relevance", careless(kind))
     model = tiny_clip(0, dtype=torch.float32)
-    expected = (DataDependentOutputException, RuntimeError)
-    with FakeTensorMode(), pytest.raises(expected):
+    with FakeTensorMode(), pytest.raises(error, match=words):
         engine(model).explain(*inputs(32))
