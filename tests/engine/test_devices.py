@@ -88,7 +88,7 @@ def careless(kind: str) -> Callable[..., Tensor]:
     ("kind", "error", "words"),
     [
         ("reads a number", DataDependentOutputException, "local_scalar_dense"),
-        ("a tensor on the CPU", RuntimeError, "cuda:0, cpu"),
+        ("a tensor on the CPU", RuntimeError, "cuda:0 and cpu"),
     ],
 )
 def test_carelessness_is_noticed(
