@@ -185,4 +185,4 @@ class LeGrad:
                 f"directions: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
                 f"found {tuple(directions.shape)}"
             )
-        return directions.to(self.model.device, self.model.exact_dtype, non_blocking=True)
+        return self.model.moved(directions).to(self.model.exact_dtype)

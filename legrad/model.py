@@ -116,15 +116,23 @@ class VisionLanguageModel:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Move to the device; uint8 (B, 3, height, width) becomes normalised floats there."""
-        if pixels.is_floating_point():
-            return pixels.to(self.device, self.dtype)
-        if pixels.dtype != torch.uint8:
+        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise ValueError(f"pixels are {pixels.dtype}: expected uint8, or normalised floats")
-        if self.device.type == "cuda" and pixels.device.type == "cpu":
-            pixels = pixels.pin_memory()
-        floats = pixels.to(self.device, non_blocking=True).to(self.dtype)
+        floats = self.moved(pixels).to(self.dtype)
+        if pixels.is_floating_point():
+            return floats
         mean, std = (self._per_channel(values) for values in (self.mean, self.std))
         return (floats / 255 - mean) / std
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """The tensor on the model's device; a copy to a GPU is pinned and not waited for.
+
+        One to the CPU is: what reads it there would not wait.
+        """
+        onto_gpu = self.device.type == "cuda"
+        if onto_gpu and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=onto_gpu)
 
     def _per_channel(self, values: tuple[float, float, float]) -> Tensor:
         """(3, 1, 1) on the device; made on the host, since the device would be waited for."""

@@ -209,6 +209,11 @@ thing which is painted over in part is not there, and, in the last stage, to hav
 what a text names.
 
 """
+_LIMIT = """
+Deletion paints the hottest tenth of the cells over, however much a thing covers; the chance of
+pointing is the share of the picture that a thing's mask covers. A border covers more than a tenth:
+most of it is still to be seen afterwards, and often its score with it.
+"""
 
 
 def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> None:
@@ -220,7 +225,7 @@ def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> No
     }
     (folder / loader.CARD).write_text(json.dumps(card, indent=1) + "\n")
     (folder / "CARD.md").write_text(
-        _CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n"
+        _CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n" + _LIMIT
     )
 
 

@@ -149,6 +149,7 @@ class BlockRelevance(Relevance):
                 g_z = head_gradient(pooled.images(chunk.images), self.head, directions)
                 found = layer.relevance(seen, chunk.images, g_z, scratch)
                 add(total, chunk, found[..., self.prefix :])
+            del seen  # before the next block makes its own
         return tokens, total
 
     def _scratch(self, plan: list[Chunk], heads: int, products: int, tokens: Tensor) -> Scratch:

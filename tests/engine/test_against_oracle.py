@@ -8,9 +8,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from legrad import Explanation, LeGrad, from_open_clip
+from legrad.towers import ClipTower
 from tests.builders import TOWERS as KINDS
 from tests.builders import images, raw_images, tiny_clip, unit_directions
 from tests.engine.compare import rank_correlation, relative_error
@@ -83,6 +85,15 @@ def test_foreign_size_equals_a_module_that_open_clip_resized() -> None:
     assert relative_error(left.maps, right.maps) <= 1e-4
     expected = resized.encode_image(pixels, normalize=True)
     torch.testing.assert_close(left.image_features, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("grid", [(6, 8), (2, 7), (3, 3)])
+@torch.no_grad()
+def test_positions_are_interpolated_as_timm_does(grid: tuple[int, int]) -> None:
+    visual = tiny_clip(0, dtype=torch.float32).visual
+    seen = ClipTower(visual).positional_embedding(grid)
+    expected = resample_abs_pos_embed(visual.positional_embedding[None], list(grid))[0]
+    torch.testing.assert_close(seen, expected)
 
 
 @pytest.mark.parametrize("tower", TOWERS)

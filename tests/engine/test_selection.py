@@ -1,5 +1,6 @@
 """Chunks of (image, query) pairs, and maps of some pairs only."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor
 from legrad import LeGrad, from_open_clip
 from legrad.chunks import chunks
 from legrad.explainer import Explanation
-from legrad.gradient import FoldedBlock, Scratch, Trace, relevance
+from legrad.gradient import FoldedBlock, Scratch, Trace, relevance, trace
 from legrad.selection import Selection
+from legrad.towers import PlainBlock
 from tests.builders import images, tiny_clip, unit_directions
 from tests.engine.compare import relative_error
 
@@ -68,6 +70,20 @@ def test_memory_of_a_chunk_is_bounded_whatever_the_number_of_queries(
     least = 17 * (192 + 48) * 8 + 17 * 17 * 8
     assert max(size for _, size in seen) <= max(chunk_bytes, least)
     assert max(pairs for pairs, _ in seen) == min(2 * queries, max(1, chunk_bytes // 2 // 32640))
+
+
+def test_one_blocks_trace_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Trace]] = []
+
+    def spy(block: PlainBlock, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
+        assert all(seen() is None for seen in made)
+        tokens, seen = trace(block, folded, x)
+        made.append(weakref.ref(seen))
+        return tokens, seen
+
+    monkeypatch.setattr("legrad.relevance.blocks.trace", spy)
+    LeGrad(from_open_clip(tiny_clip(0)), 3).explain(images(1, 2), unit_directions(2, 3))
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
