@@ -123,20 +123,6 @@ def test_a_poolers_score_is_the_models_own_at_the_last_layer(one_of_each: dict[s
         torch.testing.assert_close(row.unit @ directions.T, own, atol=1e-12, rtol=0)
 
 
-def test_an_averaging_towers_score_is_its_own_at_the_last_layer(every: list[Kind]) -> None:
-    """Without a class token LeGrad's mean of all tokens is the model's own pooling."""
-    (kind,) = (kind for kind in every if "vit_medium_patch16_gap_256" in kind.names)
-    model: Any = kind.build()
-    pixels, directions = inputs(kind, (kind.side, kind.side), torch.float64)
-    tower = tower_of(model.visual)
-    tokens = tower.tokens(pixels)
-    for block in tower.blocks:
-        tokens = block(tokens)
-    layer = nn.functional.normalize(tower.head(tokens.mean(dim=1)), dim=-1)
-    own = model.encode_image(pixels, normalize=True) @ directions.T
-    torch.testing.assert_close(layer @ directions.T, own, atol=1e-12, rtol=0)
-
-
 def test_chunks_and_selections_change_nothing(one_of_each: dict[str, Kind]) -> None:
     select = torch.tensor([[True, False, True], [False, False, True]])
     for kind in one_of_each.values():
