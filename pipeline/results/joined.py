@@ -64,7 +64,8 @@ class FrameRows(Rows):
     @cached_property
     def _index(self) -> pd.Index:
         """Where each id is; hashed once, for batches ask for a few thousand at a time."""
-        return pd.Index(self.content[ID].to_pylist(), dtype=object)
+        index: pd.Index = pd.Index(self.content[ID].to_pylist(), dtype=object)
+        return index
 
     def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
         """Some columns of the rows that match."""
