@@ -76,20 +76,6 @@ def tiny_clip(
     return randomise(model, seed).to(dtype).eval()
 
 
-def clip_with_tower(
-    name: str, seed: int, *, dtype: torch.dtype = torch.float64, **vision: Any
-) -> open_clip.CLIP:
-    """The vision tower of a published architecture, random, beside a tiny text tower."""
-    config = open_clip.get_model_config(name)
-    model = open_clip.CLIP(
-        config["embed_dim"],
-        config["vision_cfg"] | vision,
-        dict(TINY_TEXT),
-        quick_gelu=config.get("quick_gelu", False),
-    )
-    return randomise(model, seed).to(dtype).eval()
-
-
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int) -> nn.Module:
     """Draw every parameter anew: no weight left at one, no bias left at zero."""

@@ -14,8 +14,9 @@ class CocaTower(ClipTower):
     """256 learned queries attend over the tokens; the first becomes the embedding.
 
     Relevance is that of the first query's row of attention. The layer score is the model's whole
-    head: pooler, ``ln_post``, projection, normalisation. LeGrad's published code leaves out
-    ``ln_post`` and the normalisation; its maps differ.
+    head: pooler, ``ln_post``, projection, normalisation; at the last layer it is the model's own
+    similarity. LeGrad's published code leaves out ``ln_post`` and the normalisation; its maps
+    differ.
 
     Raises:
         UnsupportedModelError: the pooler is of another kind.

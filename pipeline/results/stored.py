@@ -20,6 +20,8 @@ from pipeline.results.where import explained, named_columns, require_condition
 
 AT_ONCE = 8
 """Row groups in the making."""
+_LOOKED_THROUGH = 64
+"""Row groups whose ids are compared at once: what is asked for is hashed anew every time."""
 _BUFFER = 2**18
 Places = NDArray[np.int64]
 T = TypeVar("T")
@@ -136,14 +138,13 @@ class StoredRows(Rows):
         keys = np.array(wanted.to_pylist(), dtype=object)
         groups = [group for group in self.groups if _may_hold(group, keys)]
         places = np.full(len(keys), -1, np.int64)
-
-        def look(group: Group) -> tuple[Places, Places]:
-            index = pc.index_in(group.read([ID])[ID].combine_chunks(), wanted)
-            rows = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
-            return index.drop_null().to_numpy(zero_copy_only=False), rows + group.start
-
-        for which, where in _side_by_side(look, groups):
-            places[which] = where
+        for start in range(0, len(groups), _LOOKED_THROUGH):
+            some = groups[start : start + _LOOKED_THROUGH]
+            tables = _side_by_side(lambda group: group.read([ID]), some)
+            index = pc.index_in(pa.concat_tables(tables)[ID].combine_chunks(), wanted)
+            numbers = np.concatenate([group.start + np.arange(group.rows) for group in some])
+            there = index.is_valid().to_numpy(zero_copy_only=False)
+            places[index.drop_null().to_numpy(zero_copy_only=False)] = numbers[there]
         found: Places = places[pc.index_in(asked, wanted).to_numpy(zero_copy_only=False)]
         return found
 

@@ -17,6 +17,8 @@ from tests.family_oracle import family_maps
 from tests.towers import stirred
 
 REAL = (
+    "ViT-B-32",
+    "ViT-L-14-CLIPA",
     "ViT-B-32-SigLIP2-256",
     "ViT-B-16-SigLIP",
     "coca_ViT-B-32",
