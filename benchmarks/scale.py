@@ -49,7 +49,7 @@ IMAGE_BYTES = 20_000
 def main() -> None:
     """Print a line of JSON for every setting."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--shards", type=int, nargs="+", default=[100])
     parser.add_argument("--images", type=int, default=64, help="of a shard")
     parser.add_argument("--batch", type=int, default=32)
