@@ -212,7 +212,7 @@ def _again(data: Path, output: Path, images: int) -> float:
     """
     folder = run_folder(str(output))
     for file in (output / "images").glob("*.parquet"):
-        if not file.name.startswith("made"):
+        if not file.name.startswith("part-"):
             file.unlink()
             for commit in (output / "_run" / "checkpoint").glob(
                 f"*/{file.stem.rsplit('-', 1)[0]}*"
@@ -239,7 +239,7 @@ def _commit(output: Path, ids: int) -> None:
         columns |= {"image_id": pa.array(keys), "shard": pa.array(["gone.tar"] * rows)}
         columns["status"] = pa.array(["ok"] * rows)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
-        name = f"made{number:06d}"
+        name = f"part-{number:06d}"  # as compact names them
         pq.write_table(
             table, output / "images" / f"{name}-000000.parquet", **parquet_options(schema)
         )
