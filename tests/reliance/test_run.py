@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries import Role
+from legrad.queries import NAME_PATTERN, Role
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.audit.reliance.probe_maps import FOLD, probe_query
@@ -68,6 +68,7 @@ def test_only_the_cue_that_decides_is_relied_on(audit: Audit) -> None:
     assert barcode["probe_reliance__reason"]
     assert not ranked["clip_reliance__flag"].any()
     assert audit.rank("probe_reliance").iloc[0]["cue"] == "watermark"
+    assert audit.summary.flagged["probe_reliance"] == 1
 
 
 def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
@@ -127,6 +128,23 @@ def test_every_edit_image_by_image(audit: Audit) -> None:
     assert inserted["probe_change"].mean() > 0.5 > abs(inserted["control_change"].mean())
     with pytest.raises(KeyError, match="was not tested; tested are"):
         audit.reliance.counterfactual("tree", "watermark")
+
+
+def test_names_of_probes_are_query_names_and_all_different() -> None:
+    labels = [
+        "frozen fish",
+        "Frozen fish",
+        "frozen-fish",
+        "猫",
+        "犬",
+        "<script>",
+        "x" * 90,
+        "x" * 91,
+    ]
+    names = [probe_query(label) for label in labels]
+    assert names[0] == "probe_frozen_fish"
+    assert len(set(names)) == len(labels)
+    assert all(re.fullmatch(NAME_PATTERN, name) for name in names)
 
 
 def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:
