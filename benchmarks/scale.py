@@ -125,7 +125,17 @@ def _plan(
     features = np.zeros((len(names), 512), np.float32)
     rate = options.batch / (options.batch_ms / 1000)
     prepared = Prepared(
-        GRID, 2, "0" * 64, Preprocess((SIZE, SIZE)), features, {}, (), rate, options.batch
+        grid=GRID,
+        layers=2,
+        digest="0" * 64,
+        tokenizer=None,
+        logit={"scale": None, "bias": None},
+        preprocess=Preprocess((SIZE, SIZE)),
+        text_features=features,
+        query_digests={},
+        warnings=(),
+        images_per_second=rate,
+        batch_size=options.batch,
     )
     metadata = manifest.file_metadata(config, prepared)
     schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
