@@ -15,7 +15,8 @@ COPY legrad legrad
 COPY pipeline pipeline
 COPY jobs jobs
 COPY configs configs
-RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+# boto3: the autoscaler of `ray up` runs on the head node and starts the workers with it
+RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . boto3
 
 USER legrad
 WORKDIR /home/legrad

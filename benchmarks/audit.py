@@ -54,10 +54,10 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
     for number, start in enumerate(range(0, images, ROWS)):
         count = min(ROWS, images - start)
         table = _part(number, start, count, (names, roles, classes), schema)
-        place = run.images.child(f"{number:06d}-0.parquet").path
+        place = run.images.child(f"part-{number:06d}-0.parquet").path
         pq.write_table(table, place, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
         ids = table.select(["image_id"])
-        pq.write_table(ids, run.checkpoint.child(f"{number:06d}.parquet").path)
+        pq.write_table(ids, run.checkpoint.child(f"part-{number:06d}.parquet").path)
 
 
 def _part(

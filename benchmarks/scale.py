@@ -49,7 +49,7 @@ IMAGE_BYTES = 20_000
 def main() -> None:
     """Print a line of JSON for every setting."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--shards", type=int, nargs="+", default=[100])
     parser.add_argument("--images", type=int, default=64, help="of a shard")
     parser.add_argument("--batch", type=int, default=32)
@@ -125,7 +125,17 @@ def _plan(
     features = np.zeros((len(names), 512), np.float32)
     rate = options.batch / (options.batch_ms / 1000)
     prepared = Prepared(
-        GRID, 2, "0" * 64, Preprocess((SIZE, SIZE)), features, {}, (), rate, options.batch
+        grid=GRID,
+        layers=2,
+        digest="0" * 64,
+        tokenizer=None,
+        logit={"scale": None, "bias": None},
+        preprocess=Preprocess((SIZE, SIZE)),
+        text_features=features,
+        query_digests={},
+        warnings=(),
+        images_per_second=rate,
+        batch_size=options.batch,
     )
     metadata = manifest.file_metadata(config, prepared)
     schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
@@ -212,7 +222,7 @@ def _again(data: Path, output: Path, images: int) -> float:
     """
     folder = run_folder(str(output))
     for file in (output / "images").glob("*.parquet"):
-        if not file.name.startswith("made"):
+        if not file.name.startswith("part-"):
             file.unlink()
             for commit in (output / "_run" / "checkpoint").glob(
                 f"*/{file.stem.rsplit('-', 1)[0]}*"
@@ -239,7 +249,7 @@ def _commit(output: Path, ids: int) -> None:
         columns |= {"image_id": pa.array(keys), "shard": pa.array(["gone.tar"] * rows)}
         columns["status"] = pa.array(["ok"] * rows)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
-        name = f"made{number:06d}"
+        name = f"part-{number:06d}"  # as compact names them
         pq.write_table(
             table, output / "images" / f"{name}-000000.parquet", **parquet_options(schema)
         )

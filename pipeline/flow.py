@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 from pipeline import manifest
-from pipeline.cluster import session
+from pipeline.cluster import on_cluster, session
 from pipeline.config import RunConfig
 from pipeline.faults.failures import explain_end
 from pipeline.faults.guard import Guard, refuse_failures
@@ -20,7 +20,7 @@ from pipeline.output.summary import Summary, complete, is_complete, label_notes,
 from pipeline.output.waves import Wave
 from pipeline.output.work import Work, find_work
 from pipeline.plan import Plan, make_plan
-from pipeline.preflight.preflight import preflight
+from pipeline.preflight.preflight import preflight, refuse_what_never_fits
 from pipeline.sources.datasource import open_source
 from pipeline.stages import checkpointed, decode, explain, read, sacrifice
 from pipeline.storage import redact
@@ -32,7 +32,9 @@ __all__ = ["Watch", "run"]
 def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     """Explain a data set, or continue where an earlier attempt stopped.
 
-    Lists the source first, then joins or starts a Ray session (`pipeline.cluster.session`).
+    Lists the source first, then starts a Ray session (`pipeline.cluster.session`). A cluster is
+    joined before that: a plan that it has no room for is refused before a listing that may take
+    minutes.
 
     Raises:
         UsageError: the source, the model, the output or the cluster do not fit, or another run
@@ -41,6 +43,14 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             taken over.
     """
     watch = watch or Watch()
+    if not on_cluster():
+        return _run(config, watch)
+    with session():
+        refuse_what_never_fits(config.runtime)
+        return _run(config, watch)
+
+
+def _run(config: RunConfig, watch: Watch) -> Summary:
     start = time.monotonic()
     first, *others = config.source.uris
     watch.stage(f"listing {redact(first)}" + (f" and {len(others)} more" if others else ""))

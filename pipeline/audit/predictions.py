@@ -32,8 +32,14 @@ def compare_predictions(
         (without) the cue that are predicted to be of this class. Largest lower bound first.
 
     Raises:
-        UsageError: no such table, or it names none of the images.
+        UsageError: no such table, or it names none of the images, or no cue is measured.
     """
+    names = [presence.histograms.cues[place] for place in np.flatnonzero(presence.measured)]
+    if not names:
+        raise UsageError(
+            "predictions: no cue's presence is measured, so images with and without one cannot be "
+            "compared; legrad audit OUT --all says why for each"
+        )
     table = read_table(uri, ["image_id", "prediction"])
     said = pd.Series(
         table["prediction"].astype(str).to_numpy(), index=table["image_id"].astype(str)
@@ -46,7 +52,6 @@ def compare_predictions(
             f"{uri}: none of its image_ids is among the explained images; expected ids as in "
             "images/*.parquet"
         )
-    names = [presence.histograms.cues[place] for place in np.flatnonzero(presence.measured)]
     return _frame(counts, known, names)
 
 
@@ -61,8 +66,6 @@ def _count(
     names, classes = presence.histograms.cues, len(known.classes)
     places = np.flatnonzero(presence.measured)
     counts = np.zeros((len(places), 2, classes, classes + 1))
-    if not len(places):
-        return counts
     for batch in batches(results, known, [names[p] for p in places], ["image_id"]):
         rows = ids.get_indexer(pd.Index(batch.table["image_id"].to_pylist()))
         named = rows >= 0

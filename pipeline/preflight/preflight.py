@@ -3,12 +3,25 @@
 from collections.abc import Callable, Iterator
 
 from pipeline.cluster import on_cluster
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.preflight import each_node, memory, resources
 from pipeline.preflight.finding import Finding
 from pipeline.preflight.nodes import nodes
 from pipeline.spread import Resources
+
+
+def refuse_what_never_fits(runtime: RuntimeConfig) -> None:
+    """The first of the checks, alone: it takes no time, and needs no source.
+
+    Where nodes are waited for, that comes after the listing; a source that is not there should not
+    wait for them.
+
+    Raises:
+        UsageError: the cluster lacks CPUs or GPUs for the plan.
+    """
+    if not runtime.wait_resources:
+        resources.place(runtime)
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:

@@ -170,6 +170,14 @@ def test_the_users_own_model(audit: Audit, truth: World, tmp_path: Path) -> None
         audit.predictions(str(tmp_path / "bad.csv"))
 
 
+def test_predictions_without_a_measured_cue(tmp_path: Path) -> None:
+    flat = World(labels(200, CLASSES)).cue("haze", {}, elsewhere=0.0)
+    audit = Audit.from_results(flat.write(tmp_path / "out", {}))
+    pd.DataFrame({"image_id": flat.ids, "prediction": "dog"}).to_csv(tmp_path / "p.csv")
+    with pytest.raises(UsageError, match="no cue's presence is measured"):
+        audit.predictions(str(tmp_path / "p.csv"))
+
+
 def test_thresholds_from_examples(truth: World, tmp_path: Path) -> None:
     blurred = world(2).cue("blur", {"dog": 0.8}, distance=3.2, shift=0.1, seed=5)
     blurred.cue("noise", {"dog": 0.8}, distance=0.1, shift=0.0, seed=6)

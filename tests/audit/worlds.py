@@ -131,9 +131,9 @@ class World:
         for number, part in enumerate([table[:half], table[half:]]):
             for place in (folder.images, folder.checkpoint):
                 Path(place.path).mkdir(parents=True, exist_ok=True)
-            pq.write_table(part, folder.images.child(f"{number:06d}-0.parquet").path)
+            pq.write_table(part, folder.images.child(f"part-{number:06d}-0.parquet").path)
             ids = part.select(["image_id"])
-            pq.write_table(ids, folder.checkpoint.child(f"{number:06d}.parquet").path)
+            pq.write_table(ids, folder.checkpoint.child(f"part-{number:06d}.parquet").path)
         return str(path)
 
 

@@ -61,9 +61,10 @@ def whole(output: Path, images: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_three_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", [None, TOKEN], ids=["open", "token"])
+def test_a_run_on_three_nodes(tmp_path: Path, token: str | None) -> None:
     home = user_folder(tmp_path, IMAGES)
-    with ray_cluster(workers=[3, 3], head=2) as (cluster, workers):
+    with ray_cluster(workers=[3, 3], head=2, token=token) as (cluster, workers):
         _no_gpu(cluster, home)
         _loses_a_node(cluster, home, lambda: kill(workers[0]))
         again = cluster.legrad("submit", "run.yaml", cwd=home)
@@ -108,8 +109,12 @@ def _loses_a_node(cluster: Cluster, home: Path, lose: Callable[[], None]) -> Non
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert f"{IMAGES:,} rows, {IMAGES:,} explained" in followed.stdout
     whole(home / "out", IMAGES)
-    with urllib.request.urlopen(f"{cluster.address}/api/jobs/") as answer:
-        assert secret not in answer.read().decode()
+    headers = {} if cluster.token is None else {"Authorization": f"Bearer {cluster.token}"}
+    asked = urllib.request.Request(f"{cluster.address}/api/jobs/", headers=headers)
+    with urllib.request.urlopen(asked) as answer:
+        jobs = answer.read().decode()
+    assert job in jobs
+    assert secret not in jobs
     logs = cluster.folder.glob("r/session_latest/logs/**/*")
     assert not [file for file in logs if file.is_file() and secret.encode() in file.read_bytes()]
 

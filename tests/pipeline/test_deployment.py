@@ -73,6 +73,11 @@ RAY_JOB: dict[str, Any] = {
             "properties": {
                 "entrypoint": {"type": "string"},
                 "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "SidecarMode"]},
+                "submitterConfig": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"backoffLimit": {"type": "integer", "minimum": 0}},
+                },
                 "shutdownAfterJobFinishes": {"type": "boolean"},
                 "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
                 "activeDeadlineSeconds": {"type": "integer", "minimum": 1},
@@ -160,9 +165,13 @@ def test_the_ray_job_has_the_documented_fields() -> None:
     (worker,) = cluster["workerGroupSpecs"]
     (container,) = worker["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    start = cluster["headGroupSpec"]["rayStartParams"]
+    assert start["dashboard-host"] == "0.0.0.0"
     pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], worker)]
     assert all(pod["securityContext"]["runAsUser"] == 1000 for pod in pods)
     for pod in pods:
+        (container,) = pod["containers"]
+        assert "/dev/shm" in {m["mountPath"] for m in container["volumeMounts"]}
         mounted = {m["name"] for c in pod["containers"] for m in c.get("volumeMounts", ())}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
 
@@ -194,7 +203,9 @@ def test_the_image_is_pinned_and_has_no_root() -> None:
     assert re.fullmatch(r"FROM python:3\.11\.\d+-slim-bookworm", base)
     (user,) = [line for line in lines if line.startswith("USER")]
     assert user != "USER root"
-    assert any("-c constraints.txt" in line for line in lines)
+    (install,) = [line for line in lines if line.startswith("RUN pip install")]
+    assert "-c constraints.txt" in install
+    assert "boto3" in install.split()  # the AWS autoscaler imports it on the head node
     for line in lines:
         if line.startswith("COPY"):
             for name in line.split()[1:-1]:

@@ -1,17 +1,20 @@
 """What preflight makes of what nodes say; the nodes themselves are in tests/integration."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from pipeline import environment
+from pipeline import environment, flow
 from pipeline.cluster import _environment
 from pipeline.config import ModelConfig
-from pipeline.preflight import memory
+from pipeline.errors import UsageError
+from pipeline.preflight import memory, resources
 from pipeline.preflight.each_node import version_finding, versions
 from pipeline.preflight.model import EMBEDDED, ModelAnswer, ask_for_model, model_findings
 from pipeline.preflight.nodes import Node
 from pipeline.spread import Resources
+from tests.data import mini_config
 
 GIB = 2**30
 
@@ -33,6 +36,26 @@ def test_room_for_blocks() -> None:
     assert "--object-store-memory" in tiny.text
     (head,) = memory.object_store([node(), node("b", store=2**20, cpus=0)], plan)
     assert head.good
+
+
+def test_a_plan_without_gpus_is_refused_before_the_source_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listing(_: object) -> None:
+        raise LookupError("listed")
+
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster")
+    monkeypatch.setattr(flow, "session", nullcontext)
+    monkeypatch.setattr(flow, "open_source", listing)
+    monkeypatch.setattr(resources, "maxima", lambda: None)
+    monkeypatch.setattr(resources, "nodes", lambda: [node(), node("b")])
+    runtime = {"actors": 2, "gpus_per_actor": 1}
+    source = {"format": "folder", "uri": str(tmp_path / "in")}
+    with pytest.raises(UsageError, match="2 actors x 1 GPUs, the cluster has 0 GPUs"):
+        flow.run(mini_config(source, str(tmp_path / "out"), runtime=runtime))
+    for fits in ({"actors": 2, "gpus_per_actor": 0}, runtime | {"wait_resources": 60}):
+        with pytest.raises(LookupError, match="listed"):
+            flow.run(mini_config(source, str(tmp_path / "out"), runtime=fits))
 
 
 def test_room_for_a_filter_or_a_run_could_not_be_continued() -> None:
