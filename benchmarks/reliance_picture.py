@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline import Audit
 from pipeline.audit.reliance.examples import examples
-from pipeline.audit.reliance.probe_maps import probe_maps, probe_query
+from pipeline.audit.reliance.probe_maps import probe_query
 from pipeline.audit.reliance.task import Kind
 
 CLS, CUE, TEXT = "frozen fish", "watermark", "frozen_fish"
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     audit = Audit.from_results(args.out, settings={"depth": "reliance"}, tell=print)
     row = audit.pair(CLS, CUE).finding
-    results = probe_maps(audit.reliance)
+    results = audit.reliance.probe_maps()
     every = examples(audit.reliance, CLS, CUE, count=60, side=288)
     query = probe_query(CLS)
     ids = [one.image_id for one in every if one.kind is Kind.DELETED]

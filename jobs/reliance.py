@@ -54,7 +54,18 @@ def show_reliance(found: "Audit", rows: pd.DataFrame) -> None:
                     style="dim",
                     markup=False,
                 )
+    console.print(_recognised(found), style="dim", markup=False, soft_wrap=True)
     console.print(f"\n{_LEGEND}", style="dim", markup=False)
+
+
+def _recognised(found: "Audit") -> str:
+    """How well the probe knows the classes, and which ones it does not."""
+    judged = found.reliance.judged
+    lost = judged.loc[~(judged["accuracy_low"] > judged["chance"]), "class"].tolist()
+    text = (
+        f"the probe recognises {judged['accuracy'].mean():.0%} of held-out images, mean of classes"
+    )
+    return text + (f"; no better than chance: {', '.join(map(str, lost[:8]))}" if lost else "")
 
 
 def _claim(row: Mapping[str, Any], claim: str, *, percent: bool = False) -> str:

@@ -2,12 +2,13 @@
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
 
-from legrad.catalog import ListedModel, list_models, needing_transformers
+from legrad.catalog import ListedModel, list_models, needing_transformers, refused
+from legrad.errors import SUPPORTED_TOWERS
 from pipeline.errors import UsageError
 
 _HEADINGS = ("name", "family", "input", "patch", "grid", "layers", "width", "parameters")
@@ -18,18 +19,15 @@ def show(words: Sequence[str], every: bool, as_json: bool) -> None:
     """Print the models that have all the words in name, family or tags.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none; of towers that are not covered it says why.
     """
     listed = list_models(untagged=every)
     found = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
-    absent = [
-        name for name in needing_transformers() if all(w.lower() in name.lower() for w in words)
-    ]
+    absent = _named(words, needing_transformers())
     if not found:
-        hint = "" if every else "; --all also shows architectures without published weights"
-        if absent:
-            hint = f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
-        raise UsageError(f"no model with {' and '.join(map(repr, words))}{hint}")
+        raise UsageError(
+            f"no model with {' and '.join(map(repr, words))}{_hint(words, absent, every)}"
+        )
     if as_json:
         print(json.dumps([asdict(model) for model in found], indent=1))
         return
@@ -37,6 +35,23 @@ def show(words: Sequence[str], every: bool, as_json: bool) -> None:
     print(f"\n{len(found)} of {len(listed)} models. `pretrained` takes a tag, or a weights file.")
     if absent:
         print(f"{len(absent)} more after `pip install transformers`: {', '.join(absent)}")
+
+
+def _named(words: Sequence[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if all(word.lower() in name.lower() for word in words)]
+
+
+def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
+    """What else the words may mean."""
+    if absent:
+        return f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
+    reasons = {f"{name} {why}": (name, why) for name, why in refused().items()}
+    uncovered = [reasons[text] for text in _named(words, reasons)]
+    if uncovered:
+        (first, why), more = uncovered[0], len(uncovered) - 1
+        others = f" ({more} more are not covered either)" if more else ""
+        return f"; {first} has {why}{others}; {SUPPORTED_TOWERS}"
+    return "" if every else "; --all also shows architectures without published weights"
 
 
 def _holds(model: ListedModel, word: str) -> bool:

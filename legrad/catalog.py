@@ -99,6 +99,12 @@ def needing_transformers() -> list[str]:
     ]
 
 
+def refused() -> dict[str, str]:
+    """The architectures of open_clip whose vision tower LeGrad does not cover: name -> why."""
+    reasons = {name: _unsupported(_config(name)["vision_cfg"]) for name in _config_files()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def architecture(name: str) -> Architecture:
     """Look up a model by name.
 

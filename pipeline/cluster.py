@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ TOKEN_ADVICE = (
     "KubeRay keeps it in a secret with the cluster's name."
 )
 _VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
+_STDERR = 2
+_NOTE = b"Set ray log level from environment variable"
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -49,18 +52,19 @@ def session() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="legrad-") as empty:
         environment = _environment(empty)
         _quiet()
-        if on_cluster():
-            _join(environment)
-        else:
-            ray.init(
-                address="local",  # even where another cluster runs on this machine
-                num_cpus=_logical_cpus(),
-                object_store_memory=_object_store_bytes(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env=environment,
-            )
+        with _without_note():
+            if on_cluster():
+                _join(environment)
+            else:
+                ray.init(
+                    address="local",  # even where another cluster runs on this machine
+                    num_cpus=_logical_cpus(),
+                    object_store_memory=_object_store_bytes(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env=environment,
+                )
         try:
             yield
         finally:
@@ -114,6 +118,25 @@ def _quiet() -> None:
             handler, logging.FileHandler
         ):
             handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
+
+
+@contextmanager
+def _without_note() -> Iterator[None]:
+    """Drop the line in which Ray's native code says that it heeds `_quiet`; the rest is shown."""
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        terminal = os.dup(_STDERR)
+        os.dup2(held.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if _NOTE not in line:
+                    os.write(_STDERR, line)
 
 
 def local_nodes() -> list[Mapping[str, float]]:

@@ -16,7 +16,7 @@ from pipeline.monitor.log import logged
 from pipeline.monitor.progress import Progress, Reporter, ShardCount, start_actor
 from pipeline.monitor.watch import Watch, watched
 from pipeline.output.lease import Fence, held
-from pipeline.output.summary import Summary, complete, is_complete, label_notes
+from pipeline.output.summary import Summary, complete, is_complete, label_notes, unread_notes
 from pipeline.output.waves import Wave
 from pipeline.output.work import Work, find_work
 from pipeline.plan import Plan, make_plan
@@ -71,6 +71,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             refuse_failures(work.ledger.statuses, progress.examples, most)
             complete(folder, work.units, work.ledger, work.book, notes)
         notes += label_notes(folder, config.source)
+        notes += unread_notes(work.ledger, config.runtime.redo)
     ledger = work.ledger
     return Summary(
         output=folder.uri,

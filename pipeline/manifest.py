@@ -67,6 +67,11 @@ class RunFolder:
         return self.root.child("_run", "lease.json")
 
     @cached_property
+    def compacting(self) -> Location:
+        """Marks a folder that a run is being compacted into; what is there is not whole yet."""
+        return self.root.child("_run", "compacting.json")
+
+    @cached_property
     def complete(self) -> Location:
         """Written last, when the counts add up."""
         return self.root.child("_run", "complete.json")

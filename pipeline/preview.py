@@ -29,7 +29,9 @@ _BYTES_PER_ROW = 160  # identity, sizes and digests
 
 @dataclass(frozen=True)
 class Sampled:
-    """One of the first rows: id, label, status, size in pixels, encoded bytes, time to decode."""
+    """One of the first rows: id, label, status, size in pixels, encoded bytes, time to decode, and
+    where its bytes begin in the shard, where that can be told.
+    """
 
     image_id: str
     label: str | None
@@ -38,6 +40,7 @@ class Sampled:
     size: tuple[int, int] | None
     bytes: int
     seconds: float = 0.0
+    offset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
             status, error = str(seen.status), seen.error
             shape = (seen.width, seen.height) if seen.width and seen.height else None
         label = row.get("label")
-        held = len(data or b"")
-        found.append(Sampled(row["image_id"], label, status, error, shape, held, seconds))
+        held, offset = len(data or b""), row.get("source_offset")
+        found.append(Sampled(row["image_id"], label, status, error, shape, held, seconds, offset))
     return found
 
 
@@ -142,8 +145,15 @@ def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
         return min(n for n in (config.sample, config.limit) if n is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:
         return len(first), True
-    mean = sum(row.bytes + _TAR_ROW for row in first) / max(1, len(first))
-    return round(source.bytes_total / max(1.0, mean)), False
+    return round(source.bytes_total / max(1.0, _tar_row_bytes(first))), False
+
+
+def _tar_row_bytes(first: Sequence[Sampled]) -> float:
+    """Mean bytes of a sample: from image to image, or of a compressed tar the images' and more."""
+    places = [row.offset for row in first if row.offset is not None]
+    if len(places) > 1:
+        return (places[-1] - places[0]) / (len(places) - 1)
+    return sum(row.bytes + _TAR_ROW for row in first) / max(1, len(first))
 
 
 def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sampled]) -> Costs:

@@ -13,6 +13,10 @@ OWN_LABEL = "own_label"
 """Stands for the class of each image's own label, where only that one's map is kept."""
 
 
+UNREADABLE = "#unreadable"
+"""Key of a row that stands for what could not be read of its shard."""
+
+
 class Status(StrEnum):
     """What became of an input row. Every row has one; only `OK` rows have scores and maps."""
 

@@ -177,7 +177,9 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
     if isinstance(error, FileNotFoundError):
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
-        return UsageError(f"{uri}: permission denied ({text}). Check the credentials.")
+        local = error.errno in (errno.EACCES, errno.EPERM)  # buckets have no numbers
+        advice = "who owns it and who may use it" if local else "the credentials"
+        return UsageError(f"{uri}: permission denied ({text}). Check {advice}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UsageError(f"{uri}: the disk is full. Make room, or choose another place.")
     if "credentials" in f"{name} {text}".lower():

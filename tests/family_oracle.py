@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 
@@ -62,11 +63,17 @@ def mean_embedding(visual: Any, tokens: Tensor) -> Tensor:
 
 
 def resized(model: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """A copy at another input size, as timm resizes its own towers."""
+    """A copy at another input size, as timm and open_clip resize their own towers."""
     model = copy.deepcopy(model)
     visual: Any = model.visual
-    if hasattr(visual, "trunk") and tuple(visual.trunk.patch_embed.img_size) != size:
-        visual.trunk.set_input_size(size)
+    if hasattr(visual, "trunk"):
+        if tuple(visual.trunk.patch_embed.img_size) != size:
+            visual.trunk.set_input_size(size)
+    elif tuple(visual.image_size) != size:
+        state = {"visual.positional_embedding": visual.positional_embedding.detach()}
+        visual.image_size, visual.grid_size = size, _grid(visual, size)
+        resize_pos_embed(state, model)
+        visual.positional_embedding = nn.Parameter(state["visual.positional_embedding"])
     return model
 
 

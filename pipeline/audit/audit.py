@@ -133,10 +133,7 @@ class Audit:
 
     @cached_property
     def reliance(self) -> "Reliance":
-        """Claims B and C': probe, edits and effects; loads the model where edits are not there.
-
-        Whatever the depth is: `rank` shows them with ``depth: reliance`` only.
-        """
+        """Claims B and C'; loads the model where edits are not there. `rank` asks by the depth."""
         from pipeline.audit.reliance.reliance import Reliance
 
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
@@ -157,10 +154,8 @@ class Audit:
         Raises:
             UsageError: no such claim.
         """
-        frame = self.findings.frame
-        if self.settings.depth == "reliance":
-            frame = ranking.with_reliance(frame, self.reliance.frame)
-        frame = evidence.with_ranks(frame.merge(self.evidence, on=["class", "cue"], how="left"))
+        frame = self._claims.merge(self.evidence, on=["class", "cue"], how="left")
+        frame = evidence.with_ranks(frame)
         frame = frame.merge(self.verdicts.read(), on=["class", "cue"], how="left")
         ranked = ranking.rank(frame if decoys else frame[~frame["decoy"]], by)
         return ranked[ranked[f"{by}__flag"]].reset_index(drop=True) if flagged else ranked
@@ -286,6 +281,12 @@ class Audit:
         write_table(self.rank(decoys=decoys), uri, self.options)
 
     @cached_property
+    def _claims(self) -> pd.DataFrame:
+        """All pairs with all claims that were asked for, unsorted."""
+        frame, deep = self.findings.frame, self.settings.depth == "reliance"
+        return ranking.with_reliance(frame, self.reliance.frame) if deep else frame
+
+    @cached_property
     def _lookup(self) -> Lookup:
         return Lookup(self.results, self.findings)
 
@@ -299,4 +300,6 @@ class Audit:
     def summary(self) -> Overview:
         """Counts, failures, caveats, and what each claim means and does not mean."""
         name = self.verdicts.dataset
-        return overview.overview(self.results, self.findings, name, self.decoys, self.settings)
+        return overview.overview(
+            self.results, self.findings, self._claims, name, self.decoys, self.settings
+        )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,17 +76,22 @@ class Overview:
 def overview(
     results: Results,
     found: Findings,
+    claims: pd.DataFrame,
     dataset: str,
     fakes: tuple[str, ...],
     settings: AuditConfig,
 ) -> Overview:
-    """Sum an audit up."""
+    """Sum an audit up.
+
+    Args:
+        claims: all pairs with their flags.
+    """
     known, presence = found.known, found.presence
     cues = presence.histograms.cues
     model = results.run["metadata"].get("model", {})
     failed = {s: n for s, n in known.statuses.items() if s != Status.OK}
     copies = _copies(results)
-    real = ~found.frame["decoy"].to_numpy(bool)
+    real = ~claims["decoy"].to_numpy(bool)
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
@@ -98,7 +104,7 @@ def overview(
         decoys=fakes,
         measured=tuple(c for c, good in zip(cues, presence.measured, strict=True) if good),
         not_measured={c: why for c, why in zip(cues, presence.reason, strict=True) if why},
-        flagged={claim: int(found.frame.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
+        flagged={claim: int(claims.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
         check=found.decoys,
         caveats=(
             *of_the_model(model, dataset),

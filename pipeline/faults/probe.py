@@ -9,7 +9,7 @@ from pipeline.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.rows import Row
-from pipeline.storage import redact
+from pipeline.storage import explain_failure, redact
 
 SAMPLES = 8
 _BYTES = 2**16
@@ -22,8 +22,13 @@ def probe_output(folder: RunFolder) -> None:
         UsageError: the output takes no file, or does not let go of it.
     """
     place = folder.root.child("_run", f"probe-{uuid4().hex[:8]}")  # another driver may probe, too
-    place.write(bytes(_BYTES))
-    place.delete()
+    try:
+        place.write(bytes(_BYTES))
+        place.delete()
+    except UsageError as error:
+        if not isinstance(error.__cause__, Exception):
+            raise
+        raise explain_failure(folder.uri, error.__cause__) from error  # of the user's own place
 
 
 def probe_source(source: ImageSource) -> tuple[str, ...]:

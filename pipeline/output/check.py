@@ -1,23 +1,20 @@
 """Does an output add up? Rows read, rows committed, failures, duplicates; from the output alone."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from numpy.typing import NDArray
 
 from pipeline.manifest import RunFolder, read_manifest
+from pipeline.output.duplicates import repeated_ids
 from pipeline.output.lease import Holder, holder_of
 from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.output.shards import ShardBook
-from pipeline.schema import IDENTITY, OUTCOME, Status
-
-MOST_NAMED = 1_000
+from pipeline.schema import IDENTITY, OUTCOME, UNREADABLE, Status
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,8 @@ class ShardState:
 
     Attributes:
         name: as in the column ``shard``.
-        expected: its rows; None where no attempt has read it to its end.
+        expected: its rows; None where no attempt has read it to its end, and where the storage
+            would not give the rest of it.
         rows: committed.
         ok: of these, explained.
     """
@@ -50,7 +48,7 @@ class Check:
         output: where it lies.
         shards: every shard the run knows of.
         statuses: committed rows by status.
-        duplicates: image ids that stand more than once, at most `MOST_NAMED` of them.
+        duplicates: image ids that stand more than once, at most `duplicates.MOST_NAMED`.
         parts, bytes: committed Parquet files and their size.
         marked: rows by the completion marker; None without one.
         holder: who writes to it now.
@@ -113,7 +111,7 @@ def check(folder: RunFolder) -> Check:
         output=folder.uri,
         shards=tuple(_shards(folder, ledger, one_row_a_file=one_row_a_file)),
         statuses=ledger.statuses,
-        duplicates=tuple(_duplicates(folder)),
+        duplicates=tuple(repeated_ids(committed_parts(folder))),
         parts=len(ledger.counts),
         bytes=ledger.bytes,
         marked=None if marker is None else int(marker["rows"]),
@@ -146,11 +144,20 @@ def _shards(folder: RunFolder, ledger: Ledger, *, one_row_a_file: bool) -> Itera
         groups[record.shards or (key,)] += record.rows
     if one_row_a_file:
         groups.clear()
+    cut_off = _cut_off(folder)
     home = {shard: group for group in groups for shard in group}
     for group in dict.fromkeys(home.get(n, (n,)) for n in [*_assigned(folder), *home, *rows]):
         expected = 1 if one_row_a_file else groups.get(group)
+        expected = None if not cut_off.isdisjoint(group) else expected
         there, good = (sum(counts[shard] for shard in group) for counts in (rows, ok))
         yield ShardState(group[0], expected, there, good)
+
+
+def _cut_off(folder: RunFolder) -> set[str]:
+    """Shards of which a row stands for what the storage would not give."""
+    stands_in = (ds.field("key") == UNREADABLE) & (ds.field("status") == str(Status.READ_ERROR))
+    found = _dataset(folder).to_table(columns=["shard"], filter=stands_in)
+    return set(found["shard"].to_pylist())
 
 
 def _assigned(folder: RunFolder) -> list[str]:
@@ -160,34 +167,9 @@ def _assigned(folder: RunFolder) -> list[str]:
     return [shard for wave in json.loads(folder.waves.read()) for shard in wave["shards"]]
 
 
-def _duplicates(folder: RunFolder) -> list[str]:
-    """Ids that stand more than once; holds eight bytes a row."""
-    hashes = [np.zeros(0, dtype=np.uint64)]
-    hashes += [_hashed(ids) for ids in _ids(folder)]
-    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
-    twice = values[counts > 1]
-    if not twice.size:
-        return []
-    seen: dict[str, int] = defaultdict(int)
-    for ids in _ids(folder):
-        for image_id in ids[np.isin(_hashed(ids), twice)]:
-            seen[image_id] += 1
-    return sorted(image_id for image_id, count in seen.items() if count > 1)[:MOST_NAMED]
-
-
-def _ids(folder: RunFolder) -> Iterator[NDArray[np.object_]]:
-    for batch in _dataset(folder).to_batches(columns=["image_id"], batch_size=65_536):
-        yield batch.column(0).to_numpy(zero_copy_only=False)
-
-
 def _dataset(folder: RunFolder) -> ds.Dataset:
     """Identity and outcome of the committed rows, also where there are none."""
     parts = [part.path for part in committed_parts(folder)]
     schema = pa.schema([*IDENTITY, *OUTCOME])
     filesystem = arrow_filesystem(folder.images)
     return ds.dataset(parts, schema=schema, filesystem=filesystem, format="parquet")
-
-
-def _hashed(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
-    hashed: NDArray[np.uint64] = pd.util.hash_array(ids, categorize=False)
-    return hashed

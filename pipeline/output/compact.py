@@ -3,6 +3,7 @@
 import hashlib
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,23 @@ import pyarrow.dataset as ds
 from pipeline.errors import RunError, UsageError
 from pipeline.manifest import RunFolder, read_manifest, run_folder
 from pipeline.output.lease import held
-from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts, side_by_side
-from pipeline.output.sort import WAVE, ids_of, sort_parts, span_of
-from pipeline.storage import Location, Options
+from pipeline.output.parts import (
+    Ledger,
+    arrow_filesystem,
+    committed_parts,
+    ids_of,
+    side_by_side,
+)
+from pipeline.output.sort import WAVE, sort_parts, span_of
+from pipeline.storage import Location, Options, redact
 
 CHECKED_PARTS = 8
 CHECKED_ROWS = 1_000
+_OWN = re.compile(
+    rf"(images/|_run/checkpoint/{WAVE}/)part-\d{{5}}(-0)?\.parquet"
+    r"|_run/(shards/)?\.?(waves|manifest|complete|compacting|\d+-[0-9a-f]+)\.jsonl?(\.\d+\.draft)?"
+)
+"""What a compaction writes, and the drafts that a kill leaves on a local disk."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,12 @@ def compact(
     """Write a run's rows sorted, in parts of up to 100,000 rows or 512 MB, into a new folder.
 
     The new folder is a run like any: it opens, and it takes new shards. Schema and metadata of the
-    parts are those of the old ones.
+    parts are those of the old ones. What an attempt that was interrupted left in the new folder is
+    removed, and everything is written again.
 
     Args:
         uri: the run.
-        output: the new folder, which must be empty.
+        output: the new folder, which must be empty but for such an attempt of the same run.
         options: storage options of both.
         partial: take a run that is not complete as it is.
         delete_source: delete the old folder's files once the new rows were counted and a sample of
@@ -77,18 +90,19 @@ def compact(
     read_manifest(old)
     _refuse_nested(old, new)
     with held(old, tell) as fence, held(new, tell):
-        _refuse_used(new)
         ledger = Ledger(old).refresh()
         if not ledger.rows:
             raise UsageError(f"{uri}: no committed results yet")
         if not partial:
             _refuse_incomplete(old, ledger)
+        _begin(old, new, tell)
         tell(f"sorting {ledger.rows:,} rows of {len(ledger.counts)} parts")
         sort_parts(committed_parts(old), ledger.rows, new)
         tell(f"comparing {output} with {uri}")
         done = Ledger(new).refresh()
         _verify(old, new, ledger, done)
         _copy_records(old, new, ledger, done)
+        new.compacting.delete()
         if delete_source:
             fence.require()
             _delete(old)
@@ -105,14 +119,31 @@ def _refuse_nested(old: RunFolder, new: RunFolder) -> None:
         )
 
 
-def _refuse_used(new: RunFolder) -> None:
-    lease = posixpath.relpath(new.lease.path, new.root.path)
-    used = [name for name in new.root.sizes() if name != lease]
-    if used:
+def _begin(old: RunFolder, new: RunFolder, tell: Callable[[str], None]) -> None:
+    """Clear away what an interrupted attempt left, which its mark tells, and leave a mark.
+
+    Raises:
+        UsageError: other files are there, or those of another run.
+    """
+    found = [new.root.child(name) for name in new.root.sizes() if name != _below(new.lease, new)]
+    if new.compacting.exists() and json.loads(new.compacting.read())["from"] == old.root.path:
+        foreign = [place for place in found if not _OWN.fullmatch(_below(place, new))]
+        if not foreign:
+            tell("removing what an interrupted attempt left there")
+            for place in found:
+                if place != new.compacting:  # goes last, when all is written anew
+                    place.delete()
+        found = foreign
+    if found:
         raise UsageError(
-            f"--output {new.uri}: {len(used)} files are there, perhaps of an attempt that was "
-            "interrupted. Delete them or choose another folder."
+            f"--output {new.uri}: {len(found)} files are there ({_below(found[0], new)} first). "
+            "Choose another folder, or delete them."
         )
+    new.compacting.write(json.dumps({"from": old.root.path}).encode())
+
+
+def _below(place: Location, run: RunFolder) -> str:
+    return posixpath.relpath(place.path, run.root.path)
 
 
 def _refuse_incomplete(old: RunFolder, ledger: Ledger) -> None:
@@ -170,7 +201,7 @@ def _copy_records(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger)
     new.waves.write(json.dumps(waves).encode())
     manifest = read_manifest(old)
     manifest["compacted"] = {
-        "from": old.uri,
+        "from": redact(old.uri),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     new.manifest.write(json.dumps(manifest, indent=2).encode())

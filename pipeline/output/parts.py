@@ -2,6 +2,7 @@
 needs none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from pipeline.storage import Location
 
 PENDING = ".pending.parquet"
 PARQUET = ".parquet"
+OWN_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
+"""A part's name as a run gives it, or compact."""
 READERS = 16
 ROW_GROUP_ROWS = 10_000
 _UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
@@ -64,6 +67,11 @@ def commits(folder: RunFolder) -> dict[str, str]:
     }
 
 
+def strangers(folder: RunFolder) -> list[str]:
+    """Names of Parquet files in ``images/`` that no run and no compact wrote."""
+    return [name for name in folder.images.files(f"*{PARQUET}") if not OWN_PART.fullmatch(name)]
+
+
 def committed_parts(folder: RunFolder) -> list[Location]:
     """The parts of ``images/`` whose rows are committed, sorted by name."""
     committed = commits(folder)
@@ -75,6 +83,12 @@ def side_by_side(work: Callable[[Location], T], places: Iterable[Location]) -> l
     """The results of reading several files at once."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(work, places))
+
+
+def ids_of(part: Location) -> pa.Array:
+    """The image ids of a part, in its order."""
+    table = pq.read_table(part.path, columns=["image_id"], filesystem=arrow_filesystem(part))
+    return table["image_id"].combine_chunks()
 
 
 @dataclass

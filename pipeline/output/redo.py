@@ -5,7 +5,7 @@ Ray would never do it again; here its id is taken out of the commit and the row 
 """
 
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,37 +24,56 @@ from pipeline.output.parts import (
 from pipeline.storage import Location
 
 
-def reopen(folder: RunFolder, statuses: Collection[str]) -> set[str]:
-    """Forget the committed rows with one of some statuses, so that the next pass does them again.
+def reopen(
+    folder: RunFolder,
+    statuses: Collection[str],
+    forget: Callable[[Collection[str]], None] = lambda shards: None,
+) -> int:
+    """Take out the committed rows with one of some statuses, so that the next pass does them again.
 
-    First the ids go, then the rows: a kill in between leaves rows that the next call finds again,
-    and no row is ever done twice.
+    First the counts of their shards are forgotten, then the ids go, then the rows: a kill in
+    between leaves rows that the next call finds again, and no row is ever done twice.
+
+    Args:
+        folder: of the run, whose lease is held.
+        statuses: of the rows.
+        forget: told, before anything changes, the shards whose number of rows may be another one
+            the next time: those where a row that is taken out stands for all that followed.
 
     Returns:
-        The shards of these rows.
+        How many rows there were.
     """
     if not statuses:
-        return set()
+        return 0
     wanted = pa.array([str(status) for status in statuses])
+    parts = committed_parts(folder)
+    chosen = {
+        part.path: (part, rows)
+        for part, rows in zip(parts, side_by_side(lambda p: _rows(p, wanted), parts), strict=True)
+        if rows.num_rows
+    }
+    shards = [_open_ended(rows) for _, rows in chosen.values()]
+    forget(sorted(set().union(*shards)))
     places = commits(folder)
 
-    def forget(part: Location) -> set[str]:
+    def take_out(part: Location) -> None:
         commit = folder.checkpoint.child(places[commit_of(_name(part))])
-        return _forget(folder, part, commit, wanted)
+        _without(commit, "image_id", chosen[part.path][1]["image_id"], {})
+        _without(part, "status", wanted, {"row_group_size": ROW_GROUP_ROWS})
 
-    return set().union(*side_by_side(forget, committed_parts(folder)))
+    side_by_side(take_out, [part for part, _ in chosen.values()])
+    return sum(rows.num_rows for _, rows in chosen.values())
 
 
-def _forget(folder: RunFolder, part: Location, commit: Location, statuses: pa.Array) -> set[str]:
-    filesystem = arrow_filesystem(folder.images)
-    columns = ["image_id", "shard", "status"]
-    rows = pq.read_table(part.path, columns=columns, filesystem=filesystem)
-    rows = rows.filter(pc.is_in(rows["status"], statuses))
-    if not rows.num_rows:
-        return set()
-    _without(commit, "image_id", rows["image_id"], {})
-    _without(part, "status", statuses, {"row_group_size": ROW_GROUP_ROWS})
-    return set(rows["shard"].to_pylist())
+def _rows(part: Location, statuses: pa.Array) -> pa.Table:
+    columns = ["image_id", "shard", "row", "status"]
+    rows = pq.read_table(part.path, columns=columns, filesystem=arrow_filesystem(part))
+    return rows.filter(pc.is_in(rows["status"], statuses))
+
+
+def _open_ended(rows: pa.Table) -> set[str]:
+    """Shards of the rows that are not one row of a table, which stays one."""
+    return set(rows.filter(pc.is_null(rows["row"]))["shard"].to_pylist())
 
 
 def _without(place: Location, column: str, values: pa.Array, options: dict[str, int]) -> None:

@@ -9,7 +9,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -38,6 +38,8 @@ class ShardRecord:
         shards: what its rows have in the column ``shard``.
         changed: it was other than an earlier attempt found it, whose rows are kept. Counts of rows
             say nothing then, so it is read again until a run has completed.
+        mixed: rows of an earlier version are among the committed ones, so that the numbers of its
+            rows say nothing.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ShardRecord:
     version: str
     shards: tuple[str, ...] = ()
     changed: bool = False
+    mixed: bool = False
 
     def fits(self, unit: Unit) -> bool:
         """Whether the unit is still what was read.
@@ -140,16 +143,25 @@ class ShardBook:
             self.records |= changed
             self._gather()
 
+    def forget(self, shards: Collection[str]) -> None:
+        """Read all of what touches these shards again."""
+        wanted = set(shards)
+        kept = {
+            key: record
+            for key, record in self.records.items()
+            if wanted.isdisjoint(record.shards or (record.name,))
+        }
+        if len(kept) < len(self.records):
+            self.records = kept
+            self._gather()
+
     def settle(self) -> None:
         """A run has completed: every row of what changed is committed."""
         if any(record.changed for record in self.records.values()):
-            self.records = {key: replace(r, changed=False) for key, r in self.records.items()}
-            self._gather()
-
-    def forget(self, units: Iterable[Unit]) -> None:
-        """Read these again."""
-        gone = [self.records.pop(key_of(unit)) for unit in units if self._of(unit)]
-        if gone:
+            self.records = {
+                key: replace(r, changed=False, mixed=r.mixed or r.changed)
+                for key, r in self.records.items()
+            }
             self._gather()
 
     def unfinished(self, units: Sequence[Unit], committed: Mapping[str, int]) -> list[Unit]:
@@ -161,6 +173,12 @@ class ShardBook:
         }
         changed = {shards_of(u) for u in units if (r := self._of(u)) is not None and r.changed}
         return [unit for unit in units if shards_of(unit) not in whole - changed]
+
+    def counted(self, unit: Unit) -> int | None:
+        """Rows of a unit whose committed rows tell by their numbers which they are; else None."""
+        record = self._of(unit, fits=True)
+        sure = record is not None and not record.changed and not record.mixed
+        return record.rows if record is not None and sure else None
 
     def faults(self, units: Sequence[Unit], committed: Mapping[str, int]) -> list[str]:
         """What does not add up, in words, by shard; empty once every row read is committed."""
@@ -218,6 +236,7 @@ class ShardBook:
                     version_of(unit),
                     shards_of(unit),
                     changed=before is not None and before.changed,
+                    mixed=before is not None and before.mixed,
                 )
             if unwritten:
                 self.records |= unwritten

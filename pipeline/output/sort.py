@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder
-from pipeline.output.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options, side_by_side
+from pipeline.output.parts import (
+    ROW_GROUP_ROWS,
+    arrow_filesystem,
+    ids_of,
+    parquet_options,
+    side_by_side,
+)
 from pipeline.storage import Location
 
 ROWS_PER_PART = 100_000
@@ -67,12 +73,6 @@ def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
     count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
     places = [len(ids) * number // count for number in range(1, count)]
     return np.array(ids.take(pa.array(places, pa.int64())).to_pylist(), dtype=object)
-
-
-def ids_of(part: Location) -> pa.Array:
-    """The image ids of a part, in its order."""
-    table = pq.read_table(part.path, columns=["image_id"], filesystem=arrow_filesystem(part))
-    return table["image_id"].combine_chunks()
 
 
 def _uncompressed(part: Location) -> int:

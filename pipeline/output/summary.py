@@ -2,18 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.config import SourceConfig
 from pipeline.errors import RunError
 from pipeline.manifest import RunFolder, digest
 from pipeline.monitor.progress import Progress
+from pipeline.output.duplicates import parts_by_wave, repeated_ids
 from pipeline.output.parts import Ledger, arrow_filesystem, committed_parts
 from pipeline.output.shards import ShardBook
 from pipeline.schema import Status
@@ -86,6 +86,17 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
     return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
 
 
+def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:
+    """What to know of rows, and the rests of shards, that the storage would not give."""
+    rows = ledger.statuses[Status.READ_ERROR]
+    if not rows:
+        return ()
+    what = f"{rows} rows could not be read; in a shard such a row stands for all that follows."
+    if Status.READ_ERROR in redo:
+        return (f"{what} The same command tries again.",)
+    return (f"{what} To try again: --set 'runtime.redo=[read_error]'.",)
+
+
 def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> bool:
     """Whether an earlier attempt finished, and no file came or changed since."""
     place = folder.complete
@@ -108,7 +119,7 @@ def reconcile(folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: Sh
             f"{folder.uri}: {len(faults)} shards do not add up ({_some(faults)}). Run the same "
             "command again to do the missing ones."
         )
-    doubled = _doubled(folder, book.surplus(units, committed))
+    doubled = _doubled(folder)
     if doubled:
         raise RunError(
             f"{folder.uri}: {len(doubled)} images stand there twice ({_some(doubled)}); two runs "
@@ -147,21 +158,13 @@ def complete(
     book.settle()
 
 
-def _doubled(folder: RunFolder, shards: Mapping[str, int]) -> list[str]:
-    """Ids that stand more than once among the rows of some shards, with their parts."""
-    if not shards:
-        return []
-    parts = [part.path for part in committed_parts(folder)]
-    dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
-    columns = ["image_id", "__filename"]
-    rows = dataset.to_table(columns=columns, filter=ds.field("shard").isin(list(shards)))
-    grouped = rows.rename_columns(["id", "part"]).group_by("id").aggregate([("part", "list")])
-    twice = grouped.filter(pc.greater(pc.list_value_length(grouped["part_list"]), 1))
-    return [f"{row['id']} in {_names(row['part_list'])}" for row in twice.to_pylist()]
-
-
-def _names(paths: Sequence[str]) -> str:
-    return " and ".join(sorted(path.rsplit("/", 1)[-1] for path in paths))
+def _doubled(folder: RunFolder) -> list[str]:
+    """Ids that stand more than once, with their parts."""
+    return [
+        f"{image_id} in {' and '.join(dict.fromkeys(parts))}"
+        for wave in parts_by_wave(folder)
+        for image_id, parts in repeated_ids(wave).items()
+    ]
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ from pipeline.config import RuntimeConfig
 from pipeline.manifest import RunFolder
 from pipeline.monitor.progress import Progress
 from pipeline.output.parts import Ledger
+from pipeline.output.pieces import without_done
 from pipeline.output.redo import reopen
-from pipeline.output.shards import ShardBook, shards_of
+from pipeline.output.shards import ShardBook
 from pipeline.output.tidy import tidy
 from pipeline.output.waves import Wave, plan_waves
 from pipeline.sources.unit import Unit
@@ -64,15 +65,17 @@ def find_work(
     removed = tidy(folder)
     if removed:
         tell(str(removed))
-    reopened = reopen(folder, redo)  # after tidying: it reads every part
-    ledger, book = Ledger(folder).refresh(), ShardBook.open(folder)
+    book = ShardBook.open(folder)
+    reopen(folder, redo, book.forget)  # after tidying: it reads every part
+    ledger = Ledger(folder).refresh()
     waves = plan_waves(folder, units, ledger, book, runtime.rows_per_wave)
     every = tuple(unit for wave in waves for unit in wave.units)
-    book.forget(unit for unit in every if not reopened.isdisjoint(shards_of(unit)))
     if runtime.changed_shards == "refuse":
         book.refuse_changed(every)
     else:
         book.forget_changed(every)
     committed = ledger.shards()
-    left = [replace(w, units=tuple(book.unfinished(w.units, committed))) for w in waves]
-    return Work(every, tuple(wave for wave in left if wave.units), ledger, book)
+    unfinished = (book.unfinished(wave.units, committed) for wave in waves)
+    left = [tuple(without_done(folder, units, book)) for units in unfinished]
+    some = [replace(wave, units=units) for wave, units in zip(waves, left, strict=True) if units]
+    return Work(every, tuple(some), ledger, book)

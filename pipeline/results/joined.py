@@ -19,13 +19,15 @@ class FrameRows(Rows):
     """A user's own columns in memory.
 
     Args:
-        frame: by ``image_id``, as its index or as a column.
+        frame: by ``image_id``, as its index or as a column; or a named series.
 
     Raises:
         UsageError: it has no image_id, one twice, or column names that are no text.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: pd.DataFrame | pd.Series) -> None:
+        if isinstance(frame, pd.Series):
+            frame = frame.to_frame()
         if (
             ID not in frame.columns
             and frame.index.name != ID
@@ -49,6 +51,15 @@ class FrameRows(Rows):
 
     def __len__(self) -> int:
         return int(self.content.num_rows)
+
+    def require_some_of(self, rows: Rows) -> None:
+        """Raises: UsageError: none of these ids is one of some rows."""
+        mine, theirs = (one.table([ID])[ID].combine_chunks() for one in (self, rows))
+        if len(mine) and len(theirs) and not pc.any(pc.is_in(mine, theirs)).as_py():
+            raise UsageError(
+                f"join: none of the frame's {len(mine)} ids is an {ID} here: it has "
+                f"{mine[0].as_py()!r}, expected such as {theirs[0].as_py()!r}"
+            )
 
     def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
         """Some columns of the rows that match."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
@@ -39,8 +40,12 @@ class Chosen:
     def __post_init__(self) -> None:
         if self.image_ids is not None and self.where is not None:
             raise UsageError("image_ids and where: expected one of them")
-        if isinstance(self.image_ids, str):
-            raise UsageError(f"image_ids={self.image_ids!r}: expected a list of ids")
+        if isinstance(self.image_ids, str | pc.Expression | pd.DataFrame):
+            given = type(self.image_ids).__name__
+            raise UsageError(
+                f"image_ids: expected a list of ids, found a {given}; a condition is given as "
+                "where=..., the ids of a frame are its .index"
+            )
 
     @property
     def columns(self) -> list[str]:

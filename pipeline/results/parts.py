@@ -17,6 +17,7 @@ from pipeline.output.parts import (
     commit_of,
     commits,
     committed_parts,
+    strangers,
 )
 from pipeline.schema import read_metadata
 from pipeline.storage import Location
@@ -28,8 +29,10 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     """Read the footers of all committed parts, several at once.
 
     Raises:
-        UsageError: there are none, one is missing or broken, or it is of another run.
+        UsageError: there are none, one is missing or broken, or it is of another run; or a file
+            beside them is of no run.
     """
+    _refuse_strangers(folder)
     parts = committed_parts(folder)
     _refuse_missing(folder, parts)
     if not parts:
@@ -40,6 +43,17 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
         schemas = list(pool.map(_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
+
+
+def _refuse_strangers(folder: RunFolder) -> None:
+    """Other tools would read them as results."""
+    found = strangers(folder)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise UsageError(
+            f"{folder.uri}: images/{found[0]}{more} is of no run, and whatever reads the folder "
+            "(pandas, DuckDB, Polars) would take it for results. Move it elsewhere."
+        )
 
 
 def _footer(fragment: ds.ParquetFileFragment) -> pa.Schema:

@@ -36,7 +36,20 @@ class Results(Opened):
         results.images(where=pc.field("score__leash") > 0.3)    # import pyarrow.compute as pc
 
     Text in SQL stands in single quotes. In conditions and SQL the score of query Q is the column
-    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``.
+    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``. Frames come by
+    image_id, so they join, and ids of one choose the maps of another::
+
+        found = results.scores(["leash"]).join(results.images(["label"]))
+        ids, heat = results.maps("leash", found.query("leash > 0.2").index)
+        tops = {q.name: results.top(q.name, 50) for q in results.queries if q.role == "class"}
+
+    The files are ``OUT/images/*.parquet``, plain Parquet to any tool; a map is its bytes, row by
+    row, times its maximum / 255::
+
+        duckdb.sql(f"select label, avg(score__leash) from '{out}/images/*.parquet' group by label")
+        row = pl.scan_parquet(f"{out}/images/*.parquet").head(1).collect().row(0, named=True)
+        cells = np.frombuffer(row["heatmap__leash"], np.uint8).reshape(results.grid)
+        heat = cells / 255 * row["heatmap_max__leash"]
 
     Attributes:
         runs: the runs that were opened, each with its ``folder``, ``manifest``, ``grid``, ...
@@ -111,8 +124,10 @@ class Results(Opened):
 
         Example::
 
-            ids, heat = results.maps("leash", where="label = 'dog'")
-            heat.mean(axis=0)    # np.nanmean where some images have none
+            ids, heat = results.maps("leash", where="status = 'ok'")
+            label = results.images(["label"])["label"][ids]
+            means = {name: heat[label == name].mean(axis=0) for name in label.unique()}
+            plt.imshow(means["dog"])    # np.nanmean where some images have no map
 
         Args:
             query: its name, or ``own_label`` for the class of each image's own label.
@@ -222,7 +237,7 @@ class Results(Opened):
         """
         return sql.answer(self.rows, query)
 
-    def join(self, frame: pd.DataFrame) -> "Results":
+    def join(self, frame: pd.DataFrame | pd.Series) -> "Results":
         """These results with columns of one's own, by image_id (the frame's index or a column).
 
         They are then columns like any other, in `images`, in conditions and in SQL. Images that the
@@ -230,13 +245,15 @@ class Results(Opened):
 
         Example::
 
-            mine = results.join(pd.read_csv("splits.csv"))    # image_id, split
+            mine = results.join(pd.read_csv("splits.csv"))    # columns image_id, split
             mine.scores(["leash"], where="split = 'test'")
 
         Raises:
-            UsageError: no image_id in the frame, one that stands twice, or a column that is there.
+            UsageError: no image_id in the frame, none that is here, one that stands twice, or a
+                column that is there.
         """
         own = FrameRows(frame)
+        own.require_some_of(self.rows)
         same = set(own.schema.names) & set(self.rows.schema.names) - {"image_id"}
         if same:
             raise UsageError(f"join: {sorted(same)} are columns already; rename them in the frame")
@@ -272,4 +289,5 @@ class Results(Opened):
 
             results.figure(results.top("leash", 5).index, ["own_label", "leash"])
         """
-        return show.figure(self, list(image_ids), list(queries))
+        shown = ([one] if isinstance(one, str) else list(one) for one in (image_ids, queries))
+        return show.figure(self, *shown)

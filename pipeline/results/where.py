@@ -30,7 +30,10 @@ def named_columns(condition: pc.Expression, schema: pa.Schema) -> list[str]:
 def require_condition(condition: object) -> None:
     """Raises: UsageError: it is neither an expression nor text."""
     if not isinstance(condition, pc.Expression | str | None):
-        raise UsageError(f"where={condition!r}: expected {_EXAMPLES}")
+        raise UsageError(
+            f"where is a {type(condition).__name__}; expected {_EXAMPLES}. Of a frame of your own "
+            "take the ids (image_ids=frame.index), or join it: results.join(frame)"
+        )
 
 
 @contextmanager

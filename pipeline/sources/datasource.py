@@ -14,7 +14,7 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.monitor.progress import Reporter
-from pipeline.schema import source_schema
+from pipeline.schema import UNREADABLE, source_schema
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
@@ -26,7 +26,7 @@ from pipeline.sources.rows import Row, blocks
 from pipeline.sources.sampling import draw
 from pipeline.sources.unit import Unit
 from pipeline.sources.uri_list import read_list
-from pipeline.sources.webdataset import UNREADABLE, read_shard
+from pipeline.sources.webdataset import read_shard
 from pipeline.storage import locate, redact
 
 
@@ -113,7 +113,7 @@ def open_source(source: SourceConfig) -> ImageSource:
 
 
 def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    count = 0
+    count = unit.given
     for block in _timed(blocks(read_rows(source, unit), source.carry), reporter):
         count += block.num_rows
         yield block

@@ -123,7 +123,8 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     if glob.has_magic(place.path) and not fs.exists(place.path):
         literal = re.split(r"[*?\[]", place.path)[0]
         root = literal.rsplit("/", 1)[0]
-        details = fs.glob(place.path, detail=True)
+        strict = {"on_error": "raise"} if place.is_local else {}  # by default it leaves them out
+        details = fs.glob(place.path, detail=True, **strict)
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(place.path)
     if _is_file(info):
@@ -137,15 +138,23 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
 
 
 def _find_local(root: str) -> dict[str, dict[str, object]]:
-    """Everything below a local folder, links included, which fsspec leaves out."""
+    """Everything below a local folder, links included, which fsspec leaves out.
+
+    Raises:
+        OSError: a folder cannot be read; its images would be missing without a word.
+    """
     found: dict[str, dict[str, object]] = {}
-    for folder, _, names in os.walk(root):
+    for folder, _, names in os.walk(root, onerror=_raise):
         for name in names:
             path = Path(folder, name)
             status = path.stat() if path.exists() else None
             size, mtime = (status.st_size, status.st_mtime) if status else (0, 0.0)
             found[path.as_posix()] = {"type": "file", "size": size, "mtime": mtime}
     return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_file(info: dict[str, object]) -> bool:

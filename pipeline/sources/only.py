@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.schema import UNREADABLE
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.rows import Row, clean
-from pipeline.sources.webdataset import UNREADABLE
 from pipeline.storage import locate, redact
 
 _KNOWN: dict[str, "Wanted"] = {}

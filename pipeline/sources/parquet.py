@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.schema import Status
+from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
 from pipeline.sources.keys import Keys
 from pipeline.sources.labels import named
@@ -29,7 +29,6 @@ from pipeline.sources.parquet_file import (
 )
 from pipeline.sources.rows import Row, failure, make_row, text_of
 from pipeline.sources.unit import Part, Unit
-from pipeline.sources.webdataset import UNREADABLE
 from pipeline.storage import Location, Options
 
 Visit = Callable[[int, str, str | None], None]

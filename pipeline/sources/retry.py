@@ -6,9 +6,8 @@ from itertools import islice
 from typing import IO
 
 from pipeline.faults.retries import ATTEMPTS, is_transient, pauses
-from pipeline.schema import Status
+from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.rows import Row, failure, make_row
-from pipeline.sources.webdataset import UNREADABLE
 from pipeline.storage import is_storage_error
 
 

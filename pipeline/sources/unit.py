@@ -50,6 +50,7 @@ class Unit:
         part: of its only file; None: all of it.
         quotas: how many samples to draw from each file; empty: all.
         limit: rows after which it ends; None: at its end.
+        given: rows of its part that are not among the chosen ones, as they are committed.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Unit:
     part: Part | None = None
     quotas: tuple[int, ...] = ()
     limit: int | None = None
+    given: int = 0
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
-from pipeline.schema import Status
+from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.rows import (
     Row,
     carried,
@@ -25,7 +25,6 @@ from pipeline.sources.rows import (
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
 BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
-UNREADABLE = "#unreadable"
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 

@@ -49,8 +49,7 @@ def sizes(kind: Kind) -> list[tuple[int, int]]:
     """The native size and, where positions can be interpolated, an oblong one."""
     own, cell = (kind.side, kind.side), kind.side // 4
     fixed = "relpos" in kind.vision.get("timm_model_name", "")
-    clip = "timm_model_name" not in kind.vision  # whose own module takes no other size
-    return [own] if fixed or clip else [own, (3 * cell, 5 * cell)]
+    return [own] if fixed else [own, (3 * cell, 5 * cell)]
 
 
 def inputs(kind: Kind, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

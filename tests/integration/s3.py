@@ -1,6 +1,7 @@
 """A real S3 server for tests."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import s3fs
 
 KEY, SECRET = "test-key", "test-secret"
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 def _free_ports(count: int) -> list[int]:
@@ -21,7 +22,8 @@ def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     ports: list[int] = []
     for number, sock in enumerate(sockets):
-        for port in range(20000 + 97 * number, 50000, 97 * count):
+        some = range(20000 + number, 50000, count)  # by chance: other servers start as well
+        for port in random.sample(some, len(some)):
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:
@@ -51,6 +53,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
         *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
         *("-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=20"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
     ]
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -256,8 +256,11 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert {model["name"] for model in found} >= {"ViT-S-32", "ViT-S-32-alt"}
     assert found[0]["patch_size"] == [32, 32]
-    with pytest.raises(UsageError, match="no model with 'resnet'"):
-        shelf.show(["resnet"], every=True, as_json=False)
+    with pytest.raises(UsageError, match=r"no model with 'dragon'$"):
+        shelf.show(["dragon"], every=True, as_json=False)
+    for word in ("resnet", "RN50", "convnext", "fastvit", "MobileCLIP-S1", "swin", "vitamin-l2"):
+        with pytest.raises(UsageError, match=rf"no model with '{word}'; .* has .*supported are"):
+            shelf.show([word], every=False, as_json=False)
 
 
 def test_models_is_a_command() -> None:

@@ -9,7 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder, run_folder
 from pipeline.output.check import check, failures
 from pipeline.output.parts import Ledger
-from pipeline.output.summary import complete
+from pipeline.output.summary import complete, unread_notes
 from pipeline.sources.unit import Part, Unit
 from tests.parts import chunk, make_run, part, ray_name, row, rows, tar
 from tests.pipeline.test_waves import record, work
@@ -88,6 +88,27 @@ def test_rows_that_stand_twice(folder: RunFolder) -> None:
     found = check(folder)
     assert found.duplicates == ("1.tar/b",)
     assert any("1 image ids stand twice, 1.tar/b first" in told for told in found.problems)
+
+
+def test_a_shard_whose_rest_the_storage_kept_is_not_read_to_its_end(folder: RunFolder) -> None:
+    commit(folder, 0, "0.tar", "a", "b")
+    commit(folder, 1, "1.tar", "a", "b")
+    unread = row("2.tar", "#unreadable", status="read_error", error="after 1 rows: 503")
+    part(folder, ray_name(2), [*rows("2.tar", ["a"]), unread], "wave-0000")
+    ledger = Ledger(folder).refresh()
+    complete(folder, SHARDS, ledger, record(folder, *SHARDS), [])
+    found = check(folder)
+    assert [(s.expected, s.rows, s.ok) for s in found.shards] == [
+        (2, 2, 2),
+        (2, 2, 2),
+        (None, 2, 1),
+    ]
+    assert found.problems == ["1 of 3 shards are not read to the end"]
+    (told,) = unread_notes(ledger, ["read_error"])
+    assert "1 rows could not be read" in told
+    assert "The same command tries again" in told
+    assert "runtime.redo" in unread_notes(ledger, [])[0]
+    assert unread_notes(Ledger(folder), []) == ()
 
 
 def test_nothing_committed_yet(folder: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """A run's parts made anew, sorted."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline import open_results
 from pipeline.errors import RunError, UsageError
-from pipeline.manifest import RunFolder
+from pipeline.manifest import RunFolder, run_folder
 from pipeline.output import sort
 from pipeline.output.compact import compact
 from pipeline.output.parts import Ledger, committed_parts
@@ -124,6 +125,55 @@ def test_places_that_are_not_free(whole: RunFolder, tmp_path: Path) -> None:
         compact(whole.uri, place(tmp_path))
     with pytest.raises(UsageError, match="no run there"):
         compact(str(tmp_path / "nowhere"), str(tmp_path / "new2"))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("written", [0, 3, "all"])
+def test_an_attempt_that_was_killed_is_done_again(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    write, done = sort._write_table, []
+
+    def write_some(table, target):
+        if len(done) == written:
+            kill()
+        done.append(target)
+        write(table, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sort, "_write_table", write_some)
+        patch.setattr("pipeline.output.compact._verify", kill)
+        with pytest.raises(Killed):
+            compact(whole.uri, place(tmp_path))
+    (tmp_path / "new" / "_run" / ".waves.json.123.draft").touch()
+    with pytest.raises(UsageError, match="no run there"):
+        open_results(place(tmp_path))
+    said: list[str] = []
+    assert compact(whole.uri, place(tmp_path), tell=said.append).rows == 600
+    assert any("interrupted" in text for text in said)
+    assert len(open_results(place(tmp_path))) == 600
+    assert not list((tmp_path / "new").glob("_run/*compacting*"))
+    assert not list((tmp_path / "new").glob("**/*.draft"))
+
+
+def test_an_interrupted_attempt_beside_other_files_is_left_alone(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    new = run_folder(place(tmp_path))
+    new.compacting.write(b'{"from": "/another/run"}')
+    with pytest.raises(UsageError, match=r"1 files are there \(_run/compacting.json first\)"):
+        compact(whole.uri, place(tmp_path))
+    new.compacting.write(json.dumps({"from": whole.root.path}).encode())
+    new.images.child("mine.parquet").write(b"of the user")
+    with pytest.raises(UsageError, match=r"1 files are there \(images/mine.parquet first\)"):
+        compact(whole.uri, place(tmp_path))
+    assert new.images.child("mine.parquet").exists()
 
 
 def test_doubled_rows_are_not_hidden(whole: RunFolder, tmp_path: Path) -> None:

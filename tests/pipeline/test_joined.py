@@ -135,5 +135,10 @@ def test_columns_of_ones_own(both: Results) -> None:
         both.join(pd.DataFrame({"label": ["x"]}, index=["a/01"]))
     with pytest.raises(UsageError, match="no image_id, as its index or as a column; it has 'id'"):
         both.join(pd.DataFrame({"id": ["a/01"]}))
+    assert list(both.join(frame["split"]).images(where="split = 'train'").index) == ["a/03"]
+    with pytest.raises(
+        UsageError, match=r"none of the frame's 2 ids .* 'x', expected such as 'a/0"
+    ):
+        both.join(pd.DataFrame({"more": [1, 2]}, index=["x", "y"]))
     with pytest.raises(UsageError, match="'a/01' stands twice"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))

@@ -32,11 +32,19 @@ def test_only_committed_parts_while_a_run_is_going(folder: RunFolder) -> None:
     assert (len(before), len(open_results(folder.uri))) == (6, 7)
 
 
-def test_foreign_files_beside_the_data_are_no_results(folder: RunFolder) -> None:
+def test_foreign_files_beside_the_data(folder: RunFolder) -> None:
     images = Path(folder.images.path)
-    (images / "mine.parquet").write_bytes(b"of the user")
     (images / "notes.txt").write_text("of the user")
     assert len(open_results(folder.uri).scores()) == 6
+    (images / "mine.parquet").write_bytes(b"of the user")
+    with pytest.raises(UsageError, match=r"images/mine.parquet is of no run.*Move it elsewhere"):
+        open_results(folder.uri).scores()
+
+
+def test_a_manifest_that_is_half_written(folder: RunFolder) -> None:
+    folder.manifest.write(folder.manifest.read()[:-30])
+    with pytest.raises(UsageError, match=r"manifest.json is broken"):
+        open_results(folder.uri)
 
 
 def test_a_part_that_is_gone(folder: RunFolder) -> None:

@@ -38,7 +38,7 @@ def test_rows_of_tars_are_estimated(tmp_path: Path) -> None:
     source = {"format": "webdataset", "uri": str(tmp_path / "in")}
     found = preview(mini_config(source, tmp_path / "out"), on_cluster=False)
     assert not found.exact
-    assert 240 < found.rows < 360
+    assert 285 < found.rows < 325  # the ends of tars are padded
     limited = preview(mini_config(source | {"limit": 7}, tmp_path / "out"), on_cluster=False)
     assert limited.rows == 7
 

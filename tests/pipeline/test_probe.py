@@ -1,5 +1,6 @@
 """What is wrong with the places is said before the model loads."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -96,8 +97,19 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     )
     done = on_a_small_disk(small, "32k", f'{sys.executable} -c "{code}"; ls -A {small}/out/_run')
     assert "UsageError" in done.stderr
-    assert "the disk is full" in done.stderr
+    assert f"UsageError: {small}/out: the disk is full" in done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_a_place_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UsageError) as caught:
+        probe_output(run_folder(f"{tmp_path}/out"))
+    assert str(caught.value).startswith(f"{tmp_path}/out: permission denied")
+    assert "who owns it" in str(caught.value)
 
 
 @pytest.mark.slow

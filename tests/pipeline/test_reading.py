@@ -119,8 +119,9 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
         results.scores(["cuee"])
     with pytest.raises(KeyError, match=r"no column 'labl' in .*did you mean 'label'"):
         results.images(["labl"])
-    for where in ("scor > 1", "score__cue >", pc.field("nope") == 1, 3):
-        with pytest.raises(UsageError, match=r"(?s)where=.*[Ee]xpected an SQL condition"):
+    column = results.scores()["cue"]
+    for where in ("scor > 1", "score__cue >", pc.field("nope") == 1, 3, column > 1):
+        with pytest.raises(UsageError, match=r"(?s)where.*[Ee]xpected an SQL condition"):
             results.images(where=where)  # type: ignore[arg-type]
     with pytest.raises(KeyError, match=r"no column 'labl'"):
         results.top("cue", 2, columns=["labl"])
@@ -135,8 +136,9 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
         open_results(small.images.path)
     with pytest.raises(UsageError, match="one of them"):
         results.maps("cue", ["x"], where="key = '1'")
-    with pytest.raises(UsageError, match="a list of ids"):
-        results.maps("cue", "1.tar/001")
+    for wrong in ("score__cue > 1", pc.field("score__cue") > 1, results.scores()):
+        with pytest.raises(UsageError, match=r"a list of ids.*where=.*\.index"):
+            results.maps("cue", wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"(?s)name pictures does not exist.*The table is images"):
         results.sql("select * from pictures")
 

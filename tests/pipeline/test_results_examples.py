@@ -1,6 +1,8 @@
 """docs/results.md runs as it stands, and says true things."""
 
+import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from pipeline import open_results
+from pipeline.results import Results
 from tests.conftest import DemoRun
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -53,3 +57,44 @@ def test_plot_and_table(names: dict[str, Any]) -> None:
     assert Path(names["plot"]).stat().st_size > 5_000
     assert names["by_label"]["water"].is_monotonic_decreasing
     assert set(names["long"]["query"]) == {"bird", "water"}
+
+
+HELP = (open_results, Results, *(m for _, m in inspect.getmembers(Results, inspect.isfunction)))
+NAMES = {
+    "'dog'": "'bird'",
+    '"dog"': '"bird"',
+    "'fish'": "'frozen fish'",
+    "leash": "watermark",
+    "_dog": "_bird",
+    '"out"': "out",
+    '["out", "out-more-queries"]': "[out, out]",
+}
+"""What the examples speak of, and what the demo has of the kind."""
+
+
+def test_the_examples_of_help_run(
+    demo_run: DemoRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order and in one scope, as a reader types them."""
+    mpl.use("agg")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"out": demo_run.output, "results": open_results(demo_run.output)}
+    exec(
+        "import duckdb, numpy as np, pandas as pd, polars as pl, pyarrow.compute as pc\n"
+        "import matplotlib.pyplot as plt",
+        scope,
+    )
+    ids = scope["results"].images().index
+    (tmp_path / "splits.csv").write_text(f"image_id,split\n{ids[0]},test\n{ids[1]},train\n")
+    ran = 0
+    for thing in HELP:
+        for block in re.findall(r"::\n\n((?: {4,}.*\n|\n)+)", f"{inspect.getdoc(thing)}\n"):
+            code = textwrap.dedent(block)
+            for told, here in NAMES.items():
+                code = code.replace(told, here)
+            exec(compile(code, f"help({thing.__qualname__})", "exec"), scope)
+            ran += 1
+    assert ran >= 12
+    assert len(scope["mine"].scores(["watermark"], where="split = 'test'")) == 1
+    assert set(scope["means"]) == set(scope["label"].unique())
+    assert scope["heat"].shape == scope["results"].grid

@@ -1,9 +1,11 @@
 """Shards and folders -> rows: every sample once, whatever is broken."""
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,26 @@ def test_folders(tmp_path: Path) -> None:
     (unit,) = opened.units
     again = [r for t in _read_unit(source, unit, opened.reporter) for r in t.to_pylist()]
     assert sorted(row["status"] for row in again) == ["ok", "ok", "ok", "read_error"]
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(folder: str):  # root may read everything
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for place in ("", "/closed", "/closed/*.jpg"):
+        with pytest.raises(UsageError, match=r"permission denied .*/closed.*who owns it"):
+            list_files(f"{tmp_path}{place}", {})
+    assert [file.name for file in list_files(f"{tmp_path}/open", {})] == ["a.jpg"]
 
 
 def test_two_roots_with_one_name_are_refused(tmp_path: Path) -> None:

@@ -207,6 +207,19 @@ def test_doubled_rows_are_found_and_their_parts_named(folder: RunFolder) -> None
     assert "1 images stand there twice" in str(caught.value)
 
 
+def test_a_missing_row_does_not_hide_a_doubled_one(folder: RunFolder) -> None:
+    """Both in one shard: its count is right."""
+    work(folder, tar("0.tar"))
+    book = record(folder, tar("0.tar"), count=3)
+    commit(folder, 1, "0.tar", "a b")
+    commit(folder, 2, "0.tar", "b")
+    with pytest.raises(RunError, match=r"1 images stand there twice \(0\.tar/b in"):
+        complete(folder, [tar("0.tar")], Ledger(folder).refresh(), book, [])
+    assert not folder.complete.exists()
+    folder.images.child(f"{ray_name(2)}-0.parquet").delete()
+    assert left(work(folder, tar("0.tar"))) == {"wave-0000": ["0.tar"]}
+
+
 def test_rows_that_left_the_source_are_told(folder: RunFolder) -> None:
     book = record(folder, tar("0.tar"))
     commit(folder, 1, "0.tar", "a b c")  # one more than the shard holds

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries import Role
+from legrad.queries import NAME_PATTERN, Role
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
-from pipeline.audit.reliance.probe_maps import FOLD, probe_maps, probe_query
+from pipeline.audit.reliance.probe_maps import FOLD, probe_query
 from pipeline.audit.reliance.sums import FOLDS, groups
 from pipeline.demo import write_demo
 from pipeline.errors import UsageError
@@ -68,6 +68,7 @@ def test_only_the_cue_that_decides_is_relied_on(audit: Audit) -> None:
     assert barcode["probe_reliance__reason"]
     assert not ranked["clip_reliance__flag"].any()
     assert audit.rank("probe_reliance").iloc[0]["cue"] == "watermark"
+    assert audit.summary.flagged["probe_reliance"] == 1
 
 
 def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
@@ -101,7 +102,7 @@ def test_edits_are_made_once(demo: Path, audit: Audit) -> None:
 
 def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
     """Where the text "a fish" looks at the fish, and only on images that the probe did not see."""
-    results = probe_maps(audit.reliance)
+    results = audit.reliance.probe_maps()
     name = probe_query("frozen fish")
     rows = results.images(["label"], where="label = 'frozen fish'")
     ids, probe = results.maps(name, list(rows.index))
@@ -112,8 +113,38 @@ def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
     mark = results.compare(name, "watermark", image_ids=list(own))["cosine"]
     fish = results.compare("frozen_fish", "watermark", image_ids=list(own))["cosine"]
     assert (mark > fish).mean() > 0.8
-    again = probe_maps(audit.reliance)  # complete already: nothing is done, the same comes out
+    again = audit.reliance.probe_maps()  # complete already: nothing is done, the same comes out
     np.testing.assert_array_equal(again.maps(name, list(own))[1], probe[there])
+
+
+def test_every_edit_image_by_image(audit: Audit) -> None:
+    frame = audit.reliance.counterfactual("frozen fish", "watermark")
+    deleted = frame[(frame["kind"] == "deleted") & frame["counts"]]
+    inserted = frame[(frame["kind"] == "inserted") & frame["counts"]]
+    assert len(deleted) >= 12
+    assert (deleted["cue_after"] < deleted["cue_before"]).all()
+    assert (inserted["cue_after"] > inserted["cue_before"]).all()
+    assert deleted["probe_change"].mean() < -0.5 < -abs(deleted["control_change"].mean())
+    assert inserted["probe_change"].mean() > 0.5 > abs(inserted["control_change"].mean())
+    with pytest.raises(KeyError, match="was not tested; tested are"):
+        audit.reliance.counterfactual("tree", "watermark")
+
+
+def test_names_of_probes_are_query_names_and_all_different() -> None:
+    labels = [
+        "frozen fish",
+        "Frozen fish",
+        "frozen-fish",
+        "猫",
+        "犬",
+        "<script>",
+        "x" * 90,
+        "x" * 91,
+    ]
+    names = [probe_query(label) for label in labels]
+    assert names[0] == "probe_frozen_fish"
+    assert len(set(names)) == len(labels)
+    assert all(re.fullmatch(NAME_PATTERN, name) for name in names)
 
 
 def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:

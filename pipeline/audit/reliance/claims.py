@@ -15,7 +15,7 @@ from pipeline.audit.reliance import margin
 from pipeline.audit.reliance.edited import Deletion, Edited, Vectors
 from pipeline.audit.reliance.effects import Contrast, shares
 from pipeline.audit.reliance.fills import FILLS
-from pipeline.audit.reliance.margin import Change
+from pipeline.audit.reliance.reasons import clip_reason, probe_reason, untestable
 from pipeline.audit.reliance.sums import ProbeSums
 from pipeline.config.audit import AuditConfig, Gates
 
@@ -136,7 +136,7 @@ class Claims:
         gone = self.gone(pair, pair.edited.spared)
         kept = pair.edited.spared.take(gone)
         row: dict[str, object] = {"images": len(kept.ids), "removed": _share(gone)}
-        reason = self._untestable(pair, pair.edited.spared, gone)
+        reason = untestable(pair.edited, pair.edited.spared, gone, self.gates)
         if not reason and pair.cls not in self.directions.classes:
             reason = "the class has no query of its own, so no text to test"
         if reason:
@@ -146,41 +146,10 @@ class Claims:
         change = margin.of_margin(kept, texts, names.index(pair.cls))
         control = self.directions.controls.get((pair.cls, pair.cue))
         proof = None if control is None else margin.of_direction(kept, control)
-        reason = self._clip_reason(change, proof)
+        reason = clip_reason(change, proof, self.gates)
         row |= {"effect": change.effect, "low": change.low, "high": change.high, "q": change.p}
         row |= {"control": np.nan if proof is None else proof.effect}
         return _named(CLIP, row | {"flag": not reason, "reason": reason})
-
-    def _clip_reason(self, change: Change, proof: Change | None) -> str:
-        least = self.gates.clip_effect
-        if not np.isfinite(change.low):
-            return "the margin is the same in all images"
-        if not change.low > least:
-            if proof is not None and not proof.low > least:
-                return (
-                    f"not testable: deletion moves not even the text with the cue in it "
-                    f"({proof.effect:+.2f} sd)"
-                )
-            return f"the fall may be as low as {change.low:+.2f} sd, {least:g} needed"
-        return "" if change.agree else "the fills disagree about its sign"
-
-    def _untestable(self, pair: Pair, deletion: Deletion, gone: NDArray[np.bool_]) -> str:
-        """Why deletion says nothing; empty where it does."""
-        edited, least = pair.edited, self.gates.edits
-        if edited.images < least:
-            why = f"; {edited.errors[0]}" if edited.errors else ""
-            return f"{edited.images} images with the cue could be edited, {least} needed{why}"
-        if len(deletion.ids) < least:
-            return (
-                f"in {len(deletion.ids)} of {edited.images} images a region of the cue's shape "
-                f"fits elsewhere, {least} needed (a border or a background has no elsewhere)"
-            )
-        if gone.sum() < least:
-            return (
-                f"after deletion of its hottest cells the cue's score falls below its threshold in "
-                f"{gone.sum()} of {len(gone)} images, {least} needed"
-            )
-        return ""
 
     def _probe(self, pairs: Sequence[Pair]) -> list[dict[str, object]]:
         kept = [pair.edited.deleted.take(self.gone(pair, pair.edited.deleted)) for pair in pairs]
@@ -204,58 +173,38 @@ class Claims:
         p = norm.sf(drawn.effect / np.maximum(drawn.errors(), 1e-12))
         rows, count = [], len(pairs)
         for n, pair in enumerate(pairs):
-            at = count + n
-            seen = self.judged[pair.cls]
-            deletion = pair.edited.deleted
-            values: dict[str, Any] = {
-                "images": len(kept[n].ids),
-                "removed": _share(self.gone(pair, deletion)),
-                "rival": pair.rival,
-                "auc": seen["auc"],
-                "auc_low": seen["auc_low"],
-                "insertion_images": int(came[n].sum()),
-                "joint_with": next(iter(pair.edited.joint), ""),
-            }
+            at, gone = count + n, self.gone(pair, pair.edited.deleted)
+            values = self._about(pair, gone, came[n])
             if came[n].sum() >= self.gates.edits:
-                values |= {
-                    "insertion": drawn.effect[at],
-                    "insertion_low": low[at],
-                    "insertion_high": high[at],
-                }
+                values |= {"insertion": drawn.effect[at]}
+                values |= {"insertion_low": low[at], "insertion_high": high[at]}
             if len(joint[n].ids) >= self.gates.edits:
                 values["joint"] = drawn.effect[2 * count + n]
-            reason = self._untestable(pair, deletion, self.gone(pair, deletion))
+            reason = untestable(pair.edited, pair.edited.deleted, gone, self.gates)
             if reason:
                 reason = f"not testable: {reason}"
             else:
                 values |= {"effect": drawn.effect[n], "low": low[n], "high": high[n], "q": p[n]}
                 against = bool(values.get("insertion_high", 1.0) < 0)
-                reason = self._probe_reason(seen, low[n], by_fill[n], against=against)
+                seen = self.judged[pair.cls]
+                reason = probe_reason(seen, low[n], by_fill[n], self.gates, against=against)
             rows.append(_named(PROBE, values | {"flag": not reason, "reason": reason}))
         return rows
 
-    def _probe_reason(
-        self, seen: Mapping[str, Any], low: float, by_fill: Array, *, against: bool
-    ) -> str:
-        gates = self.gates
-        if not seen["accuracy_low"] > seen["chance"]:
-            return (
-                f"the probe recognises the class in {seen['accuracy']:.0%} of its images, which "
-                f"may be chance ({seen['chance']:.0%})"
-            )
-        if not seen["auc_low"] > gates.probe_auc:
-            return (
-                f"the probe hardly tells it from {seen['rival']} (AUC may be as low as "
-                f"{seen['auc_low']:.2f}, {gates.probe_auc:g} needed)"
-            )
-        if not low > gates.probe_share:
-            return (
-                f"its share of the evidence against {seen['rival']} may be as low as {low:.0%}, "
-                f"{gates.probe_share:.0%} needed"
-            )
-        if len(set(np.sign(by_fill))) > 1:
-            return "the fills disagree about its sign"
-        return "inserting the cue moves the probe the other way" if against else ""
+    def _about(
+        self, pair: Pair, gone: NDArray[np.bool_], came: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """What was tested, on how many images."""
+        seen = self.judged[pair.cls]
+        return {
+            "images": int(gone.sum()),
+            "removed": _share(gone),
+            "rival": pair.rival,
+            "auc": seen["auc"],
+            "auc_low": seen["auc_low"],
+            "insertion_images": int(came.sum()),
+            "joint_with": next(iter(pair.edited.joint), ""),
+        }
 
     def _contrast(
         self, pair: Pair, ids: Sequence[str], change: Vectors, *, by_share: bool = True

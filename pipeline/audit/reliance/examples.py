@@ -14,7 +14,6 @@ from PIL import Image
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.audit.reliance.fills import surroundings
 from pipeline.audit.reliance.regions import pixels_of
-from pipeline.audit.reliance.sums import FOLDS, groups
 from pipeline.audit.reliance.task import Kind, PairTask
 from pipeline.errors import UsageError
 
@@ -78,7 +77,8 @@ class _Shelf:
     def __init__(self, reliance: "Reliance", name: str, side: int) -> None:
         self.reliance = reliance
         self.task: PairTask = reliance.tasks[name]
-        self.rival = reliance.pairs[self.task.cls, self.task.cue].rival
+        rival = reliance.pairs[self.task.cls, self.task.cue].rival
+        self.contrast = reliance.contrast(self.task.cls, rival)
         self.side = side
         table = pq.read_table(io.BytesIO(reliance.folder.root.child(name).read()))
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -135,10 +135,5 @@ class _Shelf:
         return None if giver is None else np.where(mask, giver, pixels)
 
     def _change(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
-        index = self.reliance.found.known.index
-        one, other = (np.array([index[name]]) for name in (self.task.cls, self.rival))
-        probe = self.reliance.probes[int(groups([before["image_id"]])[0]) % FOLDS]
-        line = probe.direction(one, other)[0]
-        gap = float(line @ (probe.means[one[0]] - probe.means[other[0]]))
-        moved = np.array(after["embedding"]) - np.array(before["embedding"])
-        return float(line @ moved) / gap if gap > 0 else float("nan")
+        moved = np.array(after["embedding"], np.float32) - np.array(before["embedding"], np.float32)
+        return float(self.contrast.change([before["image_id"]], moved[None])[0])

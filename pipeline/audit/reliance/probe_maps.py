@@ -1,16 +1,19 @@
 """Where the probe looks: its directions as a second query set through the same pipeline.
 
-A run of its own beside the edits, over the images that need it, joined to the first by image_id.
-Only images of one fold are explained, with the probe that did not see that fold, so that no image
-is shown by a probe that learned from it.
+A run of its own beside the edits, over images of the tested classes and their rivals, joined to the
+first by image_id. Only images of one fold are explained, with the probe that did not see that fold,
+so that no image is shown by a probe that learned from it.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 from safetensors.numpy import save
 
 from legrad.queries import Query, Role
@@ -24,9 +27,11 @@ from pipeline.manifest import RunFolder
 from pipeline.monitor.watch import Watch
 from pipeline.results import Results, open_results
 from pipeline.results.again import model_config, source_config
+from pipeline.schema import Status
 
 FOLD = 0
 """Whose images are explained."""
+_LONGEST = 32
 _VECTORS, _IDS = "probes.safetensors", "images.parquet"
 
 
@@ -43,7 +48,7 @@ def probe_maps(reliance: Reliance, watch: Watch | None = None) -> Results:
     classes = list(dict.fromkeys(pair.cls for pair in reliance.listed))
     if not classes:
         raise UsageError("probe maps: no pair is flagged for association, so none is tested")
-    vectors, ids = _vectors(reliance, classes), _images(list(reliance.tasks.values()))
+    vectors, ids = _vectors(reliance, classes), _images(reliance)
     folder = _folder(reliance, vectors, ids)
     folder.root.child(_VECTORS).write(save(vectors))
     buffer = io.BytesIO()
@@ -69,9 +74,14 @@ def probe_maps(reliance: Reliance, watch: Watch | None = None) -> Results:
 
 
 def probe_query(cls: str) -> str:
-    """Name of the query that holds the probe of a class against its nearest rival."""
-    plain = re.sub(r"[^a-z0-9]+", "_", cls.lower()).strip("_")
-    return f"probe_{plain}"[:48]
+    """Name of the query that holds the probe of a class against its nearest rival.
+
+    A label that is no query name by itself gets a piece of its digest, so that no two share one.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", cls.lower()).strip("_")[:_LONGEST]
+    if plain == cls.replace(" ", "_"):
+        return f"probe_{plain}"
+    return f"probe_{plain}_{hashlib.sha256(cls.encode()).hexdigest()[:8]}"
 
 
 def _vectors(reliance: Reliance, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -80,16 +90,19 @@ def _vectors(reliance: Reliance, classes: Sequence[str]) -> dict[str, np.ndarray
     lines = reliance.probes[FOLD].direction(codes, reliance.rivals[codes])
     lines /= np.linalg.norm(lines, axis=1, keepdims=True)
     names = [probe_query(cls) for cls in classes]
-    if len(set(names)) < len(names):
-        raise UsageError(f"probe maps: two class names are alike but for signs: {sorted(classes)}")
     return dict(zip(names, lines.astype(np.float32), strict=True))
 
 
-def _images(tasks: Sequence[PairTask]) -> list[str]:
-    """Ids of the edited images that are of the fold."""
-    rows = (row for task in tasks for row in (*task.images, *task.targets))
-    every = sorted({str(row["image_id"]) for row in rows})
-    return [name for name, fold in zip(every, groups(every) % FOLDS, strict=True) if fold == FOLD]
+def _images(reliance: Reliance) -> list[str]:
+    """Ids of images of the fold, of every tested class and rival as many as are edited."""
+    labels = {name for pair in reliance.listed for name in (pair.cls, pair.rival)}
+    wanted = ds.field("label").isin(pa.array(sorted(labels), pa.string()))
+    frame = reliance.results.dataset.to_table(
+        columns=["image_id", "label"], filter=wanted & (ds.field("status") == str(Status.OK))
+    ).to_pandas()
+    frame = frame[groups(frame["image_id"].tolist()) % FOLDS == FOLD].sort_values("image_id")
+    some = frame.groupby("label").head(reliance.settings.reliance.images)
+    return sorted(map(str, some["image_id"]))
 
 
 def _folder(reliance: Reliance, vectors: Mapping[str, np.ndarray], ids: Sequence[str]) -> RunFolder:

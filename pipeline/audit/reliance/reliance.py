@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from pipeline.audit.reliance.claims import Claims, Directions, Pair
 from pipeline.audit.reliance.costs import EditCosts, costs
 from pipeline.audit.reliance.edited import Edited
 from pipeline.audit.reliance.judged import judge
+from pipeline.audit.reliance.per_image import Contrast, per_image
 from pipeline.audit.reliance.probe import Probe, cross_fitted, fit
 from pipeline.audit.reliance.shortlist import Listed, shortlist, tasks
 from pipeline.audit.reliance.stage import Work, run_edits
@@ -32,6 +33,9 @@ from pipeline.results.again import model_config
 from pipeline.results.results import Results
 from pipeline.spread import Resources
 from pipeline.storage import Options, locate
+
+if TYPE_CHECKING:
+    from pipeline.monitor.watch import Watch
 
 _BATCH = 32
 _TEXTS = "directions"
@@ -146,6 +150,29 @@ class Reliance:
         """A row a tested pair: class, cue, and the columns of both claims."""
         pairs = list(self.pairs.values())
         return self.claims.frame(pairs) if pairs else pd.DataFrame(columns=["class", "cue"])
+
+    def counterfactual(self, cls: str, cue: str) -> pd.DataFrame:
+        """What every edit of a tested pair changed, image by image: see `per_image.per_image`.
+
+        Raises:
+            KeyError: the pair was not tested.
+        """
+        pair = self.pairs.get((cls, cue))
+        if pair is None:
+            some = ", ".join(f"{a} / {b}" for a, b in list(self.pairs)[:8]) or "none"
+            raise KeyError(f"{cls!r}, {cue!r} was not tested; tested are {some}")
+        return per_image(self.claims, pair, self.contrast(cls, pair.rival))
+
+    def contrast(self, cls: str, rival: str) -> Contrast:
+        """The cross-fitted probe of a class against another."""
+        index = self.found.known.index
+        return Contrast(self.probes, index[cls], index[rival])
+
+    def probe_maps(self, watch: "Watch | None" = None) -> Results:
+        """Where the probe looks, as results with maps of its own: see `probe_maps.probe_maps`."""
+        from pipeline.audit.reliance.probe_maps import probe_maps
+
+        return probe_maps(self, watch)
 
     @cached_property
     def directions(self) -> Directions:
