@@ -1,6 +1,7 @@
 """SQL over results: DuckDB with the rows as a view, and a function that decodes maps."""
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import duckdb
