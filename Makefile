@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint type check bench docs clean
+.PHONY: help setup demo test test-slow lint type check bench docs notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -39,6 +39,9 @@ bench: $(READY) ## figures of the README
 
 docs: $(READY) ## docs/reference, from docstrings, settings and commands
 	$(BIN)/python -m docs.generate
+
+notebook: $(READY) ## run docs/audit-example.ipynb again, outputs and all
+	$(BIN)/jupyter execute --inplace docs/audit-example.ipynb
 
 clean: ## remove what the commands made
 	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,7 @@
 """SQL over results: DuckDB with the rows as a view, and a function that decodes maps."""
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -26,7 +27,8 @@ _GLOB = re.compile(r"[*?\[]")
 def connect() -> duckdb.DuckDBPyConnection:
     """An in-memory connection that knows `decode_map`: (cells blob, peak) -> FLOAT[h * w]."""
     connection = duckdb.connect()
-    connection.execute("set enable_progress_bar = false")
+    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets it has no bar
+        connection.execute("set enable_progress_bar = false")
     connection.create_function(
         DECODE, _decode_map, ["BLOB", "FLOAT"], "FLOAT[]", type=ARROW, null_handling=SPECIAL
     )

@@ -1,0 +1,69 @@
+"""Pictures of a report for docs/, by chromium.
+
+``python -m benchmarks.screenshots demo/report --class "frozen fish"``
+"""
+
+import argparse
+import io
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+_TALLEST = {1440: 1500, 390: 1150}  # of a picture, in pixels of its width
+_KEPT = {1440: 1200, 390: 390}  # widths in docs/
+_READY = """async () => {
+    for (const image of document.images) { image.loading = "eager"; }
+    await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
+}"""
+
+
+def main() -> None:
+    """Take them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--class", dest="label", default="frozen fish")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs")
+    given = parser.parse_args()
+    site = given.report.resolve()
+    slug = given.label.replace(" ", "-")
+    pages = {
+        "table": site / "index.html",
+        "pair": sorted((site / "pairs").glob(f"*-{slug}*.html"))[0],
+        "class": sorted((site / "classes").glob(f"*-{slug}.html"))[0],
+    }
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        wanted = [(width, "light", name) for width in _KEPT for name in pages]
+        for width, scheme, name in [*wanted, (1440, "dark", "pair")]:
+            page = browser.new_context(
+                viewport={"width": width, "height": 900},
+                color_scheme="dark" if scheme == "dark" else "light",
+                device_scale_factor=2 if width < 1000 else 1,
+                offline=True,
+            ).new_page()
+            page.goto(pages[name].as_uri())
+            page.evaluate(_READY)
+            end = "-dark" if scheme == "dark" else ""
+            shot = page.screenshot(full_page=True)
+            keep(shot, width, given.out / f"report-{name}-{width}{end}.webp")
+        browser.close()
+
+
+def keep(shot: bytes, width: int, place: Path) -> None:
+    """The upper part of a page as a small WebP."""
+    with Image.open(io.BytesIO(shot)) as image:
+        scale = image.width / width
+        upper = image.crop((0, 0, image.width, min(image.height, int(_TALLEST[width] * scale))))
+    small = upper.convert("RGB").resize(
+        (_KEPT[width], upper.height * _KEPT[width] // upper.width), Image.Resampling.LANCZOS
+    )
+    small.save(place, "WEBP", quality=82, method=6)
+
+
+if __name__ == "__main__":
+    main()
