@@ -105,7 +105,7 @@ def test_the_probe_looks_at_the_cue(audit: Audit) -> None:
     assert (groups(list(own)) % FOLDS == FOLD).all()
     mark = results.compare(name, "watermark", image_ids=list(own))["cosine"]
     fish = results.compare("frozen_fish", "watermark", image_ids=list(own))["cosine"]
-    assert (mark > fish).mean() > 0.8
+    assert mark.median() > 2 * fish.median()
     again = audit.reliance.probe_maps()  # complete already: nothing is done, the same comes out
     np.testing.assert_array_equal(again.maps(name, list(own))[1], probe[there])
 
