@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pipeline.audit import Audit
 
 _LEGEND = (
-    "probe: share of a linear probe's evidence for the class, against the class it is hardest to\n"
-    "tell from, that goes with the cue (95 % interval; 100 % = the label is the cue).\n"
+    "probe: share of a linear probe's evidence for the class, against the one that it\n"
+    "is hardest to tell from, that is the cue (95 % interval; 100 %: the label is).\n"
     "clip: fall of the model's own text margin, in standard deviations.\n"
     "* flagged. A model of yours may differ from both.\n"
 )
@@ -47,15 +47,21 @@ def show_reliance(found: "Audit", rows: pd.DataFrame) -> None:
         shown.add_row(*(escape(str(cell)) for cell in cells))
     console.print(shown)
     for row in records:
-        for claim, name in (("probe_reliance", "probe"), ("clip_reliance", "clip")):
-            if not row[f"{claim}__flag"]:
-                console.print(
-                    f"{row['class']} / {row['cue']}, {name}: {row[f'{claim}__reason']}",
-                    style="dim",
-                    markup=False,
-                )
+        for line in _why(row):
+            console.print(line, style="dim", markup=False)
     console.print(_recognised(found), style="dim", markup=False, soft_wrap=True)
     console.print(f"\n{_LEGEND}", style="dim", markup=False)
+
+
+def _why(row: Mapping[str, Any]) -> list[str]:
+    """Why a pair is not flagged, once where both claims say the same."""
+    names = {"probe_reliance": "probe", "clip_reliance": "clip"}
+    said = {name: row[f"{claim}__reason"] for claim, name in names.items()}
+    said = {name: reason for name, reason in said.items() if reason}
+    pair = f"{row['class']} / {row['cue']}"
+    if len(said) == len(names) and len(set(said.values())) == 1:
+        return [f"{pair}: {said['probe']}"]
+    return [f"{pair}, {name}: {reason}" for name, reason in said.items()]
 
 
 def _recognised(found: "Audit") -> str:
@@ -72,5 +78,6 @@ def _claim(row: Mapping[str, Any], claim: str, *, percent: bool = False) -> str:
     values = [float(row[f"{claim}__{field}"]) for field in ("effect", "low", "high")]
     if math.isnan(values[0]):
         return "not testable"
-    one, low, high = (f"{v:.0%}" if percent else f"{v:+.1f}" for v in values)
+    plain = [round(value, 2 if percent else 1) + 0.0 for value in values]  # no minus zero
+    one, low, high = (f"{v:.0%}" if percent else f"{v:+.1f}" for v in plain)
     return f"{one} ({low} to {high}){' *' if row[f'{claim}__flag'] else ''}"

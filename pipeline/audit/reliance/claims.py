@@ -187,7 +187,9 @@ class Claims:
                 values |= {"effect": drawn.effect[n], "low": low[n], "high": high[n], "q": p[n]}
                 against = bool(values.get("insertion_high", 1.0) < 0)
                 seen = self.judged[pair.cls]
-                reason = probe_reason(seen, low[n], by_fill[n], self.gates, against=against)
+                reason = probe_reason(
+                    seen, (low[n], high[n]), by_fill[n], self.gates, against=against
+                )
             rows.append(_named(PROBE, values | {"flag": not reason, "reason": reason}))
         return rows
 

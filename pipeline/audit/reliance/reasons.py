@@ -56,17 +56,24 @@ def clip_reason(change: Change, proof: Change | None, gates: Gates) -> str:
             f"not testable: deletion moves not even the text with the cue in it "
             f"({proof.effect:+.2f} sd)"
         )
+    if change.high <= least:
+        return f"the fall is {change.high:+.2f} sd at most, {least:g} needed"
     return f"the fall may be as low as {change.low:+.2f} sd, {least:g} needed"
 
 
 def probe_reason(
-    seen: Mapping[str, Any], low: float, by_fill: Array, gates: Gates, *, against: bool
+    seen: Mapping[str, Any],
+    bounds: tuple[float, float],
+    by_fill: Array,
+    gates: Gates,
+    *,
+    against: bool,
 ) -> str:
     """Of claim C'.
 
     Args:
         seen: the class's row of `judged.judge`.
-        low: lower bound of the share of the evidence.
+        bounds: lower and upper, of the share of the evidence.
         by_fill: (F,) effect of each fill.
         gates: what bounds must exceed.
         against: whether insertion moves the probe the other way.
@@ -81,10 +88,12 @@ def probe_reason(
             f"the probe hardly tells it from {seen['rival']} (AUC may be as low as "
             f"{seen['auc_low']:.2f}, {gates.probe_auc:g} needed)"
         )
+    low, high = bounds
     if not low > gates.probe_share:
+        most = f"is {high:.0%} at most" if high <= gates.probe_share else f"may be only {low:.0%}"
         return (
-            f"its share of the evidence against {seen['rival']} may be as low as {low:.0%}, "
-            f"{gates.probe_share:.0%} needed"
+            f"its share of the evidence against {seen['rival']} {most}, {gates.probe_share:.0%} "
+            "needed"
         )
     if len(set(np.sign(by_fill))) > 1:
         return "the fills disagree about its sign"
