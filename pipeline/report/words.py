@@ -98,7 +98,7 @@ def signed(value: Any, digits: int = 2) -> str:
 
 def points(value: Any) -> str:
     """A change as a share, with its sign."""
-    return f"{value:+.0%}" if _finite(value) else "n/a"
+    return f"{round(value, 2) + 0.0:+.0%}" if _finite(value) else "n/a"
 
 
 def score(value: Any) -> str:
