@@ -107,6 +107,14 @@ def test_no_rival_where_there_is_no_other_class() -> None:
     assert fit(sums, np.ones(GROUPS), RIDGE).rivals(20).tolist() == [-1]
 
 
+def test_the_rest_of_all_labels_is_nobodys_rival() -> None:
+    world = made(400)
+    world.labels[:100] = "b"
+    probe = fit(sums_of(world), np.ones(GROUPS), RIDGE)
+    assert sorted(probe.rivals(20).tolist()) == [0, 1]
+    assert probe.rivals(20, audited=1).tolist() == [-1, 0]  # the second stands for others
+
+
 def test_no_embeddings_is_said() -> None:
     world = made(60)
 

@@ -39,11 +39,12 @@ class Probe:
         offsets = -0.5 * np.einsum("ke,ke->k", weights, self.means)
         return weights, np.where(self.images > 0, offsets, -np.inf)
 
-    def rivals(self, least: int) -> NDArray[np.int64]:
+    def rivals(self, least: int, audited: int | None = None) -> NDArray[np.int64]:
         """(K,) for each class the one that is hardest to tell from it (Mahalanobis distance).
 
         Args:
             least: images that a rival must have.
+            audited: how many of the classes are labels of their own, the first ones; None: all.
 
         Returns:
             -1 where there is none.
@@ -51,7 +52,7 @@ class Probe:
         weights = self._solve(self.means)
         own = np.einsum("ke,ke->k", weights, self.means)
         distance = own[:, None] + own[None] - 2 * weights @ self.means.T
-        usable = self.images >= least
+        usable = (self.images >= least) & (np.arange(len(own)) < (audited or len(own)))
         distance[:, ~usable] = np.inf
         np.fill_diagonal(distance, np.inf)
         nearest: NDArray[np.int64] = distance.argmin(axis=1)

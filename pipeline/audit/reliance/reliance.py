@@ -88,8 +88,9 @@ class Reliance:
     @cached_property
     def rivals(self) -> NDArray[np.int64]:
         """(K,) place of each class's nearest rival, -1 for none."""
-        rivals = self.probe.rivals(self.settings.gates.class_images)
-        rivals[np.asarray(self.found.known.sizes) < self.settings.gates.class_images] = -1
+        known, least = self.found.known, self.settings.gates.class_images
+        rivals = self.probe.rivals(least, known.audited)
+        rivals[np.asarray(known.sizes) < least] = -1
         return rivals
 
     @cached_property
