@@ -48,7 +48,7 @@ def write_shards(folder: Path) -> None:
         (folder / name).write_bytes(tar_bytes(members))
 
 
-@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_survives_killers(deadly_path: None, tmp_path: Path, isolate: bool) -> None:
     """In a second pass, or in processes that may die from the start."""
     write_shards(tmp_path / "in")
