@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from legrad.explainer import LeGrad
 from legrad.queries import encode_queries
-from pipeline.decode import decode
 from pipeline.errors import UsageError
 from pipeline.explain import ReplicaSettings
 from pipeline.machine import cores
 from pipeline.results import Results
-from pipeline.results.again import model_config
+from pipeline.results.again import model_config, pixels_again
 from pipeline.schema import Status
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
@@ -81,7 +80,9 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
     for start in range(0, len(rows), _BATCH):
         some, pixels = [], []
         for row in rows[start : start + _BATCH]:
-            found = _decoded(results, row, model.preprocess, identity["source.max_pixels"])
+            found = pixels_again(
+                results.origin, row, model.preprocess, identity["source.max_pixels"]
+            )
             if isinstance(found, str):
                 unreadable[row["image_id"]] = found
             else:
@@ -109,21 +110,6 @@ def _sample(results: Results, count: int, seed: int) -> list[dict[str, Any]]:
     wanted = ds.field("image_id").isin(chosen.tolist())
     rows: list[dict[str, Any]] = results.dataset.to_table(columns, filter=wanted).to_pylist()
     return rows
-
-
-def _decoded(
-    results: Results, row: Mapping[str, Any], preprocess: Any, max_pixels: int
-) -> NDArray[np.uint8] | str:
-    """Pixels (3, height, width), or why there are none."""
-    try:
-        data = results.origin.fetch(row)
-    except UsageError as error:
-        return str(error)
-    found = decode(data, preprocess, max_pixels)
-    if found.pixels is None:
-        return f"{found.status}: {found.error}"
-    height, width = preprocess.size
-    return np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, height, width)
 
 
 def _map_steps(results: Results, ids: Sequence[str], maps: NDArray[np.float32]) -> float:

@@ -1,9 +1,16 @@
-"""A run's settings once more, from its manifest: the same model, the same images."""
+"""A run once more, from its manifest and rows: the same model, source, and pixels."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from legrad.preprocess import Preprocess
 from pipeline.config import ModelConfig, SourceConfig
+from pipeline.decode import decode
+from pipeline.errors import UsageError
+from pipeline.sources.fetch import Origin
 from pipeline.storage import Options
 
 
@@ -43,3 +50,25 @@ def source_config(manifest: Mapping[str, Any], options: Options, only: str) -> S
         options=dict(options),
         **{name: value for name, value in values.items() if value is not None},
     )
+
+
+def pixels_again(
+    origin: Origin, row: Mapping[str, Any], preprocess: Preprocess, max_pixels: int
+) -> NDArray[np.uint8] | str:
+    """Pixels (3, height, width) of the model's input, fetched and decoded, or why there are none.
+
+    Args:
+        origin: where the images are.
+        row: of the results, see `Origin.fetch`.
+        preprocess: of the model.
+        max_pixels: larger images are refused.
+    """
+    try:
+        data = origin.fetch(row)
+    except UsageError as error:
+        return str(error)
+    found = decode(data, preprocess, max_pixels)
+    if found.pixels is None:
+        return f"{found.status}: {found.error}"
+    height, width = preprocess.size
+    return np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, height, width)

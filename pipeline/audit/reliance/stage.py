@@ -26,12 +26,12 @@ from pipeline.audit.reliance.task import PairTask
 from pipeline.cluster import RETRIES, session
 from pipeline.config import RuntimeConfig
 from pipeline.config.audit import RelianceConfig
-from pipeline.decode import decode
 from pipeline.errors import UsageError
 from pipeline.explain import ReplicaSettings
 from pipeline.faults.failures import explain_end
 from pipeline.manifest import RunFolder
 from pipeline.preflight.resources import place
+from pipeline.results.again import pixels_again
 from pipeline.sources.fetch import Origin
 from pipeline.spread import Resources
 from pipeline.storage import Location
@@ -91,15 +91,7 @@ class EditStage:
         }
 
     def _fetch(self, row: Mapping[str, Any]) -> NDArray[np.uint8] | str:
-        try:
-            data = self.work.origin.fetch(row)
-        except UsageError as error:
-            return str(error)
-        found = decode(data, self.preprocess, self.work.max_pixels)
-        if found.pixels is None:
-            return f"{found.status}: {found.error}"
-        height, width = self.preprocess.size
-        return np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, height, width)
+        return pixels_again(self.work.origin, row, self.preprocess, self.work.max_pixels)
 
     def _mask(self, cue: str, image_id: str) -> Cells | None:
         if self.work.masks is None:
