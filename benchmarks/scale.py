@@ -8,6 +8,7 @@ is lost against ``actors / batch time`` is lost in the pipeline.
 import argparse
 import io
 import json
+import math
 import os
 import tarfile
 import tempfile
@@ -37,6 +38,7 @@ from pipeline.monitor.progress import Progress, Reporter
 from pipeline.monitor.watch import Watch
 from pipeline.output.parts import parquet_options
 from pipeline.plan import Plan
+from pipeline.preflight.memory import store_bytes
 from pipeline.schema import decoded_schema, output_schema
 from pipeline.spread import OTHER_CPUS, Resources
 
@@ -44,6 +46,8 @@ SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail
 ROWS_PER_COMMIT = 10_000
 IMAGE_BYTES = 20_000
+RESUMED = 64
+"""Images that are left to do when a run is continued."""
 
 
 def main() -> None:
@@ -51,7 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--shards", type=int, nargs="+", default=[100])
-    parser.add_argument("--images", type=int, default=64, help="of a shard")
+    parser.add_argument("--images", type=int, help="of a shard; default as many as --seconds take")
+    parser.add_argument("--seconds", type=float, default=60, help="that the actors have work for")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--batch-ms", type=float, default=200)
     parser.add_argument("--decode-ms", type=float, default=1.0)
@@ -67,7 +72,12 @@ def main() -> None:
 
 def report(options: argparse.Namespace, **values: Any) -> None:
     """A line."""
-    known = {"cores": os.cpu_count(), "batch_ms": options.batch_ms, "decode_ms": options.decode_ms}
+    known = {
+        "cores": os.cpu_count(),
+        "batch": options.batch,
+        "batch_ms": options.batch_ms,
+        "decode_ms": options.decode_ms,
+    }
     print(json.dumps(known | values), flush=True)
 
 
@@ -79,7 +89,7 @@ def stand_ins(options: argparse.Namespace, actors: int) -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=cpus,
-        object_store_memory=2**30,
+        object_store_memory=store_bytes(actors),
         include_dashboard=False,
         log_to_driver=False,
     )
@@ -169,6 +179,11 @@ def _write_shards(place: Path, shards: int, images: int) -> None:
                 tar.addfile(info, io.BytesIO(noise))
 
 
+def _whole(images: float, batch: int) -> int:
+    """Images of a shard in whole batches: what half-filled ones cost depends on the data set."""
+    return batch * math.ceil(images / batch)
+
+
 def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, Any]:
     """Rate in the middle of a run, against what the actors could do."""
     seen: list[tuple[float, int, int]] = []
@@ -179,12 +194,14 @@ def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, 
         seen.append((time.monotonic(), progress.rows, driver.memory_info().rss))
 
     watch = Watch(lambda text: stages.append((time.monotonic(), text)), look, seconds=0.5)
+    could = actors * options.batch / (options.batch_ms / 1000)
+    images = options.images or _whole(could * options.seconds / shards, options.batch)
     with tempfile.TemporaryDirectory() as folder:
-        _write_shards(Path(folder) / "in", shards, options.images)
+        _write_shards(Path(folder) / "in", shards, images)
         with stand_ins(options, actors):
             begun = time.monotonic()
             done = flow.run(_config(Path(folder) / "in", Path(folder) / "out"), watch)
-    total = shards * options.images
+    total = shards * images
     middle = [look for look in seen if STEADY[0] <= look[1] / total <= STEADY[1]]
     found: dict[str, Any] = {
         "images": total,
@@ -195,8 +212,8 @@ def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, 
     if len(middle) > 1:
         (start, first, _), (end, last, _) = middle[0], middle[-1]
         rate = (last - first) / (end - start)
-        could = actors * options.batch / (options.batch_ms / 1000)
         found["images_per_second"] = round(rate, 1)
+        found["batches_per_second"] = round(rate / options.batch, 1)
         found["efficiency"] = round(rate / could, 3)
         found["output_MB_per_second"] = round(rate * done.bytes / total / 1e6, 2)
     return found
@@ -206,12 +223,12 @@ def _resume(options: argparse.Namespace, ids: int) -> dict[str, Any]:
     """Seconds to continue a run with so many committed rows of one wave, and little left to do."""
     with tempfile.TemporaryDirectory() as folder:
         data, output = Path(folder) / "in", Path(folder) / "out"
-        _write_shards(data, 1, options.images)
+        _write_shards(data, 1, RESUMED)
         with stand_ins(options, 1):
             flow.run(_config(data, output))
-            base = _again(data, output, options.images)
+            base = _again(data, output, RESUMED)
             _commit(output, ids)
-            return {"base_seconds": base, "seconds": _again(data, output, options.images)}
+            return {"base_seconds": base, "seconds": _again(data, output, RESUMED)}
 
 
 def _again(data: Path, output: Path, images: int) -> float:

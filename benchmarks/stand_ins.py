@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +25,16 @@ class SleepingDecoder:
         """Rows of `source_schema` -> as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
             time.sleep(self.seconds * batch.num_rows)
-            rows = batch.to_pylist()
-            for row in rows:
-                row.pop("bytes")
-                row |= {"pixels": self.pixels, "sha256": "0" * 64, "width": 500, "height": 375}
-            return pa.Table.from_pylist(rows, schema=self.schema)
+            made = {"pixels": self.pixels, "sha256": "0" * 64, "width": 500, "height": 375}
+            columns = [
+                pa.repeat(pa.scalar(made[field.name], field.type), batch.num_rows)
+                if field.name in made
+                else batch[field.name].cast(field.type)
+                if field.name in batch.column_names
+                else pa.nulls(batch.num_rows, field.type)
+                for field in self.schema
+            ]
+            return pa.table(columns, schema=self.schema)
 
 
 class SleepingExplainer:
@@ -49,7 +53,7 @@ class SleepingExplainer:
         """Rows of `decoded_schema` -> as many rows of the output's schema."""
         with self.reporter.timed("explain"):
             time.sleep(self.seconds)
-        columns: dict[str, Any] = {
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
             name: batch[name] for name in batch.column_names if name in self.schema.names
         }
         columns["status"] = pa.array([str(Status.OK)] * batch.num_rows)

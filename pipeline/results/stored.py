@@ -92,6 +92,8 @@ class StoredRows(Rows):
         self.require(columns)
         if where is None:
             return self.dataset.to_table(columns=list(columns))
+        if isinstance(where, str) and self._one_pass(columns):
+            return self._table_sql(columns, where)
         return self.take(self.matching(where), columns)
 
     def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
@@ -190,6 +192,22 @@ class StoredRows(Rows):
         files = pc.index_in(found["filename"], pa.array(self.dataset.files))
         return np.sort(first[files.to_numpy()] + found["file_row_number"].to_numpy())
 
+    def _one_pass(self, columns: Sequence[str]) -> bool:
+        """Whether DuckDB may hand these columns on: files that it reads, types that it keeps."""
+        types = [self.schema.field(name).type for name in columns]
+        return sql.reads_itself(self.dataset) and all(_is_plain(kind) for kind in types)
+
+    def _table_sql(self, columns: Sequence[str], where: str) -> pa.Table:
+        """`table` by DuckDB alone, which skips the other columns where a condition matches nothing.
+
+        It keeps the order of the files (``preserve_insertion_order``, its default).
+        """
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        quoted = ", ".join(f"{sql.VIEW}.{sql.quoted(name)}" for name in columns)
+        require_condition(where)
+        with explained(where, self.schema.names), sql.connect() as connection:
+            return sql.matching(connection, quoted, sql.scan(self.dataset), where).cast(schema)
+
     def take(self, places: Places, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows at some places, in that order; null where a place is -1.
 
@@ -216,6 +234,13 @@ class StoredRows(Rows):
 def _within(places: Places, start: int, rows: int) -> Places:
     """The ascending places from ``start`` on."""
     return places[slice(*np.searchsorted(places, [start, start + rows]))]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether a type comes back from DuckDB as it went in, but for a cast."""
+    known = (pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_boolean)
+    texts = (pa.types.is_string, pa.types.is_fixed_size_binary)
+    return any(check(kind) for check in (*known, *texts))
 
 
 def _may_hold(group: Group, keys: NDArray[np.object_]) -> bool:

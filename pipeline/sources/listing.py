@@ -1,13 +1,16 @@
 """Which files a source consists of, and what they are called relative to its root."""
 
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+
+from fsspec.utils import glob_translate
 
 from pipeline.config import Root
 from pipeline.errors import UsageError
@@ -21,6 +24,8 @@ from pipeline.storage import (
 )
 
 _AT_ONCE = 16
+Details = dict[str, dict[str, object]]
+"""What a filesystem says of files, by path."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,7 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     if glob.has_magic(place.path) and not fs.exists(place.path):
         literal = re.split(r"[*?\[]", place.path)[0]
         root = literal.rsplit("/", 1)[0]
-        strict = {"on_error": "raise"} if place.is_local else {}  # by default it leaves them out
-        details = fs.glob(place.path, detail=True, **strict)
+        details = _glob_local(place.path, root) if place.is_local else _glob(place)
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(place.path)
     if _is_file(info):
@@ -137,14 +141,49 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     ]
 
 
-def _find_local(root: str) -> dict[str, dict[str, object]]:
+def _glob(place: Location) -> Details:
+    found: Details = place.fs.glob(place.path, detail=True)
+    return found
+
+
+def _glob_local(pattern: str, root: str) -> Details:
+    """Files that match; folders that no match can lie in are not entered.
+
+    fsspec's own leaves out what lies in a folder that it cannot read.
+
+    Args:
+        pattern: as fsspec takes it.
+        root: the folder above its first wildcard.
+
+    Raises:
+        OSError: a folder that a match may lie in cannot be read.
+    """
+    parts = pattern[len(root) :].strip("/").split("/")
+
+    def enter(depth: int, name: str) -> bool:
+        if any("**" in part for part in parts[: depth + 1]):
+            return True
+        return depth + 1 < len(parts) and fnmatch.fnmatchcase(name, parts[depth])
+
+    wanted = re.compile(glob_translate(pattern))
+    found = _find_local(root or "/", enter)
+    return {path: info for path, info in found.items() if wanted.match(path)}
+
+
+def _find_local(root: str, enter: Callable[[int, str], bool] = lambda depth, name: True) -> Details:
     """Everything below a local folder, links included, which fsspec leaves out.
+
+    Args:
+        root: the folder.
+        enter: whether to look into a folder, by the number of folders above it and its name.
 
     Raises:
         OSError: a folder cannot be read; its images would be missing without a word.
     """
-    found: dict[str, dict[str, object]] = {}
-    for folder, _, names in os.walk(root, onerror=_raise):
+    found: Details = {}
+    for folder, folders, names in os.walk(root, onerror=_raise):
+        depth = len(Path(folder).relative_to(root).parts)
+        folders[:] = [name for name in folders if enter(depth, name)]
         for name in names:
             path = Path(folder, name)
             status = path.stat() if path.exists() else None

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from pipeline.config import SourceConfig
@@ -234,6 +235,19 @@ def test_listing(tmp_path: Path) -> None:
         list_files(str(tmp_path / "empty"), {}, (".tar",))
 
 
+@pytest.mark.parametrize(
+    "pattern", ["*.tar", "*/*.tar", "**/*.tar", "**", "x/*/[2].tar", "?/*", "**/z/*", "x/**", "*"]
+)
+def test_globs_of_local_files_mean_what_they_mean_elsewhere(tmp_path: Path, pattern: str) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("0.tar", "x/1.tar", "x/y/2.tar", "x/y/z/3.tar", "w/4.tar", "w/z/5.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+        memory.pipe(f"{tmp_path}/{name}", b"x")
+    here = [file.name for file in list_files(f"{tmp_path}/{pattern}", {})]
+    assert here == [file.name for file in list_files(f"memory://{tmp_path}/{pattern}", {})]
+
+
 def test_folders(tmp_path: Path) -> None:
     for name in ("dog/1.jpg", "dog/2.jpg", "cat/1.jpg", "top.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -269,10 +283,11 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    for place in ("", "/closed", "/closed/*.jpg"):
+    for place in ("", "/closed", "/closed/*.jpg", "/*/*.jpg", "/**/*.jpg", "/c*/?.jpg"):
         with pytest.raises(UsageError, match=r"permission denied .*/closed.*who owns it"):
             list_files(f"{tmp_path}{place}", {})
-    assert [file.name for file in list_files(f"{tmp_path}/open", {})] == ["a.jpg"]
+    for place in ("/open", "/open/*.jpg", "/o*/*"):  # nothing of theirs can lie in the other
+        assert [Path(file.name).name for file in list_files(f"{tmp_path}{place}", {})] == ["a.jpg"]
 
 
 def test_two_roots_with_one_name_are_refused(tmp_path: Path) -> None:
