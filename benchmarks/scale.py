@@ -30,7 +30,7 @@ from benchmarks.stand_ins import SleepingDecoder, SleepingExplainer
 from legrad.preprocess import Preprocess
 from pipeline import flow, manifest
 from pipeline.cluster import RETRIES, _quiet
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.explain import Prepared, ReplicaSettings
 from pipeline.loading import check
 from pipeline.manifest import run_folder
@@ -45,6 +45,7 @@ from pipeline.spread import OTHER_CPUS, Resources
 SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail
 ROWS_PER_COMMIT = 10_000
+ROWS_PER_WAVE = RuntimeConfig().rows_per_wave
 IMAGE_BYTES = 20_000
 RESUMED = 64
 """Images that are left to do when a run is continued."""
@@ -220,7 +221,7 @@ def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, 
 
 
 def _resume(options: argparse.Namespace, ids: int) -> dict[str, Any]:
-    """Seconds to continue a run with so many committed rows of one wave, and little left to do."""
+    """Seconds to continue a run with so many committed rows, and little left to do."""
     with tempfile.TemporaryDirectory() as folder:
         data, output = Path(folder) / "in", Path(folder) / "out"
         _write_shards(data, 1, RESUMED)
@@ -254,16 +255,26 @@ def _again(data: Path, output: Path, images: int) -> float:
 
 
 def _commit(output: Path, ids: int) -> None:
-    """Committed rows of a shard that is no longer there, in the wave of the one that is."""
-    (place,) = (output / "_run" / "checkpoint").glob("wave-*")
+    """Committed rows of shards that are no longer there, in waves as a run lays them out.
+
+    The first is the one of the shard that is to be done again.
+    """
+    folder = run_folder(str(output))
     schema = pq.read_schema(next((output / "images").glob("*.parquet")))
+    waves = json.loads(folder.waves.read())
     for number in range(-(-ids // ROWS_PER_COMMIT)):
-        rows = min(ROWS_PER_COMMIT, ids - number * ROWS_PER_COMMIT)
-        keys = [f"demo/gone.tar/{number * ROWS_PER_COMMIT + row:09d}" for row in range(rows)]
+        first = number * ROWS_PER_COMMIT
+        wave, shard = first // ROWS_PER_WAVE, f"gone-{first // ROWS_PER_WAVE}.tar"
+        if wave == len(waves):
+            waves.append({"folder": f"wave-{wave:04d}", "shards": [shard]})
+        place = output / "_run" / "checkpoint" / waves[wave]["folder"]
+        place.mkdir(exist_ok=True)
+        rows = min(ROWS_PER_COMMIT, ids - first)
+        keys = [f"demo/{shard}/{first + row:09d}" for row in range(rows)]
         columns = {
             field.name: pa.nulls(rows, field.type) for field in schema if field.name != "image_id"
         }
-        columns |= {"image_id": pa.array(keys), "shard": pa.array(["gone.tar"] * rows)}
+        columns |= {"image_id": pa.array(keys), "shard": pa.array([shard] * rows)}
         columns["status"] = pa.array(["ok"] * rows)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         name = f"part-{number:06d}"  # as compact names them
@@ -271,6 +282,7 @@ def _commit(output: Path, ids: int) -> None:
             table, output / "images" / f"{name}-000000.parquet", **parquet_options(schema)
         )
         pq.write_table(table.select(["image_id"]), place / f"{name}.parquet")
+    folder.waves.write(json.dumps(waves).encode())
 
 
 if __name__ == "__main__":
