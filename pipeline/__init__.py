@@ -1,5 +1,17 @@
-"""One image dataset, end to end: shards in object storage -> heatmaps in Parquet -> pandas."""
+"""One image dataset, end to end: shards in object storage -> heatmaps in Parquet -> pandas.
 
+What a notebook needs is here; neither torch nor Ray is imported for it::
+
+    from pipeline import Audit, open_results
+
+    results = open_results("out")    # a run's output; s3://... too
+    results.scores(["dog"])          # a pandas frame by image_id; more: help(pipeline.Results)
+    audit = Audit(results)           # which classes hang on which cues: help(pipeline.Audit)
+
+Runs are started from the command line, ``legrad run --help``.
+"""
+
+import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,5 +29,11 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+        near = difflib.get_close_matches(name, __all__, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}{hint}")
     return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

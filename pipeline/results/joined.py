@@ -22,12 +22,19 @@ class FrameRows(Rows):
         frame: by ``image_id``, as its index or as a column; or a named series.
 
     Raises:
-        UsageError: it has no image_id, one twice, or column names that are no text.
+        UsageError: it is no frame, has no image_id, one twice, or column names that are no text.
     """
 
     def __init__(self, frame: pd.DataFrame | pd.Series) -> None:
         if isinstance(frame, pd.Series):
+            if frame.name is None:
+                raise UsageError("join: the series has no name; give it one, .rename('split')")
             frame = frame.to_frame()
+        if not isinstance(frame, pd.DataFrame):
+            raise UsageError(
+                f"join: expected a pandas frame by {ID}, found a {type(frame).__name__}; Polars "
+                "and DuckDB make one of theirs: .to_pandas(), .df()"
+            )
         if (
             ID not in frame.columns
             and frame.index.name != ID

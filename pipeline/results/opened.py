@@ -14,7 +14,7 @@ from legrad.queries import Query
 from pipeline.errors import UsageError
 from pipeline.manifest import RunFolder
 from pipeline.results.decode import Maps
-from pipeline.results.errors import unknown
+from pipeline.results.errors import UnknownNameError, unknown
 from pipeline.results.joined import FrameRows, JoinedRows
 from pipeline.results.rows import ID, Rows
 from pipeline.results.run import Run
@@ -137,6 +137,11 @@ class Opened:
             names = [names]
         known = [query.name for query in self.queries]
         for name in names:
+            if name == OWN_LABEL and name not in known:
+                raise UnknownNameError(
+                    f"{OWN_LABEL} has maps and no score: it is another query for every label; see "
+                    "the scores of the classes"
+                )
             if name not in known:
                 raise unknown("query", name, known, self.uri)
         return list(names)

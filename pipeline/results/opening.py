@@ -37,6 +37,8 @@ def open_results(
         results.sql("select label, avg(score__leash) from images group by label")
         open_results(["out", "out-more-queries"])      # as one
 
+    All that they can be asked, and the columns of conditions and SQL: ``help(pipeline.Results)``.
+
     Args:
         uri: the output folder, local or any fsspec URI, or a list of them.
         storage_options: of the output, as fsspec takes them, such as {"key": ..., "secret": ...};

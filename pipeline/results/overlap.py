@@ -16,9 +16,10 @@ def overlap(
 
     With p and q the maps divided by their sums: ``cosine`` p.q / |p||q|, ``soft_iou``
     sum min(p, q) / sum max(p, q), ``shared_mass`` sum min(p, q), and ``pearson``, the correlation
-    over the cells. Smooth maps overlap by chance: independent ones have a cosine near 0.8 and a
-    soft IoU near 0.55, so compare with other images or queries, not with zero. Only Pearson's
-    r of independent maps is 0, unless both favour the same place, such as the centre.
+    over the cells. Maps overlap by chance, smooth ones more (independent maps of the demo have a
+    cosine near 0.2, of a coarse ViT near 0.8), so compare with maps of other images, not with
+    zero. Only Pearson's r of independent maps is 0, unless both favour the same place, such as the
+    centre.
 
     Args:
         first, second: (n, h, w), non-negative.

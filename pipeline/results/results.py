@@ -37,7 +37,9 @@ class Results(Opened):
 
     Text in SQL stands in single quotes. In conditions and SQL the score of query Q is the column
     ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``. Frames come by
-    image_id, so they join, and ids of one choose the maps of another::
+    image_id, so they join, and ids of one choose the maps of another. A query's name need not be
+    its label (``{q.label: q.name for q in results.queries if q.label}``); ``own_label`` stands for
+    the class of each image and has maps only::
 
         found = results.scores(["leash"]).join(results.images(["label"]))
         ids, heat = results.maps("leash", found.query("leash > 0.2").index)
@@ -48,8 +50,17 @@ class Results(Opened):
 
         duckdb.sql(f"select label, avg(score__leash) from '{out}/images/*.parquet' group by label")
         row = pl.scan_parquet(f"{out}/images/*.parquet").head(1).collect().row(0, named=True)
-        cells = np.frombuffer(row["heatmap__leash"], np.uint8).reshape(results.grid)
-        heat = cells / 255 * row["heatmap_max__leash"]
+        file = glob.glob(f"{out}/images/*.parquet")[0]
+        about = json.loads(pq.read_schema(file).metadata[b"legrad"])
+        cells = np.frombuffer(row["heatmap__leash"], np.uint8).reshape(about["grid"])
+        heat = cells / 255 * row["heatmap_max__leash"]    # both are null where an image failed
+
+    While a run is going they may hold rows that it will take back; `open_results` shows committed
+    ones only. Frames read without this package have maps, too, once ``pipeline.results`` is
+    imported: ``pd.read_parquet(...).legrad.maps("leash")``.
+
+    A map says where, not whether: where a cue is absent, its heat often lies on the object. Whether
+    it is there is what the score tells.
 
     Attributes:
         runs: the runs that were opened, each with its ``folder``, ``manifest``, ``grid``, ...
@@ -71,7 +82,8 @@ class Results(Opened):
             results.images(["label", "width"], where="status = 'ok'")
 
         Args:
-            columns: only these; default all but scores, maps and embeddings.
+            columns: only these (``score__Q`` is one, too); default all but scores, maps and
+                embeddings.
             where: which rows.
 
         Raises:
@@ -120,7 +132,7 @@ class Results(Opened):
         normalized: bool = False,
         size: int | tuple[int, int] | None = None,
     ) -> tuple[Ids, Maps]:
-        """Maps of one query.
+        """Maps of one query, all in memory; for more than fit there, see `iter_maps`.
 
         Example::
 
@@ -128,6 +140,11 @@ class Results(Opened):
             label = results.images(["label"])["label"][ids]
             means = {name: heat[label == name].mean(axis=0) for name in label.unique()}
             plt.imshow(means["dog"])    # np.nanmean where some images have no map
+
+            picture = results.image(ids[0])    # or at once: results.overlay(ids[0], "leash")
+            left, top, right, bottom = results.preprocess.box(*picture.size)
+            plt.imshow(picture)
+            plt.imshow(heat[0], extent=(left, right, bottom, top), alpha=0.5)
 
         Args:
             query: its name, or ``own_label`` for the class of each image's own label.
@@ -156,7 +173,10 @@ class Results(Opened):
 
         Example::
 
-            total = sum(np.nansum(heat, axis=0) for ids, heat in results.iter_maps("leash"))
+            label, sums = results.images(["label"])["label"], defaultdict(float)
+            for ids, heat in results.iter_maps("leash"):
+                for name in label[ids].unique():
+                    sums[name] += np.nansum(heat[label[ids] == name], axis=0)
 
         Args:
             query: a name: maps are (n, h, w); or several: (n, queries, h, w).
@@ -185,18 +205,34 @@ class Results(Opened):
     ) -> pd.DataFrame:
         """How far the maps of two queries lie on each other, image by image.
 
-        Smooth maps overlap by chance: independent ones have a cosine near 0.8. Compare with other
-        images or queries, not with zero. Either query may be ``own_label``.
+        Ask it of images that show both: the map of an absent cue often lies on the object, and then
+        overlaps most. Choose the score above which a cue is there by looking at `top` and at images
+        around it. Maps also overlap by chance, how much depends on the model: measure it on maps
+        of different images. Either query may be ``own_label``.
 
         Example::
 
-            found = results.compare("own_label", "watermark", where="label = 'fish'")
+            there = "label = 'fish' and score__watermark > 0.1"    # 0.1: looked up, see above
+            found = results.compare("own_label", "watermark", where=there)
             found.sort_values("pearson").tail(10)
 
+            from pipeline.results.overlap import overlap
+            a, b = (results.maps(query, where=there)[1] for query in ("own_label", "watermark"))
+            overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance
+
+        Args:
+            query_a, query_b: their names.
+            where: which images.
+            image_ids: which images, in this order, instead.
+
         Returns:
-            By image_id: ``cosine``, ``soft_iou``, ``shared_mass``, ``pearson``
-            (`pipeline.results.overlap`), over the cells that are not padding; NaN where one of the
-            two has no map, or no heat.
+            By image_id, with p and q the two maps divided by their sums: ``cosine`` p.q / |p||q|,
+            ``soft_iou`` sum min(p, q) / sum max(p, q), ``shared_mass`` sum min(p, q), ``pearson``
+            their correlation; over the cells that are not padding. NaN where one of the two has no
+            map, or no heat.
+
+        Raises:
+            KeyError: no such query, or no such image.  UsageError: the condition does not fit.
         """
         runs = self._runs_of([query_a, query_b])
         return maps.compare(maps.Chosen(self.rows, runs, image_ids, where), query_a, query_b)
@@ -224,7 +260,7 @@ class Results(Opened):
         """The answer of DuckDB to a query on the table ``images``, all columns of all rows.
 
         ``decode_map(heatmap__Q, heatmap_max__Q)`` gives a map as FLOAT[], row by row, NULL for
-        none.
+        none; it is known here only.
 
         Example::
 
@@ -273,7 +309,9 @@ class Results(Opened):
         Args:
             image_id: which image.
             query: its name, or ``own_label``.
-            peak: the heat shown at full strength; default the map's own maximum.
+            peak: the heat shown at full strength; default the map's own maximum, so that an absent
+                cue glows as a present one does. To compare images give one for all, such as
+                ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.
 
         Raises:
             KeyError: no such image or query.

@@ -65,4 +65,7 @@ def _hint(columns: list[str]) -> str:
 
 
 def _short(error: Exception) -> str:
-    return str(error).split("\n\nLINE", 1)[0].split("\n", 1)[0]
+    """What is wrong and, where DuckDB knows, what was meant; not the query around it."""
+    first, *others = str(error).split("\n\nLINE", 1)[0].split("\n")
+    meant = [line for line in others if line.startswith("Candidate bindings")]
+    return " ".join([first, *meant])

@@ -147,7 +147,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     except psutil.NoSuchProcess:
         family = []
     for child in family:
-        child.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # it went with one before it
+            child.send_signal(signal.SIGKILL)
     process.kill()
     process.wait()
 

@@ -140,5 +140,8 @@ def test_columns_of_ones_own(both: Results) -> None:
         UsageError, match=r"none of the frame's 2 ids .* 'x', expected such as 'a/0"
     ):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["x", "y"]))
+    for wrong, words in (({"a/01": 1}, "found a dict"), (pd.Series([1], ["a/01"]), "has no name")):
+        with pytest.raises(UsageError, match=words):
+            both.join(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'a/01' stands twice"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))

@@ -117,6 +117,10 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
     results = open_results(small.uri)
     with pytest.raises(KeyError, match=r"no query 'cuee' in .*did you mean 'cue'"):
         results.scores(["cuee"])
+    with pytest.raises(KeyError, match="own_label has maps and no score"):
+        results.scores(["own_label"])
+    with pytest.raises(UsageError, match=r'Candidate bindings:.*"label"'):
+        results.images(where="labell = 'x'")
     with pytest.raises(KeyError, match=r"no column 'labl' in .*did you mean 'label'"):
         results.images(["labl"])
     column = results.scores()["cue"]
