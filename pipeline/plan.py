@@ -97,9 +97,12 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread:
 
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:
-    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0, max_calls=1)(
-        prepare
-    )
+    remote = ray.remote(
+        num_cpus=spread.cpus,
+        num_gpus=spread.gpus,
+        max_retries=0,
+        max_calls=int(spread.gpus > 0),  # its GPU memory goes with it; without, it is kept warm
+    )(prepare)
     try:
         found: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except ray.exceptions.RayTaskError as error:
