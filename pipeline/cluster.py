@@ -29,6 +29,7 @@ TOKEN_ADVICE = (
 _VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
 _STDERR = 2
 _NOTE = b"Set ray log level from environment variable"
+_MANY_WORKERS = "worker processes have been started on node"
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -118,6 +119,18 @@ def _quiet() -> None:
             handler, logging.FileHandler
         ):
             handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
+    if not os.environ.get("LEGRAD_DEBUG"):
+        ray._private.worker.print_to_stdstream = _notice
+
+
+def _notice(data: Mapping[str, Any], **_: Any) -> None:
+    """What a raylet has to say, on stderr: Ray prints it to stdout, whatever ``log_to_driver`` is.
+
+    That there are more workers than cores is no news: see `session`.
+    """
+    for line in data["lines"]:
+        if _MANY_WORKERS not in line:
+            sys.stderr.write(f"ray: {line}\n")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline import environment, flow
 from pipeline.cluster import _environment
@@ -21,6 +22,16 @@ GIB = 2**30
 
 def node(name: str = "a", *, store: int = GIB, free: int = 8 * GIB, cpus: float = 8) -> Node:
     return Node(name * 8, f"10.0.0.{name}", cpus, 0.0, free, store)
+
+
+def test_what_a_raylet_says_goes_to_stderr(
+    ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = "8 PYTHON worker processes have been started on node: 1"
+    data = {"lines": [many, "3 workers were killed"], "pid": "raylet", "is_err": False}
+    ray._private.worker.print_to_stdstream(data, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "ray: 3 workers were killed\n")
 
 
 def test_room_for_blocks() -> None:
