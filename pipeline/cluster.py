@@ -123,7 +123,7 @@ def _quiet() -> None:
         ray._private.worker.print_to_stdstream = _notice
 
 
-def _notice(data: Mapping[str, Any], _place: bool = False, **_: Any) -> None:
+def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray calls it
     """What a raylet has to say, on stderr: Ray prints it to stdout, whatever ``log_to_driver`` is.
 
     That there are more workers than cores is no news: see `session`.
