@@ -20,7 +20,7 @@ LOGICAL_CPUS_PER_CORE = 4
 RETRIES = 1
 """Further attempts after a worker died; what dies again is done by `pipeline.faults.sacrifice`."""
 OBJECT_STORE_SHARE = 0.2
-OBJECT_STORE_MOST = 16 * 2**30
+OBJECT_STORE_MOST = 8 * 2**30  # above 10 GB Ray refuses to start where /dev/shm is smaller
 TOKEN_ADVICE = (
     "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (or "
     "RAY_AUTH_TOKEN, or ~/.ray/auth_token). On the head node `ray get-auth-token` prints it; "

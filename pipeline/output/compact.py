@@ -79,7 +79,7 @@ def compact(
         options: storage options of both.
         partial: take a run that is not complete as it is.
         delete_source: delete the old folder's files once the new rows were counted and a sample of
-            them compared; where an earlier attempt was interrupted in doing that, delete the rest.
+            them compared.
         tell: told what is being done.
 
     Raises:
@@ -87,8 +87,6 @@ def compact(
         RunError: the new rows are not the old ones.
     """
     old, new = run_folder(uri, options), run_folder(output, options)
-    if delete_source and _is_half_deleted(old, new):
-        return _delete_rest(old, new, tell)
     read_manifest(old)
     _refuse_nested(old, new)
     with held(old, tell) as fence, held(new, tell):
@@ -212,25 +210,6 @@ def _copy_records(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger)
         if marker["rows"] == after.rows:
             marker |= {"parts": len(after.counts), "bytes": after.bytes}
             new.complete.write(json.dumps(marker, indent=2).encode())
-
-
-def _is_half_deleted(old: RunFolder, new: RunFolder) -> bool:
-    """Whether an attempt wrote all of the new run, and was interrupted in deleting the old one."""
-    if old.manifest.exists() or not new.manifest.exists() or new.compacting.exists():
-        return False
-    origin = read_manifest(new).get("compacted", {}).get("from")
-    return bool(origin == redact(old.uri) and old.root.child("_run").sizes())
-
-
-def _delete_rest(old: RunFolder, new: RunFolder, tell: Callable[[str], None]) -> Compacted:
-    with held(old, tell):
-        tell(f"deleting what an interrupted attempt left of {old.uri}")
-        left = committed_parts(old)
-        size = sum(part.fs.size(part.path) for part in left)
-        _delete(old)
-    done = Ledger(new).refresh()
-    parts = len(done.counts)
-    return Compacted(new.uri, done.rows, len(left), parts, size, done.bytes, deleted=True)
 
 
 def _delete(old: RunFolder) -> None:

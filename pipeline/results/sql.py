@@ -82,7 +82,7 @@ def _in_single_precision(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
 def scan(dataset: ds.FileSystemDataset, options: str = "") -> str:
     """The table function that reads a dataset's files."""
     files = ", ".join("'" + path.replace("'", "''") + "'" for path in dataset.files)
-    return f"read_parquet([{files}]{options})"
+    return f"read_parquet([{files}], hive_partitioning = false{options})"
 
 
 def quoted(name: str) -> str:

@@ -23,6 +23,8 @@ AT_ONCE = 8
 _LOOKED_THROUGH = 64
 """Row groups whose ids are compared at once: what is asked for is hashed anew every time."""
 _BUFFER = 2**18
+_OF_DUCKDB = ("filename", "file_row_number")
+"""Columns that its scan adds."""
 Places = NDArray[np.int64]
 T = TypeVar("T")
 
@@ -195,18 +197,23 @@ class StoredRows(Rows):
     def _one_pass(self, columns: Sequence[str]) -> bool:
         """Whether DuckDB may hand these columns on: files that it reads, types that it keeps."""
         types = [self.schema.field(name).type for name in columns]
-        return sql.reads_itself(self.dataset) and all(_is_plain(kind) for kind in types)
+        folded = {name.casefold() for name in self.schema.names}  # DuckDB ignores case
+        same = len(folded) == len(self.schema.names) and not folded & set(_OF_DUCKDB)
+        return same and sql.reads_itself(self.dataset) and all(_is_plain(kind) for kind in types)
 
     def _table_sql(self, columns: Sequence[str], where: str) -> pa.Table:
-        """`table` by DuckDB alone, which skips the other columns where a condition matches nothing.
-
-        It keeps the order of the files (``preserve_insertion_order``, its default).
-        """
+        """`table` by DuckDB alone, which skips other columns where a condition matches nothing."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        quoted = ", ".join(f"{sql.VIEW}.{sql.quoted(name)}" for name in columns)
+        wanted = ", ".join(f"{sql.VIEW}.{sql.quoted(n)}" for n in [*columns, *_OF_DUCKDB])
         require_condition(where)
         with explained(where, self.schema.names), sql.connect() as connection:
-            return sql.matching(connection, quoted, sql.scan(self.dataset), where).cast(schema)
+            rows = sql.scan(self.dataset, ", filename = true, file_row_number = true")
+            found = sql.matching(connection, wanted, rows, where)
+        file = pc.index_in(found["filename"], pa.array(self.dataset.files)).to_numpy()
+        order = np.lexsort((found["file_row_number"].to_numpy(), file))
+        if not np.array_equal(order, np.arange(len(order))):  # the condition was a join
+            found = found.take(pa.array(order))
+        return found.select(list(columns)).cast(schema)
 
     def take(self, places: Places, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows at some places, in that order; null where a place is -1.

@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -126,9 +127,10 @@ def _alternatives(inside: str) -> list[str]:
 def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     fs = place.fs
     if glob.has_magic(place.path) and not fs.exists(place.path):
-        literal = re.split(r"[*?\[]", place.path)[0]
+        pattern = os.path.normpath(place.path) if place.is_local else place.path
+        literal = re.split(r"[*?\[]", pattern)[0]
         root = literal.rsplit("/", 1)[0]
-        details = _glob_local(place.path, root) if place.is_local else _glob(place)
+        details = _glob_local(pattern, root) if place.is_local else _glob(place)
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(place.path)
     if _is_file(info):
@@ -187,6 +189,8 @@ def _find_local(root: str, enter: Callable[[int, str], bool] = lambda depth, nam
         for name in names:
             path = Path(folder, name)
             status = path.stat() if path.exists() else None
+            if status and not stat.S_ISREG(status.st_mode):
+                continue  # a pipe or a device
             size, mtime = (status.st_size, status.st_mtime) if status else (0, 0.0)
             found[path.as_posix()] = {"type": "file", "size": size, "mtime": mtime}
     return found

@@ -15,7 +15,6 @@ from pipeline.output.compact import compact
 from pipeline.output.parts import Ledger, committed_parts
 from pipeline.output.summary import complete
 from pipeline.output.tidy import tidy
-from pipeline.storage import Location
 from tests.parts import data, make_run, part, ray_name, rows, tar
 from tests.pipeline.test_waves import left, record, work
 
@@ -105,33 +104,6 @@ def test_the_old_folder_goes_only_when_asked(whole: RunFolder, tmp_path: Path) -
         "old/notes.txt",
     ]
     assert len(open_results(place(tmp_path))) == 600
-
-
-@pytest.mark.parametrize("survived", [3, 9, 14])
-def test_a_deletion_that_was_interrupted_is_finished(
-    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
-) -> None:
-    delete, done = Location.delete, []
-
-    def die(place: Location) -> None:
-        if "old" in place.path and place.path != whole.lease.path:
-            if len(done) == survived:
-                raise KeyboardInterrupt
-            done.append(place)
-        delete(place)
-
-    monkeypatch.setattr(Location, "delete", die)
-    with pytest.raises(KeyboardInterrupt):
-        compact(whole.uri, place(tmp_path), delete_source=True)
-    monkeypatch.undo()
-    with pytest.raises(UsageError, match="no run there"):
-        compact(whole.uri, place(tmp_path))
-    assert compact(whole.uri, place(tmp_path), delete_source=True).deleted
-    (orphan,) = [path for path in (tmp_path / "old").rglob("*") if path.is_file()]
-    assert orphan.name == f"{ray_name(99)}-0.parquet"
-    assert len(open_results(place(tmp_path))) == 600
-    with pytest.raises(UsageError, match="no run there"):  # nothing of it is left to delete
-        compact(whole.uri, place(tmp_path), delete_source=True)
 
 
 def test_an_incomplete_run_is_refused(old: RunFolder, tmp_path: Path) -> None:
