@@ -23,8 +23,8 @@ AT_ONCE = 8
 _LOOKED_THROUGH = 64
 """Row groups whose ids are compared at once: what is asked for is hashed anew every time."""
 _BUFFER = 2**18
-_OF_DUCKDB = ("filename", "file_row_number")
-"""Columns that its scan adds."""
+_ADDED = ("filename", "file_row_number")
+"""Columns that DuckDB's scan adds."""
 Places = NDArray[np.int64]
 T = TypeVar("T")
 
@@ -94,8 +94,11 @@ class StoredRows(Rows):
         self.require(columns)
         if where is None:
             return self.dataset.to_table(columns=list(columns))
-        if isinstance(where, str) and self._one_pass(columns):
-            return self._table_sql(columns, where)
+        if isinstance(where, str) and self._handed_on(columns):
+            schema = pa.schema([self.schema.field(name) for name in columns])
+            with explained(where, self.schema.names):
+                found, _, _ = self._scanned(where, columns)
+            return found.cast(schema)
         return self.take(self.matching(where), columns)
 
     def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
@@ -182,38 +185,49 @@ class StoredRows(Rows):
         return np.concatenate([np.zeros(0, np.int64), *_side_by_side(look, groups)])
 
     def _matching_sql(self, where: str) -> Places:
-        with sql.connect() as connection:
-            if not sql.reads_itself(self.dataset):
+        if not self._scanned_by_duckdb:
+            with sql.connect() as connection:
                 self.register(connection, sql.VIEW)
                 ids = sql.matching(connection, ID, sql.VIEW, where)[ID]
-                return np.sort(self.find(ids.to_pylist()))
-            rows = sql.scan(self.dataset, ", filename = true, file_row_number = true")
-            found = sql.matching(connection, "filename, file_row_number", rows, where)
+            return np.sort(self.find(ids.to_pylist()))
         starts = {group.fragment.path: group.start for group in self.groups if not group.number}
         first = np.array([starts.get(path, 0) for path in self.dataset.files], np.int64)
-        files = pc.index_in(found["filename"], pa.array(self.dataset.files))
-        return np.sort(first[files.to_numpy()] + found["file_row_number"].to_numpy())
+        _, files, numbers = self._scanned(where, [])
+        return first[files] + numbers
 
-    def _one_pass(self, columns: Sequence[str]) -> bool:
-        """Whether DuckDB may hand these columns on: files that it reads, types that it keeps."""
-        types = [self.schema.field(name).type for name in columns]
-        folded = {name.casefold() for name in self.schema.names}  # DuckDB ignores case
-        same = len(folded) == len(self.schema.names) and not folded & set(_OF_DUCKDB)
-        return same and sql.reads_itself(self.dataset) and all(_is_plain(kind) for kind in types)
+    @cached_property
+    def _scanned_by_duckdb(self) -> bool:
+        """Whether DuckDB may read the files, and no column is called like one that it adds."""
+        return sql.reads_itself(self.dataset) and not self._folded & set(_ADDED)
 
-    def _table_sql(self, columns: Sequence[str], where: str) -> pa.Table:
-        """`table` by DuckDB alone, which skips other columns where a condition matches nothing."""
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        wanted = ", ".join(f"{sql.VIEW}.{sql.quoted(n)}" for n in [*columns, *_OF_DUCKDB])
-        require_condition(where)
-        with explained(where, self.schema.names), sql.connect() as connection:
-            rows = sql.scan(self.dataset, ", filename = true, file_row_number = true")
-            found = sql.matching(connection, wanted, rows, where)
-        file = pc.index_in(found["filename"], pa.array(self.dataset.files)).to_numpy()
-        order = np.lexsort((found["file_row_number"].to_numpy(), file))
-        if not np.array_equal(order, np.arange(len(order))):  # the condition was a join
-            found = found.take(pa.array(order))
-        return found.select(list(columns)).cast(schema)
+    @cached_property
+    def _folded(self) -> set[str]:
+        """The columns' names as DuckDB tells them apart."""
+        return {name.casefold() for name in self.schema.names}
+
+    def _handed_on(self, columns: Sequence[str]) -> bool:
+        """Whether DuckDB gives these columns as they are stored."""
+        if not self._scanned_by_duckdb or len(self._folded) < len(self.schema.names):
+            return False
+        return all(_is_plain(self.schema.field(name).type) for name in columns)
+
+    def _scanned(self, where: str, columns: Sequence[str]) -> tuple[pa.Table, Places, Places]:
+        """Some columns of the rows that match, the numbers of their files, and theirs within them.
+
+        In the order of the files, in one scan by DuckDB: it skips the other columns where nothing
+        matches. A condition with a subquery gives rows in another order.
+        """
+        wanted = ", ".join(f"{sql.VIEW}.{sql.quoted(name)}" for name in [*columns, *_ADDED])
+        scan = sql.scan(self.dataset, ", filename = true, file_row_number = true")
+        with sql.connect() as connection:
+            found = sql.matching(connection, wanted, scan, where)
+        files = pc.index_in(found["filename"], pa.array(self.dataset.files)).to_numpy()
+        numbers = found["file_row_number"].to_numpy()
+        order = np.lexsort((numbers, files))
+        table = found.select(list(columns))
+        if not np.array_equal(order, np.arange(len(order))):
+            table = table.take(pa.array(order))
+        return table, files[order], numbers[order]
 
     def take(self, places: Places, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows at some places, in that order; null where a place is -1.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from pipeline.output.parts import parquet_options
 from pipeline.results import Results
 from pipeline.results.overlap import overlap
 from pipeline.schema import output_schema
-from tests.parts import METADATA, ids, make_run, part, ray_name, row, rows
+from tests.parts import METADATA, SCHEMA, ids, make_run, part, ray_name, row, rows
 
 KEYS = [f"{number:03d}" for number in np.random.default_rng(0).permutation(120)]
 FAILED = row("9.tar", "broken") | {"status": "truncated", "error": "ends early"}
@@ -89,6 +90,61 @@ def test_sql_and_expression_choose_the_same_rows(
     for where, expected in pairs:
         assert list(results.images(["key"], where=where).index) == list(expected.index), where
         assert list(results.maps("cue", where=where)[0]) == list(expected.index), where
+
+
+def _written(place: Path, schema: pa.Schema, some: list[dict[str, Any]], parts: int = 3) -> Results:
+    """Rows as a run of several parts."""
+    folder = make_run(place)
+    Path(folder.images.path).mkdir(parents=True)
+    for number in range(parts):
+        mine = some[number::parts]
+        table = pa.Table.from_pylist(mine, schema=schema)
+        pq.write_table(table, f"{folder.images.path}/{ray_name(parts - number)}-0.parquet")
+        ids(folder, ray_name(parts - number), mine, "wave-0000")
+    return open_results(folder.uri)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "score__cue > 2",
+        "image_id in (select image_id from images where score__cue > 2)",
+        "exists (select 1 from range(3) t(x) where score__cue > 2 and x = 1)",
+    ],
+)
+def test_rows_of_a_condition_come_in_the_order_of_the_files(tmp_path: Path, where: str) -> None:
+    many = [f"{number:05d}" for number in np.random.default_rng(1).permutation(6000)]
+    results = _written(tmp_path / "out", SCHEMA, rows("1.tar", many))
+    if "select image_id" in where:
+        listed = tmp_path / "ids.csv"
+        results.scores(where="score__cue > 2").sort_values("cue").to_csv(listed)
+        where = f"image_id in (select image_id from '{listed}')"
+    expected = results.images(["key"], where=pc.field("score__cue") > 2)
+    assert 1 < len(expected) < len(many)
+    pd.testing.assert_frame_equal(results.images(["key"], where=where), expected)
+    assert list(results.maps("cue", where=where)[0]) == list(expected.index)
+
+
+@pytest.mark.parametrize(
+    ("folder", "own"),
+    [("shard=3", []), ("out", ["Label"]), ("out", ["filename"]), ("out", ["file_row_number"])],
+)
+def test_names_that_duckdb_would_take_for_others(
+    tmp_path: Path, folder: str, own: list[str]
+) -> None:
+    """Hive's folders, names that differ in case, columns of its own scan."""
+    schema = output_schema(
+        dict.fromkeys(own, "string"), ["cue"], (2, 3), embeddings=True, metadata=METADATA
+    )
+    some = [one | {name: f"{name} of {one['key']}" for name in own} for one in rows("a", KEYS)]
+    results = _written(tmp_path / folder, schema, some)
+    for names in (["shard", "status", *own], ["shard", "embedding", *own]):
+        by_sql, by_expression = (
+            results.images(names, where=where)
+            for where in ("score__cue > 2 and shard = 'a'", pc.field("score__cue") > 2)
+        )
+        assert len(by_sql) > 1
+        pd.testing.assert_frame_equal(by_sql, by_expression)
 
 
 def test_maps_in_the_order_asked(small: RunFolder) -> None:
