@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from benchmarks.processes import Usage, sampled
 from benchmarks.stand_ins import SleepingDecoder, SleepingExplainer
 from legrad.preprocess import Preprocess
 from pipeline import flow, manifest
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("--batch-ms", type=float, default=200)
     parser.add_argument("--decode-ms", type=float, default=1.0)
     parser.add_argument("--decoders", type=int, default=4, help="CPUs for reading and decoding")
+    parser.add_argument("--store-gib", type=float, help="object store; default as preflight asks")
+    parser.add_argument("--cpu", action="store_true", help="shares of the cores; costs some itself")
     parser.add_argument("--resume", type=int, nargs="*", default=[], help="committed ids")
     options = parser.parse_args()
     for actors in options.actors:
@@ -90,7 +93,7 @@ def stand_ins(options: argparse.Namespace, actors: int) -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=cpus,
-        object_store_memory=store_bytes(actors),
+        object_store_memory=round((options.store_gib or 0) * 2**30) or store_bytes(actors),
         include_dashboard=False,
         log_to_driver=False,
     )
@@ -187,19 +190,21 @@ def _whole(images: float, batch: int) -> int:
 
 def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, Any]:
     """Rate in the middle of a run, against what the actors could do."""
-    seen: list[tuple[float, int, int]] = []
+    seen: list[tuple[float, int, int, dict[str, float]]] = []
     stages: list[tuple[float, str]] = []
     driver = psutil.Process()
 
     def look(progress: Progress) -> None:
-        seen.append((time.monotonic(), progress.rows, driver.memory_info().rss))
+        now = time.monotonic()
+        seen.append((now, progress.rows, driver.memory_info().rss, dict(usage.cpu)))
 
     watch = Watch(lambda text: stages.append((time.monotonic(), text)), look, seconds=0.5)
     could = actors * options.batch / (options.batch_ms / 1000)
     images = options.images or _whole(could * options.seconds / shards, options.batch)
     with tempfile.TemporaryDirectory() as folder:
         _write_shards(Path(folder) / "in", shards, images)
-        with stand_ins(options, actors):
+        usages = sampled() if options.cpu else nullcontext(Usage())
+        with stand_ins(options, actors), usages as usage:
             begun = time.monotonic()
             done = flow.run(_config(Path(folder) / "in", Path(folder) / "out"), watch)
     total = shards * images
@@ -211,11 +216,15 @@ def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, 
         "driver_MiB": [round(rss / 2**20) for rss in (seen[0][2], seen[-1][2])] if seen else None,
     }
     if len(middle) > 1:
-        (start, first, _), (end, last, _) = middle[0], middle[-1]
+        (start, first, _, before), (end, last, _, after) = middle[0], middle[-1]
         rate = (last - first) / (end - start)
         found["images_per_second"] = round(rate, 1)
         found["batches_per_second"] = round(rate / options.batch, 1)
         found["efficiency"] = round(rate / could, 3)
+        spent = {name: cpu - before.get(name, 0.0) for name, cpu in after.items()}
+        busy = sorted(spent.items(), key=lambda one: -one[1])[:8]
+        room = (end - start) * (os.cpu_count() or 1)
+        found |= {"cpu": {name: round(cpu / room, 3) for name, cpu in busy}} if busy else {}
         found["output_MB_per_second"] = round(rate * done.bytes / total / 1e6, 2)
     return found
 

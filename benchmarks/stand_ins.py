@@ -25,16 +25,12 @@ class SleepingDecoder:
         """Rows of `source_schema` -> as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
             time.sleep(self.seconds * batch.num_rows)
+            columns = {name: batch[name] for name in batch.column_names}
             made = {"pixels": self.pixels, "sha256": "0" * 64, "width": 500, "height": 375}
-            columns = [
-                pa.repeat(pa.scalar(made[field.name], field.type), batch.num_rows)
-                if field.name in made
-                else batch[field.name].cast(field.type)
-                if field.name in batch.column_names
-                else pa.nulls(batch.num_rows, field.type)
-                for field in self.schema
-            ]
-            return pa.table(columns, schema=self.schema)
+            for name, value in made.items():
+                one = pa.scalar(value, self.schema.field(name).type)
+                columns[name] = pa.repeat(one, batch.num_rows)
+            return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
 
 
 class SleepingExplainer:

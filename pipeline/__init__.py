@@ -4,9 +4,9 @@ What a notebook needs is here; neither torch nor Ray is imported for it::
 
     from pipeline import Audit, open_results
 
-    results = open_results("out")    # a run's output; s3://... too
-    results.scores(["dog"])          # a pandas frame by image_id; more: help(pipeline.Results)
-    audit = Audit(results)           # which classes hang on which cues: help(pipeline.Audit)
+    results = open_results("out")      # a run's output; s3://... too
+    results.scores(["dog"])            # a pandas frame by image_id; more: help(pipeline.Results)
+    Audit.from_results("out").rank()   # which classes hang on which cues: help(pipeline.Audit)
 
 Runs are started from the command line, ``legrad run --help``.
 """

@@ -113,14 +113,13 @@ def _quiet() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
     if not os.environ.get("LEGRAD_DEBUG"):  # Ray's native code writes to the terminal of the driver
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray._private.worker.print_to_stdstream = _notice
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # for ever by default
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
         ):
             handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
-    if not os.environ.get("LEGRAD_DEBUG"):
-        ray._private.worker.print_to_stdstream = _notice
 
 
 def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray calls it

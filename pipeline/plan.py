@@ -97,12 +97,8 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread:
 
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:
-    remote = ray.remote(
-        num_cpus=spread.cpus,
-        num_gpus=spread.gpus,
-        max_retries=0,
-        max_calls=int(spread.gpus > 0),  # its GPU memory goes with it; without, it is kept warm
-    )(prepare)
+    # Ray ends a worker that had a GPU, and its memory there; others stay warm for what comes next.
+    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
     try:
         found: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except ray.exceptions.RayTaskError as error:

@@ -145,6 +145,8 @@ def locate(uri: str, options: Options | None = None) -> Location:
         fs, path = url_to_fs(uri, **patient(get_protocol(uri), own))
     except (ValueError, ImportError) as error:
         raise UsageError(redact(f"{uri}: {error}")) from error
+    if isinstance(fs, LocalFileSystem):
+        path = Path(path).as_posix()  # no // or /./: it is cut off the files below by its length
     return Location(fs, path.rstrip("/"))
 
 

@@ -214,8 +214,8 @@ def _copy_records(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger)
 
 def _delete(old: RunFolder) -> None:
     """The files of the run; others in its folder stay. The manifest first: half a run is none."""
-    old.complete.delete()
     old.manifest.delete()
+    old.complete.delete()
     for part in committed_parts(old):
         part.delete()
     for name in old.root.child("_run").sizes():

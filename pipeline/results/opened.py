@@ -139,8 +139,8 @@ class Opened:
         for name in names:
             if name == OWN_LABEL and name not in known:
                 raise UnknownNameError(
-                    f"{OWN_LABEL} has maps and no score: it is another query for every label; see "
-                    "the scores of the classes"
+                    f"{OWN_LABEL} has maps and no score: it stands for each image's own class; ask "
+                    "for the scores of the classes"
                 )
             if name not in known:
                 raise unknown("query", name, known, self.uri)

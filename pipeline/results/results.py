@@ -218,7 +218,7 @@ class Results(Opened):
 
             from pipeline.results.overlap import overlap
             a, b = (results.maps(query, where=there)[1] for query in ("own_label", "watermark"))
-            overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance
+            overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; counts padding, if there is any
 
         Args:
             query_a, query_b: their names.

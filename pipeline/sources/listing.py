@@ -127,10 +127,9 @@ def _alternatives(inside: str) -> list[str]:
 def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     fs = place.fs
     if glob.has_magic(place.path) and not fs.exists(place.path):
-        pattern = os.path.normpath(place.path) if place.is_local else place.path
-        literal = re.split(r"[*?\[]", pattern)[0]
+        literal = re.split(r"[*?\[]", place.path)[0]
         root = literal.rsplit("/", 1)[0]
-        details = _glob_local(pattern, root) if place.is_local else _glob(place)
+        details = _glob_local(place.path, root) if place.is_local else _glob(place)
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(place.path)
     if _is_file(info):

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+import pipeline
 from pipeline import open_results
 from pipeline.results import Results
 from tests.conftest import DemoRun
@@ -60,7 +61,8 @@ def test_plot_and_table(names: dict[str, Any]) -> None:
     assert set(names["long"]["query"]) == {"bird", "water"}
 
 
-HELP = (open_results, Results, *(m for _, m in inspect.getmembers(Results, inspect.isfunction)))
+METHODS = (method for _, method in inspect.getmembers(Results, inspect.isfunction))
+HELP = (pipeline, open_results, Results, *METHODS)
 NAMES = {
     "'dog'": "'bird'",
     '"dog"': '"bird"',
@@ -94,7 +96,7 @@ def test_the_examples_of_help_run(
             code = textwrap.dedent(block)
             for told, here in NAMES.items():
                 code = code.replace(told, here)
-            exec(compile(code, f"help({thing.__qualname__})", "exec"), scope)
+            exec(compile(code, f"help({thing.__name__})", "exec"), scope)
             ran += 1
     assert ran >= 12
     assert len(scope["mine"].scores(["watermark"], where="split = 'test'")) == 1

@@ -248,6 +248,14 @@ def test_globs_of_local_files_mean_what_they_mean_elsewhere(tmp_path: Path, patt
     assert here == [file.name for file in list_files(f"memory://{tmp_path}/{pattern}", {})]
 
 
+@pytest.mark.parametrize("place", ["{}//in", "{}/./in", "{}/in/", "{}//in/*/*.jpg", "{}/./in/**/*"])
+def test_a_root_may_be_spelt_oddly(tmp_path: Path, place: str) -> None:
+    (tmp_path / "in" / "x").mkdir(parents=True)
+    (tmp_path / "in" / "x" / "1.jpg").write_bytes(b"x")
+    os.mkfifo(tmp_path / "in" / "x" / "2.jpg")  # no file, and reading it would never end
+    assert [f.name for f in list_files(place.format(tmp_path), {})] == ["x/1.jpg"]
+
+
 def test_folders(tmp_path: Path) -> None:
     for name in ("dog/1.jpg", "dog/2.jpg", "cat/1.jpg", "top.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
