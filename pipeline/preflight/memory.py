@@ -8,8 +8,8 @@ from pipeline.spread import BLOCK_BYTES, Resources
 
 BLOCKS_PER_ACTOR = 6
 """One at work, one next, the others in the making: Ray Data shares its room out among the stages,
-and replicas need little of theirs. In a store for 3.75 each, 8 replicas were busy 74 % of the time,
-for 5.75 each 93 % (``benchmarks/scale.py``)."""
+and replicas need little of theirs. In a store for 3.75 each, 8 replicas were busy 75 % of the time,
+for six each 96 % (``benchmarks/scale.py``)."""
 DATA_SHARE = 0.5  # of the object store, which Ray Data allows itself
 FILTER_BYTES = 2**30
 """Ray reserves for each actor that filters committed rows."""
