@@ -249,7 +249,8 @@ def main() -> None:
     options = parser.parse_args()
     plans = [("random", target) for target in (TARGETS * options.rounds)[: options.rounds]]
     if not options.no_points:
-        plans += [(point, who) for point in failpoints.POINTS for who in failpoints.VICTIMS]
+        points = [p for p in failpoints.POINTS if options.store == "local" or p != "in data"]
+        plans += [(point, who) for point in points for who in failpoints.VICTIMS]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kill-")))
         store = stack.enter_context(open_store(options.store, scratch))
