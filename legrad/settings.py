@@ -1,6 +1,7 @@
-"""Base of every settings model: frozen, and unknown keys fail with the valid ones named."""
+"""Base of every settings model: frozen; unknown keys and choices not made name the valid ones."""
 
 import difflib
+from enum import EnumType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -24,4 +25,8 @@ class Settings(BaseModel):
                 f"unknown key {', '.join(map(repr, unknown))}{hint}; valid keys: "
                 f"{', '.join(cls.model_fields)}"
             )
+        for name, field in cls.model_fields.items():
+            if name not in data and field.is_required() and isinstance(field.annotation, EnumType):
+                choices = ", ".join(choice.value for choice in field.annotation)
+                raise ValueError(f"{name} is missing; expected one of {choices}")
         return data

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from legrad.queries import Role
 from pipeline.config import AuditConfig, RunConfig, absolute
 from pipeline.errors import UsageError
 from pipeline.storage import redact
@@ -187,9 +186,6 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
 def _describe(fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     text = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        choices = f"; one of {', '.join(Role)}" if fault["loc"][-1] == "role" else ""
-        text = f"missing, but required{choices}"
     found = fault.get("input")
     secret = any("options" in str(part) for part in fault["loc"])
     if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict | tuple):

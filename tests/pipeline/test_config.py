@@ -57,7 +57,7 @@ FAULTS = {
     "bad name": ({"queries": [{"name": "A Dog", "role": "class"}]}, ["A Dog", "lower-case"]),
     "yaml name": ({"queries": [{"name": None, "role": "cue"}]}, ["queries.0.name", "quotes"]),
     "role": ({"queries": [{"name": "dog", "role": "klass"}]}, ["role", "baseline"]),
-    "no role": ({"queries": [{"name": "dog"}]}, ["queries.0.role: missing", "class", "cue"]),
+    "no role": ({"queries": [{"name": "dog"}]}, ["queries.0: role is missing", "class, cue"]),
     "twice": ({"queries": [{"name": "a", "role": "cue"}] * 2}, ["a stand more than once"]),
     "taken": ({"queries": [{"name": "own_label", "role": "cue"}]}, ["own_label"]),
     "taken too": ({"queries": [{"name": "status", "role": "cue"}]}, ["status", "columns"]),
