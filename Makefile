@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint type check bench docs notebook clean
+.PHONY: help setup demo test test-slow lint type layers check bench docs notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -32,7 +32,10 @@ lint: $(READY) ## ruff: rules and format
 type: $(READY) ## mypy, strict
 	$(BIN)/mypy
 
-check: lint type ## lint and type
+layers: $(READY) ## the order of the rooms, see [tool.importlinter]
+	$(BIN)/lint-imports --no-cache --no-logo
+
+check: lint type layers ## lint, types, layers
 
 bench: $(READY) ## figures of the README
 	$(BIN)/python -m benchmarks.engine --picture docs/engine.png

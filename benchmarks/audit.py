@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.audit import Audit
-from pipeline.manifest import run_folder
-from pipeline.output.parts import ROW_GROUP_ROWS, parquet_options
+from pipeline.auditor import Audit
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.parts import ROW_GROUP_ROWS, parquet_options
 from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
 
 GRID = (14, 14)

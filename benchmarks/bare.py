@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from legrad import LeGrad
-from legrad.codec import encode_maps
+from legrad.heatmaps.codec import encode_maps
 from pipeline.config import RunConfig
-from pipeline.decode import decode
-from pipeline.explain import ReplicaSettings
 from pipeline.sources.webdataset import read_shard
+from pipeline.stages.decode import decode
+from pipeline.stages.explain import ReplicaSettings
 
 
 class CpuClock:

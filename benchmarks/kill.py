@@ -27,11 +27,11 @@ import yaml
 from benchmarks import failpoints
 from pipeline import open_results
 from pipeline.config import RunConfig
-from pipeline.demo import write_demo
+from pipeline.config.loading import load_config
+from pipeline.demo.dataset import write_demo
 from pipeline.errors import UsageError
-from pipeline.loading import load_config
-from pipeline.manifest import run_folder
-from pipeline.output.parts import committed_parts
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.parts import committed_parts
 from pipeline.schema import map_column
 from tests.data import CLASSES_AND_CUES
 from tests.integration.s3 import s3_server

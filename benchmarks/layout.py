@@ -8,10 +8,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from pipeline.cluster import session
-from pipeline.demo import write_demo
+from pipeline.cluster.session import session
+from pipeline.config.loading import load_config, packaged_config
+from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
-from pipeline.loading import load_config, packaged_config
 from pipeline.machine import cores
 
 

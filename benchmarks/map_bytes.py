@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from benchmarks.engine import random_model
 from legrad import LeGrad, load_model
-from legrad.codec import decode_maps, encode_maps
+from legrad.heatmaps.codec import decode_maps, encode_maps
 from legrad.mini.world import render
-from legrad.model import VisionLanguageModel
-from pipeline.demo import SIDE, example
-from pipeline.output.parts import parquet_options
+from legrad.models.model import VisionLanguageModel
+from pipeline.demo.dataset import SIDE, example
+from pipeline.runs.parts import parquet_options
 
 TEXTS = ("a fish", "a watermark", "water", "a bird", "an image", "a barcode")
 _BATCH = 16

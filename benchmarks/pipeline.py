@@ -28,15 +28,15 @@ import open_clip
 from safetensors.torch import save_file
 
 from benchmarks.processes import Usage, sampled
-from legrad.queries import encode_queries
-from pipeline.cluster import session
+from legrad.queries.queries import encode_queries
+from pipeline.cluster.session import session
 from pipeline.config import RunConfig
-from pipeline.demo import write_demo
-from pipeline.explain import ReplicaSettings
+from pipeline.config.loading import load_config, packaged_config
+from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
-from pipeline.loading import load_config, packaged_config
 from pipeline.machine import cores
-from pipeline.monitor.watch import Watch
+from pipeline.progress.watch import Watch
+from pipeline.stages.explain import ReplicaSettings
 
 
 def configuration(folder: Path, shards: list[str], model: str, *settings: str) -> RunConfig:

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from pipeline import Audit
-from pipeline.audit.reliance.examples import examples
-from pipeline.audit.reliance.probe_maps import probe_query
-from pipeline.audit.reliance.task import Kind
+from pipeline.reliance.edit_pictures import examples
+from pipeline.reliance.probe_maps import probe_query
+from pipeline.reliance.task import Kind
 
 CLS, CUE, TEXT = "frozen fish", "watermark", "frozen_fish"
 _ROWS = 2

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from pipeline.report.choice import affordable
-from pipeline.report.model import Limits
+from pipeline.report.contents import Limits
 from pipeline.report.site import write_report
 from tests.reports import made_up
 

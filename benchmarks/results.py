@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.results_data import GRID, Writer, make_run, query_names, tables
-from legrad.codec import decode_maps
+from legrad.heatmaps.codec import decode_maps
 from pipeline import open_results
 
 SMALL_PART = 5_000

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from legrad.codec import encode_maps
-from pipeline.manifest import RunFolder, run_folder
-from pipeline.output.parts import ROW_GROUP_ROWS, parquet_options
+from legrad.heatmaps.codec import encode_maps
+from pipeline.runs.manifest import RunFolder, run_folder
+from pipeline.runs.parts import ROW_GROUP_ROWS, parquet_options
 from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
 
 GRID = (14, 14)

@@ -29,19 +29,21 @@ from ray.data import ActorPoolStrategy, Dataset
 from benchmarks.processes import Usage, sampled
 from benchmarks.stand_ins import SleepingDecoder, SleepingExplainer
 from legrad.preprocess import Preprocess
-from pipeline import flow, manifest
-from pipeline.cluster import RETRIES, _quiet
+from pipeline import flow
+from pipeline.cluster.node_memory import store_bytes
+from pipeline.cluster.resources import OTHER_CPUS, Resources
+from pipeline.cluster.session import RETRIES, _quiet
 from pipeline.config import RunConfig, RuntimeConfig
-from pipeline.explain import Prepared, ReplicaSettings
-from pipeline.loading import check
-from pipeline.manifest import run_folder
-from pipeline.monitor.progress import Progress, Reporter
-from pipeline.monitor.watch import Watch
-from pipeline.output.parts import parquet_options
+from pipeline.config.loading import check
 from pipeline.plan import Plan
-from pipeline.preflight.memory import store_bytes
+from pipeline.progress.progress import Progress, Reporter
+from pipeline.progress.watch import Watch
+from pipeline.runs import manifest
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.model_facts import Prepared
+from pipeline.runs.parts import parquet_options
 from pipeline.schema import decoded_schema, output_schema
-from pipeline.spread import OTHER_CPUS, Resources
+from pipeline.stages.explain import ReplicaSettings
 
 SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail

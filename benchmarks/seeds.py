@@ -23,14 +23,14 @@ from PIL import Image
 
 from legrad.mini import loader
 from legrad.mini.packing import unpack
-from legrad.model import VisionLanguageModel
-from legrad.models import from_open_clip, load_model
+from legrad.models.load import from_open_clip, load_model
+from legrad.models.model import VisionLanguageModel
 from legrad.preprocess import Preprocess
-from legrad.queries import Role, encode_queries
-from pipeline import demo
-from pipeline.audit.claims import Findings, find
-from pipeline.config.audit import AuditConfig
-from pipeline.loading import load_config, packaged_config
+from legrad.queries.queries import Role, encode_queries
+from pipeline.audit.findings import Findings, find
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.config.loading import load_config, packaged_config
+from pipeline.demo import dataset as demo
 from pipeline.schema import score_column
 
 _BATCH = 100

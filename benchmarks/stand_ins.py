@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.monitor.progress import Reporter
+from pipeline.progress.progress import Reporter
 from pipeline.schema import EMBEDDING, Status
 
 EMBEDDING_WIDTH = 512

@@ -31,14 +31,14 @@ from benchmarks.truth_pool import (
     text_directions,
 )
 from benchmarks.truth_sets import PLANTS, STRENGTHS, Cell, World, draw_world, edited_pair
-from pipeline.audit.claims import Findings, find
+from pipeline.audit.findings import Findings, find
 from pipeline.audit.predictions import wilson
-from pipeline.audit.reliance.claims import Claims, Directions
-from pipeline.audit.reliance.judged import judge
-from pipeline.audit.reliance.probe import cross_fitted, fit
-from pipeline.audit.reliance.sums import GROUPS, collect
-from pipeline.config.audit import AuditConfig
+from pipeline.config.audit_settings import AuditConfig
 from pipeline.machine import cores
+from pipeline.reliance.claims import Claims, Directions
+from pipeline.reliance.probe import cross_fitted, fit
+from pipeline.reliance.probe_quality import judge
+from pipeline.reliance.probe_statistics import GROUPS, collect
 
 SIZES = {400: 3, 2000: 1}
 """Images of a data set -> data sets of each setting and pool."""

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from legrad.explainer import LeGrad
-from legrad.mini.captions import named
+from legrad.method.explainer import LeGrad
 from legrad.mini.world import SceneSpec, render
 from legrad.mini.world.scene import corners
-from legrad.model import VisionLanguageModel
+from legrad.models.model import VisionLanguageModel
 from legrad.preprocess import Preprocess
-from pipeline.audit.reliance.claims import Directions
-from pipeline.audit.reliance.editor import Editor
-from pipeline.audit.reliance.task import PLACE, PairTask
-from pipeline.config.audit import RelianceConfig
+from pipeline.config.audit_settings import RelianceConfig
+from pipeline.reliance.claims import Directions
+from pipeline.reliance.editor import Editor
+from pipeline.reliance.task import PLACE, PairTask
+from training.captions import named
 
 SIDE = 192
 OBJECTS = ("fish", "car", "apple", "boat")

@@ -10,9 +10,9 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from benchmarks.truth_pool import CUES, DECOYS, HOSTED, OBJECTS, Pool, image_id
-from pipeline.audit.reliance.claims import Directions, Pair
-from pipeline.audit.reliance.edited import Edited
-from pipeline.audit.reliance.task import Kind
+from pipeline.reliance.claims import Directions, Pair
+from pipeline.reliance.edited import Edited
+from pipeline.reliance.task import Kind
 from pipeline.schema import EMBEDDING, score_column
 
 BASE = 0.05

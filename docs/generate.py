@@ -20,7 +20,7 @@ PUBLIC = {
     ),
     "pipeline": "open_results Results Audit",
     "pipeline.report.site": "build_report",
-    "pipeline.report.model": "Limits",
+    "pipeline.report.contents": "Limits",
     "pipeline.export": "export",
 }
 _NOTE = "<!-- Made by `make docs`; do not edit. -->"

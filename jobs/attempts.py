@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.storage import redact
+from pipeline.storage.location import redact
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient

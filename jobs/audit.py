@@ -16,8 +16,8 @@ from jobs.options import AuditOptions, StorageOptions, grouped
 from jobs.reliance import show_reliance
 
 if TYPE_CHECKING:
-    from pipeline.audit import Audit
     from pipeline.audit.overview import Overview
+    from pipeline.auditor import Audit
 
 _MOST_ODDS = 1000.0
 _LEGEND = (

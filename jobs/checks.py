@@ -30,9 +30,9 @@ def check(
 ) -> None:
     """Does a run's output add up? Exit code 0: complete, every row once; 1: not (yet)."""
     from jobs import display
-    from pipeline.manifest import run_folder
-    from pipeline.output.check import check as check_output
-    from pipeline.output.check import failures as failed_rows
+    from pipeline.runs.check import check as check_output
+    from pipeline.runs.check import failures as failed_rows
+    from pipeline.runs.manifest import run_folder
 
     folder = run_folder(out, storage.options())
     if watch:
@@ -51,7 +51,7 @@ def check(
     sound = found.sound
     if again:
         from pipeline import open_results
-        from pipeline.output.recompute import recompute
+        from pipeline.results.recompute import recompute
 
         compared = recompute(open_results(out, storage.options()), again)
         display.recomputed(compared)

@@ -55,7 +55,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Decides every scene.")] = 0,
 ) -> None:
     """Draw a data set with planted shortcuts, explain it, and show what was found."""
-    from jobs import tour
+    from jobs import demo as tour
 
     tour.demo(out, images, seed)
 
@@ -69,7 +69,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Write a starter configuration for your data, with the labels it has."""
-    from jobs import start
+    from jobs import init as start
 
     start.init(source, model, out, force)
 
@@ -92,7 +92,7 @@ def run(
     from jobs import display
 
     if dry_run:
-        from pipeline.preview import preview
+        from pipeline.dry_run import preview
 
         display.preview(preview(settings, on_cluster=bool(os.environ.get("RAY_ADDRESS"))))
         return
@@ -147,7 +147,7 @@ def explain(
     ] = None,
 ) -> None:
     """Draw the heat of a few images for a few texts."""
-    from jobs import single
+    from jobs import explain as single
 
     raise typer.Exit(0 if single.explain(images, query, out, save_maps, model, view) else 1)
 
@@ -163,7 +163,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the models that can be explained."""
-    from jobs import shelf
+    from jobs import models as shelf
 
     shelf.show(words or (), every, as_json)
 
@@ -184,7 +184,7 @@ def compact(
 ) -> None:
     """Write a run's results sorted and in large parts into a new folder."""
     from jobs import display
-    from pipeline.output.compact import compact as compact_run
+    from pipeline.runs.compact import compact as compact_run
 
     keep = {"partial": partial, "delete_source": delete_source}
     done = compact_run(out, output, storage.options(), **keep, tell=display.log)

@@ -75,7 +75,7 @@ def answers(address: str) -> Iterator[None]:
     import requests
     from ray.exceptions import AuthenticationError
 
-    from pipeline.storage import redact
+    from pipeline.storage.location import redact
 
     place = redact(address)
     try:
@@ -100,7 +100,7 @@ def refusal(place: str, text: str) -> str:
         place: the cluster's address.
         text: Ray's own words.
     """
-    from pipeline.cluster import TOKEN_ADVICE
+    from pipeline.cluster.session import TOKEN_ADVICE
 
     if "Authentication required" in text:
         return f"{place}: the cluster wants a token, and none was sent. {TOKEN_ADVICE}"

@@ -16,13 +16,13 @@ from rich.table import Table
 if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
     from pipeline.config import RunConfig
     from pipeline.costs import Costs
-    from pipeline.monitor.progress import Progress
-    from pipeline.monitor.watch import Watch
-    from pipeline.output.check import Check
-    from pipeline.output.compact import Compacted
-    from pipeline.output.recompute import Recomputed
-    from pipeline.output.summary import Summary
-    from pipeline.preview import Preview
+    from pipeline.dry_run import Preview
+    from pipeline.progress.progress import Progress
+    from pipeline.progress.watch import Watch
+    from pipeline.results.recompute import Recomputed
+    from pipeline.runs.check import Check
+    from pipeline.runs.compact import Compacted
+    from pipeline.runs.completeness import Summary
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -31,7 +31,7 @@ errors = Console(stderr=True, highlight=False)
 @contextmanager
 def watch(config: "RunConfig") -> Iterator["Watch"]:
     """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
-    from pipeline.monitor.watch import Watch
+    from pipeline.progress.watch import Watch
 
     for warning in config.warnings:
         errors.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ import typer
 from jobs.display import console
 
 if TYPE_CHECKING:
-    from pipeline.audit import Audit
+    from pipeline.auditor import Audit
 
 
 @dataclass(frozen=True)

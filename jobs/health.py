@@ -100,8 +100,8 @@ def _storage() -> Iterator[Finding]:
 def _ray(config: "RunConfig | None") -> Iterator[Finding]:
     import ray
 
-    from pipeline.cluster import on_cluster, session
-    from pipeline.preflight.preflight import findings
+    from pipeline.cluster.preflight import findings
+    from pipeline.cluster.session import on_cluster, session
 
     try:
         with session():

@@ -80,7 +80,7 @@ class ModelOptions:
             UsageError: no model is named, or the settings do not fit it.
         """
         from pipeline.config import ModelConfig
-        from pipeline.loading import validated
+        from pipeline.config.loading import validated
 
         if self.model is None:
             raise UsageError(
@@ -185,9 +185,9 @@ class RunOptions:
         """Read a configuration with these on top.
 
         Raises:
-            UsageError: as `pipeline.loading.load_config`.
+            UsageError: as `pipeline.config.loading.load_config`.
         """
-        from pipeline.loading import load_config
+        from pipeline.config.loading import load_config
 
         chosen = {
             "source.limit": self.limit,
@@ -239,7 +239,7 @@ class AuditOptions:
 
     def config(self) -> "AuditConfig":
         """Check them; raises UsageError."""
-        from pipeline.loading import load_audit
+        from pipeline.config.loading import load_audit
 
         depth = [] if self.depth is None else [f"depth={self.depth}"]
         return load_audit(self.settings, [*(self.overrides or ()), *depth])

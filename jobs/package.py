@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from legrad import __version__
+from pipeline.cluster.job_variables import VARIABLES
 from pipeline.config import RunConfig
-from pipeline.environment import VARIABLES
 from pipeline.errors import UsageError
 
 MOST_BYTES = 100 * 2**20

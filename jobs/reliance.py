@@ -12,7 +12,7 @@ from rich.table import Table
 from jobs.display import console
 
 if TYPE_CHECKING:
-    from pipeline.audit import Audit
+    from pipeline.auditor import Audit
 
 _LEGEND = (
     "probe: share of a linear probe's evidence for the class, against the one that it\n"

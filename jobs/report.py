@@ -9,7 +9,7 @@ from jobs.display import console, log
 from jobs.options import AuditOptions, StorageOptions, grouped
 
 if TYPE_CHECKING:
-    from pipeline.report.model import Limits
+    from pipeline.report.contents import Limits
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LimitOptions:
 
     def limits(self) -> "Limits":
         """As the report wants them."""
-        from pipeline.report.model import Limits
+        from pipeline.report.contents import Limits
 
         return Limits(self.images, self.pages, self.each, self.megabytes, self.side)
 

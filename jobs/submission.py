@@ -15,12 +15,12 @@ from legrad import __version__
 from pipeline.config import RunConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import user
-from pipeline.storage import redact
+from pipeline.storage.location import redact
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_HOOK = "pipeline.environment.load"
+_HOOK = "pipeline.cluster.job_variables.load"
 _NO_AGENT = "No available agent"
 _START_SECONDS = 60.0
 _ENVIRONMENT = {

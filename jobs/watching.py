@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from jobs.display import duration, log, size
-from pipeline.monitor.observe import Sight, observe
+from pipeline.runs.observe import Sight, observe
 
 if TYPE_CHECKING:
-    from pipeline.manifest import RunFolder
+    from pipeline.runs.manifest import RunFolder
 
 _SECONDS = 5.0
 

@@ -17,27 +17,27 @@ from typing import TYPE_CHECKING, Any
 from legrad._version import __version__
 
 if TYPE_CHECKING:
-    from legrad.catalog import ListedModel, list_models
-    from legrad.codec import decode_maps, encode_maps
     from legrad.errors import UnsupportedModelError
-    from legrad.explainer import LeGrad
-    from legrad.explanation import Explanation
-    from legrad.model import VisionLanguageModel
-    from legrad.models import from_open_clip, load_model
-    from legrad.queries import Query
+    from legrad.heatmaps.codec import decode_maps, encode_maps
+    from legrad.method.explainer import LeGrad
+    from legrad.method.explanation import Explanation
+    from legrad.models.catalog import ListedModel, list_models
+    from legrad.models.load import from_open_clip, load_model
+    from legrad.models.model import VisionLanguageModel
+    from legrad.queries.queries import Query
 
 _HOME = {
-    "Explanation": "legrad.explanation",
-    "LeGrad": "legrad.explainer",
-    "ListedModel": "legrad.catalog",
-    "Query": "legrad.queries",
+    "Explanation": "legrad.method.explanation",
+    "LeGrad": "legrad.method.explainer",
+    "ListedModel": "legrad.models.catalog",
+    "Query": "legrad.queries.queries",
     "UnsupportedModelError": "legrad.errors",
-    "VisionLanguageModel": "legrad.model",
-    "decode_maps": "legrad.codec",
-    "encode_maps": "legrad.codec",
-    "from_open_clip": "legrad.models",
-    "list_models": "legrad.catalog",
-    "load_model": "legrad.models",
+    "VisionLanguageModel": "legrad.models.model",
+    "decode_maps": "legrad.heatmaps.codec",
+    "encode_maps": "legrad.heatmaps.codec",
+    "from_open_clip": "legrad.models.load",
+    "list_models": "legrad.models.catalog",
+    "load_model": "legrad.models.load",
 }
 
 __all__ = [

@@ -16,12 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.audit import Audit
+    from pipeline.auditor import Audit
     from pipeline.results import Results, open_results
 
 __all__ = ["Audit", "Results", "open_results"]
 _PLACES = {
-    "Audit": "pipeline.audit",
+    "Audit": "pipeline.auditor",
     "Results": "pipeline.results",
     "open_results": "pipeline.results",
 }

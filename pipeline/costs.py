@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legrad.catalog import Architecture
+from legrad.models.catalog import Architecture
 
 SUSTAINED_FLOPS = 20e12
 """Assumed of one GPU: about what an L4 gives a ViT in bf16. Not measured here."""

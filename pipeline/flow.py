@@ -5,26 +5,26 @@ from typing import Any
 
 import ray
 
-from pipeline import manifest
-from pipeline.cluster import on_cluster, session
+from pipeline.cluster.failures import explain_end
+from pipeline.cluster.guard import Guard, refuse_failures
+from pipeline.cluster.preflight import preflight, refuse_what_never_fits
+from pipeline.cluster.session import on_cluster, session
+from pipeline.cluster.storage_probe import probe_output, probe_source
 from pipeline.config import RunConfig
-from pipeline.faults.failures import explain_end
-from pipeline.faults.guard import Guard, refuse_failures
-from pipeline.faults.probe import probe_output, probe_source
-from pipeline.manifest import run_folder
-from pipeline.monitor.log import logged
-from pipeline.monitor.progress import Progress, Reporter, ShardCount, start_actor
-from pipeline.monitor.watch import Watch, watched
-from pipeline.output.lease import Fence, held
-from pipeline.output.summary import Summary, complete, is_complete, label_notes, unread_notes
-from pipeline.output.waves import Wave
-from pipeline.output.work import Work, find_work
+from pipeline.operators import checkpointed, decode, explain, read, sacrifice
 from pipeline.plan import Plan, make_plan
-from pipeline.preflight.preflight import preflight, refuse_what_never_fits
+from pipeline.progress.progress import Progress, Reporter, ShardCount, start_actor
+from pipeline.progress.watch import Watch, watched
+from pipeline.runs import manifest
+from pipeline.runs.completeness import Summary, complete, is_complete, label_notes, unread_notes
+from pipeline.runs.lease import Fence, held
+from pipeline.runs.log import logged
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.resume import Work, find_work
+from pipeline.runs.waves import Wave
 from pipeline.sources.datasource import open_source
-from pipeline.stages import checkpointed, decode, explain, read, sacrifice
-from pipeline.storage import redact
-from pipeline.write import write
+from pipeline.stages.write import write
+from pipeline.storage.location import redact
 
 __all__ = ["Watch", "run"]
 

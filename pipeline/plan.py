@@ -6,17 +6,18 @@ import pyarrow as pa
 import ray
 
 from legrad.errors import UnsupportedModelError
-from pipeline import manifest
-from pipeline.cluster import RETRIES
+from pipeline.cluster.resources import BLOCK_BYTES, Resources
+from pipeline.cluster.session import RETRIES
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.explain import Prepared, ReplicaSettings, prepare
-from pipeline.manifest import RunFolder
+from pipeline.runs import manifest
+from pipeline.runs.manifest import RunFolder
+from pipeline.runs.model_facts import Prepared
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.spread import BLOCK_BYTES, Resources
-from pipeline.storage import is_storage_error, redact
+from pipeline.stages.explain import ReplicaSettings, prepare
+from pipeline.storage.location import is_storage_error, redact
 
 SECONDS_PER_PART = 60
 MOST_PART_ROWS = 50_000

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import session
+from pipeline.cluster.session import session
 from pipeline.config import RunConfig
-from pipeline.demo import write_demo
+from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
-from pipeline.output.summary import Summary
+from pipeline.runs.completeness import Summary
 from tests.data import demo_config
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.config import RunConfig, SourceConfig
-from pipeline.loading import check, load_config, packaged_config
+from pipeline.config.loading import check, load_config, packaged_config
 from pipeline.sources.datasource import _read_unit, open_source
 
 CLASSES_AND_CUES = (

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.manifest import RunFolder, run_folder
-from pipeline.output.parts import PARQUET, PENDING
+from pipeline.runs.manifest import RunFolder, run_folder
+from pipeline.runs.parts import PARQUET, PENDING
 from pipeline.schema import SCHEMA_VERSION, output_schema
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.unit import Unit
+from pipeline.sources.read_unit import Unit
 
 GRID = (2, 3)
 METADATA = {"schema_version": SCHEMA_VERSION, "grid": list(GRID), "note": "größer"}

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from legrad.codec import encode_maps
+from legrad.heatmaps.codec import encode_maps
 from pipeline.audit.decoys import DecoyCheck
 from pipeline.audit.overview import MEANINGS, Overview
 from pipeline.audit.ranking import NOT_ASKED, with_reliance
-from pipeline.report.model import (
+from pipeline.report.contents import (
     Chosen,
     ClassPage,
     Ends,

@@ -11,7 +11,7 @@ import torch
 from timm.models import vision_transformer_hybrid as hybrid
 from torch import nn
 
-from legrad import catalog
+from legrad.models import catalog
 from tests.builders import TINY_TEXT, randomise
 
 WIDTH, EMBED = 48, 32

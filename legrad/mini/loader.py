@@ -42,7 +42,7 @@ def load(folder: Path = FOLDER) -> MiniModel:
     """Read configuration, weights and card.
 
     Args:
-        folder: where `legrad.mini.train` wrote them; default: the shipped ones.
+        folder: where `training.train` wrote them; default: the shipped ones.
 
     Raises:
         FileNotFoundError: one of the three files is not there.

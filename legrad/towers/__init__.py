@@ -12,11 +12,12 @@ A family is one class behind the interface `Tower` (`base.py`), one family a fil
 
 A family exposes tokens before the first block, blocks cut where the heads end, and a head from a
 pooled token to the embedding; or a `Pooler`, where the tower pools by attention. Which gradient is
-taken follows from that (`legrad.relevance`): a pooler's, else each block's own, in closed form for
+taken follows from that (`legrad.method`): a pooler's, else each block's own, in closed form for
 a `PlainBlock` and by autograd through `Block.finish` for any other.
 
-To add one: write the class, name it in `tower_of`, give its timm trunks to `legrad.trunks`, and let
-tests/engine/test_families.py build it: the oracle there needs to know nothing of the class.
+To add one: write the class, name it in `tower_of`, give its timm trunks to
+`legrad.models.timm_figures`, and let tests/legrad/test_families.py build it: the oracle there
+needs to know nothing of the class.
 """
 
 from timm.models.eva import Eva

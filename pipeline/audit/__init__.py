@@ -1,5 +1,1 @@
-"""The audit of a run: which classes hang on which cues, one statistic a file."""
-
-from pipeline.audit.audit import Audit
-
-__all__ = ["Audit"]
+"""The audit of a run, one statistic a file: which classes come with which cues."""

@@ -12,9 +12,9 @@ from scipy.stats import false_discovery_control, norm
 
 from pipeline.audit import mixture
 from pipeline.audit.aggregate import Histograms
-from pipeline.audit.moments import Array, Moments
+from pipeline.audit.histogram_sums import Array, Moments
 from pipeline.audit.presence import Presence
-from pipeline.config.audit import Gates
+from pipeline.config.audit_settings import Gates
 
 _LEVELS = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
 """Posteriors are resampled in groups between these; within one they hardly differ."""

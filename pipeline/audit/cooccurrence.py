@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.moments import Array
+from pipeline.audit.histogram_sums import Array
 from pipeline.audit.presence import Presence
-from pipeline.config.audit import Gates
+from pipeline.config.audit_settings import Gates
 
 
 @dataclass(frozen=True)

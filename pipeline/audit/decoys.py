@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from pipeline.audit.moments import Array
+from pipeline.audit.histogram_sums import Array
 
 
 @dataclass(frozen=True)

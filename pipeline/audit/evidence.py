@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population
+from pipeline.audit.class_maps import Sample, stored
 from pipeline.audit.enrichment import heat_enrichment
-from pipeline.audit.maps import Sample, stored
-from pipeline.audit.moments import Array
+from pipeline.audit.histogram_sums import Array
 from pipeline.audit.presence import Presence
 from pipeline.results.results import Results
 from pipeline.schema import map_column, score_column

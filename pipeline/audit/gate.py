@@ -6,9 +6,9 @@ from datetime import date
 import pandas as pd
 
 from pipeline.audit.ranking import CLAIMS
-from pipeline.audit.tables import read_table
 from pipeline.errors import UsageError
-from pipeline.storage import Options
+from pipeline.storage.location import Options
+from pipeline.storage.tables import read_table
 
 ANY = "flagged"
 COLUMNS = ("class", "cue", "reason", "expires")

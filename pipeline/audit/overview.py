@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from legrad import catalog
-from pipeline.audit.claims import Findings
+from legrad.models import catalog
 from pipeline.audit.decoys import DecoyCheck
+from pipeline.audit.findings import Findings
 from pipeline.config import DEMO_ALIAS, AuditConfig
 from pipeline.results.results import Results
 from pipeline.schema import Status

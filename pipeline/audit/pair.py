@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from pipeline.audit.claims import Findings
+from pipeline.audit.findings import Findings
 from pipeline.results.results import Results
 from pipeline.schema import Status, score_column
 

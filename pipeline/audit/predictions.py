@@ -5,10 +5,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.moments import Array
+from pipeline.audit.histogram_sums import Array
 from pipeline.audit.presence import Presence
-from pipeline.audit.tables import read_table
 from pipeline.errors import UsageError
+from pipeline.storage.tables import read_table
 
 _Z = 1.959964
 LEAST = 10

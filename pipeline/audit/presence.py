@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.audit import mixture
 from pipeline.audit.aggregate import Histograms
+from pipeline.audit.histogram_sums import Array, Moments
 from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
-from pipeline.audit.moments import Array, Moments
-from pipeline.config.audit import Gates
+from pipeline.config.audit_settings import Gates
 
 _CHUNK = 4_000_000
 """Histogram cells that are fitted at once."""

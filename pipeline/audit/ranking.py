@@ -14,7 +14,7 @@ from pipeline.audit import decoys
 from pipeline.audit.aggregate import Population
 from pipeline.audit.association import Association
 from pipeline.audit.presence import Presence
-from pipeline.config.audit import Gates
+from pipeline.config.audit_settings import Gates
 from pipeline.errors import UsageError
 
 CLAIMS = ("association", "clip_reliance", "probe_reliance")

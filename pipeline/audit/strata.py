@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.moments import Array
+from pipeline.audit.histogram_sums import Array
 from pipeline.audit.presence import Presence
 from pipeline.errors import UsageError
 

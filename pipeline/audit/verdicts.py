@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import pandas as pd
 
-from pipeline.audit.tables import parse_table
 from pipeline.errors import UsageError
-from pipeline.storage import Location
+from pipeline.storage.location import Location
+from pipeline.storage.tables import parse_table
 
 COLUMNS = ("dataset", "class", "cue", "verdict", "note", "who", "when")
 KEY = ["dataset", "class", "cue"]

@@ -1,9 +1,9 @@
 """Pydantic models of a run's YAML; checked without torch and without Ray."""
 
-from pipeline.config.audit import AuditConfig, Gates
-from pipeline.config.model import ModelConfig
+from pipeline.config.audit_settings import AuditConfig, Gates
+from pipeline.config.model_settings import ModelConfig
 from pipeline.config.paths import absolute, is_uri
-from pipeline.config.run import (
+from pipeline.config.run_settings import (
     DEMO_ALIAS,
     MAX_QUERIES,
     ActorRange,
@@ -11,7 +11,7 @@ from pipeline.config.run import (
     RuntimeConfig,
     StoreConfig,
 )
-from pipeline.config.source import LabelsConfig, Root, SourceConfig
+from pipeline.config.source_settings import LabelsConfig, Root, SourceConfig
 
 __all__ = [
     "DEMO_ALIAS",

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.audit import Audit
-from pipeline.audit.lookup import has_maps
+from pipeline.audit.names import has_maps
+from pipeline.auditor import Audit
 from pipeline.export.heat import bounding_box, hot_region, run_lengths
 
 THRESHOLD = 0.5

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.audit import Audit
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
-from pipeline.storage import locate
+from pipeline.storage.location import locate
 
 FORMATS = ("ids", "groups", "issues", "coco", "fiftyone")
 

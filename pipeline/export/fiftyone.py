@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from legrad.codec import encode_maps
+from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.maps import upsample
-from pipeline.audit import Audit
-from pipeline.audit.lookup import has_maps
+from pipeline.audit.names import has_maps
+from pipeline.auditor import Audit
 
 
 def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> Path:

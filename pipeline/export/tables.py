@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.audit import Audit
 from pipeline.audit.aggregate import batches
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 
 Pairs = Sequence[tuple[str, str]]

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.audit.aggregate import Batch, batches
-from pipeline.audit.claims import Findings
-from pipeline.report.model import Chosen, Ends, Limits
+from pipeline.audit.findings import Findings
+from pipeline.report.contents import Chosen, Ends, Limits
 from pipeline.results import Results
 
 Pair = tuple[str, str]

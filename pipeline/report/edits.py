@@ -5,8 +5,8 @@ import io
 
 from PIL import Image
 
-from pipeline.audit import Audit
-from pipeline.report.model import EditPicture, Limits
+from pipeline.auditor import Audit
+from pipeline.report.contents import EditPicture, Limits
 
 _EACH = 4
 _MOST_PAIRS = 40
@@ -20,8 +20,8 @@ def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[Ed
     """
     if audit.settings.depth != "reliance" or not limits.images:
         return {}
-    from pipeline.audit.reliance.examples import examples
-    from pipeline.audit.reliance.task import Kind
+    from pipeline.reliance.edit_pictures import examples
+    from pipeline.reliance.task import Kind
 
     found = {}
     for pair in audit.reliance.listed[:_MOST_PAIRS]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from legrad.codec import encode_maps
+from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.overlay import heat_colours
 from pipeline.audit.ranking import CLAIMS, NOT_ASKED
-from pipeline.report.model import Chosen, Grid, MeanMap, Report
+from pipeline.report.contents import Chosen, Grid, MeanMap, Report
 from pipeline.schema import OWN_LABEL
 
 _DIGITS = 3

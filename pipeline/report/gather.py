@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from legrad.queries import Role
-from pipeline.audit import Audit
+from legrad.queries.queries import Role
 from pipeline.audit import pair as pair_parts
-from pipeline.audit.lookup import Lookup, has_maps
+from pipeline.audit.names import Lookup, has_maps
+from pipeline.auditor import Audit
 from pipeline.report import choice
-from pipeline.report.edits import edit_pictures
-from pipeline.report.model import (
+from pipeline.report.contents import (
     ClassPage,
     Ends,
     Grid,
@@ -21,7 +20,8 @@ from pipeline.report.model import (
     PairPage,
     Report,
 )
-from pipeline.report.pictures import fetch_pictures, read_grids
+from pipeline.report.edits import edit_pictures
+from pipeline.report.thumbnails import fetch_pictures, read_grids
 from pipeline.schema import OWN_LABEL
 
 _FOREST_ROWS = 12

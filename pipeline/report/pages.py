@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.report import embed, plots, words
-from pipeline.report.model import Chosen, ClassPage, PairPage, Report
+from pipeline.report.contents import Chosen, ClassPage, PairPage, Report
 from pipeline.schema import OWN_LABEL
 
 _CARDS = 6

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline.audit import Audit
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.report import embed
+from pipeline.report.contents import Limits, Report
 from pipeline.report.gather import gather
-from pipeline.report.model import Limits, Report
 from pipeline.report.pages import Pages
 
 MARK = "legrad-report.txt"

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.results.decode import Maps, decode_arrays, shaped
 from pipeline.results.errors import unknown
+from pipeline.results.map_columns import Maps, decode_arrays, shaped
 from pipeline.schema import map_column, peak_column
 
 _SCORE, _MAP = "score__", "heatmap__"

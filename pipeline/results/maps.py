@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.results.decode import Maps, shaped
 from pipeline.results.errors import UnknownNameError
+from pipeline.results.map_columns import Maps, shaped
 from pipeline.results.overlap import overlap
 from pipeline.results.rows import ID, Rows, Where
 from pipeline.results.run import Run

@@ -10,14 +10,14 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries import Query
+from legrad.queries.queries import Query
 from pipeline.errors import UsageError
-from pipeline.manifest import RunFolder
-from pipeline.results.decode import Maps
 from pipeline.results.errors import UnknownNameError, unknown
 from pipeline.results.joined import FrameRows, JoinedRows
+from pipeline.results.map_columns import Maps
 from pipeline.results.rows import ID, Rows
 from pipeline.results.run import Run
+from pipeline.runs.manifest import RunFolder
 from pipeline.schema import OWN_LABEL, score_column
 from pipeline.sources.fetch import Origin
 

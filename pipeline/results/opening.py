@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 
 from pipeline.errors import UsageError
-from pipeline.manifest import run_folder
 from pipeline.results.results import Results
 from pipeline.results.run import Run, agreeing
+from pipeline.runs.manifest import run_folder
 from pipeline.sources.fetch import Moved
-from pipeline.storage import Options
+from pipeline.storage.location import Options
 
 
 def open_results(

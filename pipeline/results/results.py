@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.results import frames, maps, pictures, show, sql
-from pipeline.results.decode import Maps
 from pipeline.results.joined import FrameRows
+from pipeline.results.map_columns import Maps
 from pipeline.results.opened import Opened
 from pipeline.results.rows import Where
 

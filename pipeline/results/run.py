@@ -11,14 +11,14 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries import Query, Role
-from pipeline.manifest import RunFolder, read_manifest, run_folder
-from pipeline.results.decode import Maps, decode_columns
-from pipeline.results.parts import open_parts
+from legrad.queries.queries import Query, Role
+from pipeline.results.dataset import open_parts
+from pipeline.results.map_columns import Maps, decode_columns
 from pipeline.results.stored import StoredRows
+from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
 from pipeline.schema import OWN_LABEL, map_column, peak_column
 from pipeline.sources.fetch import Moved, Origin
-from pipeline.storage import Options
+from pipeline.storage.location import Options
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legrad.heatmaps import FigureRow, grid_figure
-from legrad.queries import Query
+from legrad.queries.queries import Query
 from pipeline.schema import score_column
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow.fs
 from duckdb.func import ARROW, SPECIAL
 
 from pipeline.errors import UsageError
-from pipeline.results.decode import as_array, decode_arrays
+from pipeline.results.map_columns import as_array, decode_arrays
 
 if TYPE_CHECKING:
     from pipeline.results.rows import Rows

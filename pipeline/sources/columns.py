@@ -9,8 +9,8 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import Status
+from pipeline.sources.read_unit import Part
 from pipeline.sources.rows import Row, carried, clean, make_row, text_of
-from pipeline.sources.unit import Part
 
 
 @dataclass(frozen=True)

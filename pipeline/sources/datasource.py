@@ -13,21 +13,21 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.monitor.progress import Reporter
+from pipeline.progress.progress import Reporter
 from pipeline.schema import UNREADABLE, source_schema
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.only import forget_wanted, wanted
+from pipeline.sources.lists import read_list
 from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import choose_files, plan_units
+from pipeline.sources.read_unit import Unit
 from pipeline.sources.retry import Whole, reread, unread
 from pipeline.sources.rows import Row, blocks
 from pipeline.sources.sampling import draw
-from pipeline.sources.unit import Unit
-from pipeline.sources.uri_list import read_list
+from pipeline.sources.wanted_ids import forget_wanted, wanted
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage import locate, redact
+from pipeline.storage.location import locate, redact
 
 
 class ImageSource(Datasource):

@@ -11,11 +11,11 @@ from typing import IO, Any, cast
 from pipeline.config import Root, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.listing import expand_braces
+from pipeline.sources.lists import fetch_from_list
 from pipeline.sources.parquet import fetch_from_parquet
 from pipeline.sources.retry import Whole
-from pipeline.sources.uri_list import fetch_from_list
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage import (
+from pipeline.storage.location import (
     Location,
     Options,
     explain_failure,

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import fsspec
 
-from pipeline.faults.retries import again
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.neighbours import ahead
+from pipeline.sources.referenced_images import ahead
 from pipeline.sources.retry import require_whole
 from pipeline.sources.rows import Row, failure, make_row
-from pipeline.storage import is_storage_error
+from pipeline.storage.location import is_storage_error
+from pipeline.storage.retries import again
 
 
 def read_files(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import LabelsConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.rows import Row, text_of
-from pipeline.storage import Options, locate, redact
+from pipeline.storage.location import Options, locate, redact
 
 _NO_LABEL = -1
 _TABLES: dict[str, "LabelTable"] = {}

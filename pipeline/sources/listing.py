@@ -15,7 +15,7 @@ from fsspec.utils import glob_translate
 
 from pipeline.config import Root
 from pipeline.errors import UsageError
-from pipeline.storage import (
+from pipeline.storage.location import (
     Location,
     Options,
     explain_failure,

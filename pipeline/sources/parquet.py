@@ -17,7 +17,6 @@ from pipeline.sources.columns import Columns, pylist, table_row
 from pipeline.sources.keys import Keys
 from pipeline.sources.labels import named
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.neighbours import read_neighbour
 from pipeline.sources.parquet_file import (
     batch_rows,
     class_names,
@@ -27,9 +26,10 @@ from pipeline.sources.parquet_file import (
     is_broken,
     open_parquet,
 )
+from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.referenced_images import read_neighbour
 from pipeline.sources.rows import Row, failure, make_row, text_of
-from pipeline.sources.unit import Part, Unit
-from pipeline.storage import Location, Options
+from pipeline.storage.location import Location, Options
 
 Visit = Callable[[int, str, str | None], None]
 """Told row number, key and label of every row of a file."""

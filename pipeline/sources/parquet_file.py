@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.read_unit import Part
 from pipeline.sources.rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
-from pipeline.sources.unit import Part
-from pipeline.storage import Location, redact
+from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20
 BYTES_PER_PART = 64 * 2**20

@@ -13,14 +13,14 @@ from pipeline.errors import UsageError
 from pipeline.sources.folder import chunks, label_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.only import wanted
+from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
+from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.rows import clean
 from pipeline.sources.sampling import Sample, quotas
-from pipeline.sources.unit import Part, Unit
-from pipeline.sources.uri_list import scan_list
-from pipeline.storage import Location
+from pipeline.sources.wanted_ids import wanted
+from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20

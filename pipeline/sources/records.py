@@ -13,8 +13,8 @@ import pyarrow as pa
 from pipeline.errors import UsageError
 from pipeline.sources.columns import pylist
 from pipeline.sources.parquet_file import is_broken, open_parquet
-from pipeline.sources.unit import Part
-from pipeline.storage import Location, explain_failure, is_storage_error, redact
+from pipeline.sources.read_unit import Part
+from pipeline.storage.location import Location, explain_failure, is_storage_error, redact
 
 _BATCH_ROWS = 4096
 _BOM = b"\xef\xbb\xbf"

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import IO
 
-from pipeline.faults.retries import ATTEMPTS, is_transient, pauses
 from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.rows import Row, failure, make_row
-from pipeline.storage import is_storage_error
+from pipeline.storage.location import is_storage_error
+from pipeline.storage.retries import ATTEMPTS, is_transient, pauses
 
 
 def reread(

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.schema import Status, source_schema
-from pipeline.storage import redact
+from pipeline.storage.location import redact
 
 BLOCK_BYTES = 16 * 2**20
 BLOCK_ROWS = 512

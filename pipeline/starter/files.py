@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from legrad import catalog
+from legrad.models import catalog
 from pipeline.config import MAX_QUERIES, ModelConfig, absolute, is_uri
+from pipeline.config.loading import load_config, packaged_config
 from pipeline.errors import UsageError
-from pipeline.loading import load_config, packaged_config
 from pipeline.schema import OWN_LABEL, RESERVED
 from pipeline.starter.naming import ClassQuery, class_queries
 from pipeline.starter.survey import Survey, survey

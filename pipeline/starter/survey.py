@@ -13,7 +13,7 @@ from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
 from pipeline.sources.rows import text_of
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
-from pipeline.storage import Location, locate
+from pipeline.storage.location import Location, locate
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 _PARQUET = (".parquet",)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.audit.claims import Findings, find
-from pipeline.config.audit import AuditConfig
+from pipeline.audit.findings import Findings, find
+from pipeline.config.audit_settings import AuditConfig
 from tests.audit.worlds import World, labels
 
 pytestmark = pytest.mark.filterwarnings("error")

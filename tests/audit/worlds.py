@@ -12,8 +12,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from legrad.codec import encode_maps
-from pipeline.manifest import run_folder
+from legrad.heatmaps.codec import encode_maps
+from pipeline.runs.manifest import run_folder
 from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
 
 GRID = (4, 4)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from legrad.preprocess import Preprocess
-from pipeline.audit import Audit
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.export import export
 from pipeline.export.heat import bounding_box, hot_region, run_lengths

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from pipeline import open_results
-from pipeline.demo import write_demo
-from pipeline.manifest import run_folder
-from pipeline.output.check import check
+from pipeline.demo.dataset import write_demo
+from pipeline.runs.check import check
+from pipeline.runs.manifest import run_folder
 from tests.data import CLASSES_AND_CUES
 from tests.integration.cluster import Cluster, kill, ray_cluster
 

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from legrad import load_model
 from pipeline import open_results
+from pipeline.config.loading import load_config, packaged_config
 from pipeline.flow import run
-from pipeline.loading import load_config, packaged_config
-from pipeline.output.recompute import recompute
+from pipeline.results.recompute import recompute
 from tests.data import encoded, picture
-from tests.engine.test_weights import random_state
+from tests.legrad.test_weights import random_state
 
 NAMES = ("ViT-B-32-SigLIP2-256", "EVA02-B-16")
 

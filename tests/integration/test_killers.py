@@ -16,13 +16,13 @@ from PIL import Image
 from legrad import load_model
 from pipeline import open_results
 from pipeline.config import ModelConfig
-from pipeline.decode import Decoder
 from pipeline.errors import RunError
-from pipeline.explain import ReplicaSettings
-from pipeline.faults.sacrifice import Assignment, Child, Sacrifice
-from pipeline.monitor.progress import Reporter
+from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, output_schema
 from pipeline.sources.rows import blocks, make_row
+from pipeline.stages.decode import Decoder
+from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.isolated import Assignment, Child, Sacrifice
 from tests.data import encoded, jpeg, mini_config, samples, tar_bytes
 
 KILLERS = Path(__file__).with_name("killers")
@@ -102,7 +102,7 @@ def batch(*images: bytes | None) -> pa.Table:
 
 
 def test_what_does_not_kill_is_explained_as_ever(sacrifice: Sacrifice, work: Assignment) -> None:
-    from pipeline.explain import Explainer
+    from pipeline.stages.explain import Explainer
 
     rows = batch(jpeg(1), None, b"rubbish", jpeg(2))
     found = sacrifice(rows)

@@ -30,7 +30,7 @@ def test_the_wheel_holds_configurations_and_weights(tmp_path: Path) -> None:
             assert f"pipeline/report/{place}/{file.name}" in names
     assert {"legrad/py.typed", "pipeline/py.typed", "jobs/py.typed"} <= names
     code = (
-        "import pipeline; from pipeline.loading import load_config, packaged_config;"
+        "import pipeline; from pipeline.config.loading import load_config, packaged_config;"
         "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__;"
         "assert len(load_config(packaged_config('demo.yaml')).queries) == 38;"
         "from legrad import load_model; load_model('mini')"

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 
 from pipeline import open_results
+from pipeline.config.loading import check
 from pipeline.errors import UsageError
 from pipeline.flow import run
-from pipeline.loading import check
 from tests.data import encoded
 
 NAMES = (

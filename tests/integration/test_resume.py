@@ -17,18 +17,18 @@ import yaml
 
 from benchmarks import kill
 from pipeline import open_results
-from pipeline.demo import write_demo
+from pipeline.config.loading import load_config
+from pipeline.demo.dataset import write_demo
 from pipeline.errors import RunError, UsageError
 from pipeline.flow import Watch, run
-from pipeline.loading import load_config
-from pipeline.manifest import run_folder
-from pipeline.monitor.progress import Progress
-from pipeline.output import lease
-from pipeline.output.lease import Fence, Holder
-from pipeline.output.parts import committed_parts
+from pipeline.operators import checkpointed
+from pipeline.progress.progress import Progress
+from pipeline.runs import lease
+from pipeline.runs.lease import Fence, Holder
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.parts import committed_parts
 from pipeline.schema import output_schema
-from pipeline.stages import checkpointed
-from pipeline.write import write
+from pipeline.stages.write import write
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
 IMAGES = 1000

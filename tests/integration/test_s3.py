@@ -10,13 +10,13 @@ import pytest
 import s3fs
 
 from pipeline import open_results
-from pipeline.demo import write_demo
+from pipeline.demo.dataset import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
-from pipeline.manifest import run_folder
-from pipeline.output import lease
-from pipeline.output.lease import Holder, held
-from pipeline.output.parts import PENDING, commits
+from pipeline.runs import lease
+from pipeline.runs.lease import Holder, held
+from pipeline.runs.manifest import run_folder
+from pipeline.runs.parts import PENDING, commits
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
 from tests.data import hugging_face, jpeg, mini_config, read_all, settings

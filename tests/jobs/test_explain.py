@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from typer.testing import CliRunner
 
-from jobs import shelf
+from jobs import models as shelf
 from jobs.cli import app
+from jobs.explain import explain
 from jobs.options import ModelOptions, ViewOptions
-from jobs.single import explain
 from legrad import LeGrad, list_models, load_model
 from legrad.heatmaps import normalize, overlay
 from legrad.heatmaps.layout import lay_out

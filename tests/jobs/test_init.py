@@ -4,8 +4,8 @@ from pathlib import Path
 
 from legrad.mini.world import SceneSpec, render
 from pipeline import open_results
+from pipeline.config.loading import load_config
 from pipeline.flow import run
-from pipeline.loading import load_config
 from tests.jobs.command import legrad
 
 

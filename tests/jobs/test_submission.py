@@ -124,7 +124,10 @@ def test_variables_travel_in_a_file_and_nowhere_else(monkeypatch: pytest.MonkeyP
     server = Server()
     begin(server, job(), ShippingOptions(env=["A_TOKEN"]))  # type: ignore[arg-type]
     assert "hush" not in json.dumps(server.sent[0])
-    assert server.sent[0]["runtime_env"]["worker_process_setup_hook"] == "pipeline.environment.load"
+    assert (
+        server.sent[0]["runtime_env"]["worker_process_setup_hook"]
+        == "pipeline.cluster.job_variables.load"
+    )
     assert {"run.yaml", "legrad-variables.json", "pipeline/configs/base.yaml"} <= set(server.files)
     assert not [name for name in server.files if name.endswith(".pyc")]
     for name, words in (("NOT_THERE", "not set here"), ("A=b", "--env A: give the name alone")):
@@ -134,10 +137,10 @@ def test_variables_travel_in_a_file_and_nowhere_else(monkeypatch: pytest.MonkeyP
 
 def test_what_is_shipped_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import importlib.metadata, os, jobs.cli, legrad, pipeline, pipeline.environment;"
-        "from pipeline.loading import load_config, packaged_config;"
+        "import importlib.metadata, os, jobs.cli, legrad, pipeline, pipeline.cluster.job_variables;"
+        "from pipeline.config.loading import load_config, packaged_config;"
         "load_config(packaged_config('demo.yaml')); load_config('run.yaml');"
-        "pipeline.environment.load();"
+        "pipeline.cluster.job_variables.load();"
         "print(pipeline.__file__, importlib.metadata.version('legrad-audit'), os.environ['X'])"
     )
     monkeypatch.delenv("PYTHONPATH", raising=False)

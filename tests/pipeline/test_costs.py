@@ -2,7 +2,7 @@
 
 import pytest
 
-from legrad import catalog
+from legrad.models import catalog
 from pipeline.costs import BYTES_PER_GET, estimate, forward_flops, passes
 
 

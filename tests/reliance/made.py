@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from pipeline.audit.claims import Findings, find
-from pipeline.config.audit import AuditConfig
+from pipeline.audit.findings import Findings, find
+from pipeline.config.audit_settings import AuditConfig
 from pipeline.schema import EMBEDDING, score_column
 
 WIDTH = 12

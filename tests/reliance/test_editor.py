@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from legrad.mini.captions import named
 from legrad.mini.world import SceneSpec, render
-from legrad.models import load_model
-from pipeline.audit.reliance.edited import Edited
-from pipeline.audit.reliance.editor import Editor
-from pipeline.audit.reliance.fills import FILLS
-from pipeline.audit.reliance.regions import Cells, cells_of
-from pipeline.audit.reliance.task import PLACE, Kind, PairTask
-from pipeline.config.audit import RelianceConfig
+from legrad.models.load import load_model
+from pipeline.config.audit_settings import RelianceConfig
+from pipeline.reliance.edited import Edited
+from pipeline.reliance.editor import Editor
+from pipeline.reliance.fills import FILLS
+from pipeline.reliance.regions import Cells, cells_of
+from pipeline.reliance.task import PLACE, Kind, PairTask
+from training.captions import named
 
 COUNT = 12
 NAMES = ("fish", "barcode", "sticker")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.audit.reliance import margin
-from pipeline.audit.reliance.edited import Deletion
-from pipeline.audit.reliance.effects import Contrast, shares
-from pipeline.audit.reliance.fills import FILLS
-from pipeline.audit.reliance.sums import collect
+from pipeline.reliance import margin
+from pipeline.reliance.edited import Deletion
+from pipeline.reliance.effects import Contrast, shares
+from pipeline.reliance.fills import FILLS
+from pipeline.reliance.probe_statistics import collect
 from tests.reliance.made import CUE, OTHER, STEP, WIDTH, Embedded, made
 
 RIDGE = 0.1

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.audit.reliance.judged import area, judge
-from pipeline.audit.reliance.probe import cross_fitted, fit
-from pipeline.audit.reliance.sums import FOLDS, GROUPS, ProbeSums, collect, groups
 from pipeline.errors import UsageError
+from pipeline.reliance.probe import cross_fitted, fit
+from pipeline.reliance.probe_quality import area, judge
+from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, collect, groups
 from tests.reliance.made import WIDTH, Embedded, made
 
 RIDGE = 0.1

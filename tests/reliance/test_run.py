@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries import NAME_PATTERN
+from legrad.queries.queries import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
-from pipeline.audit.reliance.probe_maps import FOLD, probe_query
-from pipeline.audit.reliance.sums import FOLDS, groups
 from pipeline.errors import UsageError
-from pipeline.report.model import Limits
+from pipeline.reliance.probe_maps import FOLD, probe_query
+from pipeline.reliance.probe_statistics import FOLDS, groups
+from pipeline.report.contents import Limits
 from pipeline.report.site import build_report
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows

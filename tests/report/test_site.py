@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audit import Audit
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.report import embed, words
 from pipeline.report.choice import affordable, shares
-from pipeline.report.model import Limits
+from pipeline.report.contents import Limits
 from pipeline.report.site import build_report, write_report
 from tests.conftest import DemoRun
 from tests.reports import made_up

@@ -35,7 +35,7 @@ def kill_in_model(explainer: ModuleType) -> None:
     explainer.LeGrad.explain = deadly
 
 
-HOOKS = {"PIL.Image": kill_in_decoder, "legrad.explainer": kill_in_model}
+HOOKS = {"PIL.Image": kill_in_decoder, "legrad.method.explainer": kill_in_model}
 
 
 class AfterImport(importlib.abc.MetaPathFinder):

@@ -1,0 +1,60 @@
+"""``legrad demo``: the whole way on a drawn data set, from shards to the audit and its report."""
+
+from pathlib import Path
+
+from jobs import display
+from jobs.audit import show
+from jobs.display import console
+from pipeline import Audit
+from pipeline.config.loading import load_config, packaged_config
+from pipeline.demo import dataset as world
+from pipeline.demo.sheet import planted_rows
+from pipeline.flow import run
+from pipeline.report import draw_sheet
+from pipeline.report.site import build_report
+from pipeline.results import open_results
+
+_TABLE_ROWS = 12
+_COLUMNS = ("class", "cue", "baseline")
+
+
+def demo(out: Path, images: int, seed: int) -> None:
+    """Draw, explain, audit, show.
+
+    Raises:
+        UsageError: ``out`` holds another demo.
+    """
+    data, output = (out / "data").resolve(), (out / "heatmaps").resolve()
+    sheet, csv = (out / "sheet.png").resolve(), (out / "pairs.csv").resolve()
+    with display.counter(f"drawing {images:,} scenes", images) as count:
+        shards = world.write_demo(str(data), images, seed=seed, done=count)
+    where = [f"source.uri=[{', '.join(map(repr, shards))}]", f"output={str(output)!r}"]
+    config = load_config(packaged_config("demo.yaml"), where)
+    with display.watch(config) as watch:
+        summary = run(config, watch)
+    results = open_results(str(output))
+    audit = Audit.from_results(str(output), settings={"depth": "reliance"}, tell=display.log)
+    audit.export(str(csv))
+    rows = planted_rows(config, results.images(), seed)
+    title = "LeGrad on the demo: where the similarity to each text comes from"
+    draw_sheet(results, rows, _COLUMNS, sheet, title)
+    report = build_report(audit, str((out / "report").resolve()), tell=display.log)
+    display.summary(summary)
+    console.print()
+    show(audit, limit=_TABLE_ROWS, notes=_planted())
+    console.print(
+        f"\n[bold]report[/bold]  {report}\n"
+        f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
+        f"[bold]images[/bold]  {data}  (what was planted: {world.MANIFEST})\n"
+        f"[bold]maps[/bold]    {output}\n\n"
+        f"Again, with every pair and why:  legrad audit {output} --depth reliance --all\n"
+        f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
+        soft_wrap=True,
+    )
+
+
+def _planted() -> dict[tuple[str, str], str]:
+    """What was planted, by class and cue, in words."""
+    return {
+        (p.label, p.cue.replace(" ", "_")): f"{p.strength:.0%}, {p.kind}" for p in world.PLANTED
+    }

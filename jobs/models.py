@@ -1,0 +1,92 @@
+"""``legrad models``: which models can be explained, for eyes or as JSON."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+
+from legrad.errors import SUPPORTED_TOWERS
+from legrad.models.catalog import ListedModel, list_models, needing_transformers, refused
+from pipeline.errors import UsageError
+
+_HEADINGS = ("name", "family", "input", "patch", "grid", "layers", "width", "parameters")
+_NARROWEST = 60
+
+
+def show(words: Sequence[str], every: bool, as_json: bool) -> None:
+    """Print the models that have all the words in name, family or tags.
+
+    Raises:
+        UsageError: there are none; of towers that are not covered it says why.
+    """
+    listed = list_models(untagged=every)
+    found = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
+    absent = _named(words, needing_transformers())
+    if not found:
+        raise UsageError(
+            f"no model with {' and '.join(map(repr, words))}{_hint(words, absent, every)}"
+        )
+    if as_json:
+        print(json.dumps([asdict(model) for model in found], indent=1))
+        return
+    _print(found)
+    print(f"\n{len(found)} of {len(listed)} models. `pretrained` takes a tag, or a weights file.")
+    if absent:
+        print(f"{len(absent)} more after `pip install transformers`: {', '.join(absent)}")
+
+
+def _named(words: Sequence[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if all(word.lower() in name.lower() for word in words)]
+
+
+def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
+    """What else the words may mean."""
+    if absent:
+        return f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
+    reasons = {f"{name} {why}": (name, why) for name, why in refused().items()}
+    uncovered = [reasons[text] for text in _named(words, reasons)]
+    if uncovered:
+        (first, why), more = uncovered[0], len(uncovered) - 1
+        others = f" ({more} more are not covered either)" if more else ""
+        return f"; {first} has {why}{others}; {SUPPORTED_TOWERS}"
+    return "" if every else "; --all also shows architectures without published weights"
+
+
+def _holds(model: ListedModel, word: str) -> bool:
+    return any(word in text.lower() for text in (model.name, model.family, *model.tags))
+
+
+def _print(models: Sequence[ListedModel]) -> None:
+    """A line a model, in columns, and its tags below; wrapped on a terminal only."""
+    console = Console(highlight=False)
+    rows = [_HEADINGS, *map(_cells, models)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+    tags: list[str] = ["", *(", ".join(model.tags) for model in models)]
+    for row, below in zip(rows, tags, strict=True):
+        first = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        rest = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        console.print("  ".join(first + rest), style="bold", soft_wrap=True, markup=False)
+        if below:
+            width = max(console.width, _NARROWEST) if console.is_terminal else len(below) + 4
+            text = textwrap.fill(below, width, initial_indent="    ", subsequent_indent="    ")
+            console.print(text, soft_wrap=True, markup=False)
+
+
+def _cells(model: ListedModel) -> tuple[str, ...]:
+    (height, width), (down, across) = model.image_size, model.patch_size
+    return (
+        model.name,
+        model.family,
+        _pair(height, width),
+        _pair(down, across),
+        f"{height // down}x{width // across}",
+        str(model.layers),
+        str(model.width),
+        "" if model.parameters is None else f"{model.parameters / 1e6:,.0f} M",
+    )
+
+
+def _pair(height: int, width: int) -> str:
+    return str(height) if height == width else f"{height}x{width}"

@@ -1,0 +1,1 @@
+"""The method of the paper: LeGrad's relevance in closed form, and the explainer that runs it."""

@@ -1,0 +1,212 @@
+"""LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass, every query."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from legrad.method.block_relevance import BlockRelevance
+from legrad.method.chunks import default_bytes
+from legrad.method.explanation import Explanation
+from legrad.method.pooler_relevance import PoolerRelevance
+from legrad.method.relevance import Asked, Relevance
+from legrad.models.model import VisionLanguageModel
+from legrad.towers import Block, Tower
+
+__all__ = ["Explanation", "LeGrad"]
+
+Select = Tensor | Callable[[Tensor], Tensor]
+Sizes = Sequence[tuple[int, int]]
+
+
+class LeGrad:
+    """Explains a vision-language model; holds its constant matrices, changes nothing in it.
+
+    The matrices are multiplied out once, here: make a new LeGrad after the weights have changed.
+
+    Args:
+        model: from `load_model` or `from_open_clip`.
+        layers: how many of the last blocks to explain, 1 to all; None takes the model's default
+            (2, as in the published code; for the mini model what its card says).
+        chunk_bytes: bound in bytes on the arrays of the (image, query) pairs that are worked on at
+            once, whatever their number; at least one pair is. None: 64 MiB, 1 GiB on a GPU.
+        compiled: run the work per pair through `torch.compile`. The first call then takes long.
+
+    Raises:
+        ValueError: ``layers`` is out of range.
+        UnsupportedModelError: an activation without a derivative here.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        layers: int | None = None,
+        *,
+        chunk_bytes: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model = model
+        self.tower = model.tower
+        self.layers = model.default_layers if layers is None else layers
+        if not 1 <= self.layers <= len(self.tower.blocks):
+            raise ValueError(
+                f"layers={self.layers}: expected 1 to {len(self.tower.blocks)}, the number of "
+                f"blocks in the vision tower of {model.name!r}"
+            )
+        self.chunk_bytes = default_bytes(model.device) if chunk_bytes is None else chunk_bytes
+        with torch.no_grad():
+            self._relevance = _relevance_of(
+                self.tower,
+                self.layers,
+                (model.compute_dtype, model.exact_dtype),
+                self.chunk_bytes,
+                compiled=compiled,
+            )
+
+    @torch.no_grad()
+    def explain(
+        self,
+        pixels: Tensor,
+        directions: Tensor,
+        *,
+        select: Select | None = None,
+        sizes: Sizes | None = None,
+    ) -> Explanation:
+        """Explain every image for every query with one forward pass an image.
+
+        Args:
+            pixels: (B, 3, height, width), any size that is a multiple of the patch: uint8, which
+                is normalised here on the model's device, or already normalised floats.
+            directions: (Q, E) of any length in the embedding space: unit text features, mean
+                features of images, differences of these, weights of a linear probe. The score is
+                the product with the unit image feature; maps and scores are linear in the length.
+            select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
+                for which the explained blocks run a second time. None: all.
+            sizes: (width, height) of the original upright images, for `Explanation.boxes`;
+                required where the model's preprocessing pads, whose cells are left out.
+
+        Raises:
+            ValueError: wrong rank, channels, size or embedding width; sizes missing.
+        """
+        images, queries = self._normalised(pixels), self._directions(directions)
+        grid = self._grid(images)
+        shown, boxes = self._places(grid, sizes, len(images))
+        blocks = self.tower.blocks_at(grid)
+        first, explained = blocks[: -self.layers], blocks[-self.layers :]
+        with self.model.autocast():
+            tokens = self.tower.tokens(images)
+            for block in first:
+                tokens = block(tokens)
+        selected = self._selected(select, explained, tokens, queries)
+        asked = Asked(queries, selected, self.model.autocast)
+        tokens, relevances = self._relevance.through(explained, tokens, asked)
+        maps = relevances.view(*relevances.shape[:2], *grid)
+        if shown is not None:
+            maps.masked_fill_(~shown[:, None], 0)
+        if selected is None:
+            selected = torch.ones(maps.shape[:2], dtype=torch.bool, device=maps.device)
+        else:
+            maps.masked_fill_(~selected[..., None, None], torch.nan)
+        features = self._features(tokens)
+        scores = features @ queries.T
+        return Explanation(maps, scores, features, selected, self.layers, boxes)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """(B, E) unit rows from the last tokens."""
+        with self.model.autocast():
+            embedded = self.tower.embed(tokens)
+        return F.normalize(embedded.to(self.model.exact_dtype), dim=-1)
+
+    def _selected(
+        self, select: Select | None, explained: Sequence[Block], tokens: Tensor, directions: Tensor
+    ) -> Tensor | None:
+        """(B, Q) bool, None for all."""
+        if select is None:
+            return None
+        if not isinstance(select, Tensor):
+            with self.model.autocast():
+                last = tokens
+                for block in explained:
+                    last = block(last)
+            select = select(self._features(last) @ directions.T)
+        shape = (len(tokens), len(directions))
+        if select.dtype != torch.bool or tuple(select.shape) != shape:
+            raise ValueError(
+                f"select: expected bool {shape} (images, queries), found {select.dtype} "
+                f"{tuple(select.shape)}"
+            )
+        return select.to(tokens.device)
+
+    def _places(
+        self, grid: tuple[int, int], sizes: Sizes | None, count: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Where images were padded: which cells (B, h, w) show them; and the boxes (B, 4)."""
+        preprocess, device = self.model.preprocess, self.model.device
+        padded = preprocess.mode == "pad"
+        if sizes is None:
+            if padded:
+                raise ValueError(
+                    "the model's preprocessing pads: give sizes=[(width, height), ...] of the "
+                    "original images, so that padding is left out of the maps"
+                )
+            return None, None
+        if len(sizes) != count:
+            raise ValueError(f"sizes: {len(sizes)} for {count} images")
+        boxes = torch.tensor([preprocess.box(*size) for size in sizes], dtype=torch.float64)
+        if not padded:
+            return None, boxes
+        shown = torch.zeros(count, *grid, dtype=torch.bool)
+        for cells, size in zip(shown, sizes, strict=True):
+            cells[preprocess.cells(*size, grid)] = True
+        return shown.to(device, non_blocking=True), boxes
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        patch_h, patch_w = self.tower.patch_size
+        grid = images.shape[2] // patch_h, images.shape[3] // patch_w
+        self.tower.check_grid(grid)
+        return grid
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise ValueError(
+                f"pixels: expected (B, 3, height, width) and B > 0, found {tuple(pixels.shape)}"
+            )
+        patch = self.tower.patch_size
+        if any(side % p or not side for side, p in zip(pixels.shape[2:], patch, strict=True)):
+            raise ValueError(
+                f"pixels are {pixels.shape[2]} x {pixels.shape[3]}: expected multiples of the "
+                f"patch, {patch[0]} x {patch[1]} pixels"
+            )
+        return self.model.normalise(pixels)
+
+    def _directions(self, directions: Tensor) -> Tensor:
+        width = self.tower.embed_dim
+        if directions.ndim != 2 or directions.shape[1] != width or not len(directions):
+            raise ValueError(
+                f"directions: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
+                f"found {tuple(directions.shape)}"
+            )
+        return self.model.moved(directions).to(self.model.exact_dtype)
+
+
+def _relevance_of(
+    tower: Tower,
+    layers: int,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    chunk_bytes: int,
+    *,
+    compiled: bool,
+) -> Relevance:
+    """The kind of relevance that fits a tower.
+
+    Args:
+        layers: how many last blocks are explained.
+        dtypes: of large products, and of what comes out.
+        chunk_bytes: bound in bytes on the arrays of the pairs that are worked on at once.
+        compiled: run the work per pair through `torch.compile`, where it is a closed form.
+    """
+    compute, exact = dtypes
+    if tower.pooler is not None:
+        return PoolerRelevance(tower.pooler, exact, chunk_bytes)
+    return BlockRelevance(tower, layers, compute, chunk_bytes, compiled=compiled)

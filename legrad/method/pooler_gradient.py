@@ -1,0 +1,265 @@
+"""LeGrad's relevance of an attentional pooler in closed form: pure tensor functions, as `gradient`.
+
+A pooler has one row of attention a head. LeGrad (arXiv 2404.03214, section 3.3) runs it on every
+explained layer's tokens and differentiates against that row,
+
+    E^l_j = 1 / H  sum_h  max(< g_h, v_hj >, 0),
+
+with v_hj the pooler's values on the tokens of layer l and g_h the gradient of the layer score at
+head h's output. The score is the model's whole head: with y the output of the pooler's attention,
+
+    z = y + W2 act(W1 norm(y) + b1) + b2   (SigLIP's MLP; z = y in CoCa)
+    f = norm(z) M + c                      (CoCa's ln_post and projection; SigLIP has neither)
+    s = < f / |f|, t >.
+
+One row has to be carried back. Up to the MLP's activation the way is linear in the direction t, by
+matrices no image changes: `lift` multiplies a direction by these once, for all images and layers of
+a chunk. The activation's slope and the MLP's norm belong to the image (`carry`). The head's norm
+and |f| subtract from t its part along the embedding and from the gradient its part along norm(z);
+being vectors of the image they are carried back once an image, and a pair only weighs them
+(`gradient_at_heads`). So a pair costs one product with the MLP's folded matrix and < g_h, v_hj >;
+without an MLP only the latter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from legrad.method.block_gradient import derivative
+from legrad.towers.base import Head, Mlp, Pooler
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class FoldedMlp:
+    """The pooler's MLP.
+
+    Attributes:
+        down: (D, F), W2.
+        up: (F, H d), ``W1 diag(gamma)`` with row means removed, then ``W_out``.
+        shift: (F,), ``b1 + W1 beta``.
+    """
+
+    down: Tensor
+    up: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class FoldedPooler:
+    """Constant matrices of the way back, none of them rounded below float32.
+
+    Attributes:
+        out: (D, H d), the attention's output projection.
+        slopes: (E, D), the transpose of ``diag(gamma) M``; None without a norm.
+        mlp: None where the pooler has none.
+        first: (D, H d) and, with an MLP, (D, F): from the gradient at z to the heads' outputs past
+            the MLP, and to its activation.
+        lifts: the same from a direction, (E, ...): ``back @ first``.
+    """
+
+    out: Tensor
+    slopes: Tensor | None
+    mlp: FoldedMlp | None
+    first: tuple[Tensor, ...]
+    lifts: tuple[Tensor, ...]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that a pair takes, but for the products with the values."""
+        return 2 * sum(matrix.shape[1] for matrix in self.lifts)
+
+
+@dataclass(frozen=True)
+class MlpRow:
+    """What the MLP's forward pass leaves behind, for every image.
+
+    Attributes:
+        slope: (B, F), ``act'(hidden) / sigma``.
+        tilt: (B, F), ``(hidden - shift) / D``.
+        carried: (B, H d), ``norm(y) @ out`` before gamma and beta.
+    """
+
+    slope: Tensor
+    tilt: Tensor
+    carried: Tensor
+
+    def images(self, part: slice) -> "MlpRow":
+        """The same of some images; a view."""
+        return MlpRow(self.slope[part], self.tilt[part], self.carried[part])
+
+
+@dataclass(frozen=True)
+class PooledRow:
+    """What the pooler's forward pass on one layer's tokens leaves behind, for every image.
+
+    Attributes:
+        values: (B, H, T, d).
+        unit: (B, E), the layer's own embedding.
+        along: (B, H d), ``unit`` carried back as if it were a direction.
+        scale: (B, 1), 1 / (|f| sigma), with sigma the deviation that the head's norm divides by.
+        slant: (B, E), weight of a direction on norm(z); None without a norm.
+        across: (B, H d), norm(z) carried back; None without a norm.
+        mlp: None without an MLP.
+    """
+
+    values: Tensor
+    unit: Tensor
+    along: Tensor
+    scale: Tensor
+    slant: Tensor | None = None
+    across: Tensor | None = None
+    mlp: MlpRow | None = None
+
+    def images(self, part: slice) -> "PooledRow":
+        """The same of some images; a view."""
+        return PooledRow(
+            values=self.values[part],
+            unit=self.unit[part],
+            along=self.along[part],
+            scale=self.scale[part],
+            slant=None if self.slant is None else self.slant[part],
+            across=None if self.across is None else self.across[part],
+            mlp=None if self.mlp is None else self.mlp.images(part),
+        )
+
+
+def fold_pooler(pooler: Pooler, dtype: torch.dtype) -> FoldedPooler:
+    """Multiply out what no image and no query changes, in ``dtype``."""
+    out = pooler.out.weight.to(dtype)
+    back, slopes = _fold_head(pooler.head, dtype)
+    mlp = None if pooler.mlp is None else _fold_mlp(pooler.mlp, out)
+    first = (out,) if mlp is None else (out, mlp.down)
+    lifts = first if back is None else tuple(back @ matrix for matrix in first)
+    return FoldedPooler(out, slopes, mlp, first, lifts)
+
+
+def _fold_head(head: Head, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    if head.matrix is None:
+        return None, None
+    matrix = head.matrix.T.to(dtype)
+    if head.norm is None:
+        return matrix, None
+    scaled = matrix * head.norm.weight.to(dtype)
+    return scaled - scaled.mean(dim=1, keepdim=True), scaled
+
+
+def _fold_mlp(mlp: Mlp, out: Tensor) -> FoldedMlp:
+    gamma, beta = mlp.norm.weight.to(out.dtype), mlp.norm.bias.to(out.dtype)
+    weight, bias = mlp.up.weight.to(out.dtype), mlp.up.bias.to(out.dtype)
+    scaled = weight * gamma
+    up = (scaled - scaled.mean(dim=1, keepdim=True)) @ out
+    return FoldedMlp(mlp.down.weight.to(out.dtype), up, bias + weight @ beta)
+
+
+def lift(folded: FoldedPooler, directions: Tensor) -> tuple[Tensor, ...]:
+    """Directions (..., E) -> the part of their way back that no image changes.
+
+    Returns:
+        (..., H d): to the heads' outputs past the MLP; and (..., F) with one: to its activation.
+    """
+    return tuple(directions @ matrix for matrix in folded.lifts)
+
+
+def look(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) -> PooledRow:
+    """The head's forward pass behind the pooler's attention, and what its gradient needs.
+
+    Args:
+        mixed: (B, H d) outputs of the heads.
+        values: (B, H, T, d).
+    """
+    dtype, head = folded.out.dtype, pooler.head
+    z, row = _linear(mixed.to(dtype), folded.out, pooler.out.bias), None
+    if pooler.mlp is not None and folded.mlp is not None:
+        z, row = _through_mlp(pooler.mlp, folded.mlp, folded.out, z)
+    zhat, inverse = None, torch.ones_like(z[:, :1])
+    if head.norm is not None:
+        zhat, inverse = _standardised(z, head.norm.eps)
+        z = zhat * head.norm.weight.to(dtype) + head.norm.bias.to(dtype)
+    feature = z if head.matrix is None else _linear(z, head.matrix.T.to(dtype), head.bias)
+    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
+    unit = feature / length
+    slant = across = None
+    if zhat is not None and folded.slopes is not None:
+        slant = zhat @ folded.slopes.T / zhat.shape[-1]
+        across = carry(folded, row, tuple(zhat[:, None] @ m for m in folded.first))[:, 0]
+    return PooledRow(
+        values=values.to(dtype).contiguous(),
+        unit=unit,
+        along=carry(folded, row, lift(folded, unit[:, None]))[:, 0],
+        scale=inverse / length,
+        slant=slant,
+        across=across,
+        mlp=row,
+    )
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(rows, weight, None if bias is None else bias.to(rows.dtype))
+
+
+def _standardised(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    inverse = (rows.var(dim=-1, correction=0, keepdim=True) + eps).rsqrt()
+    return (rows - rows.mean(dim=-1, keepdim=True)) * inverse, inverse
+
+
+def _through_mlp(mlp: Mlp, folded: FoldedMlp, out: Tensor, y: Tensor) -> tuple[Tensor, MlpRow]:
+    yhat, inverse = _standardised(y, mlp.norm.eps)
+    shifted = (yhat * mlp.norm.weight.to(y.dtype)) @ mlp.up.weight.to(y.dtype).T
+    hidden = shifted + folded.shift
+    z = y + _linear(mlp.activation(hidden), folded.down, mlp.down.bias)
+    slope = derivative(mlp.activation, hidden) * inverse
+    return z, MlpRow(slope, shifted / y.shape[-1], yhat @ out)
+
+
+def carry(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, ...]) -> Tensor:
+    """The rest of the way back, past what the image decides: to the outputs of the heads.
+
+    Args:
+        row: of b images; None without an MLP.
+        lifted: by `lift`, each (b or 1, q, ...).
+
+    Returns:
+        (b, q, H d); (1, q, H d) for one ``lifted`` without an MLP.
+    """
+    if row is None or folded.mlp is None:
+        return lifted[0]
+    hidden = lifted[1] * row.slope[:, None]  # back through act, 1 / sigma
+    along_yhat = hidden @ row.tilt[:, :, None]
+    g = lifted[0] + hidden @ folded.mlp.up  # the residual; W1 and W_out
+    return torch.addcmul(g, along_yhat, row.carried[:, None], value=-1)
+
+
+def gradient_at_heads(
+    folded: FoldedPooler, seen: PooledRow, directions: Tensor, lifted: tuple[Tensor, ...]
+) -> Tensor:
+    """Gradient of the layer score at the outputs of the pooler's heads, but for `scale`.
+
+    Args:
+        seen: of b images.
+        directions: (b or 1, q, E).
+        lifted: their `lift`.
+
+    Returns:
+        (b, q, H d).
+    """
+    along = directions @ seen.unit[:, :, None]  # (b, q, 1): back through normalize
+    g = carry(folded, seen.mlp, lifted)
+    g = torch.addcmul(g, along, seen.along[:, None], value=-1)
+    if seen.slant is not None and seen.across is not None:  # back through the head's norm
+        own = (seen.unit * seen.slant).sum(dim=-1)[:, None, None]
+        tilt = directions @ seen.slant[:, :, None] - along * own
+        g = torch.addcmul(g, tilt, seen.across[:, None], value=-1)
+    return g
+
+
+def row_relevance(seen: PooledRow, g: Tensor) -> Tensor:
+    """``scale / H  sum_h  max(< g_h, v_hj >, 0)``: (b, q, T) from g (b, q, H d)."""
+    images, heads, _, width = seen.values.shape
+    by_head = g.view(images, -1, heads, width).transpose(1, 2)  # (b, H, q, d)
+    products = by_head @ seen.values.transpose(2, 3)  # ds/dA (b, H, q, T)
+    total = products.clamp_min_(0).sum(dim=1)
+    return total * (seen.scale / heads)[:, None]

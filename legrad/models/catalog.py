@@ -1,0 +1,247 @@
+"""What an open_clip model name means, read from its config file without importing torch.
+
+Lets a run's settings be checked in a fraction of a second, before any model loads.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
+from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS
+
+MINI = "mini"
+MINI_WARNING = (
+    "model mini was trained on the demo's drawn scenes only: on other images its scores and maps "
+    "mean nothing"
+)
+TEXT_TOWER = "text tower"
+_FOREIGN = {TEXT_TOWER: "hf_model_name", "tokenizer": "hf_tokenizer_name"}
+_CUSTOM_BLOCK_KEYS = (
+    "qk_norm",
+    "scaled_cosine_attn",
+    "scale_heads",
+    "scale_attn_inner",
+    "scale_attn",
+    "scale_fc",
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The part of a model's config that settings are checked against.
+
+    Attributes:
+        name: open_clip's name of the model, or ``mini``.
+        image_size: native input size (height, width) in pixels, cut to whole patches.
+        patch_size: (height, width) of a patch in pixels.
+        layers: number of transformer blocks in the vision tower.
+        width: of the vision tower.
+        embed_dim: of the features that image and text share.
+        family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``SigLIP`` (1
+            and 2), ``PE-Core``, ``EVA`` (01 and 02), ``MobileCLIP``, ``ViT`` (timm's), ``mini``.
+        parameters: of both towers; None where that takes building it.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    layers: int
+    width: int
+    embed_dim: int
+    family: str
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class ListedModel(Architecture):
+    """An architecture and the tags of its published weights, open_clip's own."""
+
+    tags: tuple[str, ...]
+
+
+def list_models(*, untagged: bool = False) -> list[ListedModel]:
+    """Every model that `load_model` loads and LeGrad explains, ``mini`` first, then by name.
+
+    Args:
+        untagged: also architectures without published weights; they take a weights file.
+    """
+    import open_clip  # it brings torch, which checking settings does without
+
+    found = []
+    for name in (MINI, *sorted(_config_files(), key=str.lower)):
+        if _lacking(_config(name)["text_cfg"]):
+            continue
+        try:
+            arch = architecture(name)
+        except UnsupportedModelError:
+            continue
+        tags = tuple(open_clip.list_pretrained_tags_by_model(name))
+        if tags or untagged or name == MINI:
+            found.append(ListedModel(**vars(arch), tags=tags))
+    return found
+
+
+def needing_transformers() -> list[str]:
+    """Names that `list_models` leaves out only because the package transformers is missing.
+
+    Most need it for texts alone: with directions from files or images they load without.
+    """
+    configs = {name: _config(name) for name in _config_files()}
+    return [
+        name
+        for name, config in configs.items()
+        if _lacking(config["text_cfg"]) and not _unsupported(config["vision_cfg"])
+    ]
+
+
+def refused() -> dict[str, str]:
+    """The architectures of open_clip whose vision tower LeGrad does not cover: name -> why."""
+    reasons = {name: _unsupported(_config(name)["vision_cfg"]) for name in _config_files()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def architecture(name: str) -> Architecture:
+    """Look up a model by name.
+
+    Raises:
+        UnsupportedModelError: the name is unknown, its tower is of no supported family, or its
+            text tower needs a package that is missing. (A tokenizer that does is no obstacle to
+            queries without text.)
+    """
+    config = _config(name)
+    vision = config["vision_cfg"]
+    reason = _unsupported(vision)
+    if reason:
+        raise UnsupportedModelError(f"model {name!r} has {reason}; {SUPPORTED_TOWERS}.")
+    if _lacking(config["text_cfg"]) == TEXT_TOWER:
+        raise UnsupportedModelError(
+            f"model {name!r} has a {TEXT_TOWER} of the package transformers: "
+            "pip install transformers"
+        )
+    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    patch = _pair(vision.get("patch_size", 16) if trunk is None else trunk.patch)
+    height, width = _pair(vision.get("image_size", 224))
+    return Architecture(
+        name=name,
+        image_size=(height // patch[0] * patch[0], width // patch[1] * patch[1]),
+        patch_size=patch,
+        layers=int(vision.get("layers", 12)) if trunk is None else trunk.layers,
+        width=int(vision.get("width", 768)) if trunk is None else trunk.width,
+        embed_dim=int(config["embed_dim"]),
+        family=_family(name, config),
+        parameters=_parameters(config),
+    )
+
+
+def foreign_tokenizer(name: str) -> str | None:
+    """The Hugging Face tokenizer a model needs, as open_clip names it; None for CLIP's own."""
+    found: str | None = _config(name)["text_cfg"].get("hf_tokenizer_name")
+    return found
+
+
+def _family(name: str, config: dict[str, Any]) -> str:
+    if name == MINI:
+        return MINI
+    trunk = TRUNKS.get(config["vision_cfg"].get("timm_model_name", ""))
+    if trunk is not None:
+        return trunk.family
+    if "multimodal_cfg" in config:
+        return "CoCa"
+    return "CLIPA" if config["vision_cfg"].get("pool_type") == "avg" else "CLIP"
+
+
+def _parameters(config: dict[str, Any]) -> int | None:
+    """Counted from the config, for plain CLIP with open_clip's own text tower."""
+    vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
+    if "multimodal_cfg" in config or text.get("hf_model_name"):
+        return None
+    wide = text.get("width", 512)
+    projected = 0 if text.get("proj_type") == "none" else embed
+    rows = text.get("vocab_size", 49408) + text.get("context_length", 77) + 2 + projected
+    scalars = 2 if "init_logit_bias" in config else 1
+    if text.get("proj_bias"):
+        scalars += projected
+    return int(_image_parameters(vision, embed) + wide * rows + _blocks(text, wide) + scalars)
+
+
+def _image_parameters(vision: dict[str, Any], embed: int) -> int:
+    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    if trunk is not None:
+        bias = embed if vision["timm_proj"] is None else 0  # the trunk's own linear layer has one
+        head = 0 if vision["timm_proj"] == "none" else trunk.width * embed + bias
+        return trunk.parameters + head
+    width, (down, across) = vision.get("width", 768), _pair(vision.get("patch_size", 16))
+    height, breadth = _pair(vision.get("image_size", 224))
+    tokens = (height // down) * (breadth // across) + 1
+    norms = 1 if vision.get("no_ln_pre") else 2
+    rows = 3 * down * across + 1 + tokens + 2 * norms + embed
+    return int(width * rows + _blocks(vision, width))
+
+
+def _blocks(tower: dict[str, Any], width: int) -> int:
+    """Parameters of a tower's blocks: attention, two norms, MLP, layer scales."""
+    hidden = int(width * tower.get("mlp_ratio", 4.0))
+    scales = 2 if tower.get("ls_init_value") is not None else 0
+    block = width * (4 * width + 4 + 4 + 2 * hidden + 1 + scales) + hidden
+    return int(tower.get("layers", 12)) * block
+
+
+def _config(name: str) -> dict[str, Any]:
+    if name == MINI:
+        path = Path(__file__).parent / "mini" / "config.json"
+    else:
+        known = _config_files()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise UnsupportedModelError(f"no model is called {name!r} in open_clip.{hint}")
+        path = known[name]
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config
+
+
+@cache
+def _config_files() -> dict[str, Path]:
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("open_clip is not installed: pip install open_clip_torch")
+    folder = Path(spec.origin).parent / "model_configs"
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def _unsupported(vision: dict[str, Any]) -> str | None:
+    """Why a vision config has no LeGrad here, or None."""
+    timm_name = vision.get("timm_model_name")
+    if timm_name:
+        return None if timm_name in TRUNKS else _why_not(timm_name)
+    if not isinstance(vision.get("layers", 12), int):
+        return "a convolutional vision tower (ResNet): it has no attention over tokens"
+    if isinstance(vision.get("attentional_pool"), str):
+        return f"the attentional pooler {vision['attentional_pool']!r}"
+    if vision.get("pool_type", "tok") not in ("tok", "avg"):
+        return f"the pooling {vision['pool_type']!r}"
+    custom = [key for key in _CUSTOM_BLOCK_KEYS if vision.get(key)]
+    if custom or vision.get("block_type") not in (None, "default"):
+        return f"custom attention blocks ({', '.join(custom) or vision['block_type']})"
+    return None
+
+
+def _why_not(timm_name: str) -> str:
+    reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
+    what = f"the timm vision tower {timm_name!r}"
+    return f"{what}: {reasons[0]}" if reasons else what
+
+
+def _lacking(text: dict[str, Any]) -> str | None:
+    """What of a text config takes the package transformers, where that is missing."""
+    foreign = [what for what, key in _FOREIGN.items() if text.get(key)]
+    return foreign[0] if foreign and find_spec("transformers") is None else None
+
+
+def _pair(size: int | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,206 @@
+"""load_model(): an open_clip model by name, or one that is in memory already."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import nn
+
+from legrad.models import catalog
+from legrad.models.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
+from legrad.models.tokenizers import check_tokenizer, make_tokenizer
+from legrad.models.weights import is_weights_uri, model_with_weights
+from legrad.preprocess import Preprocess, ResizeMode
+from legrad.towers import tower_of
+
+__all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
+
+
+def load_model(
+    name: str,
+    pretrained: str | None = None,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    resize: ResizeMode = "squash",
+    tokenizer: str | None = None,
+) -> VisionLanguageModel:
+    """Load a model by name.
+
+    Args:
+        name: open_clip's name of an architecture (``ViT-B-32``), or ``mini``, the embedded one.
+        pretrained: an open_clip tag (``laion2b_s34b_b88k``; fetched from the hub), or a weights
+            file at a path or any fsspec URI: ``.safetensors``, or ``.pt``/``.pth``/``.bin``, which
+            are only read with ``weights_only=True``. None for ``mini``.
+        image_size: input side, or (height, width), in pixels; default the model's own. Any
+            multiple of the patch: positional embeddings are interpolated, the module stays as is.
+        device: torch device; default CUDA where there is one, else the CPU.
+        precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
+        resize: how an image is brought to the input size, see `Preprocess`.
+        tokenizer: for models whose tokenizer is on the Hugging Face hub (SigLIP, CLIPA, ...): a
+            folder that holds it, or another name there. It is read with the first text.
+
+    Raises:
+        UnsupportedModelError: unknown name, or a vision tower of no supported family.
+        FileNotFoundError: the weights file is not there.
+        ValueError: ``image_size``, ``precision``, ``pretrained`` or the weights do not fit.
+    """
+    _check_precision(precision)
+    arch = catalog.architecture(name)
+    check_tokenizer(name, tokenizer)
+    size = _checked_size(image_size, arch.image_size, arch.patch_size)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if name == catalog.MINI:
+        if pretrained is not None:
+            raise ValueError(f"pretrained={pretrained!r}: the mini model brings its own weights")
+        return _load_mini(size, target, precision, resize)
+    module = _create(name, pretrained)
+    config = _preprocessing(name, module)
+    return VisionLanguageModel(
+        name=name,
+        pretrained=pretrained,
+        model=module.eval().to(target),
+        preprocess=Preprocess(
+            size, resize, config.get("interpolation", "bicubic"), _fill(config["mean"])
+        ),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        precision=precision,
+        make_tokenizer=lambda: make_tokenizer(name, tokenizer),
+    )
+
+
+def from_open_clip(
+    module: nn.Module,
+    *,
+    tokenizer: Tokenizer | None = None,
+    name: str = "custom",
+    image_size: int | tuple[int, int] | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    mean: tuple[float, float, float] = OPENAI_DATASET_MEAN,
+    std: tuple[float, float, float] = OPENAI_DATASET_STD,
+) -> VisionLanguageModel:
+    """Wrap an open_clip module that is already in memory (a fine-tuned one, say).
+
+    Args:
+        device: where to move the module to; default: it stays where it is.
+
+    Raises:
+        UnsupportedModelError: its vision tower is of no supported family.
+        ValueError: ``image_size`` is not a multiple of the patch, or no such ``precision``.
+    """
+    _check_precision(precision)
+    visual = module.get_submodule("visual")
+    tower = tower_of(visual)
+    size = _checked_size(image_size, tower.native_size, tower.patch_size)
+    return VisionLanguageModel(
+        name=name,
+        pretrained=None,
+        model=module if device is None else module.to(device),
+        preprocess=Preprocess(size, fill=_fill(mean)),
+        mean=mean,
+        std=std,
+        precision=precision,
+        make_tokenizer=(lambda: tokenizer) if tokenizer else open_clip.SimpleTokenizer,
+        default_layers=min(PUBLISHED_LAYERS, len(tower.blocks)),
+    )
+
+
+def _load_mini(
+    size: tuple[int, int], device: torch.device, precision: Precision, resize: ResizeMode
+) -> VisionLanguageModel:
+    from legrad.mini import loader  # its world and weights are of no use to other models
+
+    mini = loader.load()
+    return VisionLanguageModel(
+        name=catalog.MINI,
+        pretrained=None,
+        model=mini.model.to(device),
+        preprocess=Preprocess(size, resize, fill=_fill(mini.mean)),
+        mean=mini.mean,
+        std=mini.std,
+        precision=precision,
+        default_layers=mini.default_layers,
+        known_tokens=mini.known_tokens,
+        make_tokenizer=lambda: mini.tokenizer,
+    )
+
+
+def _create(name: str, pretrained: str | None) -> nn.Module:
+    """The open_clip module on the CPU, weights loaded."""
+    if pretrained is None:
+        raise ValueError(
+            f"model {name!r} needs pretrained=: an open_clip tag such as "
+            f"{_a_tag(name)!r}, or a weights file"
+        )
+    if is_weights_uri(pretrained):
+        return model_with_weights(name, pretrained)
+    require_tag(name, pretrained)
+    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+    tagged: nn.Module = open_clip.create_model(  # some tags want another GELU than the name says
+        name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
+    )
+    return tagged
+
+
+def require_tag(name: str, pretrained: str) -> None:
+    """Is there such a tag of published weights? Nothing is fetched.
+
+    Raises:
+        ValueError: there is none.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        raise ValueError(
+            f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
+            f"(.safetensors, .pt, .pth, .bin); tags: {', '.join(tags) or 'none'}"
+        )
+
+
+def _preprocessing(name: str, module: nn.Module) -> dict[str, Any]:
+    """Mean, deviation and interpolation: of the loaded tag; for a file, what all tags agree on.
+
+    A weights file does not say how its pixels were normalised, and open_clip then assumes CLIP's
+    way; SigLIP, PE-Core and MobileCLIP have their own.
+    """
+    own: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    told = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    for key in ("mean", "std", "interpolation"):
+        values = {json.dumps(one.get(key)) for one in told}
+        if len(values) == 1 and told[0].get(key) is not None:
+            own = own | {key: told[0][key]}
+    return own
+
+
+def _fill(mean: Sequence[float]) -> tuple[int, int, int]:
+    """The RGB that normalises to zero."""
+    red, green, blue = (round(255 * value) for value in mean)
+    return red, green, blue
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision {precision!r}: expected one of {get_args(Precision)}")
+
+
+def _a_tag(name: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    return tags[-1] if tags else "path/to/weights.safetensors"
+
+
+def _checked_size(
+    wanted: int | tuple[int, int] | None, native: tuple[int, int], patch: tuple[int, int]
+) -> tuple[int, int]:
+    size = native if wanted is None else (wanted, wanted) if isinstance(wanted, int) else wanted
+    if any(side <= 0 or side % p for side, p in zip(size, patch, strict=True)):
+        raise ValueError(
+            f"image_size {size[0]} x {size[1]}: expected multiples of the patch, "
+            f"{patch[0]} x {patch[1]} pixels"
+        )
+    return size

@@ -1,0 +1,1 @@
+"""Named queries as directions in the embedding space, and which of them get a map."""

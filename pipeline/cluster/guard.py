@@ -1,0 +1,153 @@
+"""One pass of a run, watched from inside Ray Data's loop: what it survives, and what ends it."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.data import Dataset
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.errors import RunError
+from pipeline.progress.progress import Progress
+from pipeline.schema import Status
+
+MOST_DEATHS = 100
+FEWEST_ROWS = 500
+_SECONDS_BETWEEN_LOOKS = 1.0
+_ERRORS = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+
+
+class Guard(ExecutionCallback):
+    """Lets a pass go on without the blocks whose worker died, and ends it for everything else.
+
+    Ray Data can only tolerate every error of a block or none, and tells its log alone what it
+    tolerated; so the guard listens there. What was lost is done again by
+    `pipeline.stages.isolated`.
+
+    Args:
+        actor: of the run's `Progress`.
+        most_failed: share of failed rows above which the run ends.
+        tolerant: whether deaths are survived.
+
+    Attributes:
+        deaths: blocks lost because a worker died on every attempt.
+    """
+
+    def __init__(self, actor: Any, most_failed: float, *, tolerant: bool) -> None:
+        self.actor = actor
+        self.most_failed = most_failed
+        self.tolerant = tolerant
+        self.deaths = 0
+        self._fatal: BaseException | None = None
+        self._answer: Any = None
+        self._asked = 0.0
+
+    @contextmanager
+    def over(self, rows: Dataset) -> Iterator[None]:
+        """Watch the execution of a dataset.
+
+        Only its own context is changed: were the loading of the committed ids tolerant as well, a
+        death there would make rows appear twice.
+        """
+        context = rows.context
+        make: Any = lambda: self  # noqa: E731 - Ray calls the class
+        context.custom_execution_callback_classes = [make]
+        if not self.tolerant:
+            yield
+            return
+        context.max_errored_blocks = -1
+        listener = _Listener(self)
+        _ERRORS.addHandler(listener)
+        try:
+            yield
+        finally:
+            _ERRORS.removeHandler(listener)
+        if self._fatal is not None:
+            raise self._fatal
+
+    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray's signature
+        """Ends the execution by raising.
+
+        Raises:
+            RunError: too many rows failed, or too many workers died.
+        """
+        if self._fatal is not None:
+            raise self._fatal
+        if self.deaths > MOST_DEATHS:
+            raise RunError(
+                f"workers died {self.deaths} times; that is rather the machine (memory?) than "
+                "single images. Lower runtime.batch_size or runtime.actors, or set "
+                "runtime.isolate=true, and run the same command again: it continues."
+            )
+        self._look()
+
+    def note(self, error: BaseException) -> None:
+        """A block was lost."""
+        if is_death(error):
+            self.deaths += 1
+        elif self._fatal is None:
+            self._fatal = error
+
+    def _look(self) -> None:
+        """Ask for the counts now and then, and never wait for them: this is Ray's own loop."""
+        if self._answer is None:
+            if time.monotonic() - self._asked > _SECONDS_BETWEEN_LOOKS:
+                self._asked = time.monotonic()
+                self._answer = self.actor.snapshot.remote()
+            return
+        ready, _ = ray.wait([self._answer], timeout=0)
+        if ready:
+            progress: Progress = ray.get(self._answer)
+            self._answer = None
+            refuse_failures(progress.statuses, progress.examples, self.most_failed)
+
+
+class _Listener(logging.Handler):
+    """Hears of the errors that Ray Data tolerates."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(logging.ERROR)
+        self.guard = guard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand the error on."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self.guard.note(error)
+
+
+def is_death(error: BaseException) -> bool:
+    """Whether a worker, an actor or a node died, as against an error that was raised."""
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: float) -> None:
+    """End a run that is going wrong.
+
+    Args:
+        statuses: rows by status.
+        examples: a row and its error by status.
+        most: share of rows that may fail.
+
+    Raises:
+        RunError: more failed, of at least `FEWEST_ROWS` rows.
+    """
+    rows = statuses.total()
+    failures = [(name, n) for name, n in statuses.most_common() if name != Status.OK]
+    failed = sum(count for _, count in failures)
+    if rows < FEWEST_ROWS or failed <= most * rows:
+        return
+    named = ", ".join(f"{count:,} {name}" for name, count in failures[:3])
+    worst = failures[0][0]
+    example = examples.get(worst, "in an earlier attempt")
+    raise RunError(
+        f"{failed:,} of {rows:,} rows failed ({failed / rows:.0%}), more than "
+        f"runtime.max_failed_fraction ({most:g}): {named}. An example of {worst}: "
+        f"{example}. Mend the cause and run the same command again; "
+        "it continues. If the data are like that, raise runtime.max_failed_fraction."
+    )

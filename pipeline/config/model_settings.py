@@ -1,0 +1,69 @@
+"""Settings of the model that explains."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PositiveInt, model_validator
+
+from legrad.models import catalog
+from legrad.models.tokenizers import check_tokenizer
+from legrad.preprocess import ResizeMode
+from legrad.settings import Settings
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def _as_size(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_as_size)]
+
+
+class ModelConfig(Settings):
+    """Which model explains, and how.
+
+    Attributes:
+        name: open_clip's name, or ``mini`` (the demo's; it means nothing on other images).
+        pretrained: open_clip tag, or a weights file (path or URI); none for ``mini``.
+        image_size: input side or [height, width] in pixels; default the model's own.
+        resize: ``squash`` (whole picture), ``center_crop`` (as CLIP was trained) or ``pad`` (whole
+            picture, aspect kept; padding has no heat).
+        layers: how many last blocks are explained; default the model's own.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        tokenizer: folder of a Hugging Face tokenizer, or a name on the hub, for models that have
+            one (SigLIP, CLIPA, ...); default the model's own, from the hub.
+    """
+
+    name: str
+    pretrained: str | None = None
+    image_size: Size | None = None
+    resize: ResizeMode = "squash"
+    layers: PositiveInt | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tokenizer: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_architecture(self) -> "ModelConfig":
+        arch = catalog.architecture(self.name)
+        check_tokenizer(self.name, self.tokenizer)
+        if self.name == catalog.MINI and self.pretrained is not None:
+            raise ValueError("pretrained: the mini model brings its own weights, leave it out")
+        if self.name != catalog.MINI and not self.pretrained:
+            raise ValueError(
+                f"pretrained: model {self.name!r} needs an open_clip tag or a weights file"
+            )
+        size = self.image_size or arch.image_size
+        if any(side % p for side, p in zip(size, arch.patch_size, strict=True)):
+            raise ValueError(
+                f"image_size {size[0]} x {size[1]}: expected multiples of the patch of "
+                f"{self.name}, {arch.patch_size[0]} x {arch.patch_size[1]} pixels"
+            )
+        if self.layers is not None and self.layers > arch.layers:
+            raise ValueError(f"layers {self.layers}: {self.name} has {arch.layers} blocks")
+        return self
+
+    @property
+    def weights_file(self) -> str | None:
+        """``pretrained`` where it names a file and not a tag."""
+        text = self.pretrained or ""
+        return text if text.endswith(WEIGHTS_SUFFIXES) or "/" in text else None

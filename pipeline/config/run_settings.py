@@ -1,0 +1,235 @@
+"""Settings of a whole run."""
+
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from legrad.models import catalog
+from legrad.models.tokenizers import obstacle
+from legrad.queries.queries import Query, Role, check_differences
+from legrad.queries.selection import MapsMode, Selection
+from legrad.settings import Settings
+from pipeline.config.model_settings import ModelConfig
+from pipeline.config.source_settings import SourceConfig
+from pipeline.schema import OWN_LABEL, RESERVED, Status
+
+MAX_QUERIES = 256
+"""With columns for their maps."""
+MAX_SCORES = 4096
+"""Queries in all."""
+DEMO_ALIAS = "demo"
+"""Alias of the drawn data set, the one the mini model was trained for."""
+
+
+class MapsConfig(Settings):
+    """Which maps of classes are computed and kept; cues and baselines always have theirs.
+
+    Attributes:
+        mode: ``all``; ``own_label``: of the image's own class, in the one column
+            ``heatmap__own_label``; ``top_k``: of the ``k`` classes with the highest scores;
+            ``above``: of classes with a score of at least ``threshold``.
+        k: for ``top_k``.
+        threshold: for ``above``, a cosine.
+    """
+
+    mode: MapsMode = "all"
+    k: PositiveInt | None = None
+    threshold: float | None = None
+
+    @model_validator(mode="after")
+    def _as_the_mode_says(self) -> "MapsConfig":
+        for name, mode in (("k", "top_k"), ("threshold", "above")):
+            given = getattr(self, name) is not None
+            if given != (self.mode == mode):
+                need = "needs" if self.mode == mode else "takes no"
+                raise ValueError(f"mode {self.mode} {need} `{name}`")
+        return self
+
+
+def _as_mode(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
+class StoreConfig(Settings):
+    """What is kept.
+
+    Attributes:
+        maps: which maps; a mode alone may stand for the group.
+        embeddings: the image embedding, float16 (the audit's probe needs it).
+        captions: the source's captions.
+    """
+
+    maps: Annotated[MapsConfig, BeforeValidator(_as_mode)] = MapsConfig()
+    embeddings: bool = True
+    captions: bool = True
+
+
+class ActorRange(Settings):
+    """A pool of replicas that grows and shrinks with the work.
+
+    Attributes:
+        min: replicas that a run starts with.
+        max: at most.
+    """
+
+    min: PositiveInt = 1
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ActorRange":
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
+class RuntimeConfig(Settings):
+    """How the work is spread; changes no result.
+
+    Attributes:
+        actors: number of model replicas; ``auto``: as many as the GPUs hold, else one for two
+            cores, at most 8; ``{min, max}``: a pool that grows with the work.
+        gpus_per_actor: GPUs each replica reserves, a fraction or a whole number; ``auto``: 1 where
+            the cluster has any.
+        threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
+        batch_size: images explained at once; ``auto``: the fastest of some, tried on the device.
+        rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
+        rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
+            what a resumed run holds in memory grows with it.
+        changed_shards: what to do when a shard is no longer what an earlier attempt read:
+            ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
+        image_timeout: seconds one image may take to decode.
+        isolate: explain in processes that may die from the start, not only what killed a worker.
+        max_failed_fraction: share of failed rows above which a run stops, after some hundreds.
+        redo: statuses whose rows the same command does again.
+        report_every: seconds between progress lines.
+        wait_resources: seconds to wait for the nodes that a run needs, on a cluster.
+    """
+
+    actors: PositiveInt | ActorRange | Literal["auto"] = "auto"
+    gpus_per_actor: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    threads_per_actor: PositiveInt | Literal["auto"] = "auto"
+    batch_size: PositiveInt | Literal["auto"] = 32
+    rows_per_part: PositiveInt | Literal["auto"] = "auto"
+    rows_per_wave: PositiveInt = 2_000_000
+    changed_shards: Literal["refuse", "keep"] = "refuse"
+    image_timeout: Annotated[float, Field(gt=0)] = 120.0
+    isolate: bool = False
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    redo: list[Status] = Field(default_factory=lambda: [Status.READ_ERROR])
+    report_every: Annotated[float, Field(gt=0)] = 10.0
+    wait_resources: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _gpus_can_be_given(self) -> "RuntimeConfig":
+        gpus = self.gpus_per_actor
+        if gpus != "auto" and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_actor {gpus:g}: expected a fraction of one, or whole ones")
+        return self
+
+
+class RunConfig(Settings):
+    """One run: a source, a model, queries, and where the results go.
+
+    Attributes:
+        model: which model explains.
+        source: where the images are.
+        queries: a list in place, or the file of a query set.
+        output: folder or URI of the results.
+        output_options: storage options of fsspec for the output; never stored with the results.
+        store: what is kept.
+        runtime: how the work is spread.
+    """
+
+    model: ModelConfig
+    source: SourceConfig
+    queries: tuple[Query, ...]
+    output: str
+    output_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    store: StoreConfig = StoreConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _queries_are_sound(self) -> "RunConfig":
+        if not self.queries:
+            raise ValueError("queries: none given; name at least one class or cue")
+        if len(self.map_columns) > MAX_QUERIES or len(self.queries) > MAX_SCORES:
+            raise ValueError(
+                f"queries: {len(self.queries)}, of which {len(self.map_columns)} with maps; at "
+                f"most {MAX_SCORES} and {MAX_QUERIES} in one run. Set store.maps: own_label, or "
+                "make several runs, they join on image_id"
+            )
+        counts = Counter(query.name for query in self.queries)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"queries: {', '.join(twice)} stand more than once")
+        taken = [name for name in counts if name == OWN_LABEL or name in RESERVED]
+        if taken:
+            raise ValueError(f"queries: {', '.join(taken)} would clash with columns of the output")
+        check_differences(self.queries)
+        if self.store.maps.mode != "all" and not any(self.selection.classes):
+            raise ValueError(f"store.maps: {self.store.maps.mode} is about classes, there are none")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_can_be_read(self) -> "RunConfig":
+        lacking = obstacle(self.model.name)
+        texts = [query.name for query in self.queries if query.prompts]
+        if lacking and texts:
+            raise ValueError(f"query {texts[0]!r} is a text, but {lacking}")
+        return self
+
+    @model_validator(mode="after")
+    def _output_is_elsewhere(self) -> "RunConfig":
+        for uri in self.source.uris:
+            if f"{self.output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/"):
+                raise ValueError(
+                    f"output {self.output} lies inside the source {uri}: the next attempt would "
+                    "take the results for images"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_reach(self) -> "RunConfig":
+        for uri in (*self.source.uris, self.output):
+            if uri.startswith("memory://"):
+                raise ValueError(
+                    f"{uri}: memory:// lies inside one process, the workers of a run would find "
+                    "nothing there; use a folder or a bucket"
+                )
+        return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before the run."""
+        if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
+            return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
+        return ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label of the data set -> name of its class query (the first one)."""
+        named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
+        return dict(reversed(named))
+
+    @property
+    def map_columns(self) -> tuple[str, ...]:
+        """Names with columns for maps."""
+        names = [query.name for query in self.queries]
+        if self.store.maps.mode != "own_label":
+            return tuple(names)
+        others = [query.name for query in self.queries if query.role is not Role.CLASS]
+        return (*others, OWN_LABEL)
+
+    @property
+    def selection(self) -> Selection:
+        """`store.maps` as a rule for these queries."""
+        numbers = {query.name: number for number, query in enumerate(self.queries)}
+        maps = self.store.maps
+        return Selection(
+            mode=maps.mode,
+            classes=tuple(query.role is Role.CLASS for query in self.queries),
+            labels={label: numbers[name] for label, name in self.labels.items()},
+            k=maps.k or 1,
+            threshold=maps.threshold or 0.0,
+        )

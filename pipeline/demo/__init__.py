@@ -1,0 +1,1 @@
+"""The demo: a drawn data set with planted cues and true masks."""

@@ -1,0 +1,182 @@
+"""What a run would do, without doing it: no model is loaded, nothing is written."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from legrad.models import catalog
+from legrad.preprocess import Preprocess
+from pipeline.cluster.resources import Resources, resources
+from pipeline.cluster.session import local_nodes
+from pipeline.config import ModelConfig, RunConfig
+from pipeline.costs import Costs, estimate, forward_flops, passes
+from pipeline.errors import UsageError
+from pipeline.schema import Status
+from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.stages.decode import decode
+
+SAMPLE_ROWS = 16
+_TAR_ROW = 2 * 512 + 256  # headers and padding of a sample's image and its json
+_BYTES_PER_CELL = 0.95  # uint8 heat of real-size models under zstd
+_BYTES_PER_MAP = 4  # its maximum
+_BYTES_PER_SCORE = 4
+_ROWS_PER_PART = 10_000  # a minute of two hundred images a second, about
+_BYTES_PER_ROW = 160  # identity, sizes and digests
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One of the first rows: id, label, status, size in pixels, encoded bytes, time to decode, and
+    where its bytes begin in the shard, where that can be told.
+    """
+
+    image_id: str
+    label: str | None
+    status: str
+    error: str | None
+    size: tuple[int, int] | None
+    bytes: int
+    seconds: float = 0.0
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would read, compute and write.
+
+    Attributes:
+        shards: units of reading.
+        rows: estimate, from the sizes of the first rows; exact for folders and tables.
+        exact: whether ``rows`` is exact.
+        bytes_read: size of the input.
+        bytes_written: estimate.
+        maps: heatmaps a row at most.
+        resources: of the replicas, on this machine; None where a cluster decides.
+        costs: estimates of what all of it takes.
+        first: the first rows, decoded.
+    """
+
+    shards: int
+    rows: int
+    exact: bool
+    bytes_read: int
+    bytes_written: int
+    maps: int
+    resources: Resources | None
+    costs: Costs
+    first: tuple[Sampled, ...]
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        """Of the first rows."""
+        return Counter(row.status for row in self.first)
+
+
+def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
+    """Look at a run before it is made.
+
+    Args:
+        config: of the run.
+        on_cluster: whether a cluster will decide on the resources, and not this machine.
+
+    Raises:
+        UsageError: the source or this machine does not fit the settings, or the model has no such
+            weights.
+    """
+    _require_weights(config.model)
+    source = open_source(config.source)
+    first = tuple(_sampled(config, source))
+    rows, exact = _rows(source, first)
+    return Preview(
+        shards=len(source.units),
+        rows=rows,
+        exact=exact,
+        bytes_read=source.bytes_total,
+        bytes_written=rows * _row_bytes(config),
+        costs=_costs(config, source, rows, first),
+        maps=len(config.map_columns),
+        resources=None if on_cluster else resources(config.runtime, local_nodes()),
+        first=first,
+    )
+
+
+def _require_weights(model: ModelConfig) -> None:
+    """Tags are known without a network; weights files were looked for with the settings."""
+    from legrad.models.load import require_tag  # loads torch
+
+    if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
+        return
+    try:
+        require_tag(model.name, model.pretrained)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
+    size = config.model.image_size or catalog.architecture(config.model.name).image_size
+    preprocess = Preprocess((size[0], size[1]), config.model.resize)
+    found = []
+    for row in islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS):
+        data: bytes | None = row.get("bytes")
+        status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
+        if data is not None and status == Status.OK:
+            start = time.perf_counter()
+            seen = decode(data, preprocess, config.source.max_pixels)
+            seconds = time.perf_counter() - start
+            status, error = str(seen.status), seen.error
+            shape = (seen.width, seen.height) if seen.width and seen.height else None
+        label = row.get("label")
+        held, offset = len(data or b""), row.get("source_offset")
+        found.append(Sampled(row["image_id"], label, status, error, shape, held, seconds, offset))
+    return found
+
+
+def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
+    config, units = source.source, source.units
+    if config.format == "folder":
+        return sum(len(unit.files) for unit in units), True
+    if config.format in ("parquet", "list"):
+        parts = [unit.part for unit in units if unit.part is not None]
+        return sum(len(p.chosen) if p.chosen is not None else p.rows for p in parts), True
+    if config.sample is not None or config.limit is not None:
+        return min(n for n in (config.sample, config.limit) if n is not None), False
+    if len(first) < SAMPLE_ROWS and len(units) == 1:
+        return len(first), True
+    return round(source.bytes_total / max(1.0, _tar_row_bytes(first))), False
+
+
+def _tar_row_bytes(first: Sequence[Sampled]) -> float:
+    """Mean bytes of a sample: from image to image, or of a compressed tar the images' and more."""
+    places = [row.offset for row in first if row.offset is not None]
+    if len(places) > 1:
+        return (places[-1] - places[0]) / (len(places) - 1)
+    return sum(row.bytes + _TAR_ROW for row in first) / max(1, len(first))
+
+
+def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sampled]) -> Costs:
+    arch = catalog.architecture(config.model.name)
+    size = config.model.image_size or arch.image_size
+    per_image = forward_flops(arch, (size[0], size[1]))
+    per_image *= passes(arch, len(config.map_columns), config.model.layers)
+    timed = [row.seconds for row in first if row.status == Status.OK][1:]  # the first one warms up
+    return estimate(
+        per_image,
+        rows,
+        sum(timed) / len(timed) if timed else None,
+        [file.size for unit in source.units for file in unit.files],
+        math.ceil(rows / _ROWS_PER_PART),
+        rows * _row_bytes(config),
+    )
+
+
+def _row_bytes(config: RunConfig) -> int:
+    arch = catalog.architecture(config.model.name)
+    size = config.model.image_size or arch.image_size
+    cells = (size[0] // arch.patch_size[0]) * (size[1] // arch.patch_size[1])
+    each = cells * _BYTES_PER_CELL + _BYTES_PER_MAP
+    embedding = 2 * arch.embed_dim if config.store.embeddings else 0
+    scores = len(config.queries) * _BYTES_PER_SCORE
+    return round(len(config.map_columns) * each + scores + embedding + _BYTES_PER_ROW)

@@ -1,1 +1,0 @@
-"""How a run goes: what workers report, and who is told."""

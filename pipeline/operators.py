@@ -1,0 +1,133 @@
+"""The stages of a run as Ray Data executes them."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline.cluster.resources import BLOCK_BYTES, Resources
+from pipeline.cluster.session import RETRIES
+from pipeline.plan import NO_PROGRESS_SECONDS, Plan
+from pipeline.progress.progress import Reporter
+from pipeline.runs.waves import Wave
+from pipeline.stages.decode import Decoder
+from pipeline.stages.explain import Explainer
+from pipeline.stages.isolated import Assignment, Sacrifice
+from pipeline.stages.write import checkpoint_config
+from pipeline.storage.location import Location
+from pipeline.storage.retries import TRANSIENT
+
+
+def read(wave: Wave, plan: Plan, reporter: Reporter) -> Dataset:
+    """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
+    source = plan.source.with_reporter(reporter)
+    source.units = list(wave.units)
+    dataset: Dataset = ray.data.read_datasource(
+        source,
+        override_num_blocks=len(source.units),
+        ray_remote_args={"max_retries": RETRIES},
+    )
+    return dataset
+
+
+def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> uint8 pixels of the model's input size."""
+    runtime = plan.config.runtime
+    return rows.map_batches(
+        _decoder(plan, reporter, runtime.image_timeout).__call__,
+        batch_format="pyarrow",
+        batch_size=plan.batch_size,
+        max_retries=RETRIES,
+    )
+
+
+def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Pixels -> scores, encoded maps and embeddings, in a pool of model replicas."""
+    arguments = {
+        "settings": plan.settings,
+        "text_features": plan.prepared.text_features,
+        "schema": plan.schema,
+        "names": plan.names,
+        "reporter": reporter,
+    }
+    return _in_actors(pixels, plan, Explainer, arguments)
+
+
+def sacrifice(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> maps, like `decode` and `explain`, but no image can take a worker along."""
+    runtime = plan.config.runtime
+    decoder = _decoder(plan, Reporter(), None)
+    work = Assignment(decoder, plan.settings, plan.prepared.text_features, plan.schema, plan.names)
+    arguments = {
+        "work": work.packed(),
+        "schema": plan.schema,
+        "seconds": runtime.image_timeout,
+        "keep_captions": plan.config.store.captions,
+        "reporter": reporter,
+    }
+    return _in_actors(rows, plan, Sacrifice, arguments)
+
+
+def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
+    config = plan.config
+    return Decoder(
+        plan.prepared.preprocess,
+        config.source.max_pixels,
+        dict(config.source.carry),
+        config.store.captions,
+        reporter,
+        seconds,
+    )
+
+
+def _in_actors(rows: Dataset, plan: Plan, stage: type, arguments: dict[str, Any]) -> Dataset:
+    """A stage of model replicas. A replica that dies is replaced; a batch is tried again once."""
+    spread = plan.resources
+    return rows.map_batches(
+        stage,
+        fn_constructor_kwargs=arguments,
+        batch_format="pyarrow",
+        batch_size=plan.batch_size,
+        compute=_pool(spread),
+        num_cpus=spread.cpus,
+        num_gpus=spread.gpus,
+        max_task_retries=RETRIES,
+    )
+
+
+def _pool(spread: Resources) -> ActorPoolStrategy:
+    if spread.least is None:
+        return ActorPoolStrategy(size=spread.actors)
+    return ActorPoolStrategy(min_size=spread.least, max_size=spread.actors)
+
+
+@contextmanager
+def checkpointed(place: Location, patience: float = NO_PROGRESS_SECONDS) -> Iterator[None]:
+    """Ray Data's settings for a run, put back afterwards.
+
+    Args:
+        place: folder of the wave's commits.
+        patience: seconds without a finished block after which Ray gives up.
+    """
+    context = DataContext.get_current()
+    ours: dict[str, Any] = {
+        "checkpoint_config": checkpoint_config(place),
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "target_max_block_size": BLOCK_BYTES,
+        "execution_no_progress_timeout_s": round(patience),
+        "retried_io_errors": [*context.retried_io_errors, *TRANSIENT],
+    }
+    before = {name: getattr(context, name) for name in ours}
+    for name, value in ours.items():
+        setattr(context, name, value)
+    with warnings.catch_warnings():  # retries have no named parameter in Ray 2.60
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(context, name, value)

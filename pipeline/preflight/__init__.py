@@ -1,1 +1,0 @@
-"""Before a model loads: does the plan fit the nodes, and can each node do its part?"""

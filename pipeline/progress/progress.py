@@ -1,0 +1,178 @@
+"""How far a run is: workers report to one small actor, the driver reads it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from pipeline.progress.metrics import Metrics
+from pipeline.schema import Status
+
+
+@dataclass(frozen=True)
+class ShardCount:
+    """What a reader found in one shard (or folder chunk) that it read to its end."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass
+class Progress:
+    """Counts of one run so far.
+
+    Attributes:
+        statuses: rows that left the explain stage, by status.
+        maps: heatmaps computed.
+        examples: a row that failed and why, by status.
+        seconds: busy seconds of all workers by stage (read, decode, explain, encode).
+        rows_read, bytes_read: what the shards held that were read to their end, committed rows
+            included; a shard that is read twice counts once.
+        bytes_total: size of all input files.
+        resumed: rows that an earlier attempt had committed.
+        started: `time.monotonic` at the start.
+        seconds_elapsed: since the start, set by `snapshot`.
+    """
+
+    bytes_total: int = 0
+    resumed: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    maps: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rows_read: int = 0
+    bytes_read: int = 0
+    started: float = field(default_factory=time.monotonic)
+    first_image: float | None = None
+    seconds_elapsed: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows explained or failed in this attempt."""
+        return sum(self.statuses.values())
+
+    @property
+    def rows_expected(self) -> int | None:
+        """Rows of the whole input, estimated from the shards read so far; None before the first."""
+        if not self.bytes_read:
+            return None
+        return max(self.rows_read, round(self.rows_read * self.bytes_total / self.bytes_read))
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this attempt since its first batch."""
+        if self.first_image is None:
+            return 0.0
+        spent = self.seconds_elapsed - self.first_image
+        return self.rows / spent if spent > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate; None while it cannot be told."""
+        if self.rows_expected is None or not self.images_per_second:
+            return None
+        left = self.rows_expected - self.resumed - self.rows
+        return max(0.0, left / self.images_per_second)
+
+
+class ProgressActor:
+    """Holds the `Progress` of a run in the cluster.
+
+    Args:
+        start: the counts before this attempt.
+        output: of the run, without credentials; None: no metrics.
+    """
+
+    def __init__(self, start: Progress, output: str | None = None) -> None:
+        self.metrics = None if output is None else Metrics(output)
+        self.progress = start
+        self.progress.started = time.monotonic()  # clocks differ by machine
+        self.read: set[str] = set()
+        self.fresh: dict[str, ShardCount] = {}
+
+    def shard(self, name: str, count: ShardCount) -> None:
+        """A reader came to the end of a shard."""
+        self.fresh[name] = count
+        if name not in self.read:
+            self.read.add(name)
+            self.progress.rows_read += count.rows
+            self.progress.bytes_read += count.bytes
+
+    def take(self) -> dict[str, ShardCount]:
+        """The shards that were read to their end since this was asked last."""
+        fresh, self.fresh = self.fresh, {}
+        return fresh
+
+    def batch(self, statuses: Mapping[str, int], maps: int, examples: Mapping[str, str]) -> None:
+        """A batch left the explain stage."""
+        if self.progress.first_image is None:
+            self.progress.first_image = time.monotonic() - self.progress.started
+        self.progress.statuses.update(statuses)
+        self.progress.maps += maps
+        self.progress.examples = {**examples, **self.progress.examples}
+        if self.metrics is not None:
+            self.metrics.batch(statuses, maps)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """A worker was busy."""
+        spent = self.progress.seconds
+        spent[stage] = spent.get(stage, 0.0) + seconds
+        if self.metrics is not None:
+            self.metrics.spent(stage, seconds)
+
+    def snapshot(self) -> Progress:
+        """The counts now."""
+        self.progress.seconds_elapsed = time.monotonic() - self.progress.started
+        return self.progress
+
+
+class Reporter:
+    """Handed to workers; says nothing where there is no actor (in unit tests, say)."""
+
+    def __init__(self, actor: Any = None) -> None:
+        self.actor = actor
+
+    def shard(self, name: str, rows: int, size: int) -> None:
+        """A shard of ``size`` bytes was read to its end and held ``rows`` rows.
+
+        Waits for the answer: once all readers are done, all shards are known.
+        """
+        if self.actor is not None:
+            ray.get(self.actor.shard.remote(name, ShardCount(rows, size)))
+
+    def batch(self, rows: pa.Table, maps: int) -> None:
+        """Rows that leave the explain stage, and the maps among them."""
+        if self.actor is not None:
+            statuses = rows["status"].to_pylist()
+            self.actor.batch.remote(Counter(statuses), maps, _examples(rows, set(statuses)))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self.actor is not None:
+                self.actor.spent.remote(stage, time.perf_counter() - start)
+
+
+def _examples(rows: pa.Table, statuses: set[str]) -> dict[str, str]:
+    """A row of every failure among these."""
+    found = {}
+    for status in statuses - {str(Status.OK)}:
+        row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1)
+        found[status] = f"{row['image_id'][0].as_py()}: {row['error'][0].as_py()}"
+    return found
+
+
+def start_actor(start: Progress, output: str) -> Any:
+    """A `ProgressActor` on this cluster; it takes no CPU, and one that dies begins anew."""
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressActor)
+    return remote.remote(start, output)

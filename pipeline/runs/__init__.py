@@ -1,0 +1,1 @@
+"""The output folder of a run: its identity, its parts, and how far it has come."""

@@ -1,0 +1,150 @@
+"""Rows sorted by image_id, in parts of even size, out of core.
+
+The ids of a sample cut the range of ids into parts of equal size, every row goes to the file of its
+part in a scratch folder, and each of these is sorted and written. Memory holds one part, the
+scratch folder at most `PARTS_PER_PASS`.
+"""
+
+import posixpath
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import RunError
+from pipeline.runs.manifest import RunFolder
+from pipeline.runs.parts import (
+    ROW_GROUP_ROWS,
+    arrow_filesystem,
+    ids_of,
+    parquet_options,
+    side_by_side,
+)
+from pipeline.storage.location import Location
+
+ROWS_PER_PART = 100_000
+BYTES_PER_PART = 512 * 2**20
+PARTS_PER_PASS = 256
+SAMPLED_IDS = 1_000_000
+WAVE = "wave-0000"
+_BATCH_ROWS = 2048
+
+
+def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder) -> None:
+    """Write the rows of some parts into new ones, sorted by image_id, and commit these.
+
+    Args:
+        sources: parts of one schema.
+        rows: in all of them.
+        new: folder of the run that is written.
+
+    Raises:
+        RunError: an image stands there twice.
+    """
+    cuts = _cuts(sources, rows)
+    spans = np.array(side_by_side(span_of, sources), dtype=object)
+    schema = pq.read_schema(sources[0].path, filesystem=arrow_filesystem(sources[0]))
+    ends = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
+    for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
+        last = min(first + PARTS_PER_PASS, len(cuts) + 1)
+        some = [
+            source
+            for source, (begin, end) in zip(sources, ends, strict=True)
+            if begin < last and end >= first
+        ]
+        with tempfile.TemporaryDirectory(prefix="legrad-compact-") as scratch:
+            buckets = _scatter(some, schema, cuts, range(first, last), Path(scratch))
+            for number, bucket in buckets.items():
+                _write_part(bucket, new, number)
+                bucket.unlink()
+
+
+def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
+    """Ids at which a new part begins, from a sample that is spread over all rows."""
+    every = max(1, rows // SAMPLED_IDS)
+    ids = pa.concat_arrays(side_by_side(lambda part: ids_of(part)[::every], sources)).sort()
+    sizes = side_by_side(_uncompressed, sources)
+    count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
+    places = [len(ids) * number // count for number in range(1, count)]
+    return np.array(ids.take(pa.array(places, pa.int64())).to_pylist(), dtype=object)
+
+
+def _uncompressed(part: Location) -> int:
+    data = pq.read_metadata(part.path, filesystem=arrow_filesystem(part))
+    return sum(data.row_group(i).total_byte_size for i in range(data.num_row_groups))
+
+
+def _scatter(
+    sources: Sequence[Location],
+    schema: pa.Schema,
+    cuts: NDArray[np.object_],
+    numbers: range,
+    scratch: Path,
+) -> dict[int, Path]:
+    """Every row of the parts with some numbers into the file of its part."""
+    paths = {number: scratch / f"{number:06d}.arrow" for number in numbers}
+    with ExitStack() as stack:
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        writers = {
+            number: stack.enter_context(pa.ipc.new_stream(str(path), schema, options=options))
+            for number, path in paths.items()
+        }
+        for source in sources:
+            for table in _batches(source):
+                ids = np.array(table["image_id"].to_pylist(), dtype=object)
+                bucket = np.searchsorted(cuts, ids, side="right")
+                for number in np.intersect1d(bucket, numbers):
+                    writers[int(number)].write_table(table.filter(pa.array(bucket == number)))
+    return paths
+
+
+def span_of(part: Location) -> tuple[str, str]:
+    """The first and the last id of a part, in their order."""
+    found = pc.min_max(ids_of(part)).as_py()
+    return found["min"], found["max"]
+
+
+def _batches(part: Location) -> Iterator[pa.Table]:
+    with arrow_filesystem(part).open_input_file(part.path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
+
+
+def _write_part(bucket: Path, new: RunFolder, number: int) -> None:
+    """Sort one part and commit it: data first, then its ids, as a run does.
+
+    Raises:
+        RunError: an image stands there twice.
+    """
+    with pa.ipc.open_stream(str(bucket)) as stream:
+        table = stream.read_all()
+    if not table.num_rows:
+        return
+    table = table.take(pc.sort_indices(table["image_id"])).combine_chunks()
+    ids = table["image_id"]
+    same = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    if pc.any(same).as_py():
+        first = ids.filter(pa.chunked_array([pa.array([False]), *same.chunks]))[0]
+        raise RunError(f"image {first} stands twice in the run; it cannot be compacted")
+    commit = f"part-{number:05d}"
+    _write_table(table, new.images.child(f"{commit}-0.parquet"))
+    _write_table(table.select(["image_id"]), new.checkpoint.child(WAVE, f"{commit}.parquet"))
+
+
+def _write_table(table: pa.Table, place: Location) -> None:
+    filesystem = arrow_filesystem(place)
+    filesystem.create_dir(posixpath.dirname(place.path), recursive=True)
+    pq.write_table(
+        table,
+        place.path,
+        filesystem=filesystem,
+        row_group_size=ROW_GROUP_ROWS,
+        sorting_columns=[pq.SortingColumn(0)],
+        **parquet_options(table.schema),
+    )

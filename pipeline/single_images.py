@@ -1,0 +1,257 @@
+"""A few images, a few texts, one figure: no data set, no Ray, nothing committed."""
+
+import io
+import json
+import posixpath
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from legrad._version import __version__
+from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
+from legrad.heatmaps.text import signed
+from legrad.method.explainer import LeGrad
+from legrad.models.model import VisionLanguageModel
+from legrad.models.tokenizers import obstacle
+from legrad.preprocess import Preprocess, to_rgb
+from pipeline.config import ModelConfig, SourceConfig
+from pipeline.errors import RunError, UsageError
+from pipeline.machine import cores
+from pipeline.schema import Status
+from pipeline.stages.decode import decode
+from pipeline.stages.explain import ReplicaSettings
+from pipeline.storage.location import is_storage_error, locate
+
+EMPTY_PROMPT = "(empty prompt)"
+_BATCH = 8
+_MAX_PIXELS: int = SourceConfig.model_fields["max_pixels"].default
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every image.
+
+    Attributes:
+        texts: of the queries.
+        baseline: a text that names nothing in particular; one column more, and what
+            `Answer.figure` suppresses by. None for no such column.
+    """
+
+    texts: tuple[str, ...]
+    baseline: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.texts or not all(text.strip() for text in self.texts):
+            raise UsageError("queries: expected at least one text, and none of them empty")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All texts, the baseline last."""
+        return self.texts if self.baseline is None else (*self.texts, self.baseline)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Maps and scores of N images and Q columns.
+
+    Attributes:
+        question: what was asked; Q is the number of its columns.
+        names: the images as the user named them.
+        images: upright RGB.
+        boxes: of each image the part that its maps cover, (left, top, right, bottom) in pixels.
+        maps: (N, Q, h, w) float32, raw.
+        scores: (N, Q) float32 cosines.
+        about: model, weights digest, layers and preprocessing.
+        failures: image -> why it could not be explained.
+        warnings: what the model had to say of the texts.
+    """
+
+    question: Question
+    names: tuple[str, ...]
+    images: tuple[Image.Image, ...]
+    boxes: tuple[Box, ...]
+    maps: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    about: Mapping[str, object]
+    failures: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def figure(self, threshold: float | None = None, scale: Scale = "row") -> Image.Image:
+        """An image a row, a text a column.
+
+        Args:
+            threshold: zero the cells where the baseline's normalised map exceeds it, see
+                `legrad.heatmaps.suppress`; None shows the raw maps.
+            scale: what shares one colour scale, see `legrad.heatmaps.grid_figure`.
+
+        Raises:
+            ValueError: a threshold without a baseline, or outside 0 to 1.
+        """
+        shown = self.maps
+        if threshold is not None:
+            if self.question.baseline is None:
+                raise ValueError("suppression needs a baseline")
+            kept = suppress(shown[:, :-1], shown[:, -1:], threshold)
+            shown = np.concatenate([kept, shown[:, -1:]], axis=1)
+        bases = [posixpath.basename(name) for name in self.names]
+        labels = bases if len(set(bases)) == len(bases) else self.names
+        rows = [
+            FigureRow(list(maps), image, label, [signed(s) for s in scores], box=box)
+            for maps, image, label, scores, box in zip(
+                shown, self.images, labels, self.scores, self.boxes, strict=True
+            )
+        ]
+        headings = [text or EMPTY_PROMPT for text in self.question.columns]
+        if self.question.baseline is not None:
+            headings[-1] += " \u2013 baseline"
+        return grid_figure(rows, headings, scale=scale)
+
+    def save(self, uri: str) -> None:
+        """Write maps and all that is needed to place them as ``.npz`` (no pickles inside).
+
+        ``maps`` (N, Q, h, w) float32, raw; ``scores`` (N, Q) float32; ``queries`` (Q,) texts;
+        ``is_baseline`` (Q,) bool; ``images`` (N,) names; ``sizes`` (N, 2) width and height of the
+        upright images; ``boxes`` (N, 4) left, top, right, bottom of the maps' grid in their
+        pixels; ``about`` JSON text.
+        """
+        columns = self.question.columns
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            maps=self.maps,
+            scores=self.scores,
+            queries=np.array(columns),
+            is_baseline=np.arange(len(columns)) >= len(self.question.texts),
+            images=np.array(self.names),
+            sizes=np.array([image.size for image in self.images], dtype=np.int32),
+            boxes=np.array(self.boxes, dtype=np.float64),
+            about=np.array(json.dumps(dict(self.about))),
+        )
+        locate(uri).write(buffer.getvalue())
+
+
+def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) -> Answer:
+    """Explain images named one by one; a broken one is a failure, the others are still done.
+
+    Args:
+        model: which model, and how.
+        uris: paths or any fsspec URIs of image files.
+        question: the texts.
+
+    Raises:
+        RunError: not one image could be explained; says why for each.
+        UsageError: the model, its weights or its tokenizer cannot be loaded.
+    """
+    lacking = obstacle(model.name)
+    if lacking:
+        raise UsageError(lacking)
+    read, failures = _read(dict.fromkeys(uris))
+    _some_are_left(read, failures, uris)
+    loaded = _load(model)
+    opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
+    for uri, data in read.items():
+        try:
+            opened[uri] = _open(data, loaded.preprocess)
+        except _BrokenImageError as error:
+            failures[uri] = str(error)
+    _some_are_left(opened, failures, uris)
+    legrad = LeGrad(loaded, model.layers)
+    images = tuple(image for image, _ in opened.values())
+    maps, scores, notes = _run(legrad, list(opened.values()), question)
+    return Answer(
+        question=question,
+        names=tuple(opened),
+        images=images,
+        boxes=tuple(loaded.preprocess.box(*image.size) for image in images),
+        maps=maps,
+        scores=scores,
+        about=_about(loaded, legrad.layers),
+        failures={uri: failures[uri] for uri in uris if uri in failures},
+        warnings=notes,
+    )
+
+
+class _BrokenImageError(Exception):
+    """The bytes are no image that can be decoded."""
+
+
+def _read(uris: Iterable[str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Bytes by URI, and the reason by URI where the storage gives none."""
+    read: dict[str, bytes] = {}
+    failures: dict[str, str] = {}
+    for uri in uris:
+        try:
+            read[uri] = locate(uri).read()
+        except UsageError as error:
+            failures[uri] = str(error)
+    return read, failures
+
+
+def _load(model: ModelConfig) -> VisionLanguageModel:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return ReplicaSettings(model, device, cores(), _BATCH).load()
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        raise UsageError(f"model {model.name}: {error}") from error
+
+
+def _some_are_left(
+    images: Mapping[str, object], failures: Mapping[str, str], uris: Sequence[str]
+) -> None:
+    if not images:
+        lines = [f"{uri}: {failures[uri]}" for uri in uris]
+        raise RunError("\n  ".join(["no image could be explained", *lines]))
+
+
+def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8]]:
+    """The upright original, and pixels (3, height, width) as the model takes them."""
+    found = decode(data, preprocess, _MAX_PIXELS)
+    if found.status != Status.OK or found.pixels is None:
+        raise _BrokenImageError(f"{found.status}: {found.error}")
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore")  # `decode` was content
+        upright = to_rgb(image)
+    return upright, np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+
+
+def _run(
+    legrad: LeGrad,
+    opened: Sequence[tuple[Image.Image, NDArray[np.uint8]]],
+    question: Question,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
+    """Maps (N, Q, h, w), scores (N, Q), and the model's warnings about the texts."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            features = legrad.model.encode_text(question.columns)
+        except ValueError as error:  # its tokenizer's files
+            raise UsageError(str(error)) from error
+    notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
+    maps, scores = [], []
+    for start in range(0, len(opened), _BATCH):
+        images, pixels = zip(*opened[start : start + _BATCH], strict=True)
+        sizes = [image.size for image in images]
+        found = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
+        maps.append(found.maps.float().cpu().numpy())
+        scores.append(found.scores.float().cpu().numpy())
+    return np.concatenate(maps), np.concatenate(scores), notes
+
+
+def _about(model: VisionLanguageModel, layers: int) -> dict[str, object]:
+    preprocess = model.preprocess
+    return {
+        "model": model.name,
+        "pretrained": model.pretrained,
+        "weights_sha256": model.digest,
+        "layers": layers,
+        "precision": model.precision,
+        "preprocess": asdict(preprocess),
+        "legrad": __version__,
+    }

@@ -1,0 +1,167 @@
+"""Lists of image URIs: CSV, JSON lines or Parquet, a row an image.
+
+A relative URI is relative to the list. A list is read once when a run is planned, which finds
+repeated keys and broken lines; a read task then reads the bytes of its own rows only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import fsspec
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.schema import Status
+from pipeline.sources.columns import Columns, choose_columns, table_row
+from pipeline.sources.keys import Keys
+from pipeline.sources.listing import SourceFile
+from pipeline.sources.parquet import Visit
+from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.records import Record, read_records
+from pipeline.sources.referenced_images import ahead, read_neighbour
+from pipeline.sources.rows import Row, text_of
+from pipeline.storage.location import Location, Options, redact
+
+ROWS_PER_PART = 512
+_CUSTOMARY = ("image", "uri", "url", "image_uri", "image_url", "image_path", "path", "file_name")
+
+
+def scan_list(
+    place: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
+) -> list[Part]:
+    """Cut a list into parts of at most `ROWS_PER_PART` rows, and tell of every row.
+
+    Raises:
+        UsageError: the list is broken, or has no such columns.
+    """
+    cutter, keys, named = _Cutter(), Keys(), False
+    for record in read_records(place, _wanted(source)):
+        columns = list_columns(record, source, file.name)
+        key = _key(record, columns, place)
+        keys.add(key)
+        named = named or _uri(record, columns) is not None
+        if visit is not None:
+            label = record.values.get(columns.label) if columns.label else None
+            visit(record.number, key, text_of(label))
+        cutter.add(record)
+    if not named:
+        raise UsageError(
+            f"{file.name}: no row names an image; looked for a column "
+            f"{source.image_field or ', '.join(_CUSTOMARY)}. Name it in source.image_field"
+        )
+    return cutter.parts(keys.repeats())
+
+
+def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
+    """Rows of a part of a list, with the bytes of their images.
+
+    Holds at most `neighbours.AT_ONCE` images besides a block.
+    """
+    file, part = unit.files[0], unit.part
+    place = Location(fs, file.path)
+    records = read_records(place, _wanted(source), part)
+    reader = _ImageReader(place, file, part, source)
+    return ahead(reader.row, (r for r in records if part is None or part.wants(r.number)))
+
+
+def fetch_from_list(
+    place: Location, row: int, source: SourceConfig, options: Options
+) -> bytes | None:
+    """The bytes of one image again: its URI is looked up in the list."""
+    for record in read_records(place, _wanted(source)):
+        if record.number == row:
+            uri = _uri(record, list_columns(record, source, place.path))
+            return None if uri is None else read_neighbour(place, uri, options)
+    return None
+
+
+def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
+    """The columns to read; a JSON line need not have every field.
+
+    Raises:
+        UsageError: there is no column of URIs, or none of a name in the settings.
+    """
+    image = source.image_field or next((n for n in _CUSTOMARY if n in record.values), None)
+    names = list(record.values)
+    if record.loose:
+        image = image or _CUSTOMARY[0]
+        names += [image, source.label_field, source.caption_field, *source.carry]
+        names += [source.key_field] if source.key_field else []
+    return choose_columns(list(dict.fromkeys(names)), image, source, where)
+
+
+@dataclass(frozen=True)
+class _ImageReader:
+    """Reads the images of a list."""
+
+    place: Location
+    file: SourceFile
+    part: Part | None
+    source: SourceConfig
+
+    def row(self, record: Record) -> Row:
+        """The row of one image; a missing one has a status."""
+        columns = list_columns(record, self.source, self.file.name)
+        key = _key(record, columns, self.place)
+        found = table_row(
+            self.source.id_prefix,
+            self.file.name,
+            record.number,
+            key,
+            record.values,
+            columns,
+            self.part,
+            self.source,
+        )
+        uri = _uri(record, columns)
+        if uri is None:
+            return found | {"status": Status.NO_IMAGE, "error": f"no URI in {columns.image!r}"}
+        try:
+            data = read_neighbour(self.place, uri, self.source.options)
+        except UsageError as error:
+            return found | {"status": Status.READ_ERROR, "error": str(error)[:500]}
+        return found | {"bytes": data, "source_offset": 0, "source_length": len(data)}
+
+
+class _Cutter:
+    """Gathers neighbouring records into parts."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+
+    def add(self, record: Record) -> None:
+        """The next record."""
+        last = self._parts[-1] if self._parts else None
+        if last is None or last.rows == ROWS_PER_PART or last.groups != record.groups:
+            first = Part(record.number, 0, 0, record.groups, record.span, record.names)
+            self._parts.append(first)
+        last = self._parts[-1]
+        rows, span = last.rows + 1, (last.span[0], record.span[1])
+        self._parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
+
+    def parts(self, repeats: dict[int, int]) -> list[Part]:
+        """All; what images weigh is not known before they are read, so a row counts as a byte."""
+        return [part.with_repeats(repeats) for part in self._parts]
+
+
+def _wanted(source: SourceConfig) -> list[str]:
+    """Columns that may be needed of a wide table."""
+    names = (source.image_field, source.key_field, source.label_field, source.caption_field)
+    return [name for name in (*names, *_CUSTOMARY, *source.carry) if name is not None]
+
+
+def _uri(record: Record, columns: Columns) -> str | None:
+    value = record.values.get(columns.image)
+    if isinstance(value, dict):
+        value = value.get("path")
+    return text_of(value)
+
+
+def _key(record: Record, columns: Columns, place: Location) -> str:
+    """By the key column, else the URI without secrets and query."""
+    if columns.key:
+        own = text_of(record.values.get(columns.key))
+    else:
+        own = redact(_uri(record, columns) or "")
+        own = own.split("?", 1)[0] if place.is_web else own
+    return own or f"#{record.number}"

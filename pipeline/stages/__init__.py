@@ -1,0 +1,1 @@
+"""What Ray Data's workers do to rows: decode, explain, encode, write."""

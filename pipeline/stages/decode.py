@@ -1,0 +1,145 @@
+"""Bytes -> uint8 pixels, or a row that says why not."""
+
+import faulthandler
+import hashlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from legrad.preprocess import Preprocess, orientation
+from pipeline.schema import Status, decoded_schema
+from pipeline.stages.jpeg import missing_data
+
+if TYPE_CHECKING:  # it brings Ray, which single images do without
+    from pipeline.progress.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image, or why there is none.
+
+    Attributes:
+        status: `Status.OK` or what went wrong.
+        pixels: uint8, 3 * height * width bytes at the model's input size; None unless ok.
+        width, height: of the upright original in pixels; None where unknown, and as stored where
+            the image is broken.
+        error: the reason in words.
+    """
+
+    status: Status
+    pixels: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+
+def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
+    """Decode one encoded image and bring it to the model's input size; never raises on bad data.
+
+    Of an animation the first frame is taken. JPEGs are decoded in full: Pillow's reduced decoding
+    changes the resized pixels by up to 3 levels at four times the target, more than rounding.
+    """
+    size: tuple[int | None, int | None] = (None, None)
+    Image.MAX_IMAGE_PIXELS = max_pixels  # also of pictures inside a file, as icons have them
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                size = image.size
+                image.load()
+                lack = missing_data(data, image) if image.format in ("JPEG", "MPO") else None
+                if lack:
+                    return Decoded(Status.TRUNCATED, None, *size, lack)
+                size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
+                pixels = preprocess(image).tobytes()
+    except UnidentifiedImageError:
+        what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
+        return Decoded(Status.NOT_AN_IMAGE, error=what)
+    except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
+        return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
+    return Decoded(Status.OK, pixels, *size)
+
+
+def _status_of(error: Exception) -> Status:
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return Status.TOO_MANY_PIXELS
+    truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+    return Status.TRUNCATED if truncated else Status.DECODE_ERROR
+
+
+class Decoder:
+    """The decode stage: a batch of source rows in, the same rows with pixels out.
+
+    Args:
+        preprocess: of the model.
+        max_pixels: larger images are refused.
+        carry: the source's columns that are handed through.
+        store_captions: whether captions are kept.
+        reporter: told of every batch.
+        seconds: an image may take; then this process ends itself, see `pipeline.stages.isolated`.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        max_pixels: int,
+        carry: dict[str, str],
+        store_captions: bool,
+        reporter: "Reporter",
+        seconds: float | None = None,
+    ) -> None:
+        self.preprocess = preprocess
+        self.max_pixels = max_pixels
+        self.schema = decoded_schema(carry)
+        self.store_captions = store_captions
+        self.reporter = reporter
+        self.seconds = seconds
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `source_schema` -> as many rows of `decoded_schema`."""
+        with self.reporter.timed("decode"):
+            rows = [self._row(row) for row in batch.to_pylist()]
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+        return table
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        data: bytes | None = row.pop("bytes")
+        if not self.store_captions:
+            row["caption"] = None
+        if data is None:
+            return row
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+        if row["status"] != Status.OK:
+            return row
+        with _deadline(self.seconds):
+            found = decode(data, self.preprocess, self.max_pixels)
+        row["status"], row["error"] = str(found.status), found.error
+        row["width"], row["height"], row["pixels"] = found.width, found.height, found.pixels
+        return row
+
+
+@contextmanager
+def _deadline(seconds: float | None) -> Iterator[None]:
+    """End this process if what is inside hangs, be it in C code that holds the interpreter."""
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) after EXIF rotation."""
+    turned = orientation(image) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else (image.width, image.height)

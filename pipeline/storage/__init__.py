@@ -1,0 +1,1 @@
+"""Files on disks and in buckets: locations, retries, and tables of users."""

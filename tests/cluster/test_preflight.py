@@ -1,0 +1,135 @@
+"""What preflight makes of what nodes say; the nodes themselves are in tests/integration."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline import flow
+from pipeline.cluster import fit as resources
+from pipeline.cluster import job_variables as environment
+from pipeline.cluster import node_memory as memory
+from pipeline.cluster.each_node import version_finding, versions
+from pipeline.cluster.model_files import EMBEDDED, ModelAnswer, ask_for_model, model_findings
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.resources import Resources
+from pipeline.cluster.session import _environment
+from pipeline.config import ModelConfig
+from pipeline.errors import UsageError
+from tests.data import mini_config
+
+GIB = 2**30
+
+
+def node(name: str = "a", *, store: int = GIB, free: int = 8 * GIB, cpus: float = 8) -> Node:
+    return Node(name * 8, f"10.0.0.{name}", cpus, 0.0, free, store)
+
+
+def test_what_a_raylet_says_goes_to_stderr(
+    ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = "8 PYTHON worker processes have been started on node: 1"
+    data = {"lines": [many, "3 workers were killed"], "pid": "raylet", "is_err": False}
+    ray._private.worker.print_to_stdstream(data, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "ray: 3 workers were killed\n")
+
+
+def test_room_for_blocks() -> None:
+    plan = Resources(actors=2, gpus=0, threads=2)
+    (fine,) = memory.object_store([node()], plan)
+    assert fine.good
+    assert "896 MiB for blocks" in fine.text
+    assert "wait" not in fine.text
+    (slow,) = memory.object_store([node(store=100 * 2**20)], plan)
+    assert slow.good
+    assert "replicas wait" in slow.text
+    (tiny,) = memory.object_store([node(), node("b", store=2**20)], plan)
+    assert not tiny.good
+    assert "--object-store-memory" in tiny.text
+    (head,) = memory.object_store([node(), node("b", store=2**20, cpus=0)], plan)
+    assert head.good
+
+
+def test_a_plan_without_gpus_is_refused_before_the_source_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listing(_: object) -> None:
+        raise LookupError("listed")
+
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster")
+    monkeypatch.setattr(flow, "session", nullcontext)
+    monkeypatch.setattr(flow, "open_source", listing)
+    monkeypatch.setattr(resources, "maxima", lambda: None)
+    monkeypatch.setattr(resources, "nodes", lambda: [node(), node("b")])
+    runtime = {"actors": 2, "gpus_per_actor": 1}
+    source = {"format": "folder", "uri": str(tmp_path / "in")}
+    with pytest.raises(UsageError, match="2 actors x 1 GPUs, the cluster has 0 GPUs"):
+        flow.run(mini_config(source, str(tmp_path / "out"), runtime=runtime))
+    for fits in ({"actors": 2, "gpus_per_actor": 0}, runtime | {"wait_resources": 60}):
+        with pytest.raises(LookupError, match="listed"):
+            flow.run(mini_config(source, str(tmp_path / "out"), runtime=fits))
+
+
+def test_room_for_a_filter_or_a_run_could_not_be_continued() -> None:
+    (fine,) = memory.filters([node(), node("b", free=1)])
+    assert fine.good
+    (bad,) = memory.filters([node(free=GIB // 2), node("b", cpus=0)])
+    assert not bad.good
+    assert "wait for ever" in bad.text
+
+
+def test_one_run_has_one_set_of_versions() -> None:
+    here = versions()
+    assert here["python"].startswith("3.")
+    assert version_finding(here, [("a", here)]).good
+    other = version_finding(here, [("a", here), ("b", here | {"torch": "none"})])
+    assert not other.good
+    assert other.text.startswith(f"b has torch none (here {here['torch']}). Use one image")
+
+
+def test_weights_that_are_missing_or_differ(tmp_path: Path) -> None:
+    place = tmp_path / "w.safetensors"
+    model = ModelConfig(name="ViT-B-16", pretrained=str(place))
+    lacking = ask_for_model(model)
+    (bad,) = model_findings(model, [("a", lacking)])
+    assert not bad.good
+    assert "cannot be had on a: FileNotFoundError" in bad.text
+    place.write_bytes(b"one")
+    one = ask_for_model(model)
+    place.write_bytes(b"two")
+    two = ask_for_model(model)
+    (same,) = model_findings(model, [("a", one), ("b", one)])
+    assert same.good
+    (differ,) = model_findings(model, [("a", one), ("b", two)])
+    assert not differ.good
+    assert "the nodes hold different files (a: sha256 " in differ.text
+    assert ask_for_model(ModelConfig(name="mini")) == ModelAnswer(EMBEDDED)
+
+
+def test_a_job_keeps_what_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses to be told the same field or variable twice."""
+    name = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+    monkeypatch.delenv(name, raising=False)
+    alone = {"working_dir": "/e", "env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    assert _environment("/e") == alone
+    monkeypatch.setenv(name, '{"runtime_env": {"working_dir": "gcs://x.zip"}, "metadata": {}}')
+    assert _environment("/e") == {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    monkeypatch.setenv(name, '{"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "x"}}}')
+    assert _environment("/e") == {"working_dir": "/e", "env_vars": {}}
+    monkeypatch.setenv(name, '{"runtime_env": null}')
+    assert _environment("/e") == alone
+
+
+def test_variables_are_taken_from_the_folder_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OF_A_JOB", "old")
+    environment.load()
+    (tmp_path / environment.VARIABLES).write_text('{"OF_A_JOB": "new"}')
+    environment.load()
+    import os
+
+    assert os.environ["OF_A_JOB"] == "new"

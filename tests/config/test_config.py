@@ -1,0 +1,273 @@
+"""Settings: what is accepted, and that every fault is named with its key."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from legrad.settings import Settings
+from pipeline.config import AuditConfig, Gates, RunConfig
+from pipeline.config.loading import check, load_config, packaged_config
+from pipeline.errors import UsageError
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "model": {"name": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+        "source": {"format": "folder", "uri": "/data/images"},
+        "queries": [{"name": "dog", "role": "class"}, {"name": "leash", "role": "cue"}],
+        "output": "/data/out",
+    }
+    for key, value in changes.items():
+        if value is None:
+            data.pop(key)
+        elif isinstance(value, dict) and isinstance(data.get(key), dict):
+            data[key] = data[key] | value
+        else:
+            data[key] = value
+    return data
+
+
+def test_defaults() -> None:
+    config = check(settings(), "x")
+    assert config.source.uri == ("/data/images",)
+    assert config.labels == {"dog": "dog"}
+    assert config.model.resize == "squash"
+    assert config.store.embeddings
+    assert config.warnings == ()
+
+
+FAULTS = {
+    "unknown key": ({"model": {"patch": 3}}, ["model", "patch", "pretrained"]),
+    "unknown top key": ({"query": []}, ["query", "queries"]),
+    "no model": ({"model": None}, ["model"]),
+    "unknown model": ({"model": {"name": "ViT-B-33"}}, ["ViT-B-33", "ViT-B-32"]),
+    "resnet": ({"model": {"name": "RN50", "pretrained": "openai"}}, ["RN50", "supported"]),
+    "convnext": ({"model": {"name": "convnext_base"}}, ["timm", "supported"]),
+    "no weights": ({"model": {"pretrained": ""}}, ["pretrained"]),
+    "mini with weights": ({"model": {"name": "mini"}}, ["mini", "pretrained"]),
+    "size": ({"model": {"image_size": 225}}, ["image_size", "225", "32"]),
+    "layers": ({"model": {"layers": 13}}, ["layers", "12"]),
+    "precision": ({"model": {"precision": "int8"}}, ["precision", "fp16"]),
+    "no queries": ({"queries": []}, ["queries", "none"]),
+    "bad name": ({"queries": [{"name": "A Dog", "role": "class"}]}, ["A Dog", "lower-case"]),
+    "yaml name": ({"queries": [{"name": None, "role": "cue"}]}, ["queries.0.name", "quotes"]),
+    "role": ({"queries": [{"name": "dog", "role": "klass"}]}, ["role", "baseline"]),
+    "no role": ({"queries": [{"name": "dog"}]}, ["queries.0: role is missing", "class, cue"]),
+    "twice": ({"queries": [{"name": "a", "role": "cue"}] * 2}, ["a stand more than once"]),
+    "taken": ({"queries": [{"name": "own_label", "role": "cue"}]}, ["own_label"]),
+    "taken too": ({"queries": [{"name": "status", "role": "cue"}]}, ["status", "columns"]),
+    "output in source": ({"output": "/data/images/out"}, ["inside the source"]),
+    "cue with label": ({"queries": [{"name": "a", "role": "cue", "label": "b"}]}, ["label"]),
+    "empty prompt": ({"queries": [{"name": "a", "role": "cue", "prompts": [" "]}]}, ["prompt"]),
+    "too many": (
+        {"queries": [{"name": f"q{i}", "role": "cue"} for i in range(257)]},
+        ["257", "256"],
+    ),
+    "maps": ({"store": {"maps": "some"}}, ["store.maps.mode", "own_label"]),
+    "k missing": ({"store": {"maps": "top_k"}}, ["store.maps", "top_k needs `k`"]),
+    "k given": ({"store": {"maps": {"k": 3}}}, ["store.maps", "all takes no `k`"]),
+    "bar missing": ({"store": {"maps": "above"}}, ["store.maps", "needs `threshold`"]),
+    "no class": (
+        {"store": {"maps": "own_label"}, "queries": [{"name": "a", "role": "cue"}]},
+        ["store.maps: own_label is about classes"],
+    ),
+    "two kinds": (
+        {"queries": [{"name": "a", "role": "cue", "prompts": "b", "vector": "v.npy"}]},
+        ["queries.0", "prompts and vector", "expected one of"],
+    ),
+    "difference": (
+        {"queries": [{"name": "a", "role": "cue", "difference": ["b", "c"]}]},
+        ["'a' is a difference with 'b'"],
+    ),
+    "format": ({"source": {"format": "zip"}}, ["source.format", "webdataset"]),
+    "no places": ({"source": {"uri": {}}}, ["source.uri"]),
+    "root alias": ({"source": {"uri": {"a/b": "x"}}}, ["source.uri", "a/b"]),
+    "key of a folder": ({"source": {"key_field": "id"}}, ["key_field", "folder"]),
+    "labels": ({"source": {"labels": {"url": "x"}}}, ["source.labels", "url", "uri"]),
+    "limit": ({"source": {"limit": 0}}, ["source.limit", "0"]),
+    "memory": ({"source": {"uri": "memory://x"}}, ["memory://x", "one process"]),
+    "memory out": ({"output": "memory://x"}, ["memory://x", "one process"]),
+    "carry hides": ({"source": {"carry": ["status"]}}, ["carry", "status"]),
+    "carry type": ({"source": {"carry": {"a": "text"}}}, ["carry", "string"]),
+    "alias": ({"source": {"alias": "a/b"}}, ["alias"]),
+    "batch": ({"runtime": {"batch_size": 0}}, ["batch_size"]),
+    "output": ({"output": None}, ["output"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named(fault: str) -> None:
+    changes, words = FAULTS[fault]
+    with pytest.raises(UsageError) as caught:
+        check(settings(**changes), "run.yaml")
+    for word in ["run.yaml", *words]:
+        assert word in str(caught.value)
+
+
+def test_mini_outside_the_demo_warns() -> None:
+    source = {"format": "folder", "uri": "x"}
+    foreign = check(settings(model={"name": "mini", "pretrained": None}, source=source), "x")
+    assert "mean nothing" in foreign.warnings[0]
+    assert load_config(packaged_config("demo.yaml")).warnings == ()
+
+
+def write(folder: Path, data: Any, name: str = "run.yaml") -> Path:
+    file = folder / name
+    file.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return file
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").touch()
+    (tmp_path / "q.yaml").write_text("[{name: dog, role: class}]")
+    data = settings(source={"uri": ["shards", "s3://bucket/x"]}, output="out", queries="q.yaml")
+    data["model"]["pretrained"] = "w.safetensors"
+    config = load_config(write(tmp_path, data))
+    assert config.source.uri == (f"{tmp_path}/shards", "s3://bucket/x")
+    assert config.output == f"{tmp_path}/out"
+    assert config.model.pretrained == f"{tmp_path}/w.safetensors"
+    assert [query.name for query in config.queries] == ["dog"]
+
+
+def test_paths_of_named_places_and_of_labels(tmp_path: Path) -> None:
+    places = {"a": "x", "b": ["y", "s3://bucket/z"]}
+    data = settings(source={"uri": places, "labels": {"uri": "labels.csv"}})
+    source = load_config(write(tmp_path, data)).source
+    assert [(root.alias, root.uri) for root in source.roots] == [
+        *(("a", f"{tmp_path}/x"), ("b", f"{tmp_path}/y"), ("b", "s3://bucket/z"))
+    ]
+    assert source.labels is not None
+    assert source.labels.uri == f"{tmp_path}/labels.csv"
+
+
+def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, settings())
+    sets = ["model.layers=4", "source.carry=[a, b]", "output=here", "runtime.actors=2"]
+    config = load_config(file, sets)
+    assert config.model.layers == 4
+    assert config.source.carry == {"a": "string", "b": "string"}
+    assert config.output == f"{tmp_path}/here"
+    for bad in ("model", "model.name.x=1", "model.layers=[", "=3"):
+        with pytest.raises(UsageError, match="--set"):
+            load_config(file, [bad])
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for data, word in (
+        ("a: [", "not valid YAML"),
+        ("- a", "expected settings"),
+        ("", "expected settings"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            load_config(write(tmp_path, data))
+    with pytest.raises(UsageError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+    missing = settings(model={"pretrained": "absent.safetensors"})
+    with pytest.raises(UsageError, match="no weights file"):
+        load_config(write(tmp_path, missing))
+    with pytest.raises(UsageError, match=r"q\.yaml: no such file"):
+        load_config(write(tmp_path, settings(queries="q.yaml")))
+
+
+def test_query_sets_share_templates(tmp_path: Path) -> None:
+    queries = {
+        "templates": "simple",
+        "queries": [
+            {"name": "dog", "role": "class"},
+            {"name": "leash", "role": "cue", "templates": ["a {} on it"]},
+        ],
+    }
+    write(tmp_path, queries, "q.yaml")
+    dog, leash = load_config(write(tmp_path, settings(queries="q.yaml"))).queries
+    assert len(dog.texts()) == 7
+    assert leash.texts() == ["a leash on it"]
+    write(tmp_path, queries | {"template": "x"}, "q.yaml")
+    with pytest.raises(UsageError, match="unknown key 'template'"):
+        load_config(write(tmp_path, settings(queries="q.yaml")))
+
+
+@pytest.mark.parametrize("name", ["base.yaml", "demo.yaml"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    config = load_config(packaged_config(name))
+    assert config.queries
+
+
+@pytest.mark.parametrize("name", ["siglip2.yaml", "eva02.yaml"])
+def test_shipped_examples_are_valid_with_what_they_need(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.config.run_settings.obstacle", lambda model: None)
+    assert len(load_config(packaged_config(name)).queries) > 20
+
+
+def test_texts_for_a_model_without_its_tokenizer_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("legrad.models.tokenizers.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"'.*' is a text, but .*pip install transformers"):
+        load_config(packaged_config("siglip2.yaml"))
+    np.save(tmp_path / "dog.npy", np.ones(768, np.float32))
+    vectors = [f"queries=[{{name: dog, role: class, vector: {tmp_path / 'dog.npy'}}}]"]
+    assert load_config(packaged_config("siglip2.yaml"), vectors).queries[0].vector
+
+
+def test_base_yaml_names_every_key_with_its_default() -> None:
+    data = yaml.safe_load(packaged_config("base.yaml").read_text())
+    for group in ("model", "source", "store", "runtime"):
+        fields = RunConfig.model_fields[group].annotation.model_fields  # type: ignore[union-attr]
+        assert set(data[group]) == set(fields), group
+        for name, field in fields.items():
+            if not field.is_required() and data[group][name] not in (None, "laion2b_s34b_b88k"):
+                default = field.get_default(call_default_factory=True)
+                given = data[group][name]
+                if isinstance(default, Settings):
+                    assert set(given) == set(type(default).model_fields), f"{group}.{name}"
+                    given = type(default).model_validate(given)
+                assert given == default, f"{group}.{name}"
+
+
+def test_checking_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from pipeline.config.loading import load_config, packaged_config;"
+        "load_config(packaged_config('base.yaml'));"
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_many_classes_with_one_map_an_image() -> None:
+    queries = [{"name": f"q{i}", "role": "class"} for i in range(1000)]
+    queries.append({"name": "leash", "role": "cue"})
+    config = check(settings(queries=queries, store={"maps": "own_label"}), "x")
+    assert config.map_columns == ("leash", "own_label")
+    assert config.selection.own(["q7", "q8", "?", None]) == [7, 8, -1, -1]
+    assert check(settings(), "x").map_columns == ("dog", "leash")
+
+
+def test_files_of_queries_are_relative_to_their_file(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    for name in ("a.png", "v.npy"):
+        (tmp_path / "sets" / name).touch()
+    queries = [
+        {"name": "looks", "role": "cue", "images": "a.png"},
+        {"name": "probe", "role": "class", "vector": "v.npy#3"},
+    ]
+    write(tmp_path / "sets", queries, "q.yaml")
+    looks, probe = load_config(write(tmp_path, settings(queries="sets/q.yaml"))).queries
+    assert looks.images == (f"{tmp_path}/sets/a.png",)
+    assert probe.vector == f"{tmp_path}/sets/v.npy#3"
+    with pytest.raises(UsageError, match=r"queries: looks: no file at .*/a\.png"):
+        load_config(write(tmp_path, settings(queries=queries)))
+
+
+def test_audit_yaml_names_every_key_with_its_default() -> None:
+    data = yaml.safe_load(packaged_config("audit.yaml").read_text())
+    assert set(data) == set(AuditConfig.model_fields)
+    assert set(data["gates"]) == set(Gates.model_fields)
+    assert AuditConfig.model_validate(data) == AuditConfig()

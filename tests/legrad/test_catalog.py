@@ -1,0 +1,97 @@
+"""`list_models`: all that works and nothing else, with the right figures beside it."""
+
+from collections.abc import Iterator
+
+import open_clip
+import pytest
+import torch
+
+from legrad import from_open_clip, list_models
+from legrad.models import catalog
+from legrad.models.catalog import ListedModel, architecture, needing_transformers
+from legrad.towers import (
+    ClipTower,
+    EvaTower,
+    PerceptionTower,
+    RelposTower,
+    SiglipTower,
+    VitTower,
+)
+
+FAMILIES = {
+    ClipTower: ("CLIP", "CLIPA"),
+    SiglipTower: ("SigLIP",),
+    PerceptionTower: ("PE-Core",),
+    EvaTower: ("EVA",),
+    VitTower: ("MobileCLIP", "ViT"),
+    RelposTower: ("ViT",),
+}
+
+
+@pytest.fixture(scope="module")
+def every() -> Iterator[list[ListedModel]]:
+    """As if the package transformers were there: its tokenizers are no matter of the towers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "_lacking", lambda text: text.get("hf_model_name"))
+        yield list_models(untagged=True)
+
+
+def test_without_arguments_all_have_weights() -> None:
+    listed = list_models()
+    names = [model.name for model in listed]
+    assert names[0] == "mini"
+    assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14"} <= set(names)
+    assert len(set(names)) == len(names)
+    for model in listed[1:]:
+        assert model.tags == tuple(open_clip.list_pretrained_tags_by_model(model.name))
+        assert model.tags
+    more = [model.name for model in list_models(untagged=True)]
+    assert {"ViT-S-32-alt", "ViT-M-16"} <= set(more) - set(names)
+    for name in (
+        "RN50",
+        "MobileCLIP-S1",
+        "ViTamin-L",
+        "swin_base_patch4_window7_224",
+        "convnext_base",
+    ):
+        assert name not in more
+    for name in ("coca_ViT-B-32", "EVA01-g-14", "EVA02-B-16", "PE-Core-L-14-336", "MobileCLIP2-B"):
+        assert name in names
+
+
+def test_what_lacks_a_package_is_named_and_not_listed() -> None:
+    absent = needing_transformers()
+    assert not set(absent) & {model.name for model in list_models(untagged=True)}
+    if "nllb-clip-base-siglip" in absent:
+        words = "text tower of the package transformers: pip install"
+        with pytest.raises(ValueError, match=words):
+            architecture("nllb-clip-base-siglip")
+    assert architecture("ViT-B-16-SigLIP2").family == "SigLIP"  # does without, but for texts
+
+
+def test_figures_are_those_of_the_built_model(every: list[ListedModel]) -> None:
+    assert len(every) > 40
+    for listed in every:
+        if listed.family in ("mini", "CoCa"):
+            continue
+        config = open_clip.get_model_config(listed.name)
+        with torch.device("meta"):
+            kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+            model = from_open_clip(kind(**config))
+        assert listed.width == model.tower.width, listed.name
+        assert listed.layers == len(model.tower.blocks), listed.name
+        assert listed.image_size == model.preprocess.size, listed.name
+        assert listed.patch_size == model.tower.patch_size, listed.name
+        count = sum(p.numel() for p in model.model.parameters())
+        assert listed.parameters == count, listed.name
+        assert listed.family in FAMILIES[type(model.tower)], listed.name
+        if listed.family in ("CLIP", "CLIPA"):
+            average = model.tower.visual.pool_type == "avg"
+            assert listed.family == ("CLIPA" if average else "CLIP"), listed.name
+
+
+def test_the_mini_model_is_counted() -> None:
+    mini = list_models()[0]
+    from legrad import load_model
+
+    assert mini.parameters == sum(p.numel() for p in load_model("mini").model.parameters())

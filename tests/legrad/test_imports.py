@@ -1,0 +1,69 @@
+"""What importing costs: nothing heavy for the package, no Ray anywhere in it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import legrad
+
+WALK = """
+import importlib, pkgutil
+import legrad
+names = [m.name for m in pkgutil.walk_packages(legrad.__path__, "legrad.")]
+for name in names:
+    importlib.import_module(name)
+"""
+LIGHT = ("catalog", "codec", "errors", "heatmaps", "preprocess", "queries", "settings")
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level and full names of all modules loaded in a fresh interpreter."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_is_light() -> None:
+    loaded = modules_after("import legrad; dir(legrad); legrad.__version__")
+    assert loaded.isdisjoint({"torch", "ray", "open_clip", "numpy", "PIL", "pydantic"})
+
+
+def test_settings_are_checked_without_torch() -> None:
+    names = ", ".join(f"legrad.{name}" for name in LIGHT)
+    code = (
+        f"import {names}\n"
+        "assert legrad.models.catalog.architecture('ViT-B-32').layers == 12\n"
+        "legrad.queries.queries.Query(name='dog', role='class').texts()"
+    )
+    assert modules_after(code).isdisjoint({"torch", "ray", "open_clip", "torchvision"})
+
+
+def test_no_module_imports_ray_or_the_pipeline() -> None:
+    loaded = modules_after(WALK)
+    assert {
+        "torch",
+        "legrad.method.explainer",
+        "legrad.models.weights",
+        "legrad.mini.loader",
+    } <= loaded
+    assert loaded.isdisjoint({"ray", "pipeline", "jobs", "tests"})
+
+
+def test_all_names_resolve() -> None:
+    for name in legrad.__all__:
+        assert getattr(legrad, name) is not None
+    assert set(dir(legrad)) == set(legrad.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'legrad' has no attribute 'Legrad'"):
+        legrad.Legrad  # noqa: B018

@@ -1,0 +1,73 @@
+"""What a run would do, said without a model."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.dry_run import preview
+from pipeline.errors import UsageError
+from tests.data import jpeg, mini_config, samples, tar_bytes
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in" / "cat").mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / "in" / "cat" / f"{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "in" / "cat" / "note.txt").write_text("no image")
+    config = mini_config({"format": "folder", "uri": str(tmp_path / "in")}, tmp_path / "out")
+    found = preview(config, on_cluster=False)
+    assert (found.rows, found.exact, found.shards, found.maps) == (6, True, 1, 3)
+    assert found.statuses == {"ok": 5, "not_an_image": 1}
+    assert found.first[0].label == "cat"
+    assert found.first[0].size == (40, 30)
+    assert found.resources is not None
+    assert found.resources.actors == 1
+    cells = 12 * 12
+    assert 6 * 3 * cells * 0.9 < found.bytes_written < 6 * (3 * cells + 600)
+    assert not (tmp_path / "out").exists()
+    assert preview(config, on_cluster=True).resources is None
+
+
+def test_rows_of_tars_are_estimated(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for shard in range(3):
+        members = samples([f"{n:03d}" for n in range(100)], first_seed=100 * shard)
+        (tmp_path / "in" / f"{shard}.tar").write_bytes(tar_bytes(members))
+    source = {"format": "webdataset", "uri": str(tmp_path / "in")}
+    found = preview(mini_config(source, tmp_path / "out"), on_cluster=False)
+    assert not found.exact
+    assert 285 < found.rows < 325  # the ends of tars are padded
+    limited = preview(mini_config(source | {"limit": 7}, tmp_path / "out"), on_cluster=False)
+    assert limited.rows == 7
+
+
+def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.jpg").write_bytes(jpeg(0))
+    source = {"format": "folder", "uri": str(tmp_path / "in")}
+    config = mini_config(source, tmp_path / "out", runtime={"gpus_per_actor": 4})
+    with pytest.raises(UsageError, match="4 GPUs"):
+        preview(config, on_cluster=False)
+    model = {"name": "ViT-B-32", "pretrained": "nope"}
+    unknown = mini_config(source, tmp_path / "out", model=model)
+    with pytest.raises(UsageError, match=r"'nope': no such tag .*laion2b_s34b_b79k"):
+        preview(unknown, on_cluster=False)
+
+
+def test_no_model_is_loaded(tmp_path: Path) -> None:
+    """It could not be: no hub can be reached."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "run.yaml").write_text(
+        "model: {name: ViT-B-32, pretrained: openai}\n"
+        "source: {format: folder, uri: in}\n"
+        "queries: [{name: cue, role: cue, prompts: a cue}]\n"
+        "output: out\n"
+    )
+    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "run.yaml"), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 images, 1 maps each" in done.stdout
+    assert "40 x 30" in done.stdout

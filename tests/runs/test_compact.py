@@ -1,0 +1,199 @@
+"""A run's parts made anew, sorted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import open_results
+from pipeline.errors import RunError, UsageError
+from pipeline.runs import sort
+from pipeline.runs.compact import compact
+from pipeline.runs.completeness import complete
+from pipeline.runs.manifest import RunFolder, run_folder
+from pipeline.runs.parts import Ledger, committed_parts
+from pipeline.runs.tidy import tidy
+from tests.parts import data, make_run, part, ray_name, rows, tar
+from tests.runs.test_waves import left, record, work
+
+KEYS = [f"{number:03d}" for number in np.random.default_rng(0).permutation(300)]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> RunFolder:
+    """600 rows of 2 shards in 12 parts, in no order, and a part that was not committed."""
+    folder = make_run(tmp_path / "old")
+    for number in range(6):
+        keys = KEYS[50 * number : 50 * number + 50]
+        part(folder, ray_name(number), rows("ö.tar", keys), "wave-0000")
+        part(folder, ray_name(number + 6), rows("1.tar", keys), "wave-0001")
+    data(folder, ray_name(99), rows("1.tar", ["not committed"]))
+    return folder
+
+
+@pytest.fixture
+def whole(old: RunFolder) -> RunFolder:
+    units = [tar("1.tar"), tar("ö.tar")]
+    book = record(old, *units, count=300)
+    complete(old, units, Ledger(old).refresh(), book, [])
+    return old
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ROWS_PER_PART", 90), ("PARTS_PER_PASS", 3), ("_BATCH_ROWS", 17)):
+        monkeypatch.setattr(sort, name, value)
+    monkeypatch.setattr(sort, "ROW_GROUP_ROWS", 40)
+
+
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "new")
+
+
+def test_dictionaries_only_where_values_repeat(whole: RunFolder, tmp_path: Path) -> None:
+    compact(whole.uri, place(tmp_path))
+    new = committed_parts(open_results(place(tmp_path)).folder)[0]
+    group = pq.read_metadata(new.path).row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    coded = {chunk.path_in_schema for chunk in chunks if "RLE_DICTIONARY" in chunk.encodings}
+    assert {"shard", "status"} <= coded
+    assert not {"image_id", "key", "score__cue", "heatmap__cue", "heatmap_max__cue"} & coded
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_are_the_same_and_sorted(whole: RunFolder, tmp_path: Path) -> None:
+    done = compact(whole.uri, place(tmp_path))
+    assert (done.rows, done.parts_before, done.parts, done.deleted) == (600, 12, 7, False)
+    before, after = open_results(whole.uri), open_results(place(tmp_path))
+    assert after.images().equals(before.images().sort_index())
+    np.testing.assert_array_equal(after.maps("cue")[1], before.maps("cue", after.maps("cue")[0])[1])
+    parts = committed_parts(after.folder)
+    files = [pq.ParquetFile(part.path) for part in parts]
+    ids = [id_ for file in files for id_ in file.read(["image_id"])["image_id"].to_pylist()]
+    assert ids == sorted(ids)
+    first = pq.ParquetFile(committed_parts(whole)[0].path)
+    for file in files:
+        assert file.schema_arrow.equals(first.schema_arrow, check_metadata=True)
+        assert file.metadata.metadata[b"legrad"] == first.metadata.metadata[b"legrad"]
+        assert file.metadata.row_group(0).num_rows == 40
+        assert 60 <= file.metadata.num_rows <= 120
+
+
+def test_the_new_folder_is_a_run_like_any(whole: RunFolder, tmp_path: Path) -> None:
+    compact(whole.uri, place(tmp_path))
+    new = open_results(place(tmp_path)).folder
+    assert new.complete.exists()
+    assert not tidy(new)
+    units = [tar("1.tar"), tar("ö.tar")]
+    assert not work(new, *units).waves
+    assert left(work(new, *units, tar("2.tar"))) == {"wave-0001": ["2.tar"]}
+    assert compact(new.uri, f"{place(tmp_path)}-again").rows == 600
+
+
+def test_the_old_folder_goes_only_when_asked(whole: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "old" / "images" / "mine.parquet").write_bytes(b"of the user")
+    (tmp_path / "old" / "notes.txt").write_text("of the user")
+    assert compact(whole.uri, place(tmp_path), delete_source=True).deleted
+    left_over = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("old/**/*"))
+    assert left_over == [
+        "old/images",
+        f"old/images/{ray_name(99)}-0.parquet",
+        "old/images/mine.parquet",
+        "old/notes.txt",
+    ]
+    assert len(open_results(place(tmp_path))) == 600
+
+
+def test_an_incomplete_run_is_refused(old: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"600 rows are committed.*--partial"):
+        compact(old.uri, place(tmp_path))
+    assert not Path(place(tmp_path)).exists()
+    compact(old.uri, place(tmp_path), partial=True)
+    assert len(open_results(place(tmp_path))) == 600
+    assert not open_results(place(tmp_path)).folder.complete.exists()
+
+
+def test_places_that_are_not_free(whole: RunFolder, tmp_path: Path) -> None:
+    for output in (whole.uri, f"{whole.uri}/images/new", str(tmp_path)):
+        with pytest.raises(UsageError, match="one lies in the other"):
+            compact(whole.uri, output)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("x")
+    with pytest.raises(UsageError, match="1 files are there"):
+        compact(whole.uri, place(tmp_path))
+    with pytest.raises(UsageError, match="no run there"):
+        compact(str(tmp_path / "nowhere"), str(tmp_path / "new2"))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("written", [0, 3, "all"])
+def test_an_attempt_that_was_killed_is_done_again(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    write, done = sort._write_table, []
+
+    def write_some(table, target):
+        if len(done) == written:
+            kill()
+        done.append(target)
+        write(table, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sort, "_write_table", write_some)
+        patch.setattr("pipeline.runs.compact._verify", kill)
+        with pytest.raises(Killed):
+            compact(whole.uri, place(tmp_path))
+    (tmp_path / "new" / "_run" / ".waves.json.123.draft").touch()
+    with pytest.raises(UsageError, match="no run there"):
+        open_results(place(tmp_path))
+    said: list[str] = []
+    assert compact(whole.uri, place(tmp_path), tell=said.append).rows == 600
+    assert any("interrupted" in text for text in said)
+    assert len(open_results(place(tmp_path))) == 600
+    assert not list((tmp_path / "new").glob("_run/*compacting*"))
+    assert not list((tmp_path / "new").glob("**/*.draft"))
+
+
+def test_an_interrupted_attempt_beside_other_files_is_left_alone(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    new = run_folder(place(tmp_path))
+    new.compacting.write(b'{"from": "/another/run"}')
+    with pytest.raises(UsageError, match=r"1 files are there \(_run/compacting.json first\)"):
+        compact(whole.uri, place(tmp_path))
+    new.compacting.write(json.dumps({"from": whole.root.path}).encode())
+    new.images.child("mine.parquet").write(b"of the user")
+    with pytest.raises(UsageError, match=r"1 files are there \(images/mine.parquet first\)"):
+        compact(whole.uri, place(tmp_path))
+    assert new.images.child("mine.parquet").exists()
+
+
+def test_doubled_rows_are_not_hidden(whole: RunFolder, tmp_path: Path) -> None:
+    part(whole, ray_name(50), rows("1.tar", ["007"]), "wave-0001")
+    with pytest.raises(RunError, match=r"1\.tar/007 stands twice"):
+        compact(whole.uri, place(tmp_path), partial=True, delete_source=True)
+    assert len(open_results(whole.uri)) == 601
+
+
+def test_a_source_is_kept_when_the_rows_differ(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = sort._write_table
+
+    def spoil(table, place):
+        write(table.slice(1) if table.num_columns > 1 else table, place)
+
+    monkeypatch.setattr(sort, "_write_table", spoil)
+    with pytest.raises(RunError, match="is kept"):
+        compact(whole.uri, place(tmp_path), delete_source=True)
+    assert len(open_results(whole.uri)) == 600
+    with pytest.raises(UsageError, match="no run there"):
+        open_results(place(tmp_path))

@@ -1,0 +1,187 @@
+"""One driver an output."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RunError, UsageError
+from pipeline.runs import lease
+from pipeline.runs.lease import Fence, Holder, held
+from pipeline.runs.manifest import RunFolder, run_folder
+
+HOLD = """
+import sys, time
+from pipeline.errors import UsageError
+from pipeline.runs.lease import held
+from pipeline.runs.manifest import run_folder
+try:
+    with held(run_folder(sys.argv[1])):
+        print("held", flush=True)
+        time.sleep(float(sys.argv[2]))
+except UsageError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return run_folder(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RENEW_SECONDS", "SETTLE_SECONDS", "_POLL_SECONDS"):
+        monkeypatch.setattr(lease, name, 0.05)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
+
+
+def hold(folder: RunFolder, seconds: float = 120) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, folder.uri, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def put(folder: RunFolder, holder: Holder, beat: int = 0) -> None:
+    folder.lease.write(lease._content(holder, beat))
+
+
+def elsewhere() -> Holder:
+    return replace(Holder.here(), table="another machine", host="gpu-7", user="ann", pid=4711)
+
+
+def test_a_second_driver_is_refused_and_the_holder_named(folder: RunFolder) -> None:
+    refused = pytest.raises(UsageError, match=f"process {os.getpid()} of")
+    with held(folder), refused as caught, held(folder):
+        raise AssertionError("two drivers")
+    assert "--set output=NEW" in str(caught.value)
+    with held(folder) as fence:  # free again
+        fence.require()
+
+
+def test_what_only_held_a_lease_leaves_no_folder(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(KeyError), held(folder):
+        raise KeyError("x")
+    assert list(tmp_path.iterdir()) == []
+    folder.manifest.write(b"{}")
+    with held(folder):
+        pass
+    assert folder.root.sizes() == {"_run/manifest.json": 2}
+
+
+def test_two_processes_and_one_that_is_killed(folder: RunFolder) -> None:
+    process = hold(folder)
+    assert first_line(process) == "held"
+    with pytest.raises(UsageError, match=f"process {process.pid} of"), held(folder):
+        raise AssertionError("two drivers")
+    process.send_signal(signal.SIGKILL)
+    said: list[str] = []
+    with held(folder, said.append):  # even before the dead process is waited for
+        assert said == []  # at once: nothing to wait for
+    process.wait()
+
+
+def test_of_many_that_come_at_once_one_gets_it(folder: RunFolder) -> None:
+    put(folder, replace(Holder.here(), pid=2**22 - 1))  # a driver that died
+    processes = [hold(folder, 3) for _ in range(4)]
+    lines = [first_line(process) for process in processes]
+    for process in processes:
+        process.wait()
+    assert sum(line == "held" for line in lines) == 1, lines
+    assert sum("another run is writing there" in line for line in lines) == 3, lines
+
+
+def test_a_pid_that_belongs_to_another_process_now(folder: RunFolder) -> None:
+    put(folder, replace(Holder.here(), born=1.0))
+    with held(folder) as fence:
+        fence.require()
+
+
+def test_a_driver_elsewhere_is_watched_and_replaced(folder: RunFolder, quick: None) -> None:
+    put(folder, elsewhere())
+    said: list[str] = []
+    with held(folder, said.append) as fence:
+        fence.require()
+    assert "process 4711 of ann on gpu-7" in said[0]
+
+
+def test_a_driver_elsewhere_that_gives_signs_is_left_alone(folder: RunFolder, quick: None) -> None:
+    put(folder, elsewhere())
+    done = threading.Event()
+
+    def beat() -> None:
+        for number in range(10_000):
+            if done.wait(0.05):
+                return
+            put(folder, elsewhere(), number)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(UsageError, match="of ann on gpu-7"), held(folder):
+            raise AssertionError("two drivers")
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_released_lease_is_not_waited_for(folder: RunFolder, quick: None) -> None:
+    put(folder, elsewhere())
+    threading.Timer(0.1, folder.lease.delete).start()
+    with held(folder) as fence:
+        fence.require()
+
+
+def test_half_a_lease_is_a_dead_one(folder: RunFolder, quick: None) -> None:
+    folder.lease.write(b'{"hol')
+    with held(folder) as fence:
+        fence.require()
+
+
+def test_the_lease_is_renewed(folder: RunFolder, quick: None) -> None:
+    with held(folder) as fence:
+        end = time.monotonic() + 30
+        while json.loads(folder.lease.read())["beat"] < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        assert json.loads(folder.lease.read())["beat"] >= 2
+        fence.require()
+
+
+def test_who_loses_the_lease_stops_and_leaves_the_other_alone(folder: RunFolder) -> None:
+    stopped = pytest.raises(RunError, match=r"another run took over \(process 4711 of ann")
+    with stopped, held(folder) as fence:
+        put(folder, elsewhere())
+        with pytest.raises(RunError, match="took over"):
+            fence.require()
+        raise ValueError("what a worker says of it")
+    assert json.loads(folder.lease.read())["holder"]["host"] == "gpu-7"
+
+
+def test_a_lease_that_someone_removed_is_lost(folder: RunFolder) -> None:
+    with held(folder) as fence:
+        folder.lease.delete()
+        with pytest.raises(RunError, match="was removed"):
+            fence.require()
+        put(folder, replace(Holder.here(), run=fence.run))
+
+
+def test_errors_of_the_run_stay_what_they_are(folder: RunFolder) -> None:
+    with pytest.raises(UsageError, match="mine"), held(folder):
+        raise UsageError("mine")
+
+
+def test_a_fence_that_cannot_read_the_lease_stops_nobody(tmp_path: Path) -> None:
+    place = run_folder(str(tmp_path)).root.child("lease.json")
+    Path(place.path).mkdir()
+    assert Fence(place, "run", "out").lost() is None

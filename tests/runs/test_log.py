@@ -1,0 +1,140 @@
+"""The run log, and what an observer makes of an output."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.watching import line
+from pipeline.errors import UsageError
+from pipeline.progress.progress import Progress
+from pipeline.progress.watch import Watch
+from pipeline.runs import log as run_log
+from pipeline.runs import observe
+from pipeline.runs.lease import held
+from pipeline.runs.log import logged
+from pipeline.runs.manifest import RunFolder, run_folder
+from tests.conftest import DemoRun
+from tests.data import mini_config
+from tests.parts import make_run, part, ray_name, rows
+
+SECRET = "https://me:pass@host/x?sig=abc"
+
+
+def config(folder: RunFolder):  # type: ignore[no-untyped-def]
+    source = {"format": "folder", "uri": SECRET, "options": {"key": "hush"}}
+    return mini_config(source, folder.uri)
+
+
+def counts(number: int) -> Progress:
+    progress = Progress(bytes_total=1000, resumed=10)
+    progress.statuses.update({"ok": number, "truncated": 1})
+    progress.rows_read, progress.bytes_read = 20, 500
+    progress.first_image, progress.seconds_elapsed = 0.0, 2.0
+    return progress
+
+
+def events(folder: RunFolder) -> list[dict[str, object]]:
+    (name,) = folder.log.files()
+    return [json.loads(text) for text in folder.log.child(name).read().decode().splitlines()]
+
+
+def _attempt(folder: RunFolder, told: list[str]) -> None:
+    with logged(folder, "abcdef0123", config(folder)) as log:
+        watch = log.over(Watch(stage=told.append))
+        watch.stage(f"listing {SECRET}")
+        assert folder.log.files() == []  # nothing before the output is known to be this run's
+        log.open()
+        watch.progress(Progress())
+        watch.progress(counts(9))
+        raise UsageError(f"cannot read {SECRET}")
+
+
+def test_an_attempt_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    folder = make_run(tmp_path / "out")
+    told: list[str] = []
+    with pytest.raises(UsageError):
+        _attempt(folder, told)
+    found = events(folder)
+    assert [event["event"] for event in found] == ["start", "stage", "progress", "end"]
+    assert found[0]["runtime"]["actors"] == 1  # type: ignore[index]
+    assert found[2]["failed"] == 1
+    assert found[2]["expected"] == 40
+    assert (found[3]["outcome"], found[3]["error"]) == (
+        "failed",
+        "UsageError: cannot read https://host/x",
+    )
+    text = json.dumps(found)
+    assert "pass" not in text.replace("passed", "")
+    assert "hush" not in text
+    assert "sig" not in text.replace("signal", "")
+    assert told == [f"listing {SECRET}"]
+
+
+def test_a_refused_attempt_leaves_no_log(tmp_path: Path) -> None:
+    folder = run_folder(str(tmp_path / "out"))
+    with pytest.raises(UsageError), logged(folder, "a" * 10, config(folder)):
+        raise UsageError("holds another run")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_long_run_keeps_a_short_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "MOST_PROGRESS", 20)
+    folder = make_run(tmp_path / "out")
+    with logged(folder, "a" * 10, config(folder)) as log:
+        log.open()
+        for number in range(1, 200):
+            log.progress(counts(number))
+    found = events(folder)
+    assert len(found) <= 22
+    done = [event["rows"] for event in found if event["event"] == "progress"]
+    assert done == sorted(done)  # type: ignore[type-var]
+    assert done[0] == 2
+    assert done[-1] == 200
+
+
+def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    folder = make_run(tmp_path / "out")
+    with held(folder) as fence, logged(folder, fence.run, config(folder)) as log:
+        log.open()
+        looks = observe.observe(folder, 0.0)
+        log.add("stage", text="loading mini")
+        assert line(next(looks)).startswith("loading mini; committed 0 rows in 0 parts")
+        part(folder, ray_name(0), rows("0.tar", ["a", "b"]), "wave-0000")
+        log.progress(counts(9))
+        text = line(next(looks))
+        assert text.startswith("20 of ~40 images  5 images/s  4 s left  1 failed; committed 2 rows")
+    last = next(looks)
+    assert last.over
+    assert last.outcome == "complete"
+    assert line(last).endswith("nobody writes there")  # no marker: it is for the flow to write
+    assert list(looks) == []
+
+
+def test_a_driver_that_vanished_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "out")
+    monkeypatch.setattr(observe, "STALE_SECONDS", -1.0)
+    with held(folder):
+        (sight,) = observe.observe(folder, 0.0)
+    assert "gave no sign for" in line(sight)
+
+
+def test_nothing_to_observe(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run there"):
+        next(observe.observe(run_folder(str(tmp_path)), 0.0))
+
+
+def test_the_log_of_a_real_run(demo_run: DemoRun) -> None:
+    folder = run_folder(demo_run.output)
+    found = observe.last_log(folder)
+    assert found[0]["event"] == "start"
+    assert found[-1]["outcome"] == "complete"
+    (sight,) = observe.observe(folder, 0.0)
+    assert sight.complete
+    assert line(sight).endswith("; complete")
+    assert sight.rows == 260

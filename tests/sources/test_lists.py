@@ -1,0 +1,116 @@
+"""Lists of image URIs: CSV, JSON lines and Parquet give the same rows."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.schema import Status
+from pipeline.sources import lists as uri_list
+from pipeline.sources.datasource import open_source
+from pipeline.sources.fetch import Origin
+from tests.data import jpeg, read_all, settings
+
+RECORDS = [
+    {"image": "a.jpg", "label": "cat", "caption": 'a "cat",\nasleep', "year": 1999},
+    {"image": "deep/b.jpg", "label": "", "caption": "", "year": None},
+    {"image": "gone.jpg", "label": "dog", "caption": "x", "year": 2001},
+    {"image": "", "label": "dog", "caption": "x", "year": 2002},
+    {"image": "a.jpg", "label": "cat", "caption": "again", "year": 2003},
+]
+
+
+def write(place: Path, records: list[dict[str, Any]]) -> None:
+    if place.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), place, row_group_size=2)
+    elif place.suffix == ".csv":
+        with place.open("w", newline="", encoding="utf-8-sig") as stream:
+            writer = csv.DictWriter(stream, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    else:
+        place.write_text("\n\n".join(json.dumps(record) for record in records))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    (tmp_path / "deep" / "b.jpg").write_bytes(jpeg(1))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("per_part", [1, 2, 512])
+def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uri_list, "ROWS_PER_PART", per_part)
+    write(folder / f"list.{kind}", RECORDS)
+    source = settings("list", f"{folder}/list.{kind}", alias="t", carry={"year": "int"})
+    rows = read_all(source)
+    prefix = f"t/list.{kind}/"
+    assert [row["image_id"].removeprefix(prefix) for row in rows] == [
+        *("a.jpg", "deep/b.jpg", "gone.jpg", "#3", "a.jpg#2")
+    ]
+    assert [row["status"] for row in rows] == [
+        *("ok", "ok", "read_error", "no_image", "duplicate_key")
+    ]
+    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog", "cat"]
+    assert [row["year"] for row in rows] == [1999, None, 2001, 2002, 2003]
+    assert rows[0]["caption"] == 'a "cat",\nasleep'
+    assert [row["bytes"] for row in rows[:2]] == [jpeg(0), jpeg(1)]
+    for number in (0, 1):
+        row = rows[number] | {"sha256": hashlib.sha256(jpeg(number)).hexdigest()}
+        assert Origin(source.roots, {}, "list").fetch(row) == jpeg(number)
+
+
+def test_a_key_column_names_the_images(folder: Path) -> None:
+    records = [{"id": i, "file": f"file://{folder}/a.jpg"} for i in (5, 5, 6)]
+    write(folder / "list.csv", records)
+    source = settings("list", str(folder / "list.csv"), image_field="file", key_field="id")
+    rows = read_all(source)
+    assert [row["image_id"] for row in rows] == ["list.csv/5", "list.csv/5#2", "list.csv/6"]
+    assert [row["bytes"] for row in rows] == [jpeg(0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("l.csv", "picture,label\na.jpg,cat\n", "no column of images; it has 'picture', 'label'"),
+        ("l.csv", 'image,label\n"a.jpg,cat\n', r"l\.csv.*end of data"),
+        ("l.csv", "image,label\n", "no row names an image"),
+        ("l.csv", "", "no row names an image"),
+        ("l.jsonl", '{"image": "a.jpg"}\n{"image": \n', "record 1 is not valid JSON"),
+        ("l.jsonl", "[1]\n", "record 0 is no JSON object"),
+        ("l.jsonl", '{"a": 1}\n', "no row names an image; looked for a column image, uri"),
+        ("l.parquet", "PAR1", r"l\.parquet"),
+        ("l.txt", "a.jpg\n", "a list is .csv or .jsonl"),
+    ],
+)
+def test_broken_lists_are_refused(folder: Path, name: str, text: str, words: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(UsageError, match=words):
+        open_source(settings("list", str(folder / name)))
+
+
+def test_json_lines_need_not_have_every_field(folder: Path) -> None:
+    lines = ['{"other": 1}', '{"image": {"path": "a.jpg"}, "label": 3}', '{"image": "a.jpg"}']
+    (folder / "l.jsonl").write_text("\n".join(lines))
+    rows = read_all(settings("list", str(folder / "l.jsonl"), label_field="label"))
+    assert [(row["status"], row["label"]) for row in rows] == [
+        *((Status.NO_IMAGE, None), (Status.OK, "3"), (Status.DUPLICATE_KEY, None))
+    ]
+
+
+def test_many_images_keep_their_order(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(100)]
+    for i, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes([i]))
+    write(tmp_path / "l.csv", [{"image": name} for name in names])
+    rows = read_all(settings("list", str(tmp_path / "l.csv")))
+    assert [row["bytes"] for row in rows] == [bytes([i]) for i in range(100)]

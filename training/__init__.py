@@ -1,0 +1,1 @@
+"""How the embedded mini model was trained and measured; not part of the installed package."""

@@ -1,0 +1,263 @@
+"""Train the mini model: ``python -m training.train``; seeded, under an hour on two cores.
+
+Stages of growing resolution; the positional embeddings are interpolated in between. The captions
+are `captions`, the objective is `learning`, the figures of the card are `evaluate`.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from legrad.mini import loader
+from legrad.mini.packing import build, pack, unpack
+from legrad.mini.world import THINGS
+from training.batches import Batch, draw_batch
+from training.captions import named, sample_captions, truth_matrix
+from training.evaluate import Figures, evaluate
+from training.objective import features_of, heat_loss, normalised, place_loss, truth_loss
+from training.scenes import random_specs, render_pool
+
+WEIGHT_DECAY = 0.02
+MOST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps at one resolution: linear warm-up to ``rate``, then cosine to ``final``.
+
+    ``heat_weight`` is that of the maps' own loss: a map says something only when the model does.
+    """
+
+    side: int
+    steps: int
+    rate: float
+    final: float
+    warm_up: int
+    heat_weight: float = 0.0
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step of this stage."""
+        if step < self.warm_up:
+            return self.rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return self.final + (self.rate - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the result, beside the code.
+
+    Attributes:
+        seed: of scenes, captions and weights.
+        scenes: rendered once; batches are drawn from them.
+        batch: scenes a step.
+        mean_weight, place_weight: of the mean token's and the places' loss beside the answer's.
+        supervised_blocks: how many last blocks say what is where, and are explained.
+        stages: of growing resolution.
+    """
+
+    seed: int = 7
+    scenes: int = 24_000
+    batch: int = 128
+    mean_weight: float = 0.5
+    place_weight: float = 1.0
+    supervised_blocks: int = 2
+    stages: tuple[Stage, ...] = (
+        Stage(side=64, steps=1700, rate=1.2e-3, final=3e-4, warm_up=150),
+        Stage(side=96, steps=900, rate=6e-4, final=1e-6, warm_up=40),
+        Stage(side=96, steps=300, rate=4e-4, final=1e-6, warm_up=30, heat_weight=0.3),
+    )
+
+    def shortened(self, share: float) -> "Plan":
+        """The same with a share of the steps."""
+        stages = tuple(replace(s, steps=round(s.steps * share)) for s in self.stages)
+        return replace(self, stages=stages)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model and what its training saw."""
+
+    model: open_clip.CLIP
+    seen_tokens: Tensor
+
+
+class Trainer:
+    """A model in training, its scenes, and the tokens that its captions used.
+
+    Args:
+        plan: what to do.
+        processes: that render the scenes.
+    """
+
+    def __init__(self, plan: Plan, processes: int) -> None:
+        self.plan = plan
+        self.config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
+        self.rng = np.random.default_rng(plan.seed)
+        torch.manual_seed(plan.seed)
+        self.generator = torch.Generator().manual_seed(plan.seed)
+        specs = random_specs(self.rng, plan.scenes, first_seed=0)
+        self.pool = render_pool(specs, self.config["vision_cfg"]["image_size"], processes)
+        self.model = build(self.config)
+        length = self.config["text_cfg"]["context_length"]
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
+        self.things = self.tokenizer([named(name) for name in THINGS])
+        self.seen: set[int] = set(self.things.unique().tolist())
+
+    def run(self, first: int = 0) -> Trained:
+        """Every stage from the given one on; prints the loss every 50 steps."""
+        for stage in self.plan.stages[first:]:
+            self._run(stage)
+        return Trained(self.model.eval(), torch.tensor(sorted(self.seen)))
+
+    def start_from(self, folder: Path) -> None:
+        """Take the packed weights of a model that went through earlier stages."""
+        model, known = unpack(self.config, folder / loader.WEIGHTS)
+        self.model.load_state_dict(model.state_dict())
+        self.seen |= known
+
+    def _run(self, stage: Stage) -> None:
+        patch = self.config["vision_cfg"]["patch_size"]
+        resize_positions(self.model, stage.side // patch)
+        optimiser = torch.optim.AdamW(_groups(self.model), lr=stage.rate, betas=(0.9, 0.98))
+        started = time.perf_counter()
+        self.model.train()
+        for step in range(stage.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = stage.rate_at(step)
+            rows = self.rng.integers(0, len(self.pool.specs), self.plan.batch).tolist()
+            batch = draw_batch(self.pool, rows, stage.side, patch, self.generator)
+            answer, whole = self._losses(batch, stage.side // patch, stage.heat_weight)
+            optimiser.zero_grad()
+            whole.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_GRADIENT)
+            optimiser.step()
+            if step % 50 == 0 or step == stage.steps - 1:
+                seconds = time.perf_counter() - started
+                print(
+                    f"{stage.side}px {step:5d} {answer:.4f} {whole:.4f} {seconds:6.0f}s", flush=True
+                )
+
+    def _losses(self, batch: Batch, grid: int, heat_weight: float) -> tuple[Tensor, Tensor]:
+        """The class token's loss, and the sum of all."""
+        plan = self.plan
+        captions = sample_captions(self.rng, batch.specs)
+        tokens = self.tokenizer([caption.text for caption in captions])
+        self.seen.update(tokens.unique().tolist())
+        truth = torch.from_numpy(truth_matrix(batch.specs, captions)).float()
+        shown = F.adaptive_avg_pool2d(batch.shown, grid)
+        there = (shown.sum((2, 3)) > 1).float()
+        picked = torch.multinomial(there + 1e-6, 1, generator=self.generator)  # a thing an image
+        with torch.autocast("cpu", torch.bfloat16):
+            texts = self.model.encode_text(torch.cat([tokens, self.things])).float()
+            sentences, things = F.normalize(texts, dim=-1).split([len(captions), len(THINGS)])
+            asked = things[picked] if heat_weight else things[picked][:, :0]
+            pixels = normalised(batch.pixels)
+            found = features_of(self.model, pixels, asked, plan.supervised_blocks)
+        answer = truth_loss(self.model, found.answer, sentences, truth)
+        mean = truth_loss(self.model, found.mean, sentences, truth)
+        places = place_loss(self.model, found, things, shown)
+        whole = answer + plan.mean_weight * mean + plan.place_weight * places
+        if heat_weight:
+            chosen = picked[..., None].expand(-1, -1, grid * grid)
+            heat = heat_loss(found.maps.float(), shown.flatten(2).gather(1, chosen))
+            whole = whole + heat_weight * heat
+        return answer.detach(), whole
+
+
+def resize_positions(model: open_clip.CLIP, side: int) -> None:
+    """Interpolate the vision tower's positional embeddings to a grid of side x side, in place."""
+    table = model.visual.positional_embedding.data
+    old = math.isqrt(len(table) - 1)
+    grid = table[1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    patches = grid.permute(0, 2, 3, 1).reshape(side * side, -1)
+    model.visual.positional_embedding = torch.nn.Parameter(torch.cat([table[:1], patches]))
+
+
+def _groups(model: open_clip.CLIP) -> list[dict[str, object]]:
+    """Weight decay for matrices only; none for norms, biases, embeddings and the scale."""
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and "embedding" not in name
+        (decayed if matrix else plain).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": WEIGHT_DECAY},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+_CARD = """# Model card: the mini model
+
+A CLIP small enough to ship, trained from nothing on drawn scenes (`legrad/mini/world`). It carries
+the demo and the tests. **On any other picture its scores and maps mean nothing.**
+
+Trained by `python -m training.train` (seed {seed}, {minutes:.0f} minutes on two cores). Beside
+which captions are true of a picture it learned what is to be seen where (the drawn masks), that a
+thing which is painted over in part is not there, and, in the last stage, to have LeGrad's heat on
+what a text names.
+
+"""
+_LIMIT = """
+Deletion paints the hottest tenth of the cells over, however much a thing covers; the chance of
+pointing is the share of the picture that a thing's mask covers. A border covers more than a tenth:
+most of it is still to be seen afterwards, and often its score with it.
+"""
+
+
+def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> None:
+    """``card.json`` (read by the loader) and ``CARD.md`` (read by people)."""
+    card = {
+        "default_layers": figures.layers,
+        "training": asdict(plan) | {"minutes": round(minutes, 1), "torch": torch.__version__},
+        "figures": figures.as_dict(),
+    }
+    (folder / loader.CARD).write_text(json.dumps(card, indent=1) + "\n")
+    (folder / "CARD.md").write_text(
+        _CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n" + _LIMIT
+    )
+
+
+def main() -> None:
+    """Train, pack, evaluate the packed weights on held-out scenes, and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=loader.FOLDER, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps: a quick model")
+    parser.add_argument("--stage", type=int, default=0, help="go on with this one, 0 first, ...")
+    parser.add_argument("--weights", type=Path, help="... from the model in this folder")
+    parser.add_argument("--evaluate-only", action="store_true", help="measure what is there")
+    options = parser.parse_args()
+    processes = os.cpu_count() or 1
+    plan, started = Plan(seed=options.seed).shortened(options.share), time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    minutes = 0.0
+    if not options.evaluate_only:
+        trainer = Trainer(plan, processes)
+        if options.weights:
+            trainer.start_from(options.weights)
+            minutes = json.loads((options.weights / loader.CARD).read_text())["training"]["minutes"]
+        trained = trainer.run(options.stage)
+        pack(trained.model, trained.seen_tokens, options.out / loader.WEIGHTS)
+        config = (loader.FOLDER / loader.CONFIG).read_text()
+        (options.out / loader.CONFIG).write_text(config)
+        minutes += (time.perf_counter() - started) / 60
+    figures = evaluate(options.out, processes)
+    print(figures.as_markdown())
+    if not options.evaluate_only:
+        write_card(options.out, plan, figures, minutes)
+
+
+if __name__ == "__main__":
+    main()
