@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.config.loading import check, load_config, packaged_config
-from pipeline.sources.datasource import _read_unit, open_source
+from pipeline.sources.datasource import open_source, read_units
 
 CLASSES_AND_CUES = (
     {"name": "fish", "role": "class", "prompts": "a fish"},
@@ -85,7 +85,7 @@ def read_all(source: SourceConfig) -> list[dict[str, Any]]:
     return [
         row
         for unit in opened.units
-        for table in _read_unit(source, unit, opened.reporter)
+        for table in read_units(source, [unit], opened.reporter)
         for row in table.to_pylist()
     ]
 

@@ -49,11 +49,7 @@ class Guard(ExecutionCallback):
 
     @contextmanager
     def over(self, rows: Dataset) -> Iterator[None]:
-        """Watch the execution of a dataset.
-
-        Only its own context is changed: were the loading of the committed ids tolerant as well, a
-        death there would make rows appear twice.
-        """
+        """Watch the execution of a dataset; only its own context is changed."""
         context = rows.context
         make: Any = lambda: self  # noqa: E731 - Ray calls the class
         context.custom_execution_callback_classes = [make]

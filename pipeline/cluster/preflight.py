@@ -41,7 +41,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
         return plan
     some = nodes()
     tell(f"asking {len(some)} nodes whether they can read, write, and find the model")
-    found = [*memory.object_store(some, plan), *memory.filters(some)]
+    found = list(memory.object_store(some, plan))
     if all(finding.good for finding in found):
         found += each_node.findings(config)
     faults = [finding for finding in found if not finding.good]
@@ -68,5 +68,4 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         else:
             yield resources.fits(plan)
             yield from memory.object_store(some, plan)
-    yield from memory.filters(some)
     yield from each_node.findings(config)

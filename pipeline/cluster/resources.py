@@ -9,7 +9,7 @@ from pipeline.machine import cores
 
 BLOCK_BYTES = 32 * 2**20
 """Of the blocks that Ray Data hands from stage to stage, about."""
-OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
+OTHER_CPUS = 2  # a reader and a writer
 _MOST_CPU_ACTORS = 8
 _MOST_THREADS = 16
 _EXACT = 1e-6
@@ -121,8 +121,8 @@ def lack(plan: Resources, nodes: Sequence[Node], maxima: Node | None = None) -> 
     cpus = plan.cpus * plan.needed + OTHER_CPUS
     if cpus > could["CPU"]:
         return (
-            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading, "
-            f"writing and resuming make {cpus}; {whose} {could['CPU']:g} logical CPUs. Lower "
+            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading "
+            f"and writing make {cpus}; {whose} {could['CPU']:g} logical CPUs. Lower "
             "runtime.actors or runtime.threads_per_actor, start Ray with more --num-cpus, or give "
             "nodes time: --wait-resources 600."
         )

@@ -37,12 +37,11 @@ _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 def session() -> Iterator[None]:
     """The current Ray session, the cluster at ``RAY_ADDRESS``, or a local one that ends here.
 
-    A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas,
-    writing and, on resume, the checkpoint's filters each hold one, and Ray waits without a word
-    when they do not all fit. Workers get an empty working directory, so that they import this
-    package and not a folder that happens to be called ``pipeline`` where the user stands. Their
-    OpenMP threads sleep while they wait: spinning ones, more than there are cores, made explaining
-    five times slower.
+    A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas
+    and writing each hold one, and Ray would wait silently if they did not all fit. Workers get an
+    empty working directory, so that they import this package and not a folder that happens to be
+    called ``pipeline`` where the user stands. Their OpenMP threads sleep while they wait: spinning
+    ones, more than there are cores, made explaining five times slower.
 
     Raises:
         UsageError: the cluster cannot be joined.

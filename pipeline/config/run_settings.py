@@ -94,8 +94,6 @@ class RuntimeConfig(Settings):
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
         batch_size: images explained at once; ``auto``: the fastest of some, tried on the device.
         rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
-        rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
-            what a resumed run holds in memory grows with it.
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
         image_timeout: seconds one image may take to decode.
@@ -111,7 +109,6 @@ class RuntimeConfig(Settings):
     threads_per_actor: PositiveInt | Literal["auto"] = "auto"
     batch_size: PositiveInt | Literal["auto"] = 32
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
-    rows_per_wave: PositiveInt = 2_000_000
     changed_shards: Literal["refuse", "keep"] = "refuse"
     image_timeout: Annotated[float, Field(gt=0)] = 120.0
     isolate: bool = False

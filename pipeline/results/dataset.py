@@ -1,5 +1,6 @@
 """The committed parts of a run as one pyarrow dataset, or an error that says which part is bad."""
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
+from pipeline.runs.ledger import missing_parts
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import (
     PARQUET,
@@ -42,16 +44,17 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     with ThreadPoolExecutor(READERS) as pool:
         schemas = list(pool.map(_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
+    _refuse_lost(folder, sum(fragment.metadata.num_rows for fragment in fragments))
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 
 
 def _refuse_strangers(folder: RunFolder) -> None:
     """Other tools would read them as results."""
-    found = strangers(folder)
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    names = strangers(folder.images.files())
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UsageError(
-            f"{folder.uri}: images/{found[0]}{more} is of no run, and whatever reads the folder "
+            f"{folder.uri}: images/{names[0]}{more} is of no run, and whatever reads the folder "
             "(pandas, DuckDB, Polars) would take it for results. Move it elsewhere."
         )
 
@@ -62,15 +65,27 @@ def _footer(fragment: ds.ParquetFileFragment) -> pa.Schema:
     except pa.ArrowInvalid as error:
         raise UsageError(
             f"{fragment.path}: this part of the results is no sound Parquet file ({error}). "
-            "Restore it, or delete it and its ids below _run/checkpoint and run again."
+            "Restore it, or run again, which removes it and computes its rows anew."
         ) from error
     except FileNotFoundError as error:
         raise UsageError(f"{fragment.path}: gone since it was listed; open again") from error
     return fragment.physical_schema
 
 
+def _refuse_lost(folder: RunFolder, rows: int) -> None:
+    """A complete run has no fewer rows than when it completed."""
+    marked = json.loads(folder.complete.read())["rows"] if folder.complete.exists() else 0
+    if rows < marked:
+        names = missing_parts(folder)
+        which = f" (images/{names[0]} is missing)" if names else ""
+        raise UsageError(
+            f"{folder.uri}: {marked} rows were there when the run finished, {rows} now{which}. "
+            "Restore the part, or run the same command again, which computes these rows anew."
+        )
+
+
 def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
-    """Ids are committed after their rows, so a commit without a part has lost it."""
+    """Of a run of an earlier version, ids that are committed without their rows."""
     there = {commit_of(part.path.rsplit("/", 1)[-1]) for part in parts}
     lost = {name: path for name, path in commits(folder).items() if name not in there}
     for name, path in sorted(lost.items()):

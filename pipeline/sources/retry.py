@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import IO
 
-from pipeline.schema import UNREADABLE, Status
+from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import ATTEMPTS, is_transient, pauses
@@ -47,12 +47,13 @@ def reread(
             return
 
 
-def unread(name: str, shard: str, prefix: str, error: Exception, given: int) -> Row:
+def unread(name: str, shard: str, prefix: str, number: int, error: Exception, given: int) -> Row:
     """The row that stands for what could not be read of a unit; a later attempt does it again."""
     after = f"after {given} rows: " if given else ""
     text = f"{after}{failure(error)}"[:500]
     image_id = f"{prefix}{name}/{UNREADABLE}"
-    return make_row(image_id, shard, UNREADABLE, status=Status.READ_ERROR, error=text)
+    values = {"status": Status.READ_ERROR, "error": text, BOOK: number}
+    return make_row(image_id, shard, UNREADABLE, **values)
 
 
 class Whole:
