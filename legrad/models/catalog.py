@@ -193,7 +193,7 @@ def _blocks(tower: dict[str, Any], width: int) -> int:
 
 def _config(name: str) -> dict[str, Any]:
     if name == MINI:
-        path = Path(__file__).parent / "mini" / "config.json"
+        path = Path(__file__).parents[1] / "mini" / "config.json"
     else:
         known = _config_files()
         if name not in known:
