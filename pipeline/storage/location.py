@@ -171,23 +171,36 @@ def redact(text: str) -> str:
 def find(location: Location) -> FileInfos:
     """Every file below a folder, by path; none where there is no folder.
 
+    Stores list all keys at once. Other file systems are walked here: fsspec's own walk leaves out
+    folders that it cannot list, and does not pass its ``on_error`` on to subfolders.
+
     Raises:
         OSError: a folder cannot be listed. Clients of stores raise errors of their own, too.
     """
     fs = location.fs
-    if isinstance(fs, AsyncFileSystem):
-        lists_each_folder = type(fs)._find is AsyncFileSystem._find
-    else:
-        lists_each_folder = type(fs).find is AbstractFileSystem.find
-    # Such a file system would leave out a folder that it cannot list; s3fs lists all at once.
-    strict = {"on_error": _raise_unless_gone} if lists_each_folder else {}
-    files: FileInfos = fs.find(location.path, detail=True, **strict)
+    files: FileInfos = {}
+    if _lists_all_at_once(fs):
+        files = fs.find(location.path, detail=True)
+        return files
+    folders = [location.path]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = fs.ls(folder, detail=True)
+        except FileNotFoundError:  # never there, or deleted since its parent was listed
+            continue
+        for entry in entries:
+            if entry["type"] != "directory":
+                files[entry["name"]] = entry
+            elif entry["name"].rstrip("/") != folder:
+                folders.append(entry["name"].rstrip("/"))
     return files
 
 
-def _raise_unless_gone(error: Exception) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _lists_all_at_once(fs: AbstractFileSystem) -> bool:
+    if isinstance(fs, AsyncFileSystem):
+        return type(fs)._find is not AsyncFileSystem._find
+    return type(fs).find is not AbstractFileSystem.find
 
 
 def _options_for(uri: str, options: Options) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_values_of_any_type_are_text() -> None:
 
 @pytest.mark.parametrize("data", [b"a,b\n1,2,3\n", b"", b"PAR1 but no more", b"\xff\xfea\x00"])
 def test_what_is_no_table_is_refused(data: bytes) -> None:
-    with pytest.raises(UsageError, match="^t: "):
+    with pytest.raises(UsageError, match=r"^t: "):
         parse_columns(data, "t", ["a"])
 
 
