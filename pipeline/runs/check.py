@@ -13,10 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.machine import map_in_threads
 from pipeline.runs.lease import Holder, holder_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest
-from pipeline.runs.parts import arrow_filesystem, committed_parts, ids_of, side_by_side
+from pipeline.runs.parts import arrow_filesystem, committed_parts, ids_of
 from pipeline.schema import IDENTITY, OUTCOME, Status
 from pipeline.storage.location import Location
 
@@ -204,7 +205,7 @@ def repeated_ids(parts: Sequence[Location]) -> dict[str, list[str]]:
     Returns:
         The names of the parts that hold each, by id, sorted; at most `MOST_NAMED` ids.
     """
-    hashes = side_by_side(lambda part: _hashed(_ids(part)), parts)
+    hashes = list(map_in_threads(lambda part: _hashed(_ids(part)), parts))
     values, counts = np.unique(
         np.concatenate([np.zeros(0, np.uint64), *hashes]), return_counts=True
     )

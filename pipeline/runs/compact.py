@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.errors import RunError, UsageError
+from pipeline.machine import map_in_threads
 from pipeline.runs.lease import held
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
-from pipeline.runs.parts import DRAFT, PART, arrow_filesystem, committed_parts, ids_of, side_by_side
+from pipeline.runs.parts import DRAFT, PART, arrow_filesystem, committed_parts, ids_of
 from pipeline.runs.sort import sort_parts, span_of
 from pipeline.storage.location import Location, Options, redact
 
@@ -166,7 +167,7 @@ def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> No
     chosen = [parts[number] for number in draw]
     ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(chosen)] for part in chosen])
     candidates = committed_parts(new)
-    holding = side_by_side(lambda part: _holds(part, ids), candidates)
+    holding = list(map_in_threads(lambda part: _holds(part, ids), candidates))
     there = [part for part, holds in zip(candidates, holding, strict=True) if holds]
     if _fingerprint(chosen, ids) != _fingerprint(there, ids):
         raise RunError(f"{new.uri}: rows differ from those of {old.uri}, which is kept")

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import (
     arrow_filesystem,
     committed_sizes,
-    side_by_side,
 )
 from pipeline.storage.location import Location
 
@@ -111,7 +111,7 @@ class Ledger:
         if len(sizes) - len(known) > 1:
             known |= _indexed(self.folder, {n: s for n, s in sizes.items() if n not in known})
         new = [name for name in sizes if name not in known]
-        read = side_by_side(_record, [self.folder.images.child(name) for name in new])
+        read = list(map_in_threads(_record, [self.folder.images.child(name) for name in new]))
         for name, record in zip(new, read, strict=True):
             known[name] = PartRecord(sizes[name], *record)
         self._unindexed += len(new)

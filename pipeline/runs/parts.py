@@ -9,11 +9,10 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -23,7 +22,7 @@ from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import BOOK, EMBEDDING
 from pipeline.storage.location import Location
-from pipeline.storage.retries import again
+from pipeline.storage.retries import call_with_retries
 
 PENDING = ".pending.parquet"
 PARQUET = ".parquet"
@@ -32,10 +31,8 @@ PART = re.compile(r"part-(?:\d{5}-)?[0-9a-f]{32}\.parquet")
 """A part's name as a run gives it, or compact, which numbers them."""
 EARLIER_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
 """A part's name as versions with Ray's checkpoint gave it."""
-READERS = 16
 ROW_GROUP_ROWS = 10_000
 _UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
-T = TypeVar("T")
 
 
 def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
@@ -92,11 +89,11 @@ def write_part(
     if number is not None:
         options |= {"sorting_columns": [pq.SortingColumn(0)]}
     if place.is_local:
-        again(_write_file, Path(place.path), table, metadata, options)
+        call_with_retries(_write_file, Path(place.path), table, metadata, options)
     else:
         sink = pa.BufferOutputStream()
         _write_rows(sink, table, metadata, options)
-        again(place.fs.pipe_file, place.path, sink.getvalue().to_pybytes())
+        call_with_retries(place.fs.pipe_file, place.path, sink.getvalue().to_pybytes())
     return place
 
 
@@ -181,12 +178,6 @@ def committed_sizes(folder: RunFolder) -> dict[str, int]:
 def committed_parts(folder: RunFolder) -> list[Location]:
     """The parts of ``images/`` whose rows are committed, sorted by name."""
     return [folder.images.child(name) for name in committed_sizes(folder)]
-
-
-def side_by_side(work: Callable[[Location], T], places: Iterable[Location]) -> list[T]:
-    """The results of reading several files at once."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(work, places))
 
 
 def ids_of(part: Location) -> pa.Array:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.machine import map_in_threads
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.parts import read_part, side_by_side, write_part
+from pipeline.runs.parts import read_part, write_part
 from pipeline.schema import BOOK
 from pipeline.storage.location import Location
 
@@ -53,7 +54,7 @@ def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
             ends = ends.filter(pc.invert(pc.is_in(ends["unit"], pa.array(sorted(units)))))
         _replace(part, table.filter(keep), ends)
 
-    side_by_side(take_out, [ledger.folder.images.child(name) for name in sorted(names)])
+    list(map_in_threads(take_out, [ledger.folder.images.child(name) for name in sorted(names)]))
     ledger.refresh()
     return int(pc.sum(gone["count"]).as_py())
 

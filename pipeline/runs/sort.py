@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
+from pipeline.machine import map_in_threads
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import arrow_filesystem, ids_of, side_by_side, write_part
+from pipeline.runs.parts import arrow_filesystem, ids_of, write_part
 from pipeline.schema import BOOK_FIELD
 from pipeline.storage.location import Location
 
@@ -43,7 +44,7 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.
         RunError: an image stands there twice.
     """
     cuts = _cuts(sources, rows)
-    spans = np.array(side_by_side(span_of, sources), dtype=object)
+    spans = np.array(list(map_in_threads(span_of, sources)), dtype=object)
     schema = next(_batches(sources[0])).schema
     ends = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
     for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
@@ -64,8 +65,8 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.
 def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
     """Ids at which a new part begins, from a sample that is spread over all rows."""
     every = max(1, rows // SAMPLED_IDS)
-    ids = pa.concat_arrays(side_by_side(lambda part: ids_of(part)[::every], sources)).sort()
-    sizes = side_by_side(_uncompressed, sources)
+    ids = pa.concat_arrays(list(map_in_threads(lambda part: ids_of(part)[::every], sources)).sort())
+    sizes = list(map_in_threads(_uncompressed, sources))
     count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
     places = [len(ids) * number // count for number in range(1, count)]
     return np.array(ids.take(pa.array(places, pa.int64())).to_pylist(), dtype=object)

@@ -28,7 +28,7 @@ from pipeline.sources.rows import Row, blocks
 from pipeline.sources.sampling import draw
 from pipeline.sources.wanted_ids import forget_wanted, wanted
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage.location import locate, redact
+from pipeline.storage.location import open_location, redact
 
 MOST_TASKS = 10_000
 """Read tasks of a run; the driver holds all of them."""
@@ -131,9 +131,9 @@ def open_source(source: SourceConfig) -> ImageSource:
     forget_tables()
     forget_wanted()
     label_table(source)
-    if len({type(locate(uri, source.options).fs) for uri in source.uris}) > 1:
+    if len({type(open_location(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
-    fs = locate(source.uris[0], source.options).fs
+    fs = open_location(source.uris[0], source.options).fs
     units = plan_units(fs, choose_files(source), Labeller(source))
     return ImageSource(source, units, Reporter())
 
@@ -169,7 +169,7 @@ def _weight(unit: Unit) -> int:
 
 def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
     """The rows of one unit, through faults of the storage, each with its place in its shard."""
-    fs = locate(source.uris[0], source.options).fs
+    fs = open_location(source.uris[0], source.options).fs
     read = partial(_READERS[source.format], fs, unit, source)
     number = stand_in(unit.first)
     substitute = partial(unread, unit.name, unit.files[0].name, source.id_prefix, number)

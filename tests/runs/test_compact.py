@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pipeline.runs.tidy import tidy
 
 from pipeline import open_results
 from pipeline.errors import RunError, UsageError
@@ -14,7 +15,6 @@ from pipeline.runs.compact import compact
 from pipeline.runs.completeness import complete
 from pipeline.runs.manifest import RunFolder, run_folder
 from pipeline.runs.parts import Ledger, committed_parts
-from pipeline.runs.tidy import tidy
 from tests.parts import data, make_run, part, ray_name, rows, tar
 from tests.runs.test_waves import left, record, work
 

@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from pipeline.runs.read_shards import ShardBook
 
 from pipeline.config import RuntimeConfig
 from pipeline.flow import run
 from pipeline.progress.progress import ShardCount
 from pipeline.results import open_results
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.read_shards import ShardBook
 from pipeline.runs.resume import find_work
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.read_unit import Part, Unit

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pipeline.runs.tidy import tidy
 
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import Ledger, committed_parts
-from pipeline.runs.tidy import tidy
 from tests.parts import data, ids, make_run, part, pending, ray_name, rows
 
 ONE, TWO = rows("0.tar", ["a", "b", "c"]), rows("1.tar", ["d", "e"])

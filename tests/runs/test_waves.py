@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pipeline.runs.read_shards import ShardBook, key_of
+from pipeline.runs.waves import MOST_UNITS, plan_waves
 
 from pipeline.config import RuntimeConfig
 from pipeline.errors import RunError, UsageError
@@ -11,9 +13,7 @@ from pipeline.progress.progress import ShardCount
 from pipeline.runs.completeness import complete, is_complete
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import Ledger
-from pipeline.runs.read_shards import ShardBook, key_of
 from pipeline.runs.resume import Work, find_work
-from pipeline.runs.waves import MOST_UNITS, plan_waves
 from pipeline.sources.read_unit import Unit
 from tests.parts import chunk, make_run, part, pending, ray_name, rows, tar
 
