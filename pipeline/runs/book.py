@@ -127,6 +127,16 @@ def decode(metadata: Mapping[bytes, bytes] | None) -> tuple[pa.Table, pa.Table] 
     return _unpacked(entries[RUNS_KEY.encode()]), _unpacked(entries[ENDS_KEY.encode()])
 
 
+def without_record(table: pa.Table) -> pa.Table:
+    """The table without the record in the metadata of its schema, where some readers put it."""
+    kept = {
+        key: value
+        for key, value in (table.schema.metadata or {}).items()
+        if key not in (RUNS_KEY.encode(), ENDS_KEY.encode())
+    }
+    return table.replace_schema_metadata(kept or None)
+
+
 def _packed(table: pa.Table) -> str:
     """Arrow's stream format, zstd, as base64: metadata of Parquet is text."""
     sink = pa.BufferOutputStream()

@@ -155,7 +155,7 @@ def _shards(folder: RunFolder, ledger: Ledger, *, one_row_a_file: bool) -> Itera
         units.setdefault(unit, []).append(shard)
     if one_row_a_file:
         units = {shard: [shard] for shards in units.values() for shard in shards}
-        ends = Counter(units)
+        ends = Counter(list(units))
     groups: dict[tuple[str, ...], list[str]] = {}  # units by the shards that they share
     for unit, shards in units.items():
         groups.setdefault(tuple(shards), []).append(unit)

@@ -39,6 +39,15 @@ class BrokenPartError(UsageError):
         )
         self.part = part
 
+    def is_certain(self) -> bool:
+        """Whether all bytes that the storage has of it make no Parquet file, at a second look."""
+        data = self.part.read()
+        try:
+            pq.read_metadata(pa.BufferReader(data))
+        except pa.ArrowInvalid:
+            return bool(len(data) == self.part.fs.size(self.part.path))
+        return False
+
 
 @dataclass(frozen=True)
 class PartRecord:

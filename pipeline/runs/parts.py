@@ -79,8 +79,8 @@ def write_part(
     metadata: dict[str, str] = {}
     if BOOK in table.column_names:
         metadata = book.encode(book.runs_of(table), book.ends_of(table) if ends is None else ends)
-        schema = table.schema.metadata
-        table = table.drop_columns([BOOK]).replace_schema_metadata(schema)
+        table = table.drop_columns([BOOK])
+    table = book.without_record(table)
     ids = "\n".join(sorted(table["image_id"].to_pylist()))
     digest = hashlib.sha256(ids.encode()).hexdigest()[:32]
     order = "" if number is None else f"{number:05d}-"

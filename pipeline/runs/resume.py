@@ -127,6 +127,8 @@ def _sound_ledger(folder: RunFolder, tell: Callable[[str], None]) -> Ledger:
         try:
             return ledger.refresh()
         except BrokenPartError as error:
+            if not error.is_certain():
+                raise
             error.part.delete()
             tell(f"removed {error.part.path}: no sound Parquet file; its rows are computed again")
 

@@ -44,6 +44,7 @@ def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
     stand_ins = gone.filter(pc.less(gone["first"], 0))
     open_shards = set(stand_ins["shard"].to_pylist())
     units = _units_of(ledger, open_shards)
+    forgotten = pa.array(sorted(units), pa.string())
     ledger.forget(units)
     names = set(ledger.totals.part.filter(chosen).to_pylist()) | _holding_ends(ledger, units)
 
@@ -51,7 +52,7 @@ def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
         table, ends = read_part(part)
         keep = pc.invert(pc.is_in(table["status"], wanted))
         if ends is not None:
-            ends = ends.filter(pc.invert(pc.is_in(ends["unit"], pa.array(sorted(units)))))
+            ends = ends.filter(pc.invert(pc.is_in(ends["unit"], forgotten)))
         _replace(part, table.filter(keep), ends)
 
     list(map_in_threads(take_out, [ledger.folder.images.child(name) for name in sorted(names)]))

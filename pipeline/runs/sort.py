@@ -46,12 +46,12 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.
     cuts = _cuts(sources, rows)
     spans = np.array(list(map_in_threads(span_of, sources)), dtype=object)
     schema = next(_batches(sources[0])).schema
-    ends = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
+    reach = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
     for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
         last = min(first + PARTS_PER_PASS, len(cuts) + 1)
         some = [
             source
-            for source, (begin, end) in zip(sources, ends, strict=True)
+            for source, (begin, end) in zip(sources, reach, strict=True)
             if begin < last and end >= first
         ]
         with tempfile.TemporaryDirectory(prefix="legrad-compact-") as scratch:
@@ -65,7 +65,8 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.
 def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
     """Ids at which a new part begins, from a sample that is spread over all rows."""
     every = max(1, rows // SAMPLED_IDS)
-    ids = pa.concat_arrays(list(map_in_threads(lambda part: ids_of(part)[::every], sources)).sort())
+    samples = map_in_threads(lambda part: ids_of(part)[::every], sources)
+    ids = pa.concat_arrays(list(samples)).sort()
     sizes = list(map_in_threads(_uncompressed, sources))
     count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
     places = [len(ids) * number // count for number in range(1, count)]
