@@ -8,26 +8,28 @@ so that no image is shown by a probe that learned from it.
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from legrad.queries.queries import Query, Role
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.progress.watch import Watch
+from pipeline.reliance.edited import Vectors
+from pipeline.reliance.probe import Probe
 from pipeline.reliance.probe_statistics import FOLDS, groups
-from pipeline.reliance.reliance import Reliance
 from pipeline.reliance.task import PairTask
 from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
+from pipeline.storage.location import Options
 
 FOLD = 0
 """Whose images are explained."""
@@ -35,42 +37,47 @@ _LONGEST = 32
 _VECTORS, _IDS = "probes.safetensors", "images.parquet"
 
 
-def probe_maps(reliance: Reliance, watch: Watch | None = None) -> Results:
-    """The audited run with maps of the probe's directions, made now where they are not there.
+def probe_maps(
+    results: Results,
+    folder: RunFolder,
+    vectors: Mapping[str, Vectors],
+    image_ids: Sequence[str],
+    options: Options | None = None,
+    watch: Watch | None = None,
+) -> Results:
+    """Results of the audited run joined with maps of the probe's directions.
 
-    Returns:
-        The results of both runs as one. `probe_query` names the query of a class against its
-        rival; images without such a map have NaN.
+    The maps are computed by a run of their own, unless an earlier call has stored them already.
+
+    Args:
+        results: of the audited run.
+        folder: where runs with probe maps are kept, each in a folder of its own.
+        vectors: query name -> (E,) unit direction, see `probe_directions`.
+        image_ids: images to explain, see `fold_images`; the others have NaN.
+        options: storage options of the source and of the folder.
+        watch: progress of the run.
 
     Raises:
-        UsageError: no pair is tested, or the output cannot be written.
+        UsageError: the output cannot be written.
     """
-    classes = list(dict.fromkeys(pair.cls for pair in reliance.listed))
-    if not classes:
-        raise UsageError("probe maps: no pair is flagged for association, so none is tested")
-    vectors, ids = _vectors(reliance, classes), _images(reliance)
-    folder = _folder(reliance, vectors, ids)
-    folder.root.child(_VECTORS).write(save(vectors))
+    folder = _folder(folder, vectors, image_ids)
+    folder.root.child(_VECTORS).write(save(dict(vectors)))
     buffer = io.BytesIO()
-    pd.DataFrame({"image_id": ids}).to_parquet(buffer, index=False)
+    pd.DataFrame({"image_id": image_ids}).to_parquet(buffer, index=False)
     folder.root.child(_IDS).write(buffer.getvalue())
-    manifest, options = reliance.results.run, dict(reliance.options or {})
+    storage = dict(options or {})
     config = RunConfig(
-        model=model_config(manifest),
-        source=source_config(manifest, options, f"{folder.uri}/{_IDS}"),
+        model=model_config(results.run),
+        source=source_config(results.run, storage, f"{folder.uri}/{_IDS}"),
         queries=tuple(
-            Query(
-                name=probe_query(cls),
-                role=Role.BASELINE,
-                vector=f"{folder.uri}/{_VECTORS}#{probe_query(cls)}",
-            )
-            for cls in classes
+            Query(name=name, role=Role.BASELINE, vector=f"{folder.uri}/{_VECTORS}#{name}")
+            for name in vectors
         ),
         output=f"{folder.uri}/maps",
-        output_options=options,
+        output_options=storage,
     )
     run(config, watch)
-    return open_results([reliance.results.folder.uri, config.output], reliance.options)
+    return open_results([results.folder.uri, config.output], options)
 
 
 def probe_query(cls: str) -> str:
@@ -84,30 +91,40 @@ def probe_query(cls: str) -> str:
     return f"probe_{plain}_{hashlib.sha256(cls.encode()).hexdigest()[:8]}"
 
 
-def _vectors(reliance: Reliance, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Unit directions of the probe that did not see `FOLD`."""
-    codes = np.array([reliance.found.known.index[cls] for cls in classes])
-    lines = reliance.probes[FOLD].direction(codes, reliance.rivals[codes])
+def probe_directions(
+    probe: Probe,
+    classes: Sequence[str],
+    codes: NDArray[np.int64],
+    rivals: NDArray[np.int64],
+) -> dict[str, Vectors]:
+    """Query name -> (E,) unit direction that tells a class from its rival.
+
+    Args:
+        probe: the one that did not see the images of `FOLD`.
+        classes: (P,) labels, which name the queries.
+        codes: (P,) their codes.
+        rivals: (P,) codes of their rivals.
+    """
+    lines = probe.direction(codes, rivals)
     lines /= np.linalg.norm(lines, axis=1, keepdims=True)
     names = [probe_query(cls) for cls in classes]
     return dict(zip(names, lines.astype(np.float32), strict=True))
 
 
-def _images(reliance: Reliance) -> list[str]:
-    """Ids of images of the fold, of every tested class and rival as many as are edited."""
-    labels = {name for pair in reliance.listed for name in (pair.cls, pair.rival)}
+def fold_images(results: Results, labels: Iterable[str], most: int) -> list[str]:
+    """Sorted image_ids of `FOLD`, at most ``most`` of each label."""
     wanted = ds.field("label").isin(pa.array(sorted(labels), pa.string()))
-    frame = reliance.results.dataset.to_table(
+    frame = results.dataset.to_table(
         columns=["image_id", "label"], filter=wanted & (ds.field("status") == str(Status.OK))
     ).to_pandas()
     frame = frame[groups(frame["image_id"].tolist()) % FOLDS == FOLD].sort_values("image_id")
-    some = frame.groupby("label").head(reliance.settings.reliance.images)
-    return sorted(map(str, some["image_id"]))
+    first = frame.groupby("label").head(most)
+    return sorted(map(str, first["image_id"]))
 
 
-def _folder(reliance: Reliance, vectors: Mapping[str, np.ndarray], ids: Sequence[str]) -> RunFolder:
-    """A folder for just these directions and images."""
+def _folder(parent: RunFolder, vectors: Mapping[str, Vectors], ids: Sequence[str]) -> RunFolder:
+    """A subfolder whose name is a digest of the directions and images."""
     content = {name: [float(value) for value in row] for name, row in vectors.items()}
     task = PairTask("", "", None, (), (), ())
     name = f"probe-{task.digest({'vectors': content, 'ids': list(ids)})[:24]}"
-    return RunFolder(reliance.folder.root.child(name), f"{reliance.folder.uri}/{name}")
+    return RunFolder(parent.root.child(name), f"{parent.uri}/{name}")

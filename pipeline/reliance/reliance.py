@@ -33,7 +33,7 @@ from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
 from pipeline.stages.explain import ReplicaSettings, prepare
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location
 
 if TYPE_CHECKING:
     from pipeline.progress.watch import Watch
@@ -67,7 +67,7 @@ class Reliance:
         own = self.results.folder
         if work is None:
             return RunFolder(own.root.child("_run", "reliance"), f"{own.uri}/_run/reliance")
-        return RunFolder(locate(work, self.options), work)
+        return RunFolder(open_location(work, self.options), work)
 
     @cached_property
     def sums(self) -> ProbeSums:
@@ -171,10 +171,23 @@ class Reliance:
         return Contrast(self.probes, index[cls], index[rival])
 
     def probe_maps(self, watch: "Watch | None" = None) -> Results:
-        """Where the probe looks, as results with maps of its own: see `probe_maps.probe_maps`."""
-        from pipeline.reliance.probe_maps import probe_maps
+        """Results with maps of where the probe looks: see `probe_maps.probe_maps`.
 
-        return probe_maps(self, watch)
+        `probe_maps.probe_query` names the query of a class against its rival.
+
+        Raises:
+            UsageError: no pair is tested, or the output cannot be written.
+        """
+        from pipeline.reliance.probe_maps import FOLD, fold_images, probe_directions, probe_maps
+
+        classes = list(dict.fromkeys(pair.cls for pair in self.listed))
+        if not classes:
+            raise UsageError("probe maps: no pair is flagged for association, so none is tested")
+        codes = np.array([self.found.known.index[cls] for cls in classes], np.int64)
+        vectors = probe_directions(self.probes[FOLD], classes, codes, self.rivals[codes])
+        labels = {label for pair in self.listed for label in (pair.cls, pair.rival)}
+        image_ids = fold_images(self.results, labels, self.settings.reliance.images)
+        return probe_maps(self.results, self.folder, vectors, image_ids, self.options, watch)
 
     @cached_property
     def directions(self) -> Directions:
@@ -247,7 +260,7 @@ class Reliance:
             self.settings.reliance,
             self.results.origin,
             int(identity["source.max_pixels"]),
-            None if masks is None else locate(masks, self.options),
+            None if masks is None else open_location(masks, self.options),
             self.folder.root,
         )
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from legrad.heatmaps import FigureRow, grid_figure
 from legrad.queries.queries import Query
+from pipeline.results import maps, pictures
+from pipeline.results.opened import Opened
 from pipeline.schema import score_column
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from pipeline.results.results import Results
 
 _MOST_QUERIES = 24
 _MOST_IMAGES = 40
@@ -28,7 +28,7 @@ _TRY = (
 )
 
 
-def html(results: "Results") -> str:
+def html(results: Opened) -> str:
     """A card: what was run, how much there is, the queries, what to call next."""
     facts = {"images": f"{len(results):,}"}
     for run in results.runs:
@@ -66,21 +66,21 @@ def _meaning(query: Query) -> str:
     return query.vector or "; ".join(query.prompts) or query.name.replace("_", " ")
 
 
-def figure(results: "Results", image_ids: Sequence[str], queries: Sequence[str]) -> "Image.Image":
+def figure(results: Opened, image_ids: Sequence[str], queries: Sequence[str]) -> "Image.Image":
     """The pictures and their heat: an image a row, a query a column, one colour scale a column."""
     if not 0 < len(image_ids) <= _MOST_IMAGES or not queries:
         raise ValueError(f"figure: expected 1 to {_MOST_IMAGES} image ids, and queries")
-    maps = {query: results.maps(query, image_ids)[1] for query in queries}
+    heat = {query: _maps(results, query, image_ids) for query in queries}
     known = [query for query in queries if query in {q.name for q in results.queries}]
     table = results.rows.select(image_ids, ["label", *map(score_column, known)])
     rows = []
     for i, image_id in enumerate(image_ids):
-        picture = results.image(image_id)
+        picture = pictures.original(results, image_id)
         scores = {query: table[score_column(query)][i].as_py() for query in known}
         captions = [f"{scores[q]:+.3f}" if scores.get(q) is not None else "" for q in queries]
         rows.append(
             FigureRow(
-                heatmaps=[_drawn(maps[query][i]) for query in queries],
+                heatmaps=[heat[query][i] for query in queries],
                 image=picture,
                 label=table["label"][i].as_py() or "",
                 captions=captions,
@@ -90,6 +90,8 @@ def figure(results: "Results", image_ids: Sequence[str], queries: Sequence[str])
     return grid_figure(rows, [query.replace("_", " ") for query in queries], scale="column")
 
 
-def _drawn(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map that was not kept has no heat."""
-    return np.nan_to_num(heat)
+def _maps(results: Opened, query: str, image_ids: Sequence[str]) -> NDArray[np.float32]:
+    """(n, h, w) raw maps of some images; a map that was not kept is drawn without heat."""
+    chosen = maps.Chosen(results.rows, {query: results.run_of(query)}, image_ids, None)
+    _, stored = maps.read(chosen, normalized=False, size=None)
+    return np.nan_to_num(stored)
