@@ -16,7 +16,7 @@ from pipeline.machine import cores
 from pipeline.results import Results
 from pipeline.results.reproduce import model_config, pixels_again
 from pipeline.schema import FETCH_COLUMNS, Status
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
 """Of a map's 255: two machines may round to neighbours, and at low precision beyond."""
