@@ -102,7 +102,7 @@ def _list_web(place: Location, uri: str) -> list[SourceFile]:
             "with a brace range (https://host/train-{000..127}.tar), or make a `list` source."
         )
     info = place.fs.info(place.path)
-    return [SourceFile(place.path, name, int(info.get("size") or 0), _version(info))]
+    return [SourceFile(place.path, name, int(info.get("size") or 0), version_of(info))]
 
 
 def expand_braces(uri: str) -> list[str]:
@@ -231,11 +231,11 @@ def _hidden(path: str, root: str) -> bool:
 
 def _file(path: str, root: str, info: dict[str, Any]) -> SourceFile:
     size = info.get("size") or 0
-    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)), _version(info))
+    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)), version_of(info))
 
 
-def _version(info: dict[str, Any]) -> str:
-    """The store's own mark of the contents, by whatever name its filesystem gives it."""
+def version_of(info: dict[str, Any]) -> str:
+    """What changes with a file's contents, from what its file system says of it; else empty."""
     for kind, names in (("etag", ("ETag", "etag")), ("mtime", ("mtime", "LastModified"))):
         for name in names:
             if info.get(name) is not None:
