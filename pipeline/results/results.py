@@ -227,7 +227,8 @@ class Results(Opened):
             overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; includes padding, if any
 
         Args:
-            query_a, query_b: their names.
+            query_a: name of the first query.
+            query_b: name of the second query.
             where: which images.
             image_ids: which images, in this order, instead of a condition.
 
