@@ -17,7 +17,7 @@ from pipeline.results.answers import Selection, maps
 from pipeline.results.opened import Opened
 from pipeline.results.rows import ID
 from pipeline.results.run import Run
-from pipeline.schema import Status, score_column
+from pipeline.schema import FETCH_COLUMNS, Status, score_column
 
 _MOST_QUERIES = 24
 _MOST_IMAGES = 40
@@ -122,7 +122,7 @@ def _meaning(query: Query) -> str:
 def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:
     """The first run that has an image, and the columns that say where its bytes are."""
     for run in results.runs:
-        table = run.rows.select([image_id], [ID, *LOCATION_COLUMNS, "status", "error"])
+        table = run.rows.select([image_id], [ID, *FETCH_COLUMNS, "status", "error"])
         row: dict[str, Any] = table.to_pylist()[0]
         if row[ID] is not None:
             return run, row

@@ -58,7 +58,7 @@ class FrameRows(Rows):
         if flat[ID].duplicated().any():
             repeated = flat.loc[flat[ID].duplicated(), ID].iloc[0]
             raise UsageError(
-                f"join: {ID} {repeated!r} is repeated in the frame; expected one row per image"
+                f"join: {ID} {repeated!r} is repeated; expected one row per image"
             )
         content = pa.Table.from_pandas(flat, preserve_index=False).replace_schema_metadata()
         index = content.schema.names.index(ID)
@@ -134,7 +134,7 @@ class JoinedRows(Rows):
 
     @cached_property
     def ids(self) -> pa.Array:
-        """Every image: those of the first run in its order, then those that only later runs have."""
+        """Every image: those of the first run in its order, then those of later runs only."""
         every = self.runs[0].table([ID])[ID].combine_chunks()
         for run in self.runs[1:]:
             ids = run.table([ID])[ID].combine_chunks()

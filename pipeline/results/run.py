@@ -1,7 +1,6 @@
 """One run's output: its manifest, its committed parts, and the maps that it keeps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,14 +12,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query, class_queries
+from legrad.queries.queries import Query
+from pipeline.config import queries_by_label
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.results.decoding import Maps, decode_columns
 from pipeline.results.stored_rows import StoredRows
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
 from pipeline.runs.parts import (
     PARQUET,
-    READERS,
     arrow_filesystem,
     commit_of,
     commits,
@@ -114,7 +114,7 @@ class Run:
         )
 
     def decode(self, table: pa.Table, query: str) -> Maps:
-        """(n, h, w) maps of a query from a table with its `map_columns`; NaN where there is none."""
+        """(n, h, w) maps of a query from a table with its `map_columns`; NaN where none."""
         if map_column(query) in table.column_names:
             return decode_columns(table, query, self.grid)
         labels = table["label"].to_pylist()
@@ -143,7 +143,7 @@ class Run:
         return peaks
 
     def shown(self, table: pa.Table) -> NDArray[np.bool_]:
-        """(n, h, w) cells that show the image and not padding, from the columns width and height."""
+        """(n, h, w) cells that show the image and not padding, from columns width and height."""
         cells = np.zeros((table.num_rows, *self.grid), dtype=bool)
         sizes = [table[name].to_numpy().astype(np.float64) for name in ("width", "height")]
         unique, which = np.unique(np.nan_to_num(sizes), axis=1, return_inverse=True)
@@ -157,7 +157,7 @@ class Run:
     @cached_property
     def class_queries(self) -> dict[str, str]:
         """Label -> name of its class query."""
-        return class_queries(self.queries)
+        return queries_by_label(self.queries)
 
 
 def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemDataset:
@@ -174,8 +174,7 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
         raise UsageError(f"{folder.uri}: {_NO_ROWS}")
     filesystem, parquet = arrow_filesystem(folder.images), ds.ParquetFileFormat()
     fragments = [parquet.make_fragment(part.path, filesystem) for part in parts]
-    with ThreadPoolExecutor(READERS) as pool:
-        schemas = list(pool.map(_read_footer, fragments))
+    schemas = list(map_in_threads(_read_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 

@@ -4,7 +4,6 @@ Questions are answered the same way for many small parts and for few large ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -17,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.machine import map_in_threads
 from pipeline.results import sql
 from pipeline.results.rows import (
     ID,
@@ -291,5 +291,4 @@ def _may_hold(group: Group, keys: NDArray[np.object_]) -> bool:
 def _in_threads(work: Callable[..., T], items: Sequence[object]) -> list[T]:
     if len(items) < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(work, items))
+    return list(map_in_threads(work, items, _THREADS))
