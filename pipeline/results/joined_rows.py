@@ -57,9 +57,7 @@ class FrameRows(Rows):
             raise UsageError(f"join: column names must be text, found {list(flat.columns)[:5]}")
         if flat[ID].duplicated().any():
             repeated = flat.loc[flat[ID].duplicated(), ID].iloc[0]
-            raise UsageError(
-                f"join: {ID} {repeated!r} is repeated; expected one row per image"
-            )
+            raise UsageError(f"join: {ID} {repeated!r} is repeated; expected one row per image")
         content = pa.Table.from_pandas(flat, preserve_index=False).replace_schema_metadata()
         index = content.schema.names.index(ID)
         self.content = content.set_column(index, ID, content[ID].cast(pa.string()))
