@@ -11,7 +11,7 @@ from pipeline.cluster.preflight import preflight, refuse_what_never_fits
 from pipeline.cluster.session import on_cluster, session
 from pipeline.cluster.storage_probe import probe_output, probe_source
 from pipeline.config import RunConfig
-from pipeline.operators import checkpointed, decode, explain, read, sacrifice
+from pipeline.operators import checkpointed, decode, explain, explain_isolated, read
 from pipeline.plan import Plan, make_plan
 from pipeline.progress.progress import Progress, Reporter, ShardCount, start_actor
 from pipeline.progress.watch import Watch, watched
@@ -136,7 +136,7 @@ def _explain_wave(
     ):
         rows = read(wave, plan, reporter)
         if isolated:
-            maps = sacrifice(rows, plan, reporter)
+            maps = explain_isolated(rows, plan, reporter)
         else:
             pixels = decode(rows, plan, reporter)
             maps = explain(pixels, plan, reporter)

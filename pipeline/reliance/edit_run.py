@@ -33,7 +33,7 @@ from pipeline.reliance.task import PairTask
 from pipeline.results.reproduce import pixels_again
 from pipeline.runs.manifest import RunFolder
 from pipeline.sources.fetch import Origin
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
 Tell = Callable[[str], None]

@@ -19,7 +19,7 @@ from pipeline.results.results import Results
 from pipeline.schema import FETCH_COLUMNS, Status
 from pipeline.sources.fetch import Origin
 from pipeline.stages.decode import decode
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Options
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
