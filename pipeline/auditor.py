@@ -26,7 +26,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results import Results, open_results
 from pipeline.schema import OWN_LABEL, score_column
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
 if TYPE_CHECKING:  # it brings torch and Ray
@@ -83,7 +83,7 @@ class Audit:
             else AuditConfig.model_validate(dict(settings or {}))
         )
         place = results.folder.root.child("_run", VERDICTS)
-        place = place if verdicts is None else locate(verdicts)
+        place = place if verdicts is None else open_location(verdicts)
         file = VerdictFile(place, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # names are checked before anything is read
         return cls(results, chosen, file, storage_options, tell)

@@ -4,6 +4,7 @@ from functools import cached_property
 
 from legrad.queries.queries import Role
 from pipeline.audit.findings import Findings
+from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
@@ -79,8 +80,7 @@ class Lookup:
     @cached_property
     def queries(self) -> dict[str, str]:
         """Label -> its class query, the first one."""
-        named = [(q.label, q.name) for q in self.results.queries if q.role is Role.CLASS]
-        return {label: name for label, name in reversed(named) if label}
+        return queries_by_label(self.results.queries)
 
     @cached_property
     def own_maps(self) -> dict[int, str]:

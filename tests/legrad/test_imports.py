@@ -16,7 +16,15 @@ names = [m.name for m in pkgutil.walk_packages(legrad.__path__, "legrad.")]
 for name in names:
     importlib.import_module(name)
 """
-LIGHT = ("catalog", "codec", "errors", "heatmaps", "preprocess", "queries", "settings")
+LIGHT = (
+    "errors",
+    "heatmaps.codec",
+    "models.catalog",
+    "preprocess",
+    "queries.queries",
+    "queries.selection",
+    "settings",
+)
 
 
 def modules_after(code: str) -> set[str]:
