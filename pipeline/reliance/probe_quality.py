@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.audit.predictions import wilson
+from pipeline.audit.scores import Population, Readable, batches
 from pipeline.reliance.probe import Probe
 from pipeline.reliance.probe_statistics import FOLDS, embeddings, groups
 from pipeline.schema import EMBEDDING

@@ -37,6 +37,19 @@ def parse_table(data: bytes, uri: str, needed: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+def require_values(frame: pd.DataFrame, columns: Sequence[str], uri: str) -> None:
+    """Check that no cell of some columns is empty.
+
+    Raises:
+        UsageError: a cell is empty or null; the message names its line.
+    """
+    for name in columns:
+        empty = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
+        if empty.any():
+            line = int(empty.to_numpy().argmax()) + 2
+            raise UsageError(f"{uri}, line {line}: {name} is empty; expected a value in every line")
+
+
 def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -> None:
     """Write a frame as ``.csv``, ``.parquet`` or ``.json``.
 

@@ -127,7 +127,7 @@ def test_no_labels() -> None:
     world = World([None] * 200).cue("cue", {}, elsewhere=0.3)
     found = audit(world)
     assert found.frame.empty
-    assert found.known.unlabelled == 200
+    assert found.population.unlabelled == 200
 
 
 def test_one_class() -> None:
@@ -149,8 +149,8 @@ def test_a_class_of_three() -> None:
 def test_failed_rows_count_nowhere() -> None:
     world = World(labels(1000, CLASSES), statuses=["ok"] * 900 + ["decode_error"] * 100)
     found = audit(world.cue("cue", {"class 1": 0.8}))
-    assert found.known.statuses["decode_error"] == 100
-    assert found.known.sizes.sum() == 900
+    assert found.population.statuses["decode_error"] == 100
+    assert found.population.sizes.sum() == 900
     assert flagged(found) == {("class 1", "cue")}
 
 
@@ -207,7 +207,7 @@ def test_an_association_that_a_stratum_explains_is_no_finding() -> None:
 def test_the_rarest_labels_count_as_one_class() -> None:
     world = World(labels(3000, CLASSES)).cue("cue", {"class 1": 0.8})
     found = audit(world, max_classes=5)
-    assert len(found.known.classes) == 6
-    assert found.known.audited == 5
+    assert len(found.population.classes) == 6
+    assert found.population.audited == 5
     assert len(found.frame) == 5
-    assert found.known.sizes.sum() == 3000
+    assert found.population.sizes.sum() == 3000

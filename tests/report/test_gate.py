@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audit.gate import gate, read_waivers
+from pipeline.audit.decisions import gate, read_waivers
 from pipeline.errors import UsageError
 from tests.conftest import DemoRun
 from tests.jobs.command import legrad
