@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-slow lint type layers check bench docs notebook clean
+.PHONY: help setup demo test test-quick test-slow lint type layers check bench docs notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -22,7 +22,10 @@ demo: $(READY) ## draw a data set with planted shortcuts, explain it, show what 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY) ## the rounds that take longer
+test-quick: $(READY) ## the tests that start neither Ray nor a server, a browser or a process
+	$(BIN)/python -m pytest -m "not slow and not starts"
+
+test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## ruff: rules and format
@@ -35,16 +38,16 @@ type: $(READY) ## mypy, strict
 layers: $(READY) ## the order of the rooms, see [tool.importlinter]
 	$(BIN)/lint-imports --no-cache --no-logo
 
-check: lint type layers ## lint, types, layers
+check: lint type layers docs ## lint, types, layers, site
 
 bench: $(READY) ## figures of the README
 	$(BIN)/python -m benchmarks.engine --picture docs/engine.png
 
-docs: $(READY) ## docs/reference, from docstrings, settings and commands
-	$(BIN)/python -m docs.generate
+docs: $(READY) ## the site with the reference, in site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 notebook: $(READY) ## run docs/audit-example.ipynb again, outputs and all
 	$(BIN)/jupyter execute --inplace docs/audit-example.ipynb
 
 clean: ## remove what the commands made
-	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo dist build site .mypy_cache .pytest_cache .ruff_cache

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from legrad import mini
 from legrad.mini import loader
 from legrad.mini.packing import unpack
 from legrad.models.load import from_open_clip, load_model
@@ -89,7 +90,7 @@ def model_of(weights: str | None) -> VisionLanguageModel:
     """The embedded model, or other weights of its architecture."""
     if weights is None:
         return load_model("mini")
-    config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
+    config = json.loads((mini.FOLDER / mini.CONFIG).read_text())
     module, _ = unpack(config, Path(weights))
     return from_open_clip(module, tokenizer=loader.load().tokenizer, name="mini")
 

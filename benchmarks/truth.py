@@ -32,7 +32,7 @@ from benchmarks.truth_pool import (
 )
 from benchmarks.truth_sets import PLANTS, STRENGTHS, Cell, World, draw_world, edited_pair
 from pipeline.audit.findings import Findings, find
-from pipeline.audit.predictions import wilson
+from pipeline.audit.inference import share_interval
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.machine import cores
 from pipeline.reliance.claims import Claims, Directions
@@ -128,7 +128,7 @@ def shares(rows: pd.DataFrame, column: str) -> str:
     values = rows[column].fillna(False).astype(bool)
     if not len(values):
         return "-"
-    low, high = wilson(float(values.mean()), len(values))
+    low, high = map(float, share_interval(values.sum(), len(values)))
     return f"{values.mean():.2f} ({max(low, 0):.2f}-{high:.2f}) of {len(values)}"
 
 

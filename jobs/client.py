@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cluster import ray_internals
 from pipeline.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_TALKATIVE = (
-    "dashboard.modules.dashboard_sdk",
-    "dashboard.modules.job.sdk",
-    "_private.runtime_env.packaging",
-)
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -59,8 +55,8 @@ class ClusterOptions:
         with answers(address), _alone():
             from ray.job_submission import JobSubmissionClient
 
-            for name in _TALKATIVE:
-                logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+            for name in ray_internals.SUBMISSION_LOGGERS:
+                logging.getLogger(name).setLevel(logging.WARNING)
             return JobSubmissionClient(address)
 
 
@@ -102,9 +98,9 @@ def refusal(place: str, text: str) -> str:
     """
     from pipeline.cluster.session import TOKEN_ADVICE
 
-    if "Authentication required" in text:
+    if ray_internals.TOKEN_MISSING in text:
         return f"{place}: the cluster wants a token, and none was sent. {TOKEN_ADVICE}"
-    if "Authentication failed" in text:
+    if ray_internals.TOKEN_REFUSED in text:
         there = [name for name in _TOKEN_VARIABLES if os.environ.get(name)]
         source = there[0] if there else "~/.ray/auth_token"
         return f"{place}: the cluster refuses the token of {source}. {TOKEN_ADVICE}"

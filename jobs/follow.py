@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.display import log
+from pipeline.cluster.ray_internals import JOB_LOG_EXCERPT
 from pipeline.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -91,5 +92,5 @@ def conclude(job: str, details: "JobDetails") -> None:
 
 def reason(details: "JobDetails") -> str:
     """Ray's message, without the log that it repeats."""
-    text = (details.message or "no reason given").split(", last available logs")[0]
+    text = (details.message or "no reason given").split(JOB_LOG_EXCERPT)[0]
     return " ".join(text.split())[:_LONGEST]

@@ -12,6 +12,7 @@ from jobs.display import log
 from jobs.follow import conclude, follow
 from jobs.options import ShippingOptions
 from legrad import __version__
+from pipeline.cluster.ray_internals import NO_AGENT
 from pipeline.config import RunConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import user
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _HOOK = "pipeline.cluster.job_variables.load"
-_NO_AGENT = "No available agent"
 _START_SECONDS = 60.0
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -173,7 +173,7 @@ def _send(client: "JobSubmissionClient", request: dict[str, Any]) -> None:
         try:
             client.submit_job(**request)
         except RuntimeError as error:
-            if _NO_AGENT not in str(error):
+            if NO_AGENT not in str(error):
                 raise
             if time.monotonic() > end:
                 raise RunError(

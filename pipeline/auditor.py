@@ -22,7 +22,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results import Results, open_results
 from pipeline.schema import OWN_LABEL, score_column
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
 if TYPE_CHECKING:  # imports torch and Ray
@@ -79,7 +79,7 @@ class Audit:
             else AuditConfig.model_validate(dict(settings or {}))
         )
         default = results.folder.root.child("_run", VERDICTS)
-        location = default if verdicts is None else locate(verdicts)
+        location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # checks the names before anything is read
         return cls(results, chosen, file, storage_options, tell)

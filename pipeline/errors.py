@@ -2,8 +2,8 @@
 
 
 class UsageError(Exception):
-    """The user can mend it: a wrong setting, a missing file, a refused output. Exit code 2."""
+    """The user can correct it: a wrong setting, a missing file, a refused output. Exit code 2."""
 
 
 class RunError(Exception):
-    """The run could not finish or its counts do not add up. Exit code 1."""
+    """The run could not finish, or its counts do not add up. Exit code 1."""

@@ -1,12 +1,19 @@
-"""One Ray session for all tests, and one run whose results many of them read."""
+"""What tests share: one Ray session, one S3 server, and one run whose results many of them read.
+
+`make test-quick` leaves out what has the marker ``starts``: tests that start Ray, a server's or any
+other process, or a browser. Users of the fixtures below have it from them; other tests say it
+themselves, and fail where they forget it.
+"""
 
 import os
+import subprocess
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads shall not spin
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +23,9 @@ from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
 from pipeline.runs.completeness import Summary
 from tests.data import demo_config
+from tests.integration.s3 import s3_server
+
+STARTING_FIXTURES = frozenset(("ray_session", "s3", "browser"))
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,23 @@ class DemoRun:
     @property
     def output(self) -> str:
         return self.config.output
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if STARTING_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("starts")
+
+
+@pytest.fixture(autouse=True)
+def _starts_nothing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test start a process only if it has the marker ``starts`` or ``slow``."""
+    if not any(request.node.get_closest_marker(name) for name in ("starts", "slow")):
+
+        def refused(*arguments: object, **options: object) -> None:
+            pytest.fail(f"starts a process, so it needs the marker `starts`: {arguments[1:]}")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refused)
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +68,10 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dem
     shards = write_demo(str(folder / "data"), 260, seed=3)
     config = demo_config(shards, folder / "out")
     return DemoRun(folder, config, run(config))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Storage options for a real S3 server; each test module makes a bucket of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as options:
+        yield options

@@ -12,8 +12,8 @@ from open_clip import SimpleTokenizer
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
+from legrad import mini
 from legrad.method.explainer import LeGrad
-from legrad.mini import loader
 from legrad.mini.packing import unpack
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS
 from legrad.models.load import from_open_clip
@@ -125,8 +125,8 @@ def _quality(groundings: Sequence[Grounding]) -> float:
 
 
 def _load(folder: Path) -> VisionLanguageModel:
-    config = json.loads((folder / loader.CONFIG).read_text())
-    module, _ = unpack(config, folder / loader.WEIGHTS)
+    config = json.loads((folder / mini.CONFIG).read_text())
+    module, _ = unpack(config, folder / mini.WEIGHTS)
     tokenizer = SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
     return from_open_clip(module, tokenizer=tokenizer, name="mini")
 

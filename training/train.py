@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from legrad.mini import loader
+from legrad import mini
 from legrad.mini.packing import build, pack, unpack
 from legrad.mini.world import THINGS
 from training.batches import Batch, draw_batch
@@ -102,7 +102,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, processes: int) -> None:
         self.plan = plan
-        self.config = json.loads((loader.FOLDER / loader.CONFIG).read_text())
+        self.config = json.loads((mini.FOLDER / mini.CONFIG).read_text())
         self.rng = np.random.default_rng(plan.seed)
         torch.manual_seed(plan.seed)
         self.generator = torch.Generator().manual_seed(plan.seed)
@@ -122,7 +122,7 @@ class Trainer:
 
     def start_from(self, folder: Path) -> None:
         """Take the packed weights of a model that went through earlier stages."""
-        model, known = unpack(self.config, folder / loader.WEIGHTS)
+        model, known = unpack(self.config, folder / mini.WEIGHTS)
         self.model.load_state_dict(model.state_dict())
         self.seen |= known
 
@@ -223,7 +223,7 @@ def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> No
         "training": asdict(plan) | {"minutes": round(minutes, 1), "torch": torch.__version__},
         "figures": figures.as_dict(),
     }
-    (folder / loader.CARD).write_text(json.dumps(card, indent=1) + "\n")
+    (folder / mini.CARD).write_text(json.dumps(card, indent=1) + "\n")
     (folder / "CARD.md").write_text(
         _CARD.format(minutes=minutes, seed=plan.seed) + figures.as_markdown() + "\n" + _LIMIT
     )
@@ -232,7 +232,7 @@ def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> No
 def main() -> None:
     """Train, pack, evaluate the packed weights on held-out scenes, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=loader.FOLDER, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=mini.FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps: a quick model")
     parser.add_argument("--stage", type=int, default=0, help="go on with this one, 0 first, ...")
@@ -247,11 +247,11 @@ def main() -> None:
         trainer = Trainer(plan, processes)
         if options.weights:
             trainer.start_from(options.weights)
-            minutes = json.loads((options.weights / loader.CARD).read_text())["training"]["minutes"]
+            minutes = json.loads((options.weights / mini.CARD).read_text())["training"]["minutes"]
         trained = trainer.run(options.stage)
-        pack(trained.model, trained.seen_tokens, options.out / loader.WEIGHTS)
-        config = (loader.FOLDER / loader.CONFIG).read_text()
-        (options.out / loader.CONFIG).write_text(config)
+        pack(trained.model, trained.seen_tokens, options.out / mini.WEIGHTS)
+        config = (mini.FOLDER / mini.CONFIG).read_text()
+        (options.out / mini.CONFIG).write_text(config)
         minutes += (time.perf_counter() - started) / 60
     figures = evaluate(options.out, processes)
     print(figures.as_markdown())

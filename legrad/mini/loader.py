@@ -8,12 +8,8 @@ from typing import Any
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
+from legrad.mini import CARD, CONFIG, FOLDER, WEIGHTS
 from legrad.mini.packing import unpack
-
-FOLDER = Path(__file__).parent
-CONFIG = "config.json"
-WEIGHTS = "weights.safetensors"
-CARD = "card.json"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from legrad import mini
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS
 
@@ -193,7 +194,7 @@ def _blocks(tower: dict[str, Any], width: int) -> int:
 
 def _config(name: str) -> dict[str, Any]:
     if name == MINI:
-        path = Path(__file__).parent / "mini" / "config.json"
+        path = mini.FOLDER / mini.CONFIG
     else:
         known = _config_files()
         if name not in known:

@@ -2,8 +2,8 @@
 
 Counts are expected numbers from probabilities of presence. Sources: Haldane and Anscombe (half an
 image added to every cell), Woolf (standard error of the log odds ratio), percentile bootstrap over
-images, Benjamini and Hochberg (1995), Mantel and Haenszel, Breslow and Day (strata, by statsmodels).
-The odds ratios of all pairs are arrays of our own, because statsmodels computes one table at a time.
+images, Benjamini and Hochberg (1995); Mantel and Haenszel, Breslow and Day (strata, statsmodels).
+The odds ratios of all pairs are computed here, as statsmodels takes one table at a time.
 """
 
 import warnings
@@ -24,8 +24,7 @@ from pipeline.config.audit_settings import Gates
 from pipeline.errors import UsageError
 
 _LEVELS = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
-"""The bootstrap resamples images in groups between these posteriors, within which they differ
-little."""
+"""The bootstrap groups images by these posteriors, as those of one group differ little."""
 MOST_STRATA = 1000
 _LEAST = 1e-6  # expected images in a margin of a stratum's table
 

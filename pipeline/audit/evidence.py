@@ -147,7 +147,7 @@ def _centred(maps: Array) -> Array:
 
 
 def with_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``overlap_rank``: share of the class's decoys with a smaller overlap excess than the cue."""
+    """Add ``overlap_rank``: share of the class's decoys with a smaller overlap excess."""
     frame = frame.copy()
     ranks = np.full(len(frame), np.nan)
     excess = frame["overlap_excess"].to_numpy(float)

@@ -1,4 +1,4 @@
-"""What the scores of a run say: all steps from the population to the flags, and views of one pair."""
+"""What the scores of a run say: the steps from counts to flags, and the scores of one pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

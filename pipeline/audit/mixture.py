@@ -232,7 +232,7 @@ def _start(
 
 
 def _cores(data: HistogramSums) -> tuple[Array, Array]:
-    """(C,) robust standard deviation of one state, and (C, K) centre of each class's densest half."""
+    """(C,) robust deviation of one state, and (C, K) centre of each class's densest half."""
     bins = data.counts.shape[2]
     cumulated = np.pad(data.counts.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
     half = data.images / 2

@@ -2,8 +2,9 @@
 
 from functools import cached_property
 
-from legrad.queries.queries import Role, class_queries
+from legrad.queries.queries import Role
 from pipeline.audit.findings import Findings
+from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
@@ -79,7 +80,7 @@ class Names:
     @cached_property
     def class_queries(self) -> dict[str, str]:
         """Label -> name of its class query."""
-        return class_queries(self.results.queries)
+        return queries_by_label(self.results.queries)
 
     @cached_property
     def class_maps(self) -> dict[int, str]:

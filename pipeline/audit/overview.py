@@ -30,8 +30,7 @@ MEANINGS: dict[str, str] = {
     ),
 }
 ALWAYS = (
-    "Only cues that were named can be found, and a cue that no region shows (blur, compression) has "
-    "no heat.",
+    "Only named cues can be found, and a cue that no region shows (blur, compression) has no heat.",
     "Whether a cue is a shortcut or belongs to the class is a judgement: core, spurious, unsure.",
 )
 

@@ -134,7 +134,7 @@ def with_reliance(frame: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
 def _reasons(
     population: Population, presence: Presence, association: Association, gates: Gates
 ) -> NDArray[np.object_]:
-    """(C, K) why a pair is not flagged. Later assignments are more basic and replace earlier ones."""
+    """(C, K) why a pair is not flagged. Later ones are more basic and replace earlier ones."""
     with np.errstate(invalid="ignore"):
         weak = ~(association.low > gates.odds_ratio)
         few = ~(association.with_cue >= gates.images)

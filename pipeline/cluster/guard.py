@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 from ray.data import Dataset
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.cluster import ray_internals
 from pipeline.errors import RunError
 from pipeline.progress.progress import Progress
 from pipeline.schema import Status
@@ -19,10 +19,10 @@ from pipeline.schema import Status
 MOST_DEATHS = 100
 FEWEST_ROWS = 500
 _SECONDS_BETWEEN_LOOKS = 1.0
-_ERRORS = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+_ERRORS = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER)
 
 
-class Guard(ExecutionCallback):
+class Guard:
     """Lets a pass go on without the blocks whose worker died, and ends it for everything else.
 
     Ray Data can only tolerate every error of a block or none, and tells its log alone what it
@@ -54,13 +54,11 @@ class Guard(ExecutionCallback):
         Only its own context is changed: were the loading of the committed ids tolerant as well, a
         death there would make rows appear twice.
         """
-        context = rows.context
-        make: Any = lambda: self  # noqa: E731 - Ray calls the class
-        context.custom_execution_callback_classes = [make]
+        ray_internals.call_at_every_step(rows, self.on_execution_step)
         if not self.tolerant:
             yield
             return
-        context.max_errored_blocks = -1
+        rows.context.max_errored_blocks = -1
         listener = _Listener(self)
         _ERRORS.addHandler(listener)
         try:
@@ -70,7 +68,7 @@ class Guard(ExecutionCallback):
         if self._fatal is not None:
             raise self._fatal
 
-    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray's signature
+    def on_execution_step(self) -> None:
         """Ends the execution by raising.
 
         Raises:

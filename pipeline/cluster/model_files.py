@@ -11,7 +11,7 @@ from legrad.models import catalog
 from pipeline.cluster.finding import Finding
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
-from pipeline.storage.location import Location, locate, redact
+from pipeline.storage.location import Location, open_location, redact
 
 _SECONDS = 15.0
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -37,7 +37,7 @@ def ask_for_model(model: ModelConfig) -> ModelAnswer:
         return ModelAnswer(EMBEDDED)
     try:
         if model.weights_file is not None:
-            return ModelAnswer(_file(locate(model.weights_file)))
+            return ModelAnswer(_file(open_location(model.weights_file)))
         return ModelAnswer(_tag(model.name, model.pretrained or ""))
     except Exception as error:  # noqa: BLE001 - clients of hubs raise anything; it is told
         return ModelAnswer(problem=redact(f"{type(error).__name__}: {error}".splitlines()[0]))

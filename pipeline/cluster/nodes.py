@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.cluster.ray_internals import autoscaler_maxima
+
 T = TypeVar("T")
 ANSWER_SECONDS = 300.0  # the first task on a fresh node may take a minute
 
@@ -58,10 +60,8 @@ def _node(entry: dict[str, Any]) -> Node:
 
 def maxima() -> dict[str, float] | None:
     """CPU and GPU that an autoscaling cluster may grow to; None for one that does not."""
-    found = ray._private.state.state.get_max_resources_from_cluster_config()
-    if not found:
-        return None
-    return {kind: float(found.get(kind, 0.0)) for kind in ("CPU", "GPU")}
+    most = autoscaler_maxima()
+    return {kind: float(most.get(kind, 0.0)) for kind in ("CPU", "GPU")} if most else None
 
 
 def ask_each(

@@ -1,6 +1,5 @@
 """The Ray session a run lives in: joined where there is one, else started locally."""
 
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ import psutil
 import ray
 import ray.data
 
+from pipeline.cluster import ray_internals
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 
@@ -28,9 +28,6 @@ TOKEN_ADVICE = (
 )
 _VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
 _STDERR = 2
-_NOTE = b"Set ray log level from environment variable"
-_MANY_WORKERS = "worker processes have been started on node"
-_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextmanager
@@ -102,7 +99,7 @@ def _environment(empty: str) -> dict[str, Any]:
     Args:
         empty: folder that workers start in.
     """
-    job = json.loads(os.environ.get(_JOB_VARIABLE) or "{}").get("runtime_env") or {}
+    job = ray_internals.submitted_runtime_env()
     variables = {k: v for k, v in _VARIABLES.items() if k not in job.get("env_vars", {})}
     place = {} if "working_dir" in job else {"working_dir": empty}
     return place | {"env_vars": variables}
@@ -110,16 +107,11 @@ def _environment(empty: str) -> dict[str, Any]:
 
 def _quiet() -> None:
     """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; no warning
-    if not os.environ.get("LEGRAD_DEBUG"):  # Ray's native code writes to the terminal of the driver
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray._private.worker.print_to_stdstream = _notice
-    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # for ever by default
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(
-            handler, logging.FileHandler
-        ):
-            handler.setLevel(logging.CRITICAL)  # what ends a run is raised, and said once
+    quiet = not os.environ.get("LEGRAD_DEBUG")
+    ray_internals.configure_native_code(oom_retries=RETRIES, quiet=quiet)
+    if quiet:
+        ray_internals.set_raylet_printer(_notice)
+    ray_internals.silence_data_console()
 
 
 def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray calls it
@@ -128,7 +120,7 @@ def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray ca
     That there are more workers than cores is no news: see `session`.
     """
     for line in data["lines"]:
-        if _MANY_WORKERS not in line:
+        if ray_internals.MANY_WORKERS_WARNING not in line:
             sys.stderr.write(f"ray: {line}\n")
 
 
@@ -147,7 +139,7 @@ def _without_note() -> Iterator[None]:
             os.close(terminal)
             held.seek(0)
             for line in held:
-                if _NOTE not in line:
+                if ray_internals.LOG_LEVEL_NOTE.encode() not in line:
                     os.write(_STDERR, line)
 
 

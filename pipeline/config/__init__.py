@@ -10,6 +10,7 @@ from pipeline.config.run_settings import (
     RunConfig,
     RuntimeConfig,
     StoreConfig,
+    queries_by_label,
 )
 from pipeline.config.source_settings import LabelsConfig, Root, SourceConfig
 
@@ -28,4 +29,5 @@ __all__ = [
     "StoreConfig",
     "absolute",
     "is_uri",
+    "queries_by_label",
 ]

@@ -33,7 +33,7 @@ from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
 from pipeline.stages.explain import ReplicaSettings, prepare
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location
 
 if TYPE_CHECKING:
     from pipeline.progress.watch import Watch
@@ -67,7 +67,7 @@ class Reliance:
         own = self.results.folder
         if work is None:
             return RunFolder(own.root.child("_run", "reliance"), f"{own.uri}/_run/reliance")
-        return RunFolder(locate(work, self.options), work)
+        return RunFolder(open_location(work, self.options), work)
 
     @cached_property
     def sums(self) -> ProbeSums:
@@ -260,7 +260,7 @@ class Reliance:
             self.settings.reliance,
             self.results.origin,
             int(identity["source.max_pixels"]),
-            None if masks is None else locate(masks, self.options),
+            None if masks is None else open_location(masks, self.options),
             self.folder.root,
         )
 

@@ -1,7 +1,6 @@
 """The committed parts of a run as one pyarrow dataset, or an error that says which part is bad."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +8,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import (
     PARQUET,
-    READERS,
     arrow_filesystem,
     commit_of,
     commits,
@@ -39,8 +38,7 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
         raise UsageError(f"{folder.uri}: {_NO_ROWS}")
     filesystem, parquet = arrow_filesystem(folder.images), ds.ParquetFileFormat()
     fragments = [parquet.make_fragment(part.path, filesystem) for part in parts]
-    with ThreadPoolExecutor(READERS) as pool:
-        schemas = list(pool.map(_footer, fragments))
+    schemas = list(map_in_threads(_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 

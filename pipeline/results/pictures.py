@@ -12,11 +12,10 @@ from pipeline.errors import UsageError
 from pipeline.results.errors import UnknownNameError
 from pipeline.results.rows import ID
 from pipeline.results.run import Run
+from pipeline.schema import FETCH_COLUMNS
 
 if TYPE_CHECKING:
     from pipeline.results.opened import Opened
-
-_PLACE = ("shard", "key", "source_offset", "source_length", "sha256", "row_group", "row")
 
 
 def original(results: "Opened", image_id: str) -> Image.Image:
@@ -41,7 +40,7 @@ def overlay(results: "Opened", image_id: str, query: str, peak: float | None) ->
 def _found(results: "Opened", image_id: str) -> tuple[Run, dict[str, Any]]:
     """The first run that has an image, and the row that says where it lies."""
     for run in results.runs:
-        table = run.rows.select([image_id], [ID, *_PLACE, "status", "error"])
+        table = run.rows.select([image_id], [ID, *FETCH_COLUMNS, "status", "error"])
         row: dict[str, Any] = table.to_pylist()[0]
         if row[ID] is not None:
             return run, row

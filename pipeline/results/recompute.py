@@ -15,14 +15,13 @@ from pipeline.errors import UsageError
 from pipeline.machine import cores
 from pipeline.results import Results
 from pipeline.results.reproduce import model_config, pixels_again
-from pipeline.schema import Status
+from pipeline.schema import FETCH_COLUMNS, Status
 from pipeline.stages.explain import ReplicaSettings
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
 """Of a map's 255: two machines may round to neighbours, and at low precision beyond."""
 MOST_SCORE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 _BATCH = 16
-_PLACE = ("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _sample(results: Results, count: int, seed: int) -> list[dict[str, Any]]:
     if not ids:
         raise UsageError(f"{results.folder.uri}: no image was explained, nothing to compare")
     chosen = np.random.default_rng(seed).choice(sorted(ids), min(count, len(ids)), replace=False)
-    columns = ["image_id", "width", "height", *_PLACE]
+    columns = ["image_id", "width", "height", *FETCH_COLUMNS]
     wanted = ds.field("image_id").isin(chosen.tolist())
     rows: list[dict[str, Any]] = results.dataset.to_table(columns, filter=wanted).to_pylist()
     return rows

@@ -221,7 +221,8 @@ class Results(Opened):
             overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; counts padding, if there is any
 
         Args:
-            query_a, query_b: their names.
+            query_a: name of the first query.
+            query_b: name of the second query.
             where: which images.
             image_ids: which images, in this order, instead.
 

@@ -11,7 +11,8 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query, Role
+from legrad.queries.queries import Query
+from pipeline.config import queries_by_label
 from pipeline.results.dataset import open_parts
 from pipeline.results.map_columns import Maps, decode_columns
 from pipeline.results.stored import StoredRows
@@ -137,8 +138,7 @@ class Run:
     @cached_property
     def own(self) -> dict[str, str]:
         """Label -> name of its class query, the first one."""
-        named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
-        return dict(reversed(named))
+        return queries_by_label(self.queries)
 
 
 def agreeing(runs: Sequence[Run]) -> str | None:

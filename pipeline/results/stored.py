@@ -1,7 +1,6 @@
 """Rows of a run in its Parquet parts: found and read by row group, whatever the parts' size."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -14,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.machine import map_in_threads
 from pipeline.results import sql
 from pipeline.results.rows import ID, Rows, Where, absent_as_null, candidates, first_of
 from pipeline.results.where import explained, named_columns, require_condition
@@ -274,5 +274,4 @@ def _may_hold(group: Group, keys: NDArray[np.object_]) -> bool:
 def _side_by_side(work: Callable[..., T], items: Sequence[object]) -> list[T]:
     if len(items) < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(work, items))
+    return list(map_in_threads(work, items, AT_ONCE))

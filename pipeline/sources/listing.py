@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,16 +14,16 @@ from fsspec.utils import glob_translate
 
 from pipeline.config import Root
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.storage.location import (
     Location,
     Options,
     explain_failure,
     is_storage_error,
-    locate,
+    open_location,
     redact,
 )
 
-_AT_ONCE = 16
 Details = dict[str, dict[str, object]]
 """What a filesystem says of files, by path."""
 
@@ -71,10 +70,9 @@ def list_files(
     """
     root = root if isinstance(root, Root) else Root("", root)
     found: dict[str, SourceFile] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        patterns = expand_braces(root.uri)
-        for files in pool.map(lambda pattern: _list(pattern, options, suffixes), patterns):
-            found.update({file.path: file for file in files})
+    patterns = expand_braces(root.uri)
+    for files in map_in_threads(lambda pattern: _list(pattern, options, suffixes), patterns):
+        found.update({file.path: file for file in files})
     files = sorted(found.values(), key=lambda file: file.name)
     if not root.alias:
         return files
@@ -82,7 +80,7 @@ def list_files(
 
 
 def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[SourceFile]:
-    place = locate(pattern, options)
+    place = open_location(pattern, options)
     try:
         files = _list_web(place, pattern) if place.is_web else _list_one(place, suffixes)
     except Exception as error:

@@ -11,6 +11,7 @@ import fsspec
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.columns import Columns, choose_columns, table_row
 from pipeline.sources.keys import Keys
@@ -18,7 +19,7 @@ from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import Record, read_records
-from pipeline.sources.referenced_images import ahead, read_neighbour
+from pipeline.sources.referenced_images import read_neighbour
 from pipeline.sources.rows import Row, text_of
 from pipeline.storage.location import Location, Options, redact
 
@@ -55,13 +56,13 @@ def scan_list(
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
     """Rows of a part of a list, with the bytes of their images.
 
-    Holds at most `neighbours.AT_ONCE` images besides a block.
+    Holds at most `machine.IO_THREADS` images besides a block.
     """
     file, part = unit.files[0], unit.part
     place = Location(fs, file.path)
     records = read_records(place, _wanted(source), part)
     reader = _ImageReader(place, file, part, source)
-    return ahead(reader.row, (r for r in records if part is None or part.wants(r.number)))
+    return map_in_threads(reader.row, (r for r in records if part is None or part.wants(r.number)))
 
 
 def fetch_from_list(

@@ -1,7 +1,6 @@
 """A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
@@ -10,6 +9,7 @@ import fsspec
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.sources.folder import chunks, label_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
@@ -24,7 +24,6 @@ from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
-_AT_ONCE = 16
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     "parquet": (".parquet",),
@@ -119,8 +118,7 @@ def _of_tables(
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        scanned = list(pool.map(look, files))
+    scanned = list(map_in_threads(look, files))
     units = [
         unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
     ]

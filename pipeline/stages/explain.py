@@ -46,19 +46,26 @@ class ReplicaSettings:
     selection: Selection = field(default_factory=Selection)
 
     def load(self) -> VisionLanguageModel:
-        """Load the model in this process."""
+        """Load the model in this process.
+
+        Raises:
+            UsageError: the weights or the settings do not fit the model.
+        """
         torch.set_num_threads(self.threads)
         model = self.model
         size = model.image_size
-        return load_model(
-            model.name,
-            model.pretrained,
-            image_size=size if size is None else (size[0], size[1]),
-            device=self.device,
-            precision=model.precision,
-            resize=model.resize,
-            tokenizer=model.tokenizer,
-        )
+        try:
+            return load_model(
+                model.name,
+                model.pretrained,
+                image_size=size if size is None else (size[0], size[1]),
+                device=self.device,
+                precision=model.precision,
+                resize=model.resize,
+                tokenizer=model.tokenizer,
+            )
+        except ValueError as error:  # what `load_model` raises for arguments that do not fit
+            raise UsageError(str(error)) from error
 
 
 def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:

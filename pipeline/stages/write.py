@@ -4,10 +4,10 @@ import warnings
 
 import pyarrow as pa
 import ray.data
-from ray.data._internal.logical.operators import Read
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.datasource import FilenameProvider
 
+from pipeline.cluster.ray_internals import sources_without_checkpoint
 from pipeline.cluster.session import RETRIES
 from pipeline.errors import RunError
 from pipeline.runs.lease import Fence
@@ -95,9 +95,5 @@ def _require_checkpoint(rows: "ray.data.Dataset") -> None:
     """
     if rows.context.checkpoint_config is None:
         raise RunError(f"{_NOT_RESUMABLE} There is no checkpoint in its DataContext.")
-    waiting = [rows._logical_plan.dag]
-    while waiting:
-        operator = waiting.pop()
-        waiting += operator.input_dependencies
-        if not operator.input_dependencies and not isinstance(operator, Read):
-            raise RunError(f"{_NOT_RESUMABLE} This one starts with {operator.name}.")
+    for name in sources_without_checkpoint(rows):
+        raise RunError(f"{_NOT_RESUMABLE} This one starts with {name}.")

@@ -43,7 +43,7 @@ def test_deaths_are_told_from_errors() -> None:
     assert guard.deaths == 1
     guard.note(OSError(28, "No space left on device"))
     with pytest.raises(OSError, match="No space"):
-        guard.on_execution_step(None)
+        guard.on_execution_step()
 
 
 def test_the_end_is_explained(tmp_path: Path) -> None:

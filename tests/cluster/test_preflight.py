@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import ray
 
 from pipeline import flow
 from pipeline.cluster import fit as resources
@@ -14,7 +13,6 @@ from pipeline.cluster.each_node import version_finding, versions
 from pipeline.cluster.model_files import EMBEDDED, ModelAnswer, ask_for_model, model_findings
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.resources import Resources
-from pipeline.cluster.session import _environment
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
 from tests.data import mini_config
@@ -24,16 +22,6 @@ GIB = 2**30
 
 def node(name: str = "a", *, store: int = GIB, free: int = 8 * GIB, cpus: float = 8) -> Node:
     return Node(name * 8, f"10.0.0.{name}", cpus, 0.0, free, store)
-
-
-def test_what_a_raylet_says_goes_to_stderr(
-    ray_session: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    many = "8 PYTHON worker processes have been started on node: 1"
-    data = {"lines": [many, "3 workers were killed"], "pid": "raylet", "is_err": False}
-    ray._private.worker.print_to_stdstream(data, ignore_prefix=False)
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "ray: 3 workers were killed\n")
 
 
 def test_room_for_blocks() -> None:
@@ -106,20 +94,6 @@ def test_weights_that_are_missing_or_differ(tmp_path: Path) -> None:
     assert not differ.good
     assert "the nodes hold different files (a: sha256 " in differ.text
     assert ask_for_model(ModelConfig(name="mini")) == ModelAnswer(EMBEDDED)
-
-
-def test_a_job_keeps_what_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray refuses to be told the same field or variable twice."""
-    name = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-    monkeypatch.delenv(name, raising=False)
-    alone = {"working_dir": "/e", "env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
-    assert _environment("/e") == alone
-    monkeypatch.setenv(name, '{"runtime_env": {"working_dir": "gcs://x.zip"}, "metadata": {}}')
-    assert _environment("/e") == {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
-    monkeypatch.setenv(name, '{"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "x"}}}')
-    assert _environment("/e") == {"working_dir": "/e", "env_vars": {}}
-    monkeypatch.setenv(name, '{"runtime_env": null}')
-    assert _environment("/e") == alone
 
 
 def test_variables_are_taken_from_the_folder_of_the_job(

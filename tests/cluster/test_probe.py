@@ -89,6 +89,7 @@ def on_a_small_disk(folder: Path, size: str, command: str) -> subprocess.Complet
     return subprocess.run([*inside, script], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.starts
 def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     small = tmp_path / "small"
     code = (
@@ -114,6 +115,7 @@ def test_a_place_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.starts
 def test_a_disk_that_fills_up(shards: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     (shards / "0.tar").write_bytes(tar_bytes(samples([f"k{n:03d}" for n in range(300)])))

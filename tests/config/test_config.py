@@ -232,6 +232,7 @@ def test_base_yaml_names_every_key_with_its_default() -> None:
                 assert given == default, f"{group}.{name}"
 
 
+@pytest.mark.starts
 def test_checking_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys; from pipeline.config.loading import load_config, packaged_config;"

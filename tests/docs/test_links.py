@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -30,3 +30,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert place.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in anchors(place.read_text("utf-8")), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_files_that_contributors_are_sent_to_are_there() -> None:
+    named = re.findall(r"`([\w.]+/[\w./]*)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(named) > 20
+    assert [path for path in named if path != "site/" and not (ROOT / path).exists()] == []

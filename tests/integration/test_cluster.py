@@ -16,6 +16,8 @@ from pipeline.runs.manifest import run_folder
 from tests.data import CLASSES_AND_CUES
 from tests.integration.cluster import Cluster, kill, ray_cluster
 
+pytestmark = pytest.mark.starts
+
 IMAGES = 3000
 TOKEN = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90"
 _PATIENCE = 300.0

@@ -1,7 +1,6 @@
 """A run whose storage fails all the time."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from pipeline import open_results
 from pipeline.flow import run
 from tests.data import mini_config, samples, tar_bytes
 from tests.integration.faulty_proxy import KINDS, Faults, faulty_proxy
-from tests.integration.s3 import s3_server
 
 IMAGES = 200
 PLACES = {
@@ -25,10 +23,9 @@ PLACES = {
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as found:
-        s3fs.S3FileSystem(**found).mkdir("flaky")
-        yield found
+def options(s3: dict[str, Any]) -> dict[str, Any]:
+    s3fs.S3FileSystem(**s3).mkdir("flaky")
+    return s3
 
 
 def through(options: dict[str, Any], address: str) -> dict[str, Any]:

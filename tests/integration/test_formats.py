@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from pipeline import open_results
 from pipeline.errors import UsageError
 from pipeline.flow import run
 from tests.data import CLASSES_AND_CUES, hugging_face, jpeg, mini_config, picture
+from tests.jobs.command import legrad
 
 LABELS = ("cat", "dog")
 
@@ -122,8 +121,7 @@ def test_options_of_the_command(folder: Path) -> None:
         "output": "out",
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(data))
-    command = [sys.executable, "-m", "jobs", "run", "run.yaml", "--shards", "test*"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = legrad("run", "run.yaml", "--shards", "test*", cwd=folder)
     assert done.returncode == 2
     assert "none of 1 files matches 'test*'" in done.stderr
 

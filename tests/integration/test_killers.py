@@ -25,6 +25,8 @@ from pipeline.stages.explain import ReplicaSettings
 from pipeline.stages.isolated import Assignment, Child, Sacrifice
 from tests.data import encoded, jpeg, mini_config, samples, tar_bytes
 
+pytestmark = pytest.mark.starts
+
 KILLERS = Path(__file__).with_name("killers")
 MAGENTA = encoded(Image.new("RGB", (40, 30), (255, 0, 255)), "PNG")
 DEADLY = {"0.tar": b"KILLER", "1.tar": MAGENTA, "2.tar": None}

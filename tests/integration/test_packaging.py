@@ -5,10 +5,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 from pipeline import open_results
 from tests.data import CLASSES_AND_CUES, samples, tar_bytes
+
+pytestmark = pytest.mark.starts
 
 ROOT = Path(__file__).parents[2]
 

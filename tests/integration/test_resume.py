@@ -31,6 +31,8 @@ from pipeline.schema import output_schema
 from pipeline.stages.write import write
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
+pytestmark = pytest.mark.starts
+
 IMAGES = 1000
 
 

@@ -1,7 +1,6 @@
 """Input and output on a real S3 server."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ from pipeline.runs.parts import PENDING, commits
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
 from tests.data import hugging_face, jpeg, mini_config, read_all, settings
-from tests.integration.s3 import s3_server
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as found:
-        s3fs.S3FileSystem(**found).mkdir("pictures")
-        yield found
+def options(s3: dict[str, Any]) -> dict[str, Any]:
+    s3fs.S3FileSystem(**s3).mkdir("pictures")
+    return s3
 
 
 def test_a_run_from_bucket_to_bucket(

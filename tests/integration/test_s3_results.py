@@ -1,6 +1,5 @@
 """Results in a bucket: conditions, SQL, and commands that are told how to get there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import s3fs
 
 from pipeline import open_results
-from tests.integration.s3 import s3_server
 from tests.jobs.command import legrad
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"
@@ -19,12 +17,11 @@ URI = "s3://results/run 1"
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as found:
-        fs = s3fs.S3FileSystem(**found)
-        fs.mkdir("results")
-        fs.put(f"{GOLDEN}/", f"{URI}/", recursive=True)
-        yield found
+def options(s3: dict[str, Any]) -> dict[str, Any]:
+    fs = s3fs.S3FileSystem(**s3)
+    fs.mkdir("results")
+    fs.put(f"{GOLDEN}/", f"{URI}/", recursive=True)
+    return s3
 
 
 def given(options: dict[str, Any], **other: str) -> list[str]:

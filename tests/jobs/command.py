@@ -1,11 +1,35 @@
-"""The command as a user runs it, in a process of its own."""
+"""The command as a user runs it, without a process of its own."""
 
-import subprocess
+import contextlib
+import io
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from jobs import cli
 
 
-def legrad(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """``legrad ARGUMENTS``; streams as text, the exit code as it is."""
-    command = [sys.executable, "-m", "jobs", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+@dataclass(frozen=True)
+class Done:
+    """What is left of a finished command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def legrad(*arguments: str, cwd: Path | None = None) -> Done:
+    """``legrad ARGUMENTS`` in this process, in the Ray session that there is, if any."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        contextlib.chdir(cwd or Path.cwd()),
+        mock.patch.object(sys, "argv", ["legrad", *arguments]),
+        pytest.raises(SystemExit) as exit_code,
+    ):
+        cli.main()
+    return Done(int(exit_code.value.code or 0), stdout.getvalue(), stderr.getvalue())

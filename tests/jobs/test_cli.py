@@ -100,7 +100,7 @@ def test_scores(demo_run: DemoRun, tmp_path: Path) -> None:
     assert "no query 'dragon'" in unknown.stderr
 
 
-def test_demo_and_run_from_nothing(tmp_path: Path) -> None:
+def test_demo_and_run_from_nothing(ray_session: None, tmp_path: Path) -> None:
     done = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("60 rows, 60 explained", "sheet.png", "images/s", "fewer than 20 images"):
@@ -116,7 +116,7 @@ def test_demo_and_run_from_nothing(tmp_path: Path) -> None:
     assert "another demo data set" in other.stderr
 
 
-def test_progress_lines_without_a_terminal(tmp_path: Path) -> None:
+def test_progress_lines_without_a_terminal(ray_session: None, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(600):
@@ -134,7 +134,7 @@ def test_progress_lines_without_a_terminal(tmp_path: Path) -> None:
     assert RuntimeConfig().report_every == 10
 
 
-def test_doctor() -> None:
+def test_doctor(ray_session: None) -> None:
     done = legrad("doctor")
     assert done.returncode == 0, done.stdout
     for word in ("torch", "ray", "logical CPUs", "free", "cores"):

@@ -92,6 +92,7 @@ def test_broken_images_are_named_and_the_others_done(
     assert len(about["weights_sha256"]) == 64
 
 
+@pytest.mark.starts
 def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scenes: Path) -> None:
     code = (
         "import sys, jobs.cli\n"

@@ -135,6 +135,7 @@ def test_variables_travel_in_a_file_and_nowhere_else(monkeypatch: pytest.MonkeyP
             package.variables([name])
 
 
+@pytest.mark.starts
 def test_what_is_shipped_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import importlib.metadata, os, jobs.cli, legrad, pipeline, pipeline.cluster.job_variables;"

@@ -16,7 +16,15 @@ names = [m.name for m in pkgutil.walk_packages(legrad.__path__, "legrad.")]
 for name in names:
     importlib.import_module(name)
 """
-LIGHT = ("catalog", "codec", "errors", "heatmaps", "preprocess", "queries", "settings")
+LIGHT = (
+    "errors",
+    "heatmaps.codec",
+    "models.catalog",
+    "preprocess",
+    "queries.queries",
+    "queries.selection",
+    "settings",
+)
 
 
 def modules_after(code: str) -> set[str]:
@@ -32,11 +40,13 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.starts
 def test_importing_the_package_is_light() -> None:
     loaded = modules_after("import legrad; dir(legrad); legrad.__version__")
     assert loaded.isdisjoint({"torch", "ray", "open_clip", "numpy", "PIL", "pydantic"})
 
 
+@pytest.mark.starts
 def test_settings_are_checked_without_torch() -> None:
     names = ", ".join(f"legrad.{name}" for name in LIGHT)
     code = (
@@ -47,6 +57,7 @@ def test_settings_are_checked_without_torch() -> None:
     assert modules_after(code).isdisjoint({"torch", "ray", "open_clip", "torchvision"})
 
 
+@pytest.mark.starts
 def test_no_module_imports_ray_or_the_pipeline() -> None:
     loaded = modules_after(WALK)
     assert {

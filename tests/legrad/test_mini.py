@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from legrad import LeGrad, load_model
+from legrad import LeGrad, load_model, mini
 from legrad.mini import loader
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS
 from legrad.models.load import VisionLanguageModel
@@ -37,7 +37,7 @@ def scores(model: VisionLanguageModel, truth: Truth, texts: list[str]) -> np.nda
 
 
 def test_files_and_card(model: VisionLanguageModel) -> None:
-    assert (loader.FOLDER / loader.WEIGHTS).stat().st_size <= 8e6
+    assert (mini.FOLDER / mini.WEIGHTS).stat().st_size <= 8e6
     card = loader.load().card
     assert model.default_layers == card["default_layers"] == card["figures"]["layers"]
     assert model.grid == (12, 12)

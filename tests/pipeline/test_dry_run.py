@@ -1,7 +1,5 @@
 """What a run would do, said without a model."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from pipeline.dry_run import preview
 from pipeline.errors import UsageError
 from tests.data import jpeg, mini_config, samples, tar_bytes
+from tests.jobs.command import legrad
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -66,8 +65,7 @@ def test_no_model_is_loaded(tmp_path: Path) -> None:
         "queries: [{name: cue, role: cue, prompts: a cue}]\n"
         "output: out\n"
     )
-    command = [sys.executable, "-m", "jobs", "run", str(tmp_path / "run.yaml"), "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = legrad("run", "run.yaml", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 images, 1 maps each" in done.stdout
     assert "40 x 30" in done.stdout

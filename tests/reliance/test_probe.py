@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import UsageError
 from pipeline.reliance.probe import cross_fitted, fit
-from pipeline.reliance.probe_quality import area, judge
+from pipeline.reliance.probe_quality import judge
 from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, collect, groups
 from tests.reliance.made import WIDTH, Embedded, made
 
@@ -87,16 +86,6 @@ def test_judging_separable_and_cue_only_labels() -> None:
     only = judged(made(400))
     assert ((only["accuracy"] > 0.8) & (only["accuracy"] < 0.95)).all()
     assert (only["accuracy_low"] > only["chance"]).all()
-
-
-def test_area_is_the_auc() -> None:
-    rng = np.random.default_rng(0)
-    own, other = rng.normal(0.7, 1, 60).round(1), rng.normal(0, 1, 90).round(1)
-    auc, low, high = area(own, other)
-    truth = roc_auc_score([1] * 60 + [0] * 90, np.concatenate([own, other]))
-    assert auc == pytest.approx(truth)
-    assert low < auc < high
-    assert np.isnan(area(own, other[:0])[0])
 
 
 def test_no_rival_where_there_is_no_other_class() -> None:

@@ -80,6 +80,7 @@ def test_what_only_held_a_lease_leaves_no_folder(folder: RunFolder, tmp_path: Pa
     assert folder.root.sizes() == {"_run/manifest.json": 2}
 
 
+@pytest.mark.starts
 def test_two_processes_and_one_that_is_killed(folder: RunFolder) -> None:
     process = hold(folder)
     assert first_line(process) == "held"
@@ -92,6 +93,7 @@ def test_two_processes_and_one_that_is_killed(folder: RunFolder) -> None:
     process.wait()
 
 
+@pytest.mark.starts
 def test_of_many_that_come_at_once_one_gets_it(folder: RunFolder) -> None:
     put(folder, replace(Holder.here(), pid=2**22 - 1))  # a driver that died
     processes = [hold(folder, 3) for _ in range(4)]

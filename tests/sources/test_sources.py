@@ -292,7 +292,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(
 
     monkeypatch.setattr(os, "scandir", refuse)
     for place in ("", "/closed", "/closed/*.jpg", "/*/*.jpg", "/**/*.jpg", "/c*/?.jpg"):
-        with pytest.raises(UsageError, match=r"permission denied .*/closed.*who owns it"):
+        with pytest.raises(UsageError, match=r"permission denied .*/closed.*owner"):
             list_files(f"{tmp_path}{place}", {})
     for place in ("/open", "/open/*.jpg", "/o*/*"):  # nothing of theirs can lie in the other
         assert [Path(file.name).name for file in list_files(f"{tmp_path}{place}", {})] == ["a.jpg"]
