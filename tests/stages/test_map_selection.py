@@ -12,7 +12,7 @@ from PIL import Image
 
 from legrad import LeGrad, load_model
 from pipeline import open_results
-from pipeline.audit.enrichment import heat_enrichment
+from pipeline.audit.evidence import heat_enrichment
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.flow import run
