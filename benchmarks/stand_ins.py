@@ -45,7 +45,7 @@ class SleepingExplainer:
         self.reporter = reporter
         self.noise = (
             np.random.default_rng()
-        )  # unseeded: equal maps from several actors would compress too well
+        )  # unseeded, so that actors differ
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `decoded_schema` -> as many rows of the output's schema."""

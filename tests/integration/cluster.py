@@ -69,7 +69,7 @@ class Cluster:
         command += [f"--object-store-memory={_STORE}", "--block", "--disable-usage-stats"]
         command += [
             f"--dashboard-agent-listen-port={_free_port()}"
-        ]  # other Ray clusters may run here
+        ]  # others may run Ray
         self.exporters.append(_free_port())
         command.append(f"--metrics-export-port={self.exporters[-1]}")
         with self.log(len(self.processes)).open("wb") as log:
