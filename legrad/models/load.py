@@ -10,9 +10,14 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
 from legrad.models import catalog
-from legrad.models.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
-from legrad.models.weights import is_weights_uri, model_with_weights
+from legrad.models.vision_language import (
+    PUBLISHED_LAYERS,
+    Precision,
+    Tokenizer,
+    VisionLanguageModel,
+)
+from legrad.models.weights import WEIGHTS_SUFFIXES, is_weights_file, model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
 from legrad.towers import tower_of
 
@@ -138,7 +143,7 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
             f"model {name!r} needs pretrained=: an open_clip tag such as "
             f"{_a_tag(name)!r}, or a weights file"
         )
-    if is_weights_uri(pretrained):
+    if is_weights_file(pretrained):
         return model_with_weights(name, pretrained)
     require_tag(name, pretrained)
     quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
@@ -158,7 +163,7 @@ def require_tag(name: str, pretrained: str) -> None:
     if pretrained not in tags:
         raise ValueError(
             f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
-            f"(.safetensors, .pt, .pth, .bin); tags: {', '.join(tags) or 'none'}"
+            f"({', '.join(WEIGHTS_SUFFIXES)}); tags: {', '.join(tags) or 'none'}"
         )
 
 

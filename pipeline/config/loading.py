@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from legrad.models.weights import is_weights_file
 from pipeline.config import AuditConfig, RunConfig, absolute
 from pipeline.errors import UsageError
 from pipeline.storage.location import redact
@@ -108,7 +109,7 @@ def _resolve(data: dict[str, Any], base: Path) -> None:
         data["output"] = absolute(data["output"], base)
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
         text = model["pretrained"]
-        model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
+        model["pretrained"] = absolute(text, base) if is_weights_file(text) else text
     if isinstance(model, dict) and isinstance(model.get("tokenizer"), str):
         folder = absolute(model["tokenizer"], base)
         model["tokenizer"] = folder if Path(folder).is_dir() else model["tokenizer"]
@@ -142,10 +143,6 @@ def _absolute_all(places: Any, base: Path) -> Any:
     if isinstance(places, list):
         return [_absolute_all(place, base) for place in places]
     return absolute(places, base) if isinstance(places, str) else places
-
-
-def _looks_like_path(text: str) -> bool:
-    return "/" in text or text.endswith((".safetensors", ".pt", ".pth", ".bin"))
 
 
 def _read_queries(file: Path) -> list[Any]:

@@ -6,10 +6,9 @@ from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from legrad.models import catalog
 from legrad.models.tokenizers import check_tokenizer
+from legrad.models.weights import is_weights_file
 from legrad.preprocess import ResizeMode
 from legrad.settings import Settings
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def _as_size(value: Any) -> Any:
@@ -65,5 +64,5 @@ class ModelConfig(Settings):
     @property
     def weights_file(self) -> str | None:
         """``pretrained`` where it names a file and not a tag."""
-        text = self.pretrained or ""
-        return text if text.endswith(WEIGHTS_SUFFIXES) or "/" in text else None
+        pretrained = self.pretrained or ""
+        return pretrained if is_weights_file(pretrained) else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from legrad.queries.queries import Role
+from legrad.queries.query import Role
 from pipeline.audit import pair as pair_parts
 from pipeline.audit.names import Lookup, has_maps
 from pipeline.auditor import Audit

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.results.rows import ID, Rows, Where
 from pipeline.results.run import Run
 from pipeline.schema import EMBEDDING, map_column, score_column

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.errors import UsageError
 from pipeline.results.errors import UnknownNameError, unknown
 from pipeline.results.joined import FrameRows, JoinedRows

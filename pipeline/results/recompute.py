@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from legrad.method.explainer import LeGrad
-from legrad.queries.queries import encode_queries
+from legrad.queries.query import encode_queries
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 from pipeline.results import Results

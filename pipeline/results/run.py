@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.results.dataset import open_parts
 from pipeline.results.map_columns import Maps, decode_columns
 from pipeline.results.stored import StoredRows

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legrad.heatmaps import FigureRow, grid_figure
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.results import maps, pictures
 from pipeline.results.opened import Opened
 from pipeline.schema import score_column

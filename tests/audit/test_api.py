@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline import Audit, open_results
 from pipeline.audit.overview import of_the_model
 from pipeline.errors import UsageError
