@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.options import ModelOptions, ViewOptions
 from legrad.models import catalog
 from pipeline.errors import UsageError
-from pipeline.storage.location import locate
+from pipeline.storage.location import open_location
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ def explain(
         _say(f"warning: {warning}")
     for image, reason in answer.failures.items():
         _say(f"{image}: not explained: {reason}")
-    locate(target).write(_encoded(answer.figure(view.suppress, scale), kind))
+    open_location(target).write(_encoded(answer.figure(view.suppress, scale), kind))
     print(f"{target}: {len(answer.names)} images, {len(texts)} queries")
     if save_maps:
         answer.save(save_maps)
@@ -69,8 +69,8 @@ def _checked(target: str, save_maps: str | None, images: Sequence[str]) -> str:
         raise UsageError(f"-o {target}: expected a name ending in {', '.join(_KINDS)}")
     if save_maps is not None and not save_maps.endswith(".npz"):
         raise UsageError(f"--save-maps {save_maps}: expected a name ending in npz")
-    inputs = {locate(image).path for image in images}
-    if locate(target).path in inputs:
+    inputs = {open_location(image).path for image in images}
+    if open_location(target).path in inputs:
         raise UsageError(f"-o {target}: that is one of the images, and would be lost")
     return _KINDS[suffix]
 

@@ -44,6 +44,8 @@ class Status(StrEnum):
     """Decoding or explaining the image killed its process, or took too long, twice at least."""
 
 
+FETCH_COLUMNS = (*("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256"),)
+"""Columns that say where an image's bytes are: what `pipeline.sources.fetch` needs of a row."""
 IDENTITY = (
     pa.field("image_id", pa.string(), nullable=False),
     pa.field("shard", pa.string()),

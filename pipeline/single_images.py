@@ -24,8 +24,8 @@ from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.schema import Status
 from pipeline.stages.decode import decode
-from pipeline.stages.explain import ReplicaSettings
-from pipeline.storage.location import is_storage_error, locate
+from pipeline.stages.replica import ReplicaSettings
+from pipeline.storage.location import is_storage_error, open_location
 
 EMPTY_PROMPT = "(empty prompt)"
 _BATCH = 8
@@ -132,7 +132,7 @@ class Answer:
             boxes=np.array(self.boxes, dtype=np.float64),
             about=np.array(json.dumps(dict(self.about))),
         )
-        locate(uri).write(buffer.getvalue())
+        open_location(uri).write(buffer.getvalue())
 
 
 def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) -> Answer:
@@ -186,7 +186,7 @@ def _read(uris: Iterable[str]) -> tuple[dict[str, bytes], dict[str, str]]:
     failures: dict[str, str] = {}
     for uri in uris:
         try:
-            read[uri] = locate(uri).read()
+            read[uri] = open_location(uri).read()
         except UsageError as error:
             failures[uri] = str(error)
     return read, failures
@@ -197,7 +197,7 @@ def _load(model: ModelConfig) -> VisionLanguageModel:
     try:
         return ReplicaSettings(model, device, cores(), _BATCH).load()
     except Exception as error:
-        if not is_storage_error(error):
+        if not isinstance(error, UsageError) and not is_storage_error(error):
             raise
         raise UsageError(f"model {model.name}: {error}") from error
 

@@ -17,8 +17,9 @@ from legrad.models.vision_language import (
     Tokenizer,
     VisionLanguageModel,
 )
-from legrad.models.weights import WEIGHTS_SUFFIXES, is_weights_file, model_with_weights
+from legrad.models.weights import model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
+from legrad.settings import WEIGHTS_SUFFIXES, is_weights_uri
 from legrad.towers import tower_of
 
 __all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
@@ -143,7 +144,7 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
             f"model {name!r} needs pretrained=: an open_clip tag such as "
             f"{_a_tag(name)!r}, or a weights file"
         )
-    if is_weights_file(pretrained):
+    if is_weights_uri(pretrained):
         return model_with_weights(name, pretrained)
     require_tag(name, pretrained)
     quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))

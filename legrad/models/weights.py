@@ -1,32 +1,25 @@
-"""Weights files at any fsspec URI: recognised, fetched, loaded. No torch at import."""
+"""Weights files at any fsspec URI: fetched and loaded safely."""
 
 import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
+import open_clip
 from filelock import FileLock
 from fsspec.core import url_to_fs
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import nn
+from legrad.settings import WEIGHTS_SUFFIXES
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _LONGEST_REASON = 600
 """Characters of torch's message that an error repeats; it lists every key that does not fit."""
 
 
-def is_weights_file(pretrained: str) -> bool:
-    """Whether ``pretrained`` names a file, by a suffix or a slash, and not open_clip's tag."""
-    return pretrained.endswith(WEIGHTS_SUFFIXES) or "/" in pretrained or os.sep in pretrained
-
-
-def model_with_weights(name: str, uri: str) -> "nn.Module":
+def model_with_weights(name: str, uri: str) -> nn.Module:
     """An open_clip architecture on the CPU with the weights of a file; raises as `load_weights`."""
-    import open_clip
-
     root = logging.getLogger()
     root.addFilter(_is_no_false_alarm)
     try:
@@ -42,7 +35,7 @@ def _is_no_false_alarm(record: logging.LogRecord) -> bool:
     return "No pretrained weights loaded" not in record.getMessage()
 
 
-def load_weights(module: "nn.Module", uri: str, **storage_options: Any) -> None:
+def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
     """Load a checkpoint into a module, in place.
 
     Args:
@@ -55,8 +48,6 @@ def load_weights(module: "nn.Module", uri: str, **storage_options: Any) -> None:
         FileNotFoundError: there is no file at ``uri``.
         ValueError: it is not a weights file, or does not fit the module.
     """
-    import open_clip
-
     if not uri.endswith(WEIGHTS_SUFFIXES):
         raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
     path = fetch(uri, **storage_options)

@@ -22,15 +22,11 @@ def explain_end(error: Exception, folder: RunFolder) -> Exception:
         if isinstance(cause, OSError) and cause.errno in _FULL:
             return RunError(f"{folder.uri}: the disk is full. Make room. {_AGAIN}")
     for cause in causes:
-        if isinstance(cause, Exception) and _is_storage(cause):
+        if isinstance(cause, Exception) and is_storage_error(cause):
             return RunError(f"{explain_failure(folder.uri, cause)} {_AGAIN}")
     if is_death(error):
         return RunError(f"a worker died: {type(error).__name__}: {error} {_AGAIN}")
     return error
-
-
-def _is_storage(error: Exception) -> bool:
-    return is_storage_error(error) and not isinstance(error, ValueError)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

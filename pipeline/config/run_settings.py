@@ -1,6 +1,7 @@
 """Settings of a whole run."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -9,7 +10,7 @@ from legrad.models import catalog
 from legrad.models.tokenizers import obstacle
 from legrad.queries.query import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
@@ -144,8 +145,8 @@ class RunConfig(Settings):
     model: ModelConfig
     source: SourceConfig
     queries: tuple[Query, ...]
-    output: str
-    output_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    output: PathOrUri
+    output_options: StorageOptions = Field(default_factory=dict, repr=False)
     store: StoreConfig = StoreConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -209,8 +210,7 @@ class RunConfig(Settings):
     @property
     def labels(self) -> dict[str, str]:
         """Label of the data set -> name of its class query (the first one)."""
-        named = [(q.label, q.name) for q in self.queries if q.role is Role.CLASS and q.label]
-        return dict(reversed(named))
+        return queries_by_label(self.queries)
 
     @property
     def map_columns(self) -> tuple[str, ...]:
@@ -233,3 +233,9 @@ class RunConfig(Settings):
             k=maps.k or 1,
             threshold=maps.threshold or 0.0,
         )
+
+
+def queries_by_label(queries: Sequence[Query]) -> dict[str, str]:
+    """Map each label of the data set to the name of its class query, the first one if several."""
+    pairs = [(q.label, q.name) for q in queries if q.role is Role.CLASS and q.label]
+    return dict(reversed(pairs))

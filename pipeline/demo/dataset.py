@@ -24,7 +24,7 @@ from legrad.mini.world import Scene, SceneSpec, render
 from pipeline.config import DEMO_ALIAS
 from pipeline.errors import UsageError
 from pipeline.machine import cores
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location
 
 SIDE = 192
 IMAGES_PER_SHARD = 250
@@ -150,7 +150,7 @@ def write_demo(
     """
     if images < 1:
         raise ValueError(f"images {images}: expected at least 1")
-    place, manifest = locate(uri, options).child(MANIFEST), describe(images, seed)
+    place, manifest = open_location(uri, options).child(MANIFEST), describe(images, seed)
     shards = [shard_name(n) for n in range(math.ceil(images / per_shard))]
     uris = [f"{uri.rstrip('/')}/{name}" for name in shards]
     text = json.dumps(manifest, indent=1).encode()
@@ -210,7 +210,7 @@ def _write_shard(
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    locate(uri, options).child(shard_name(number)).write(buffer.getvalue())
+    open_location(uri, options).child(shard_name(number)).write(buffer.getvalue())
     return len(indices)
 
 

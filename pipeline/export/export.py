@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
-from pipeline.storage.location import locate
+from pipeline.storage.location import open_location
+from pipeline.storage.tables import write_table
 
 FORMATS = ("ids", "groups", "issues", "coco", "fiftyone")
 
@@ -29,8 +30,8 @@ def export(
     """Write findings in one of `FORMATS`.
 
     Args:
-        out: a ``.csv`` or ``.parquet`` file (ids, groups, issues), a ``.json`` file (coco), a local
-            folder (fiftyone).
+        out: a ``.csv``, ``.parquet`` or ``.json`` file (ids, groups, issues), a ``.json`` file
+            (coco), a local folder (fiftyone).
         pairs: (class, cue); default the flagged ones.
         cues: of ``groups``; default those of the pairs.
         limit: images of each pair, those with the highest score.
@@ -59,18 +60,12 @@ def export(
         return _table(found, out)
     if kind == "coco":
         made = coco(audit, found, threshold)
-        locate(out).write(json.dumps(made, allow_nan=False).encode())
+        open_location(out).write(json.dumps(made, allow_nan=False).encode())
         return len(made["annotations"])
     write_fiftyone(audit, found, Path(out))
     return int(found["image_id"].nunique())
 
 
 def _table(frame: pd.DataFrame, out: str) -> int:
-    if out.endswith(".parquet"):
-        data = frame.to_parquet(index=False)
-    elif out.endswith(".csv"):
-        data = frame.to_csv(index=False).encode()
-    else:
-        raise UsageError(f"{out}: expected a name ending in .csv or .parquet")
-    locate(out).write(data)
+    write_table(frame, out)
     return len(frame)

@@ -9,18 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-PLACE = (
-    "image_id",
-    "shard",
-    "key",
-    "source_offset",
-    "source_length",
-    "row_group",
-    "row",
-    "sha256",
-    "width",
-    "height",
-)
+from pipeline.schema import FETCH_COLUMNS
+
+PLACE = ("image_id", *FETCH_COLUMNS, "width", "height")
 """Columns that an image is found again by."""
 
 

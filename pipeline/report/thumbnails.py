@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ from PIL import Image
 from legrad.heatmaps.codec import encode_maps
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.report.contents import Grid, Picture
 from pipeline.results import Results
+from pipeline.schema import FETCH_COLUMNS
 
-_AT_ONCE = 16
 _QUALITY = 72
-_COLUMNS = ("image_id", "shard", "key", "source_offset", "source_length", "sha256", "row_group")
-_MORE = ("row", "width", "height")
+_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 
 
 def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dict[str, Picture]:
@@ -27,11 +26,10 @@ def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dic
     wanted = sorted(set(image_ids))
     if not wanted:
         return {}
-    table = results.dataset.to_table(columns=[*_COLUMNS, *_MORE], filter=_among(wanted))
+    table = results.dataset.to_table(columns=list(_COLUMNS), filter=_among(wanted))
     rows = table.to_pylist()
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = pool.map(lambda row: _picture(results, row, side), rows)
-        return {row["image_id"]: one for row, one in zip(rows, found, strict=True)}
+    pictures = map_in_threads(lambda row: _picture(results, row, side), rows)
+    return {row["image_id"]: picture for row, picture in zip(rows, pictures, strict=True)}
 
 
 def _picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:

@@ -16,7 +16,7 @@ from pipeline.runs.model_facts import Prepared
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.sources.labels import label_table
 from pipeline.sources.wanted_ids import wanted
-from pipeline.storage.location import Location, Options, locate, redact
+from pipeline.storage.location import Location, Options, open_location, redact
 
 Uris = Sequence[str] | Mapping[str, Sequence[str]]
 SOFTWARE = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pillow")
@@ -77,7 +77,7 @@ class RunFolder:
 
 def run_folder(uri: str, options: Options | None = None) -> RunFolder:
     """The folder of a run, which need not exist."""
-    return RunFolder(locate(uri, options), uri)
+    return RunFolder(open_location(uri, options), uri)
 
 
 def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 folder, neighbouring row groups, a piece of a list. Each is one read task, which holds at most
 
 - `rows.BLOCK_BYTES` and one image (tars, read front to back),
-- that and `neighbours.AT_ONCE` images (folders and lists, which ask the storage for many at once),
+- that and `machine.IO_THREADS` images (folders and lists, which ask the storage for many at once),
 - two blocks and a page of every column (Parquet: an Arrow batch and the block made of it),
 
 and the table of labels, where there is one, once a process. `fetch` finds any image again.

@@ -27,7 +27,7 @@ from pipeline.sources.rows import Row, blocks
 from pipeline.sources.sampling import draw
 from pipeline.sources.wanted_ids import forget_wanted, wanted
 from pipeline.sources.webdataset import read_shard
-from pipeline.storage.location import locate, redact
+from pipeline.storage.location import open_location, redact
 
 
 class ImageSource(Datasource):
@@ -105,9 +105,9 @@ def open_source(source: SourceConfig) -> ImageSource:
     forget_tables()
     forget_wanted()
     label_table(source)
-    if len({type(locate(uri, source.options).fs) for uri in source.uris}) > 1:
+    if len({type(open_location(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
-    fs = locate(source.uris[0], source.options).fs
+    fs = open_location(source.uris[0], source.options).fs
     units = plan_units(fs, choose_files(source), Labeller(source))
     return ImageSource(source, units, Reporter())
 
@@ -122,7 +122,7 @@ def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator
 
 def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
     """The rows of one unit, through faults of the storage."""
-    fs = locate(source.uris[0], source.options).fs
+    fs = open_location(source.uris[0], source.options).fs
     read = partial(_READERS[source.format], fs, unit, source)
     stand_in = partial(unread, unit.name, unit.files[0].name, source.id_prefix)
     rows = map(Labeller(source), reread(read, stand_in))

@@ -20,7 +20,7 @@ from pipeline.storage.location import (
     Options,
     explain_failure,
     is_storage_error,
-    locate,
+    open_location,
     redact,
 )
 
@@ -104,7 +104,7 @@ class Origin:
             if root.alias and below == shard:
                 continue
             for pattern in expand_braces(root.uri):
-                found = _below(locate(pattern, self.options), below)
+                found = _below(open_location(pattern, self.options), below)
                 if found is not None:
                     return found
         raise UsageError(

@@ -4,27 +4,27 @@ from collections.abc import Iterator, Sequence
 
 import fsspec
 
+from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.referenced_images import ahead
 from pipeline.sources.retry import require_whole
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
-from pipeline.storage.retries import again
+from pipeline.storage.retries import call_with_retries
 
 
 def read_files(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
 ) -> Iterator[Row]:
     """Rows of some files; one that the storage will not give is a row with a status."""
-    return ahead(lambda file: _read(fs, file, prefix), files)
+    return map_in_threads(lambda file: _read(fs, file, prefix), files)
 
 
 def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
     place = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
     row = make_row(prefix + file.name, file.name, file.name, **place)
     try:
-        row["bytes"] = again(_whole_file, fs, file)
+        row["bytes"] = call_with_retries(_whole_file, fs, file)
     except Exception as error:
         if not is_storage_error(error):
             raise

@@ -1,20 +1,18 @@
 """Labels: a table beside the images, and names of integer labels."""
 
 import hashlib
-import io
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from pipeline.config import LabelsConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.rows import Row, text_of
-from pipeline.storage.location import Options, locate, redact
+from pipeline.storage.location import Options, open_location, redact
+from pipeline.storage.tables import parse_columns
 
 _NO_LABEL = -1
 _TABLES: dict[str, "LabelTable"] = {}
@@ -112,39 +110,13 @@ def named(label: str, names: Sequence[str]) -> str | None:
 
 
 def _read(config: LabelsConfig, options: Options) -> LabelTable:
-    data = locate(config.uri, options).read()
-    uri = redact(config.uri)
-    try:
-        table = _parse(data, config)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UsageError(
-            f"source.labels: {uri}: expected CSV or Parquet with the columns {config.key!r} and "
-            f"{config.label!r}: {error}"
-        ) from error
+    data = open_location(config.uri, options).read()
+    columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, config.label])
+    table = pa.table({"key": columns[config.key], "label": columns[config.label]})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
     keys, labels = (_joined(table[name]) for name in ("key", "label"))
-    _refuse_two_labels(keys, labels, uri)
+    _refuse_two_labels(keys, labels, redact(config.uri))
     return LabelTable(keys, labels, hashlib.sha256(data).hexdigest())
-
-
-def _parse(data: bytes, config: LabelsConfig) -> pa.Table:
-    """Columns ``key`` and ``label`` as text."""
-    columns = [config.key, config.label]
-    if data.startswith(b"PAR1"):
-        table = pq.read_table(io.BytesIO(data), columns=list(dict.fromkeys(columns)))
-    else:
-        table = pa.csv.read_csv(
-            io.BytesIO(data),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=list(dict.fromkeys(columns)),
-                column_types=dict.fromkeys(columns, pa.large_string()),
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-        )
-    texts = [table[name].cast(pa.large_string()) for name in columns]
-    return pa.table(texts, names=["key", "label"])
 
 
 def _joined(column: pa.ChunkedArray) -> pa.Array:

@@ -1,7 +1,7 @@
 """A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
@@ -10,7 +10,9 @@ import fsspec
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
 from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.keys import rows_of_part
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
@@ -24,7 +26,6 @@ from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
-_AT_ONCE = 16
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     "parquet": (".parquet",),
@@ -119,8 +120,7 @@ def _of_tables(
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        scanned = list(pool.map(look, files))
+    scanned = list(map_in_threads(look, files))
     units = [
         unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
     ]
@@ -147,15 +147,14 @@ def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
 
 
 def _drawn(units: Sequence[Unit], places: set[tuple[str, int]]) -> Iterator[Unit]:
-    rows: dict[str, list[int]] = {}
-    for name, row in places:
-        rows.setdefault(name, []).append(row)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for name, row in sorted(places):
+        rows[name].append(row)
     for unit in units:
         if unit.part is None:
             yield unit
             continue
-        own = range(unit.part.first, unit.part.first + unit.part.rows)
-        chosen = frozenset(row for row in rows.get(unit.files[0].name, ()) if row in own)
+        chosen = frozenset(rows_of_part(rows[unit.files[0].name], unit.part))
         if chosen:
             yield replace(unit, part=replace(unit.part, chosen=chosen))
 

@@ -1,18 +1,10 @@
 """Images that a table names: files beside it, or anywhere."""
 
 import posixpath
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 from pipeline.config import is_uri
 from pipeline.errors import UsageError
-from pipeline.storage.location import Location, Options, locate, redact
-
-AT_ONCE = 16
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from pipeline.storage.location import Location, Options, open_location, redact
 
 
 def resolve(table: Location, path: str, options: Options) -> Location:
@@ -27,7 +19,7 @@ def resolve(table: Location, path: str, options: Options) -> Location:
         UsageError: the scheme is unknown, or a bucket's table names a local path.
     """
     if is_uri(path):
-        return locate(path, options)
+        return open_location(path, options)
     if posixpath.isabs(path):
         if not table.is_local:
             raise UsageError(f"{path}: a local path in a table that is not on this machine")
@@ -49,19 +41,3 @@ def read_neighbour(table: Location, path: str, options: Options) -> bytes:
         return place.read()
     except UsageError as error:
         raise UsageError(redact(str(error))) from error
-
-
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order, `AT_ONCE` of them in the making: storage answers late, but many at once."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) >= AT_ONCE:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

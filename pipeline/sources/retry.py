@@ -1,4 +1,4 @@
-"""A unit read through faults of the storage: reopened, and read on where it broke off."""
+"""Read a unit through faults of the storage: reopen it, and continue where it broke off."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import IO
 from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
-from pipeline.storage.retries import ATTEMPTS, is_transient, pauses
+from pipeline.storage.retries import retrying
 
 
 def reread(
@@ -16,51 +16,45 @@ def reread(
     stand_in: Callable[[Exception, int], Row],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Row]:
-    """The rows of a unit, none lost and none twice, whatever the storage does meanwhile.
+    """Yield the rows of a unit, none lost and none twice, through faults of the storage.
 
-    A transient error opens the unit again and skips the rows that were given already; what counts
-    is attempts without a new row. After `ATTEMPTS` of these, or at an error that will not pass, one
-    row stands for the rest.
+    After a transient error the unit is opened anew, and the rows that were yielded before are
+    skipped. After `ATTEMPTS` attempts without a new row, or after a permanent error, one row stands
+    for the rest of the unit.
 
     Args:
-        read: gives the unit's rows from its start, the same in the same order every time.
-        stand_in: makes the row that stands for the rest, of the error and the rows given before.
-        sleep: waits some seconds.
+        read: yields the unit's rows from its start, the same in the same order at every call.
+        stand_in: makes that row from the error and the number of rows before it.
+        sleep: waits for some seconds; tests replace it.
     """
-    given = 0
-    waits = pauses(ATTEMPTS)
-    while True:
-        try:
-            for row in islice(read(), given, None):
-                given += 1
-                waits = pauses(ATTEMPTS)
-                yield row
-        except Exception as error:
-            if not is_storage_error(error) or isinstance(error, ValueError):
-                raise
-            pause = next(waits, None) if is_transient(error) else None
-            if pause is None:
-                yield stand_in(error, given)
-                return
-            sleep(pause)
-        else:
-            return
+    count = 0
+    try:
+        for attempt in retrying(sleep):
+            with attempt:
+                for row in islice(read(), count, None):
+                    count += 1
+                    attempt.retry_state.attempt_number = 1
+                    yield row
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        yield stand_in(error, count)
 
 
-def unread(name: str, shard: str, prefix: str, error: Exception, given: int) -> Row:
-    """The row that stands for what could not be read of a unit; a later attempt does it again."""
-    after = f"after {given} rows: " if given else ""
+def unread(name: str, shard: str, prefix: str, error: Exception, count: int) -> Row:
+    """The row that stands for what could not be read of a unit; a resumed run reads it again."""
+    after = f"after {count} rows: " if count else ""
     text = f"{after}{failure(error)}"[:500]
     image_id = f"{prefix}{name}/{UNREADABLE}"
     return make_row(image_id, shard, UNREADABLE, status=Status.READ_ERROR, error=text)
 
 
 class Whole:
-    """A stream whose early end is a transient error: the storage owes bytes that were listed.
+    """A stream whose early end is a transient error, as the storage listed more bytes.
 
     Args:
         stream: to read from.
-        size: bytes it must give; 0 where it is not known.
+        size: bytes that it must have; 0 if unknown.
     """
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
@@ -79,7 +73,7 @@ class Whole:
         return data
 
     def seekable(self) -> bool:
-        """As the stream says; a web server's that gives no ranges is none, whatever it says."""
+        """As the stream says, except for a web server without byte ranges, which never is."""
         return self.stream.seekable() and getattr(self.stream, "size", 0) is not None
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -87,11 +81,11 @@ class Whole:
         return self.stream.seek(offset, whence)
 
 
-def require_whole(found: int, size: int) -> None:
+def require_whole(received: int, size: int) -> None:
     """Refuse fewer bytes than a file has.
 
     Raises:
-        ConnectionError: a transient error, like a connection that breaks off.
+        ConnectionError: there are fewer; a transient error, like a broken connection.
     """
-    if found < size:
-        raise ConnectionError(f"ends after {found} of {size} bytes")
+    if received < size:
+        raise ConnectionError(f"ends after {received} of {size} bytes")

@@ -1,22 +1,18 @@
 """Some images of a source, named one by one in a table."""
 
 import hashlib
-import io
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import UNREADABLE
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.rows import Row, clean
-from pipeline.storage.location import locate, redact
+from pipeline.storage.location import open_location, redact
+from pipeline.storage.tables import parse_columns
 
 _KNOWN: dict[str, "Wanted"] = {}
 
@@ -72,20 +68,9 @@ def forget_wanted() -> None:
 
 def _read(source: SourceConfig) -> Wanted:
     uri = source.only or ""
-    data, named = locate(uri, source.options).read(), redact(uri)
-    try:
-        if data.startswith(b"PAR1"):
-            table = pq.read_table(io.BytesIO(data), columns=["image_id"])
-        else:
-            text = pa.csv.ConvertOptions(
-                include_columns=["image_id"], column_types={"image_id": pa.large_string()}
-            )
-            table = pa.csv.read_csv(io.BytesIO(data), convert_options=text)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UsageError(
-            f"source.only: {named}: expected CSV or Parquet with a column image_id: {error}"
-        ) from error
+    data = open_location(uri, source.options).read()
+    table = parse_columns(data, f"source.only: {uri}", ["image_id"])
     ids = sorted({str(value) for value in table["image_id"].to_pylist() if value is not None})
     if not ids:
-        raise UsageError(f"source.only: {named} names no image")
+        raise UsageError(f"source.only: {redact(uri)} names no image")
     return Wanted(tuple(ids))

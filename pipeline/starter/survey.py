@@ -13,7 +13,7 @@ from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
 from pipeline.sources.rows import text_of
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
-from pipeline.storage.location import Location, locate
+from pipeline.storage.location import Location, open_location
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 _PARQUET = (".parquet",)
@@ -89,7 +89,7 @@ def _of_shards(uri: str, tars: Sequence[SourceFile], images: int) -> Survey:
     samples = unlabelled = 0
     chosen = _some_of(tars)
     for tar in chosen:
-        with locate(uri).fs.open(tar.path, "rb") as stream:
+        with open_location(uri).fs.open(tar.path, "rb") as stream:
             for row in islice(read_shard(stream, tar.name, "", source), _SAMPLES_READ):
                 samples += 1
                 if row.get("label"):
@@ -118,7 +118,7 @@ def _of_parquet(uri: str, files: Sequence[SourceFile]) -> Survey:
     names: Sequence[str] = ()
     chosen = _some_of(files)
     for file in chosen:
-        with open_parquet(Location(locate(uri).fs, file.path)) as table:
+        with open_parquet(Location(open_location(uri).fs, file.path)) as table:
             schema = table.schema_arrow
             names = schema.names
             label = columns_of(schema, source, file.name).label

@@ -1,1 +1,1 @@
-"""Files on disks and in buckets: locations, retries, and tables of users."""
+"""Files on disks and in buckets: locations, retries, and the tables that users provide."""

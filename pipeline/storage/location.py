@@ -1,9 +1,10 @@
-"""URI -> filesystem (fsspec; s3fs for s3://): list, read, put in one piece."""
+"""Open a path or URI with fsspec (s3fs for s3://), and list, read and write what is there."""
 
 import errno
 import fnmatch
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,27 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
+from fsspec.spec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import UsageError
-from pipeline.storage.retries import again, patient
+from pipeline.storage.retries import call_with_retries, with_client_defaults
 
 Options = Mapping[str, Any]
+FileInfos = dict[str, dict[str, Any]]
+"""What a file system says of files (``type``, ``size``, ...), by path."""
 _USER = re.compile(r"(\w://)[^/\s@]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
-_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "requests", "urllib3", "http")
+_CLIENTS = frozenset(
+    "fsspec s3fs gcsfs adlfs botocore aiobotocore aiohttp yarl azure requests urllib3 http".split()
+)
 
 
 @dataclass(frozen=True)
 class Location:
-    """A place in storage.
+    """A file or folder in a storage.
 
     Attributes:
-        fs: fsspec filesystem.
-        path: path within it, without a trailing slash.
+        fs: fsspec file system.
+        path: path within the file system, without a trailing slash.
     """
 
     fs: fsspec.AbstractFileSystem
@@ -39,50 +46,50 @@ class Location:
 
     @property
     def is_web(self) -> bool:
-        """Whether this is a web server: it has files, but no folders that could be listed."""
+        """Whether it is on a web server, which has files but no folders that can be listed."""
         return "http" in self.fs.protocol
 
     @property
     def is_local(self) -> bool:
-        """Whether this is the machine's own file system."""
+        """Whether it is on a file system of this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     def child(self, *parts: str) -> "Location":
-        """A place below this one."""
+        """The location of a path below this one."""
         return Location(self.fs, "/".join([self.path, *parts]))
 
     def exists(self) -> bool:
-        """Asks the store, not a cached listing.
+        """Whether a file or folder is there; asks the storage, not a cached listing.
 
         Raises:
             UsageError: the storage refuses.
         """
         self.fs.invalidate_cache()
         with self._explained():
-            return bool(again(self.fs.exists, self.path))
+            return bool(call_with_retries(self.fs.exists, self.path))
 
     def read(self) -> bytes:
-        """All bytes.
+        """Read the whole file.
 
         Raises:
-            UsageError: the storage refuses, or there is no such file.
+            UsageError: the storage refuses, or the file is missing.
         """
         with self._explained():
-            data: bytes = again(self.fs.cat_file, self.path)
+            data: bytes = call_with_retries(self.fs.cat_file, self.path)
         return data
 
     def delete(self) -> None:
-        """Remove the file; none there is fine.
+        """Delete the file, if there is one.
 
         Raises:
             UsageError: the storage refuses.
         """
         if self.exists():
             with self._explained():
-                again(self.fs.rm_file, self.path)
+                call_with_retries(self.fs.rm_file, self.path)
 
     def write(self, data: bytes) -> None:
-        """All bytes in one piece: one PUT, or a temporary file and a rename on a local disk.
+        """Write the whole file at once: one PUT, or a temporary file and a rename on a local disk.
 
         Raises:
             UsageError: the storage refuses.
@@ -91,27 +98,29 @@ class Location:
             if self.is_local:
                 _write_local(Path(self.path), data)
             else:
-                again(self.fs.pipe_file, self.path, data)
+                call_with_retries(self.fs.pipe_file, self.path, data)
 
     def files(self, pattern: str = "*") -> list[str]:
-        """Names of the files directly in this folder, sorted; none where there is no folder."""
+        """Sorted names of the files directly in this folder; empty if there is no folder."""
         self.fs.invalidate_cache()
         with self._explained():
             try:
-                entries = again(self.fs.ls, self.path, detail=True)
+                entries = call_with_retries(self.fs.ls, self.path, detail=True)
             except FileNotFoundError:
                 return []
         names = [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
         return sorted(name for name in names if fnmatch.fnmatch(name, pattern))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file below this folder, by its path relative to it, sorted."""
+        """Size in bytes of every file below this folder, by relative path, sorted."""
         self.fs.invalidate_cache()
         with self._explained():
-            found = again(self.fs.find, self.path, detail=True)
-        cut = len(self.path) + 1  # some stores list a mark of the folder itself
-        return {
-            path[cut:]: int(info["size"] or 0) for path, info in sorted(found.items()) if path[cut:]
+            files = call_with_retries(find, self)
+        start = len(self.path) + 1
+        return {  # some stores list a marker object for the folder itself, with an empty name
+            path[start:]: int(info["size"] or 0)
+            for path, info in sorted(files.items())
+            if path[start:]
         }
 
     @contextmanager
@@ -134,31 +143,70 @@ def _write_local(target: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def locate(uri: str, options: Options | None = None) -> Location:
-    """Find the filesystem of a path or URI.
+def open_location(uri: str, options: Options | None = None) -> Location:
+    """The location that a path or URI names.
+
+    Args:
+        uri: local path or URI.
+        options: storage options of fsspec, or a group of them for each protocol.
 
     Raises:
         UsageError: the scheme is unknown, or its package is not installed.
     """
     try:
-        own = _options_of(uri, options or {})
-        fs, path = url_to_fs(uri, **patient(get_protocol(uri), own))
+        chosen = _options_for(uri, options or {})
+        fs, path = url_to_fs(uri, **with_client_defaults(get_protocol(uri), chosen))
     except (ValueError, ImportError) as error:
         raise UsageError(redact(f"{uri}: {error}")) from error
     if isinstance(fs, LocalFileSystem):
-        path = Path(path).as_posix()  # no // or /./: it is cut off the files below by its length
+        path = Path(path).as_posix()  # without // and /./, so that names below it are cut correctly
     return Location(fs, path.rstrip("/"))
 
 
 def redact(text: str) -> str:
-    """A text without what URIs in it may give away: ``user:password@``, and signed queries."""
+    """The text without the secrets that URIs in it may hold: ``user:password@``, signed queries."""
     return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
 
 
-def _options_of(uri: str, options: Options) -> dict[str, Any]:
-    """Without the groups that are meant for other protocols."""
-    own = uri.split("::") if "::" in uri else [uri]
-    protocols = {split_protocol(part)[0] or "file" for part in own}
+def find(location: Location) -> FileInfos:
+    """Every file below a folder, by path; none where there is no folder.
+
+    Stores list all keys at once. Other file systems are walked here: fsspec's own walk leaves out
+    folders that it cannot list, and does not pass its ``on_error`` on to subfolders.
+
+    Raises:
+        OSError: a folder cannot be listed. Clients of stores raise errors of their own, too.
+    """
+    fs = location.fs
+    files: FileInfos = {}
+    if _lists_all_at_once(fs):
+        files = fs.find(location.path, detail=True)
+        return files
+    folders = [location.path]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = fs.ls(folder, detail=True)
+        except FileNotFoundError:  # never there, or deleted since its parent was listed
+            continue
+        for entry in entries:
+            if entry["type"] != "directory":
+                files[entry["name"]] = entry
+            elif entry["name"].rstrip("/") != folder:
+                folders.append(entry["name"].rstrip("/"))
+    return files
+
+
+def _lists_all_at_once(fs: AbstractFileSystem) -> bool:
+    if isinstance(fs, AsyncFileSystem):
+        return type(fs)._find is not AsyncFileSystem._find
+    return type(fs).find is not AbstractFileSystem.find
+
+
+def _options_for(uri: str, options: Options) -> dict[str, Any]:
+    """The options without the groups that are meant for other protocols."""
+    parts = uri.split("::") if "::" in uri else [uri]
+    protocols = {split_protocol(part)[0] or "file" for part in parts}
     return {
         name: value
         for name, value in options.items()
@@ -167,23 +215,36 @@ def _options_of(uri: str, options: Options) -> dict[str, Any]:
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Whether the storage refused: an OSError, or one of a client's own, which may be none."""
-    foreign = type(error).__module__.split(".")[0] in _CLIENTS
-    return foreign or isinstance(error, OSError | ValueError)
+    """Whether an error comes from the storage and not from our code.
+
+    It does if it is an OSError, if its class is one of a storage client's, or if it is a ValueError
+    that a client raised: s3fs does so for a bucket name that S3 does not allow. Errors of other
+    processes have no traceback, so a ValueError from there never counts.
+    """
+    if isinstance(error, OSError) or _package(type(error).__module__) in _CLIENTS:
+        return True
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return _package(frame.f_globals.get("__name__", "")) in _CLIENTS
+
+
+def _package(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
 
 
 def explain_failure(uri: str, error: Exception) -> UsageError:
-    """The clear form of a storage error."""
+    """The message for the user that a storage error at a URI becomes."""
     uri, text = redact(uri), redact(str(error))
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
         local = error.errno in (errno.EACCES, errno.EPERM)  # buckets have no numbers
-        advice = "who owns it and who may use it" if local else "the credentials"
+        advice = "its owner and permissions" if local else "the credentials"
         return UsageError(f"{uri}: permission denied ({text}). Check {advice}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UsageError(f"{uri}: the disk is full. Make room, or choose another place.")
+        return UsageError(f"{uri}: the disk is full. Free some space, or choose another place.")
     if "EndpointConnection" in name:
         return UsageError(f"{uri}: {text}. Check AWS_ENDPOINT_URL and the network.")
     if "credentials" in f"{name} {text}".lower():

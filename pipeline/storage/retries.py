@@ -1,23 +1,33 @@
-"""Which storage errors are worth another try, and how often; every layer asks here.
+"""Which storage errors are transient, and how often and how long a call is retried (tenacity).
 
-The layers, from the bottom: botocore retries a request, s3fs a body that breaks off, `again` a call
-of ours, `pipeline.sources.retry` a shard, Ray a part or a commit.
+Every layer that retries uses the list here. From the lowest: botocore retries a request, s3fs a
+response body that breaks off, `call_with_retries` one of our calls, `pipeline.sources.retry` the
+reading of a shard, and Ray a write task.
 """
 
 import errno
-import random
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, ParamSpec, TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 ATTEMPTS = 6
-LONGEST_PAUSE = 30.0
+_PAUSE = wait_exponential(0.3, max=18) + wait_random_exponential(0.4, max=24)
+"""Between attempts: about 0.5 s, doubling, up to about 30 s; the random part keeps the workers of a
+cluster from returning all at once."""
 _ERRNOS = (
     *(errno.EINTR, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EPIPE, errno.ESTALE),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET),
@@ -25,7 +35,7 @@ _ERRNOS = (
 )
 TRANSIENT = (
     rf"\[Errno ({'|'.join(map(str, _ERRNOS))})\]",
-    # The class of an exception, as `traceback` prints it. s3fs, aiohttp and botocore name many.
+    # Names of exception classes as `traceback` prints them; s3fs, aiohttp and botocore have many.
     r"^[\w.]*(Timeout|Connection|Connect|Disconnect|IncompleteRead|ClientPayload|ClientOS"
     r"|ResponseParser|ResponseStreaming|HTTPClient|BadStatusLine)\w*(:|$)",
     r"An error occurred \((429|5\d\d|SlowDown|InternalError|ServiceUnavailable|RequestTimeout"
@@ -34,7 +44,7 @@ TRANSIENT = (
     r"^[\w.]*HttpError: .*\b(429|5\d\d)$",  # gcsfs
     r"reduce your request rate|name resolution",
 )
-"""Patterns of errors that pass, in the form in which Ray matches them: ``Class: message``."""
+"""Patterns of transient errors, in the form in which Ray matches them: ``Class: message``."""
 _PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _S3 = {
     "retries": {"mode": "standard", "max_attempts": 8},
@@ -54,29 +64,31 @@ def is_transient(error: BaseException) -> bool:
     return cause is not None and is_transient(cause)
 
 
-def pauses(attempts: int = ATTEMPTS) -> Iterator[float]:
-    """Seconds to wait before each further attempt: doubling from about 0.5, with jitter."""
-    for number in range(attempts - 1):
-        yield min(LONGEST_PAUSE, 0.5 * 2**number) * random.uniform(0.6, 1.4)  # noqa: S311
+def retrying(sleep: Callable[[float], None] = time.sleep) -> Retrying:
+    """At most `ATTEMPTS` attempts while errors are transient; the last error is raised as it is.
+
+    Args:
+        sleep: waits for some seconds; tests replace it.
+    """
+    return Retrying(
+        sleep=sleep,
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=_PAUSE,
+        retry=retry_if_exception(is_transient),
+        reraise=True,
+    )
 
 
-def again(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call, and call again after a transient error, at most `ATTEMPTS` times."""
-    for pause in pauses():
-        try:
-            return call(*args, **kwargs)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-        time.sleep(pause)
-    return call(*args, **kwargs)
+def call_with_retries(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function; repeat the call after a transient error, as `retrying` says."""
+    return retrying()(call, *args, **kwargs)
 
 
-def patient(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Storage options with our patience where the user's say nothing.
+def with_client_defaults(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Storage options, completed by our defaults where the user's options say nothing.
 
-    S3: botocore's standard retries, timeouts, and no cached listings: another process may have
-    written since. The defaults are copied in depth: botocore rewrites what it is given.
+    For S3 these are botocore's standard retries, timeouts, and no cached listings, because another
+    process may have written since. They are copied deeply: botocore changes what it receives.
     """
     if protocol not in ("s3", "s3a"):
         return dict(options)

@@ -1,47 +1,120 @@
-"""Tables that users hand in, or take away: CSV or Parquet, at a path or any URI."""
+"""Tables that users provide, or take away, as files at a path or URI.
+
+All tables of a user are read by the same rules: CSV or Parquet is told apart by content, every
+column is read as text, and an empty cell is null.
+"""
 
 import io
 import json
 from collections.abc import Sequence
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.storage.location import Options, locate
+from pipeline.storage.location import Options, open_location, redact
+
+_CSV = pa.csv.ParseOptions(newlines_in_values=True)
 
 
-def read_table(uri: str, needed: Sequence[str], options: Options | None = None) -> pd.DataFrame:
-    """Read a table and check its columns; ids stay text.
+def read_table(uri: str, columns: Sequence[str], options: Options | None = None) -> pd.DataFrame:
+    """Read some columns of a table as text; an empty or null cell is the empty string.
 
     Raises:
-        UsageError: it is not there, no table, or lacks a column.
+        UsageError: the file is missing, is not a table, or lacks a column.
     """
-    return parse_table(locate(uri, options).read(), uri, needed)
+    return parse_table(open_location(uri, options).read(), uri, columns)
 
 
-def parse_table(data: bytes, uri: str, needed: Sequence[str]) -> pd.DataFrame:
-    """The same from bytes; the end of the name says of which kind they are."""
+def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Parse the bytes of a table; the result and the errors are those of `read_table`."""
+    frame: pd.DataFrame = parse_columns(data, uri, columns).to_pandas()
+    return frame.fillna("").astype(str)
+
+
+def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
+    """Parse some columns of a CSV or Parquet file.
+
+    Args:
+        data: content of the file.
+        uri: its name, for messages.
+        columns: names of the columns to read; all must be there.
+
+    Returns:
+        A table of these columns as ``large_string``; an empty or null cell is null.
+
+    Raises:
+        UsageError: the file is not a table, or lacks a column.
+    """
+    wanted = list(dict.fromkeys(columns))
+    parse, names_of = (_parquet, _parquet_names) if data.startswith(b"PAR1") else (_csv, _csv_names)
     try:
-        if uri.endswith((".parquet", ".pq")):
-            frame = pd.read_parquet(io.BytesIO(data))
-        else:
-            frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' and pyarrow's own are all of this kind
-        raise UsageError(f"{uri}: expected a CSV or Parquet table: {error}") from error
-    missing = [name for name in needed if name not in frame.columns]
-    if missing:
-        raise UsageError(
-            f"{uri}: no column {missing[0]!r}; expected {', '.join(needed)}, found "
-            f"{', '.join(map(str, frame.columns)) or 'none'}"
-        )
-    return frame
+        names = names_of(data)
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise UsageError(
+                f"{redact(uri)}: no column {missing[0]!r}; expected {', '.join(wanted)}, found "
+                f"{', '.join(names) or 'none'}"
+            )
+        table = parse(data, wanted)
+        texts = [_as_text(table[name]) for name in wanted]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+    return pa.table(texts, names=wanted)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    text = column.cast(pa.large_string())
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
+
+
+def _parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), columns=list(columns))
+
+
+def _parquet_names(data: bytes) -> list[str]:
+    return list(pq.read_schema(io.BytesIO(data)).names)
+
+
+def _csv(data: bytes, columns: Sequence[str]) -> pa.Table:
+    types = dict.fromkeys(columns, pa.large_string())
+    return pa.csv.read_csv(
+        _lines(data),
+        convert_options=pa.csv.ConvertOptions(include_columns=list(columns), column_types=types),
+        parse_options=_CSV,
+    )
+
+
+def _csv_names(data: bytes) -> list[str]:
+    return list(pa.csv.open_csv(_lines(data), parse_options=_CSV).schema.names)
+
+
+def _lines(data: bytes) -> io.BytesIO:
+    """The text with a last line that ends, without which pyarrow refuses a header alone."""
+    return io.BytesIO(data if data.endswith(b"\n") else data + b"\n")
+
+
+def require_values(frame: pd.DataFrame, columns: Sequence[str], uri: str) -> None:
+    """Check that no cell of some columns is empty.
+
+    Raises:
+        UsageError: a cell is empty or null; the message names its line.
+    """
+    for name in columns:
+        empty = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
+        if empty.any():
+            line = int(empty.to_numpy().argmax()) + 2
+            raise UsageError(f"{uri}, line {line}: {name} is empty; expected a value in every line")
 
 
 def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -> None:
-    """Write a frame as ``.csv``, ``.parquet`` or ``.json``.
+    """Write a frame, without its index, as ``.csv``, ``.parquet`` or ``.json``.
 
     Raises:
-        UsageError: another ending, or the place cannot be written.
+        UsageError: the name has another ending, or cannot be written to.
     """
     if uri.endswith(".csv"):
         data = frame.to_csv(index=False).encode()
@@ -51,4 +124,4 @@ def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -
         data = json.dumps(json.loads(frame.to_json(orient="records")), indent=1).encode()
     else:
         raise UsageError(f"{uri}: expected a name ending in .csv, .parquet or .json")
-    locate(uri, options).write(data)
+    open_location(uri, options).write(data)

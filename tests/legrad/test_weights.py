@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from legrad import LeGrad, VisionLanguageModel, from_open_clip, load_model
-from legrad.models.weights import is_weights_file, load_weights
+from legrad.models.weights import load_weights
+from legrad.settings import is_weights_uri
 from tests.builders import images, randomise, raw_images, tiny_clip, unit_directions
 from tests.legrad.compare import relative_error
 from tests.oracle import oracle_maps
@@ -205,7 +206,7 @@ def test_files_that_are_no_weights(folder: Path, suffix: str, content: bytes) ->
     ],
 )
 def test_files_and_tags_are_told_apart(pretrained: str, expected: bool) -> None:
-    assert is_weights_file(pretrained) is expected
+    assert is_weights_uri(pretrained) is expected
 
 
 def digest(model: nn.Module) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import fsspec
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from tenacity import wait_none
 
 from pipeline.errors import UsageError
 from pipeline.sources.datasource import open_source
 from pipeline.sources.fetch import Origin
+from pipeline.storage import retries
 from pipeline.storage.location import explain_failure, redact
 from tests.data import hugging_face, jpeg, read_all, samples, settings, tar_bytes
 from tests.web import web_server
@@ -164,7 +166,8 @@ def test_memory_within_one_process() -> None:
     assert [r["bytes"] for r in listed] == [jpeg(0)] * 2
 
 
-def test_options_by_protocol(tmp_path: Path) -> None:
+def test_options_by_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_PAUSE", wait_none())
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     (tmp_path / "l.csv").write_text("image\na.jpg\nhttp://127.0.0.1:9/x.jpg\n")
     options = {"s3": {"key": "k", "secret": "hidden"}, "http": {"client_kwargs": {}}}

@@ -15,14 +15,21 @@ from fsspec.asyn import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 from ray._common.retry import format_exception, matches_error
 from s3fs.errors import translate_boto_error
+from tenacity import wait_none
 
 from pipeline.config import SourceConfig
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from pipeline.sources.retry import Whole, reread, unread
 from pipeline.storage import retries
-from pipeline.storage.location import locate
-from pipeline.storage.retries import ATTEMPTS, TRANSIENT, again, is_transient, patient
+from pipeline.storage.location import open_location
+from pipeline.storage.retries import (
+    ATTEMPTS,
+    TRANSIENT,
+    call_with_retries,
+    is_transient,
+    with_client_defaults,
+)
 from tests.data import jpeg, samples, tar_bytes
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset by peer")
@@ -91,7 +98,7 @@ def test_what_does_not_pass(error: Exception) -> None:
 
 def test_calls_are_repeated_while_it_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(retries.time, "sleep", waited.append)
+    monkeypatch.setattr(retries, "retrying", partial(retries.retrying, waited.append))
     answers: Iterator[Exception | int] = iter([RESET, TimeoutError(), 7])
 
     def call() -> int:
@@ -100,28 +107,28 @@ def test_calls_are_repeated_while_it_helps(monkeypatch: pytest.MonkeyPatch) -> N
             raise answer
         return answer
 
-    assert again(call) == 7
+    assert call_with_retries(call) == 7
     assert len(waited) == 2
     assert waited[0] < waited[1]
     answers = iter([PermissionError("no"), 7])
     with pytest.raises(PermissionError):
-        again(call)
+        call_with_retries(call)
     answers = iter([RESET] * 100)
     with pytest.raises(ConnectionResetError):
-        again(call)
+        call_with_retries(call)
     assert len(list(answers)) == 100 - ATTEMPTS
 
 
 def test_the_users_own_options_win() -> None:
-    ours = patient("s3", {})
+    ours = with_client_defaults("s3", {})
     assert ours["config_kwargs"]["retries"]["max_attempts"] > 1
     assert ours["use_listings_cache"] is False
     theirs = {"use_listings_cache": True, "config_kwargs": {"read_timeout": 3}, "key": "k"}
-    merged = patient("s3", theirs)
+    merged = with_client_defaults("s3", theirs)
     assert merged["use_listings_cache"] is True
     assert merged["config_kwargs"] == ours["config_kwargs"] | {"read_timeout": 3}
-    assert patient("file", {"auto_mkdir": True}) == {"auto_mkdir": True}
-    assert locate("s3://bucket/x", {"anon": True}).fs.config_kwargs["read_timeout"] == 30
+    assert with_client_defaults("file", {"auto_mkdir": True}) == {"auto_mkdir": True}
+    assert open_location("s3://bucket/x", {"anon": True}).fs.config_kwargs["read_timeout"] == 30
 
 
 class Flaky:
@@ -202,11 +209,11 @@ class FlakyStorage(LocalFileSystem):
 def storage(monkeypatch: pytest.MonkeyPatch) -> FlakyStorage:
     fs = FlakyStorage()
     fs.faults = []
-    place = type(locate("/x"))
-    found = partial(place, fs)
-    monkeypatch.setattr("pipeline.sources.datasource.locate", lambda uri, options: found(uri))
-    for module in ("pipeline.storage.retries", "pipeline.sources.retry"):
-        monkeypatch.setattr(f"{module}.pauses", lambda attempts=6: iter([0.0] * (attempts - 1)))
+    location = type(open_location("/x"))
+    monkeypatch.setattr(
+        "pipeline.sources.datasource.open_location", lambda uri, options: location(fs, uri)
+    )
+    monkeypatch.setattr(retries, "_PAUSE", wait_none())
     return fs
 
 
