@@ -43,9 +43,7 @@ class SleepingExplainer:
         self.schema = schema
         self.names = names
         self.reporter = reporter
-        self.noise = (
-            np.random.default_rng()
-        )  # unseeded, so that actors differ
+        self.noise = np.random.default_rng()  # unseeded, so that actors differ
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `decoded_schema` -> as many rows of the output's schema."""

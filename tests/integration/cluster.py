@@ -67,9 +67,7 @@ class Cluster:
         (decoy / "__init__.py").write_text("raise RuntimeError('a foreign package')")
         command = ["nice", str(BIN / "ray"), "start", *arguments, f"--num-cpus={cpus}"]
         command += [f"--object-store-memory={_STORE}", "--block", "--disable-usage-stats"]
-        command += [
-            f"--dashboard-agent-listen-port={_free_port()}"
-        ]  # others may run Ray
+        command += [f"--dashboard-agent-listen-port={_free_port()}"]  # others may run Ray
         self.exporters.append(_free_port())
         command.append(f"--metrics-export-port={self.exporters[-1]}")
         with self.log(len(self.processes)).open("wb") as log:
