@@ -23,7 +23,7 @@ from legrad.heatmaps.codec import encode_maps
 from pipeline.config import RunConfig
 from pipeline.sources.webdataset import read_shard
 from pipeline.stages.decode import decode
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 
 class CpuClock:

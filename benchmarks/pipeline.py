@@ -36,7 +36,7 @@ from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
 from pipeline.machine import cores
 from pipeline.progress.watch import Watch
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 
 def configuration(folder: Path, shards: list[str], model: str, *settings: str) -> RunConfig:

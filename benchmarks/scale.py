@@ -43,7 +43,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.model_facts import Prepared
 from pipeline.runs.parts import parquet_options
 from pipeline.schema import decoded_schema, output_schema
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail

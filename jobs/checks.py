@@ -51,7 +51,7 @@ def check(
     sound = found.sound
     if again:
         from pipeline import open_results
-        from pipeline.results.recompute import recompute
+        from pipeline.results.reproduce import recompute
 
         compared = recompute(open_results(out, storage.options()), again)
         display.recomputed(compared)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
     from pipeline.dry_run import Preview
     from pipeline.progress.progress import Progress
     from pipeline.progress.watch import Watch
-    from pipeline.results.recompute import Recomputed
+    from pipeline.results.reproduce import Recomputed
     from pipeline.runs.check import Check
     from pipeline.runs.compact import Compacted
     from pipeline.runs.completeness import Summary

@@ -24,7 +24,7 @@ from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.schema import Status
 from pipeline.stages.decode import decode
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import is_storage_error, open_location
 
 EMPTY_PROMPT = "(empty prompt)"

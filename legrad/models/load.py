@@ -12,8 +12,9 @@ from torch import nn
 from legrad.models import catalog
 from legrad.models.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
-from legrad.models.weights import is_weights_uri, model_with_weights
+from legrad.models.weights import model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
+from legrad.settings import is_weights_uri
 from legrad.towers import tower_of
 
 __all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]

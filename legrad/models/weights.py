@@ -14,12 +14,7 @@ import open_clip
 from fsspec.core import url_to_fs
 from torch import nn
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-
-
-def is_weights_uri(pretrained: str) -> bool:
-    """Whether ``pretrained`` names a file (a suffix, a slash or a scheme) and not a tag."""
-    return pretrained.endswith(SUFFIXES) or "/" in pretrained or os.sep in pretrained
+from legrad.settings import WEIGHTS_SUFFIXES
 
 
 def model_with_weights(name: str, uri: str) -> nn.Module:
@@ -50,8 +45,8 @@ def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
         FileNotFoundError: nothing is there.
         ValueError: not such a file, or it does not fit the module.
     """
-    if not uri.endswith(SUFFIXES):
-        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(SUFFIXES)}")
+    if not uri.endswith(WEIGHTS_SUFFIXES):
+        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
     path = fetch(uri, **storage_options)
     try:
         open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)

@@ -18,7 +18,7 @@ from legrad.queries.directions import (
     read_vector,
     split_place,
 )
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,9 +87,9 @@ class Query(Settings):
     role: Role
     prompts: tuple[str, ...] = ()
     templates: Templates = "none"
-    images: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    images: Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_tuple)] = ()
     difference: tuple[QueryName, QueryName] | None = None
-    vector: str | None = None
+    vector: PathOrUri | None = None
     label: str | None = None
 
     @model_validator(mode="before")

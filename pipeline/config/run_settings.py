@@ -10,7 +10,7 @@ from legrad.models import catalog
 from legrad.models.tokenizers import obstacle
 from legrad.queries.queries import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
@@ -145,8 +145,8 @@ class RunConfig(Settings):
     model: ModelConfig
     source: SourceConfig
     queries: tuple[Query, ...]
-    output: str
-    output_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    output: PathOrUri
+    output_options: StorageOptions = Field(default_factory=dict, repr=False)
     store: StoreConfig = StoreConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.errors import UsageError
 from pipeline.schema import CARRY_TYPES, RESERVED
 
@@ -23,7 +23,7 @@ def _as_carry(value: Any) -> Any:
 
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Uris = Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 NamedUris = Annotated[dict[Alias, Uris], Field(min_length=1)]
 Places = Annotated[
     Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],
@@ -42,7 +42,7 @@ class LabelsConfig(Settings):
         label: its column of labels.
     """
 
-    uri: str
+    uri: PathOrUri
     key: str = "key"
     label: str = "label"
 
@@ -98,12 +98,12 @@ class SourceConfig(Settings):
     labels: LabelsConfig | None = None
     carry: Carry = Field(default_factory=dict)
     max_pixels: PositiveInt = 178_956_970
-    only: str | None = None
+    only: PathOrUri | None = None
     shards: Annotated[str, Field(min_length=1)] | None = None
     sample: PositiveInt | None = None
     sample_seed: int = 0
     limit: PositiveInt | None = None
-    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    options: StorageOptions = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
     def _columns_are_free(self) -> "SourceConfig":

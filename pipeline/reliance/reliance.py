@@ -32,7 +32,7 @@ from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
-from pipeline.stages.explain import ReplicaSettings, prepare
+from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import Options, open_location
 
 if TYPE_CHECKING:

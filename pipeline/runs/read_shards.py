@@ -16,7 +16,7 @@ from hashlib import sha256
 
 from pipeline.errors import UsageError
 from pipeline.progress.progress import ShardCount
-from pipeline.progress.repeat import repeated
+from pipeline.progress.watch import repeated
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import side_by_side
 from pipeline.sources.read_unit import Unit

@@ -21,7 +21,7 @@ from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import expand_braces, list_files
 from pipeline.sources.rows import blocks
 from pipeline.sources.webdataset import read_shard
-from tests.data import jpeg, samples, tar_bytes
+from tests.data import jpeg, read_all, samples, settings, tar_bytes
 
 
 def rows_of(data: bytes, name: str = "s.tar", **settings: Any) -> list[dict[str, Any]]:
@@ -275,6 +275,56 @@ def test_folders(tmp_path: Path) -> None:
     (unit,) = opened.units
     again = [r for t in _read_unit(source, unit, opened.reporter) for r in t.to_pylist()]
     assert sorted(row["status"] for row in again) == ["ok", "ok", "ok", "read_error"]
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A data set whose class folders and files are links, and links that lead back up."""
+    store, data = tmp_path / "store", tmp_path / "data"
+    for name in ("cats/1.jpg", "dogs/deep/2.jpg", "3.jpg"):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_bytes(jpeg(len(name)))
+    (data / "owl").mkdir(parents=True)
+    (data / "cat").symlink_to(store / "cats")
+    (data / "dog").symlink_to("../store/dogs", target_is_directory=True)
+    (data / "owl" / "3.jpg").symlink_to(store / "3.jpg")
+    (data / "owl" / "up").symlink_to(data)
+    (store / "dogs" / "round").symlink_to(store / "dogs")
+    (data / "bird").symlink_to(store / "gone")
+    return data
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.jpg", "/*/*", "/dog/*/*", "/[co]*/?.jpg"])
+def test_links_are_followed(linked: Path, pattern: str) -> None:
+    names = {file.name for file in list_files(f"{linked}{pattern}", {})}
+    whole = {"cat/1.jpg", "dog/deep/2.jpg", "owl/3.jpg", "bird"}
+    expected = {
+        "/**/*.jpg": whole - {"bird"},
+        "/*/*": {"cat/1.jpg", "owl/3.jpg"},
+        "/dog/*/*": {"deep/2.jpg"},
+        "/[co]*/?.jpg": {"cat/1.jpg", "owl/3.jpg"},
+    }
+    assert names == expected.get(pattern, whole)
+
+
+def test_linked_class_folders_give_their_labels(linked: Path) -> None:
+    (linked / "bird").unlink()
+    source = settings("folder", str(linked))
+    rows = {row["image_id"]: row for row in read_all(source)}
+    assert {name: row["label"] for name, row in rows.items()} == {
+        "cat/1.jpg": "cat",
+        "dog/deep/2.jpg": "deep",
+        "owl/3.jpg": "owl",
+    }
+    origin = Origin(source.roots, {}, "folder")
+    for row in rows.values():
+        digest = hashlib.sha256(row["bytes"]).hexdigest()
+        assert origin.fetch(row | {"sha256": digest}) == row["bytes"]
+
+
+def test_a_root_may_be_a_link(linked: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(linked / "cat")
+    assert [file.name for file in list_files(str(tmp_path / "link"), {})] == ["1.jpg"]
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_one(

@@ -91,6 +91,18 @@ def test_reading_own_label_equals_reading_all(query: str, own: Results, whole: R
     np.testing.assert_allclose(kept, full, rtol=0.02, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("maps", "count"), [("own_label", 4 + 5 * 3), ({"mode": "top_k", "k": 1}, 5 + 5 * 3)]
+)
+def test_isolated_processes_count_the_maps_that_are_kept(
+    maps: Any, count: int, pictures: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """Three queries without a class have a map of each of five images; one label has no class."""
+    runtime = {"actors": 1, "threads_per_actor": 1, "isolate": True}
+    summary = run(config_for(pictures, tmp_path / "out", store={"maps": maps}, runtime=runtime))
+    assert summary.progress.maps == count
+
+
 def test_overlay_of_a_map_that_was_left_out(own: Results) -> None:
     labels = own.images()["label"]
     fish = labels.index[labels.eq("fish") & own.images()["status"].eq("ok")][0]

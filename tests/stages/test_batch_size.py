@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.stages import batch_size as batching
+from pipeline.stages import replica
 
 
 class Device:
@@ -31,12 +31,12 @@ class Device:
 def test_the_smallest_size_that_is_about_as_fast(
     device: Device, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching.time, "perf_counter", lambda: device.clock)
-    found, rate = batching.fastest(device)
+    monkeypatch.setattr(replica.time, "perf_counter", lambda: device.clock)
+    found, rate = replica.fastest_batch_size(device)
     assert found == size
     assert rate == pytest.approx(size / (device.fixed + size * device.each))
 
 
 def test_a_device_that_holds_nothing() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        batching.fastest(Device(0, 0, most=4))
+        replica.fastest_batch_size(Device(0, 0, most=4))

@@ -1,4 +1,4 @@
-"""Several runs over the same images, and a user's own columns, as one table by image_id."""
+"""Several runs over the same images, and a user's own columns, as one table keyed by image_id."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,18 +11,26 @@ from pandas.api.types import is_string_dtype
 
 from pipeline.errors import UsageError
 from pipeline.results import sql
-from pipeline.results.rows import ID, Rows, Where, absent_as_null
-from pipeline.results.where import explained, named_columns, require_condition
+from pipeline.results.rows import (
+    ID,
+    Rows,
+    Where,
+    explained,
+    named_columns,
+    require_condition,
+    take_or_null,
+)
 
 
 class FrameRows(Rows):
-    """A user's own columns in memory.
+    """A user's own columns, in memory.
 
     Args:
-        frame: by ``image_id``, as its index or as a column; or a named series.
+        frame: with ``image_id`` as its index or as a column; or a named series with that index.
 
     Raises:
-        UsageError: it is no frame, has no image_id, one twice, or column names that are no text.
+        UsageError: it is not a frame, has no image_id or a repeated one, or a column name that is
+            not text.
     """
 
     def __init__(self, frame: pd.DataFrame | pd.Series) -> None:
@@ -32,8 +40,8 @@ class FrameRows(Rows):
             frame = frame.to_frame()
         if not isinstance(frame, pd.DataFrame):
             raise UsageError(
-                f"join: expected a pandas frame by {ID}, found a {type(frame).__name__}; Polars "
-                "and DuckDB make one of theirs: .to_pandas(), .df()"
+                f"join: expected a pandas frame with {ID}, found a {type(frame).__name__}; Polars "
+                "and DuckDB convert to one: .to_pandas(), .df()"
             )
         if (
             ID not in frame.columns
@@ -48,11 +56,11 @@ class FrameRows(Rows):
         if not all(isinstance(name, str) for name in flat.columns):
             raise UsageError(f"join: column names must be text, found {list(flat.columns)[:5]}")
         if flat[ID].duplicated().any():
-            twice = flat.loc[flat[ID].duplicated(), ID].iloc[0]
-            raise UsageError(f"join: {ID} {twice!r} stands twice in the frame; one row an image")
+            repeated = flat.loc[flat[ID].duplicated(), ID].iloc[0]
+            raise UsageError(f"join: {ID} {repeated!r} is repeated; expected one row per image")
         content = pa.Table.from_pandas(flat, preserve_index=False).replace_schema_metadata()
-        place = content.schema.names.index(ID)
-        self.content = content.set_column(place, ID, content[ID].cast(pa.string()))
+        index = content.schema.names.index(ID)
+        self.content = content.set_column(index, ID, content[ID].cast(pa.string()))
         self.name = "the joined frame"
         self.schema = self.content.schema
 
@@ -60,34 +68,38 @@ class FrameRows(Rows):
         return int(self.content.num_rows)
 
     def require_some_of(self, rows: Rows) -> None:
-        """Raises: UsageError: none of these ids is one of some rows."""
-        mine, theirs = (one.table([ID])[ID].combine_chunks() for one in (self, rows))
+        """Check that the frame belongs to these rows.
+
+        Raises:
+            UsageError: none of its ids is one of theirs.
+        """
+        mine, theirs = (each.table([ID])[ID].combine_chunks() for each in (self, rows))
         if len(mine) and len(theirs) and not pc.any(pc.is_in(mine, theirs)).as_py():
             raise UsageError(
-                f"join: none of the frame's {len(mine)} ids is an {ID} here: it has "
-                f"{mine[0].as_py()!r}, expected such as {theirs[0].as_py()!r}"
+                f"join: none of the frame's {len(mine)} ids is an {ID} of these results: it has "
+                f"{mine[0].as_py()!r}, expected ids such as {theirs[0].as_py()!r}"
             )
 
     @cached_property
     def _index(self) -> pd.Index:
-        """Where each id is; hashed once, for batches ask for a few thousand at a time."""
+        """Row number by id; built once, because batches look up a few thousand ids each."""
         index: pd.Index = pd.Index(self.content[ID].to_pylist(), dtype=object)
         return index
 
     def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
         """Some columns of the rows that match."""
         if isinstance(where, str):
-            raise UsageError(f"where={where!r}: conditions in SQL are for the joined results")
-        found = self.content if where is None else self.content.filter(where)
-        return found.select(list(columns))
+            raise UsageError(f"where={where!r}: an SQL condition needs the joined results")
+        rows = self.content if where is None else self.content.filter(where)
+        return rows.select(list(columns))
 
     def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows with some ids, in their order; null where there is no row."""
-        found = self.content.select(list(columns))
-        return absent_as_null(found, self._index.get_indexer(pd.Index(list(ids), dtype=object)))
+        """Some columns of the rows with these ids, in their order; null where no row has the id."""
+        chosen = self.content.select(list(columns))
+        return take_or_null(chosen, self._index.get_indexer(pd.Index(list(ids), dtype=object)))
 
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
-        """`table` in pieces."""
+        """The content of `table` in batches of at most ``rows`` rows."""
         for batch in self.table(columns, where).to_batches(rows):
             yield pa.Table.from_batches([batch])
 
@@ -97,11 +109,13 @@ class FrameRows(Rows):
 
 
 class JoinedRows(Rows):
-    """Rows of several sources, one an image of any run. A shared column is the first one's.
+    """One row for each image of any run, with the columns of all runs and frames.
+
+    Where several have the same column, the first value that is not null counts.
 
     Args:
-        runs: the images are theirs, all of them.
-        frames: add columns to these images.
+        runs: rows of the runs, whose images make the rows.
+        frames: rows of the frames, which add columns to these images.
     """
 
     def __init__(self, runs: Sequence[Rows], frames: Sequence[Rows] = ()) -> None:
@@ -118,14 +132,14 @@ class JoinedRows(Rows):
 
     @cached_property
     def ids(self) -> pa.Array:
-        """Every image: those of the first run in its order, then what the others have more."""
-        known = self.runs[0].table([ID])[ID].combine_chunks()
+        """Every image: those of the first run in its order, then those of later runs only."""
+        every = self.runs[0].table([ID])[ID].combine_chunks()
         for run in self.runs[1:]:
             ids = run.table([ID])[ID].combine_chunks()
-            if not ids.equals(known):
-                more = ids.filter(pc.invert(pc.is_in(ids, known)))
-                known = pa.concat_arrays([known, more])
-        return known
+            if not ids.equals(every):
+                new = ids.filter(pc.invert(pc.is_in(ids, every)))
+                every = pa.concat_arrays([every, new])
+        return every
 
     def table(self, columns: Sequence[str], where: Where = None) -> pa.Table:
         """Some columns of the rows that match."""
@@ -133,26 +147,25 @@ class JoinedRows(Rows):
         return self.select(self._matching(where), columns)
 
     def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows with some ids, in their order; null where there is no row."""
+        """Some columns of the rows with these ids, in their order; null where no row has the id."""
         self.require(columns)
-        asked = ids.to_pylist() if isinstance(ids, pa.Array) else list(ids)
-        found: dict[str, pa.ChunkedArray] = {}
+        wanted = ids.to_pylist() if isinstance(ids, pa.Array) else list(ids)
+        merged: dict[str, pa.ChunkedArray] = {}
         for source in self.sources:
-            some = [n for n in columns if n in source.schema.names and _open(found.get(n))]
-            if not some:
+            needed = [n for n in columns if n in source.schema.names and _lacking(merged.get(n))]
+            if not needed:
                 continue
             in_its_order = ids is self.ids and source is self.runs[0] and len(source) == len(ids)
-            table = source.table(some) if in_its_order else source.select(asked, some)
-            for name in some:
-                before = found.get(name)
-                own = table[name]
-                if before is not None:
-                    own = pc.coalesce(before, own.cast(before.type))
-                found[name] = own
-        return pa.table([found[name] for name in columns], list(columns))
+            table = source.table(needed) if in_its_order else source.select(wanted, needed)
+            for name in needed:
+                earlier, values = merged.get(name), table[name]
+                if earlier is not None:
+                    values = pc.coalesce(earlier, values.cast(earlier.type))
+                merged[name] = values
+        return pa.table([merged[name] for name in columns], list(columns))
 
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
-        """`table` in pieces of at most ``rows`` rows."""
+        """The content of `table` in batches of at most ``rows`` rows."""
         ids = self._matching(where)
         for start in range(0, len(ids), rows):
             yield self.select(ids[start : start + rows], columns)
@@ -180,16 +193,16 @@ class JoinedRows(Rows):
         if where is None:
             return self.ids
         with explained(where, self.schema.names):
-            found = self._by_sql(where) if isinstance(where, str) else self._by_one(where)
-        return self.ids.filter(pc.is_in(self.ids, found))
+            ids = self._by_sql(where) if isinstance(where, str) else self._by_expression(where)
+        return self.ids.filter(pc.is_in(self.ids, ids))
 
     def _by_sql(self, where: str) -> pa.Array:
         with sql.connect() as connection:
             self.register(connection, sql.VIEW)
             return sql.matching(connection, ID, sql.VIEW, where)[ID].combine_chunks()
 
-    def _by_one(self, where: pc.Expression) -> pa.Array:
-        """By the source that has all columns of an expression."""
+    def _by_expression(self, where: pc.Expression) -> pa.Array:
+        """Ids that match, from the one source that has all columns of the expression."""
         names = set(named_columns(where, self.schema))
         for source in self.sources:
             if names <= set(source.schema.names):
@@ -199,7 +212,7 @@ class JoinedRows(Rows):
         )
 
 
-def _open(column: pa.ChunkedArray | None) -> bool:
+def _lacking(column: pa.ChunkedArray | None) -> bool:
     """Whether a column still lacks values that another source may have."""
     return column is None or bool(column.null_count)
 
