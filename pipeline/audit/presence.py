@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit import mixture
+from pipeline.audit import mixture, shape_check
 from pipeline.audit.aggregate import Histograms
 from pipeline.audit.histogram_sums import Array, Moments
 from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
@@ -109,6 +109,12 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
         )
         for c in range(len(chunk))
     ]
+    for c in (c for c, reason in enumerate(reasons) if not reason):
+        if shape_check.gain_of_states(data, found, c) <= gates.gain:
+            reasons[c] = (
+                "one state with a long tail, or classes of unequal spread, explain its scores as "
+                f"well as two states do. {_settle(gates)}"
+            )
     odds = np.log(placed.share[..., HIGH]) - np.log(placed.share[..., MIDDLE])
     slope = np.maximum(placed.distance, 1e-9) / placed.sigma**2
     threshold = placed.offset + placed.distance[:, None] / 2 - odds / slope[:, None]
@@ -148,9 +154,13 @@ def _median_where(values: Array, chosen: NDArray[np.bool_]) -> Array:
     return np.nanmedian(np.where(some, values, np.nan), axis=1)
 
 
+def _settle(gates: Gates) -> str:
+    return f"{gates.examples} labelled examples or a threshold would settle it"
+
+
 def _reason(separation: float, gain: float, present: Array, images: Array, gates: Gates) -> str:
     present = np.where(images > 0, present, 0)
-    settle = f"{gates.examples} labelled examples or a threshold would settle it"
+    settle = _settle(gates)
     if separation < gates.separation or gain <= gates.gain:
         return (
             f"its scores show no two states within classes ({separation:.1f} sd apart, "

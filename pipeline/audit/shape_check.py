@@ -100,12 +100,11 @@ def _total(log: Array) -> Array:
 def _on_grid(positions: Array, weights: Array) -> Array:
     """Mass on the grid, each weight split between the two nearest points."""
     place = np.clip((positions + _REACH) / _STEP, 0, len(_GRID) - 1.001).ravel()
-    left = place.astype(np.int64)
+    left: NDArray[np.int64] = place.astype(np.int64)
     part, mass = place - left, np.broadcast_to(weights, positions.shape).ravel()
-    result: Array = np.bincount(left, mass * (1 - part), len(_GRID)) + np.bincount(
-        left + 1, mass * part, len(_GRID)
-    )
-    return result
+    lower: Array = np.bincount(left, mass * (1 - part), len(_GRID)).astype(np.float64)
+    upper: Array = np.bincount(left + 1, mass * part, len(_GRID)).astype(np.float64)
+    return lower + upper
 
 
 def _at(log_density: Array, positions: Array) -> Array:
