@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from pipeline.audit.histogram_sums import Array, Moments
+from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, LOW, MIDDLE, Mixture
+from pipeline.audit.scores import HistogramSums
 
 _STEP, _REACH = 0.25, 60.0  # of the grid of standardised scores
 _GRID = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
@@ -37,7 +38,7 @@ class _Cells:
     spread: Array
 
 
-def gain_of_states(data: Moments, found: Mixture, cue: int) -> float:
+def gain_of_states(data: HistogramSums, found: Mixture, cue: int) -> float:
     """Log-likelihood of the mixture's states of one shape above a single state of any shape.
 
     Args:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.config import MAX_QUERIES, ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
