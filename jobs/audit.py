@@ -130,7 +130,7 @@ def passes(audit: "Audit", options: GateOptions, storage: Mapping[str, Any] | No
         UsageError: an unknown claim, waivers that cannot be read, or waivers without ``--fail-on``.
     """
     from jobs.display import console
-    from pipeline.audit.gate import gate, read_waivers
+    from pipeline.audit.decisions import gate, read_waivers
     from pipeline.errors import UsageError
 
     if options.fail_on is None:
