@@ -32,7 +32,7 @@ def passes(found: "Audit", options: GateOptions, storage: Mapping[str, Any] | No
     Raises:
         UsageError: an unknown claim, waivers that cannot be read, or waivers without a gate.
     """
-    from pipeline.audit.gate import gate, read_waivers
+    from pipeline.audit.decisions import gate, read_waivers
     from pipeline.errors import UsageError
 
     if options.fail_on is None:

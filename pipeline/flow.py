@@ -7,9 +7,8 @@ import ray
 
 from pipeline.cluster.failures import explain_end
 from pipeline.cluster.guard import Guard, refuse_failures
-from pipeline.cluster.preflight import preflight, refuse_what_never_fits
+from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
-from pipeline.cluster.storage_probe import probe_output, probe_source
 from pipeline.config import RunConfig
 from pipeline.operators import checkpointed, decode, explain, explain_isolated, read
 from pipeline.plan import Plan, make_plan
@@ -46,7 +45,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     if not on_cluster():
         return _run(config, watch)
     with session():
-        refuse_what_never_fits(config.runtime)
+        check_resources(config.runtime)
         return _run(config, watch)
 
 
@@ -56,8 +55,8 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     watch.stage(f"listing {redact(first)}" + (f" and {len(others)} more" if others else ""))
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
-    probe_output(folder)
-    notes = [*config.warnings, *probe_source(source)]
+    check_output(folder)
+    notes = [*config.warnings, *check_source(source)]
     with held(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
         watch = log.over(watch)
         with session():

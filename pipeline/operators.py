@@ -87,23 +87,23 @@ def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
 
 def _in_actors(rows: Dataset, plan: Plan, stage: type, arguments: dict[str, Any]) -> Dataset:
     """A stage of model replicas. A replica that dies is replaced; a batch is tried again once."""
-    spread = plan.resources
+    resources = plan.resources
     return rows.map_batches(
         stage,
         fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
         batch_size=plan.batch_size,
-        compute=_pool(spread),
-        num_cpus=spread.cpus,
-        num_gpus=spread.gpus,
+        compute=_pool(resources),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
         max_task_retries=RETRIES,
     )
 
 
-def _pool(spread: Resources) -> ActorPoolStrategy:
-    if spread.least is None:
-        return ActorPoolStrategy(size=spread.actors)
-    return ActorPoolStrategy(min_size=spread.least, max_size=spread.actors)
+def _pool(resources: Resources) -> ActorPoolStrategy:
+    if resources.min_actors is None:
+        return ActorPoolStrategy(size=resources.actors)
+    return ActorPoolStrategy(min_size=resources.min_actors, max_size=resources.actors)
 
 
 @contextmanager

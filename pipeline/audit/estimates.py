@@ -26,7 +26,7 @@ from scipy.special import logit
 from scipy.stats import false_discovery_control, norm
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 
 _Z = float(norm.ppf(0.975))
 _TRUST = 2.0  # labels' worth of belief that predictions are calibrated (lam = 1)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.errors import UsageError
 
 COLUMNS = ("image_id", "cue", "group", "stratum", "probability", "answer", "who", "when")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 
 FOLDS = 5
 _SLOPE, _SLOPE_SPREAD = 1.5, 1.0  # of the logit, for each deviation of the score within classes

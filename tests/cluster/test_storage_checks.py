@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.storage_probe import probe_output, probe_source
+from pipeline.cluster.preflight import check_output, check_source
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.flow import run
@@ -19,7 +19,7 @@ from tests.data import jpeg, mini_config, samples, tar_bytes
 
 
 def probe(folder: Path, kind: str = "webdataset", **settings: Any) -> tuple[str, ...]:
-    return probe_source(open_source(SourceConfig(format=kind, uri=(str(folder),), **settings)))
+    return check_source(open_source(SourceConfig(format=kind, uri=(str(folder),), **settings)))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_output_that_takes_nothing(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="file"):
         run(config, Watch(stage=stages.append))
     assert len(stages) == 1  # no model was loaded
-    probe_output(run_folder(str(tmp_path / "out")))
+    check_output(run_folder(str(tmp_path / "out")))
     assert list((tmp_path / "out" / "_run").iterdir()) == []
 
 
@@ -94,8 +94,8 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     small = tmp_path / "small"
     code = (
         "from pipeline.runs.manifest import run_folder; "
-        "from pipeline.cluster.storage_probe import probe_output; "
-        f"probe_output(run_folder('{small}/out'))"
+        "from pipeline.cluster.preflight import check_output; "
+        f"check_output(run_folder('{small}/out'))"
     )
     done = on_a_small_disk(small, "32k", f'{sys.executable} -c "{code}"; ls -A {small}/out/_run')
     assert "UsageError" in done.stderr
@@ -109,7 +109,7 @@ def test_a_place_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(UsageError) as caught:
-        probe_output(run_folder(f"{tmp_path}/out"))
+        check_output(run_folder(f"{tmp_path}/out"))
     assert str(caught.value).startswith(f"{tmp_path}/out: permission denied")
     assert "who owns it" in str(caught.value)
 
