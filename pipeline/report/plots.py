@@ -70,7 +70,7 @@ def density_values(frame: pd.DataFrame, threshold: float) -> dict[str, Any]:
     low, high = float(scores.min()), float(scores.max())
     if np.isfinite(threshold):
         low, high = min(low, threshold), max(high, threshold)
-    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = np.asarray(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
     to_x, axis = _axis(_EDGE, ticks[(ticks >= low) & (ticks <= high)], low, high)
     curves = {name: _smooth(frame[name].to_numpy(float)) for name in ("elsewhere", "in_class")}
     top = max(float(curve.max(initial=0.0)) for curve in curves.values()) or 1.0
@@ -122,7 +122,7 @@ def forest_values(rows: pd.DataFrame, label: str) -> dict[str, Any]:
     ticks = np.log10(LogLocator(10).tick_values(10**start, 10**end))
     left = _EDGE + _CHARACTER * max(map(_columns, names)) + 12
     to_x, axis = _axis(left, ticks[(ticks >= start) & (ticks <= end)], start, end, power=True)
-    positions = zip(*(to_x(values).tolist() for values in (low, effect, high)), strict=True)
+    ends = np.column_stack([to_x(values) for values in (low, effect, high)]).tolist()
     base = _EDGE + _ROW_HEIGHT * len(rows)
     return {
         "width": _WIDTH,
@@ -131,9 +131,9 @@ def forest_values(rows: pd.DataFrame, label: str) -> dict[str, Any]:
         "axis": axis,
         "one": float(to_x(0.0)),
         "rows": [
-            ForestRow(name, _EDGE + _ROW_HEIGHT * (number + 0.5), *ends, own == label)
-            for number, (name, ends, own) in enumerate(
-                zip(names, positions, rows["class"].astype(str), strict=True)
+            ForestRow(name, _EDGE + _ROW_HEIGHT * (number + 0.5), left, middle, right, cls == label)
+            for number, (name, (left, middle, right), cls) in enumerate(
+                zip(names, ends, rows["class"].astype(str), strict=True)
             )
         ],
     }
