@@ -28,7 +28,7 @@ import open_clip
 from safetensors.torch import save_file
 
 from benchmarks.processes import Usage, sampled
-from legrad.queries.queries import encode_queries
+from legrad.queries.query import encode_queries
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
 from pipeline.config.loading import load_config, packaged_config
@@ -36,7 +36,7 @@ from pipeline.demo.dataset import write_demo
 from pipeline.flow import run
 from pipeline.machine import cores
 from pipeline.progress.watch import Watch
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 
 def configuration(folder: Path, shards: list[str], model: str, *settings: str) -> RunConfig:

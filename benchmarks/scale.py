@@ -44,7 +44,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.model_facts import Prepared
 from pipeline.runs.parts import write_part
 from pipeline.schema import BOOK, decoded_schema, output_schema, with_book
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 
 SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail

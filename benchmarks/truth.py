@@ -32,7 +32,7 @@ from benchmarks.truth_pool import (
 )
 from benchmarks.truth_sets import PLANTS, STRENGTHS, Cell, World, draw_world, edited_pair
 from pipeline.audit.findings import Findings, find
-from pipeline.audit.predictions import wilson
+from pipeline.audit.inference import share_interval
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.machine import cores
 from pipeline.reliance.claims import Claims, Directions
@@ -52,10 +52,10 @@ def audited(
     own = _by_label(world.cell, directions)
     found = find(world, CUES, DECOYS, _SETTINGS)
     every = np.array([*CUES, *DECOYS])
-    sums = collect(world, found.known, found.presence, list(every[found.presence.measured]))
+    sums = collect(world, found.population, found.presence, list(every[found.presence.measured]))
     probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
     rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
-    judged = judge(world, found.known, probes, rivals)
+    judged = judge(world, found.population, probes, rivals)
     pairs = _edited(pool, world, found, rivals)
     claims = Claims(found, sums, judged, own, _SETTINGS).frame(pairs)
     control = Claims(found, sums, judged, _with_cue(own, pairs), _SETTINGS)
@@ -65,7 +65,7 @@ def audited(
     )
     frame = found.frame.merge(claims, on=["class", "cue"], how="left", suffixes=("_none", ""))
     frame = frame.merge(proof, on=["class", "cue"], how="left")
-    for scores in (overlap(pool, world), b2t(pool, world, probes, found.known.classes)):
+    for scores in (overlap(pool, world), b2t(pool, world, probes, found.population.classes)):
         frame = frame.merge(scores, on=["class", "cue"], how="left")
     planted = set(world.cell.planted.items())
     strange = photometric(pool, world)
@@ -106,7 +106,7 @@ def _by_label(cell: Cell, directions: Directions) -> Directions:
 
 def _edited(pool: Pool, world: World, found: Findings, rivals: Any) -> list[Any]:
     """Edits of the pairs that are flagged for association."""
-    known, pairs = found.known, []
+    known, pairs = found.population, []
     for row in found.frame[found.frame["association__flag"]].to_dict(orient="records"):
         rival = known.classes[int(rivals[known.index[row["class"]]])]
         pair = edited_pair(pool, world, str(row["class"]), str(row["cue"]), rival)
@@ -128,7 +128,7 @@ def shares(rows: pd.DataFrame, column: str) -> str:
     values = rows[column].fillna(False).astype(bool)
     if not len(values):
         return "-"
-    low, high = wilson(float(values.mean()), len(values))
+    low, high = map(float, share_interval(values.sum(), len(values)))
     return f"{values.mean():.2f} ({max(low, 0):.2f}-{high:.2f}) of {len(values)}"
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from legrad.models import catalog
 from legrad.preprocess import Preprocess
-from pipeline.cluster.resources import Resources, resources
+from pipeline.cluster.resources import Resources, plan_resources
 from pipeline.cluster.session import local_nodes
 from pipeline.config import ModelConfig, RunConfig
 from pipeline.costs import Costs, estimate, forward_flops, passes
@@ -98,7 +98,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         bytes_written=rows * _row_bytes(config),
         costs=_costs(config, source, rows, first),
         maps=len(config.map_columns),
-        resources=None if on_cluster else resources(config.runtime, local_nodes()),
+        resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
     )
 

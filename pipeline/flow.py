@@ -9,11 +9,10 @@ import ray
 
 from pipeline.cluster.failures import explain_end
 from pipeline.cluster.guard import Guard, refuse_failures
-from pipeline.cluster.preflight import preflight, refuse_what_never_fits
+from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
-from pipeline.cluster.storage_probe import probe_output, probe_source
 from pipeline.config import RunConfig
-from pipeline.operators import decode, explain, ray_data_settings, read, sacrifice
+from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
 from pipeline.plan import Plan, make_plan
 from pipeline.progress.progress import Progress, Reporter, start_actor
 from pipeline.progress.watch import Watch, watched
@@ -56,7 +55,7 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     if not on_cluster():
         return _run(config, watch)
     with session():
-        refuse_what_never_fits(config.runtime)
+        check_resources(config.runtime)
         return _run(config, watch)
 
 
@@ -66,8 +65,8 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     watch.stage(f"listing {redact(first)}" + (f" and {len(others)} more" if others else ""))
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
-    probe_output(folder)
-    notes = [*config.warnings, *probe_source(source)]
+    check_output(folder)
+    notes = [*config.warnings, *check_source(source)]
     with held(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
         watch = log.over(watch)
         with session():
@@ -153,7 +152,7 @@ def _explain(plan: Plan, work: Work, actor: Any, fence: Fence, *, isolated: bool
     with ray_data_settings(plan), _remembering_ends(work.ledger, actor):
         rows = read(work.left, plan, reporter)
         if isolated:
-            maps = sacrifice(rows, plan, reporter)
+            maps = explain_isolated(rows, plan, reporter)
         else:
             pixels = decode(rows, plan, reporter)
             maps = explain(pixels, plan, reporter)

@@ -16,7 +16,7 @@ from pipeline.schema import with_book
 from pipeline.sources.read_unit import Unit
 from pipeline.stages.decode import Decoder
 from pipeline.stages.explain import Explainer
-from pipeline.stages.isolated import Assignment, Sacrifice
+from pipeline.stages.isolated import IsolatedExplainer, IsolatedSettings
 from pipeline.storage.retries import TRANSIENT
 
 
@@ -55,20 +55,22 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     return _in_actors(pixels, plan, Explainer, arguments)
 
 
-def sacrifice(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
-    """Encoded bytes -> maps, like `decode` and `explain`, but no image can take a worker along."""
+def explain_isolated(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> maps, as `decode` and `explain`, but no image can end a worker."""
     runtime = plan.config.runtime
     decoder = _decoder(plan, Reporter(), None)
     schema = with_book(plan.schema)
-    work = Assignment(decoder, plan.settings, plan.prepared.text_features, schema, plan.names)
+    settings = IsolatedSettings(
+        decoder, plan.settings, plan.prepared.text_features, schema, plan.names
+    )
     arguments = {
-        "work": work.packed(),
+        "settings": settings.packed(),
         "schema": schema,
         "seconds": runtime.image_timeout,
         "keep_captions": plan.config.store.captions,
         "reporter": reporter,
     }
-    return _in_actors(rows, plan, Sacrifice, arguments)
+    return _in_actors(rows, plan, IsolatedExplainer, arguments)
 
 
 def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
@@ -85,23 +87,23 @@ def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
 
 def _in_actors(rows: Dataset, plan: Plan, stage: type, arguments: dict[str, Any]) -> Dataset:
     """A stage of model replicas. A replica that dies is replaced; a batch is tried again once."""
-    spread = plan.resources
+    resources = plan.resources
     return rows.map_batches(
         stage,
         fn_constructor_kwargs=arguments,
         batch_format="pyarrow",
         batch_size=plan.batch_size,
-        compute=_pool(spread),
-        num_cpus=spread.cpus,
-        num_gpus=spread.gpus,
+        compute=_pool(resources),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
         max_task_retries=RETRIES,
     )
 
 
-def _pool(spread: Resources) -> ActorPoolStrategy:
-    if spread.least is None:
-        return ActorPoolStrategy(size=spread.actors)
-    return ActorPoolStrategy(min_size=spread.least, max_size=spread.actors)
+def _pool(resources: Resources) -> ActorPoolStrategy:
+    if resources.min_actors is None:
+        return ActorPoolStrategy(size=resources.actors)
+    return ActorPoolStrategy(min_size=resources.min_actors, max_size=resources.actors)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pipeline.runs.model_facts import Prepared
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
 from pipeline.sources.rows import BLOCK_ROWS
-from pipeline.stages.explain import ReplicaSettings, prepare
+from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import is_storage_error, redact
 
 SECONDS_PER_PART = 60

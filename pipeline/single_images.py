@@ -16,15 +16,15 @@ from legrad._version import __version__
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
 from legrad.method.explainer import LeGrad
-from legrad.models.model import VisionLanguageModel
 from legrad.models.tokenizers import obstacle
+from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.schema import Status
 from pipeline.stages.decode import decode
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import is_storage_error, open_location
 
 EMPTY_PROMPT = "(empty prompt)"

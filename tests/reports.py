@@ -8,9 +8,8 @@ import pandas as pd
 from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
-from pipeline.audit.decoys import DecoyCheck
 from pipeline.audit.overview import MEANINGS, Overview
-from pipeline.audit.ranking import NOT_ASKED, with_reliance
+from pipeline.audit.ranking import NOT_ASKED, DecoyCheck, with_reliance
 from pipeline.report.contents import (
     Chosen,
     ClassPage,

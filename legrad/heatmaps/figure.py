@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, Cell, Layout, lay_out
-from legrad.heatmaps.maps import Box, normalize
 from legrad.heatmaps.overlay import heat_colours, overlay
 from legrad.heatmaps.text import font, shortened, wrapped
+from legrad.heatmaps.transforms import Box, normalize
 
 Scale = Literal["row", "column", "figure", "map"]
 CELL = 300
@@ -42,6 +42,7 @@ class FigureRow:
         captions: over the maps, such as scores.
         note: left of the row; lines are kept.
         box: the part of the image that the grid covers, in its pixels, see `Preprocess.box`.
+        boxes: one box for each map, where the maps cover different parts; used instead of ``box``.
         outlines: per column (0 is the first map) a bool mask (height, width) of the image, whose
             edge is drawn: what is truly there.
     """
@@ -52,6 +53,7 @@ class FigureRow:
     captions: Sequence[str] = ()
     note: str = ""
     box: Box | None = None
+    boxes: Sequence[Box] = ()
     outlines: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
@@ -161,9 +163,10 @@ def _picture(row: FigureRow, column: int, place: Cell, peak: float) -> Image.Ima
         blank = Image.new("RGB", (place.width, place.height))
         return overlay(blank, row.heatmaps[column], peak=peak, opacity=1)
     across, down = place.width / row.image.width, place.height / row.image.height
-    left, top, right, bottom = row.box or (0, 0, *row.image.size)
-    box = (left * across, top * down, right * across, bottom * down)
-    shown = overlay(_fitted(row.image, place), row.heatmaps[column], peak=peak, box=box)
+    box = row.boxes[column] if row.boxes else row.box
+    left, top, right, bottom = box or (0, 0, *row.image.size)
+    scaled = (left * across, top * down, right * across, bottom * down)
+    shown = overlay(_fitted(row.image, place), row.heatmaps[column], peak=peak, box=scaled)
     if column in row.outlines:
         shown.paste(_OUTLINE, mask=_edge(row.outlines[column], place))
     return shown

@@ -1,7 +1,7 @@
-"""Mean maps of every class and query in one stream, and where a class's heat differs from all.
+"""Mean maps of every class and query in one stream, and where a class's heat differs from the rest.
 
-A stored map is bytes times a scale, so the sum over a class is one product of a sparse matrix
-(class x image, holding the scales) with the bytes: no map is decoded by itself.
+A stored map is bytes times a scale, so the sum over a class is the product of a sparse matrix
+(class x image, holding the scales) with the bytes; maps are not decoded one by one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from legrad.heatmaps.codec import LEVELS
-from pipeline.audit.aggregate import Population, Readable
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
+from pipeline.audit.scores import Population, Readable
 from pipeline.audit.split import folds
 from pipeline.machine import cores
 from pipeline.schema import Status, map_column, peak_column
 
-_TOGETHER = 8  # queries read at once
+_QUERIES_AT_ONCE = 8
 _BATCH_ROWS = 16_384
-_FINE = 1 << 30
+_HASH_VALUES = 1 << 30  # steps of the hash that decides which images are sampled
 
 
 @dataclass
@@ -32,9 +32,9 @@ class MapSums:
     """Sums over the maps of one query.
 
     Attributes:
-        images: (K,) maps summed by class.
-        sums: (K, cells) of their values.
-        squares: (cells,) of the squared values of all classes.
+        images: (K,) number of maps by class.
+        sums: (K, cells) sum of the maps.
+        squares: (cells,) sum of the squared values over all classes.
     """
 
     images: Array
@@ -43,11 +43,11 @@ class MapSums:
 
     @classmethod
     def empty(cls, classes: int, cells: int) -> "MapSums":
-        """Nothing summed yet."""
+        """Sums of no maps."""
         return cls(np.zeros(classes), np.zeros((classes, cells)), np.zeros(cells))
 
     def mean(self, code: int | None = None) -> Array:
-        """(cells,) mean map of a class, or of all images; NaN where it has none."""
+        """(cells,) mean map of a class, or of all images; NaN if there are no maps."""
         images = self.images.sum() if code is None else self.images[code]
         total = self.sums.sum(axis=0) if code is None else self.sums[code]
         return total / images if images else np.full(len(total), np.nan)
@@ -59,9 +59,9 @@ class Difference:
 
     Attributes:
         difference: in the units of the maps.
-        t: the same in standard errors.
-        p: two-sided, times the number of cells (Bonferroni), at most 1.
-        images: maps of the class.
+        t: the difference in standard errors.
+        p: two-sided p-value times the number of cells (Bonferroni), at most 1.
+        images: number of maps of the class.
     """
 
     difference: Array
@@ -71,21 +71,21 @@ class Difference:
 
     @property
     def differs(self) -> NDArray[np.bool_]:
-        """(h, w) cells with p below .05: a fixed place, for this class and query."""
+        """(h, w) cells with p below .05: this class has more or less heat at a fixed location."""
         return np.asarray(self.p < 0.05)
 
 
 def difference(sums: MapSums, code: int, grid: tuple[int, int]) -> Difference:
-    """Fixed-location test: ``t(u) = (mean_y(u) - mean(u)) / (s(u) sqrt(1/n_y - 1/n))``.
+    """Test of each location: ``t(u) = (mean_y(u) - mean(u)) / (s(u) sqrt(1/n_y - 1/n))``.
 
-    ``s`` is the deviation over all images. Maps of one class vary less than that where the class
-    has a shape of its own, so the test rather misses than invents.
+    ``s`` is the standard deviation over all images. Maps of one class vary less than that where
+    the class has a shape of its own, so the test is conservative.
     """
-    images, every = float(sums.images[code]), float(sums.images.sum())
+    images, total = float(sums.images[code]), float(sums.images.sum())
     gap = sums.mean(code) - sums.mean()
-    variance = np.maximum(sums.squares / max(every, 1) - sums.mean() ** 2, 0)
-    spread = max(1 / max(images, 1) - 1 / max(every, 1), 0.0)
-    error = np.sqrt(variance * spread)
+    variance = np.maximum(sums.squares / max(total, 1) - sums.mean() ** 2, 0)
+    factor = max(1 / max(images, 1) - 1 / max(total, 1), 0.0)
+    error = np.sqrt(variance * factor)
     t = np.where(error > 0, gap / np.where(error > 0, error, 1), 0.0)
     p = np.minimum(2 * norm.sf(np.abs(t)) * len(t), 1.0)
     return Difference(gap.reshape(grid), t.reshape(grid), p.reshape(grid), int(images))
@@ -93,36 +93,36 @@ def difference(sums: MapSums, code: int, grid: tuple[int, int]) -> Difference:
 
 @dataclass
 class Sample:
-    """Stored maps of some images of every class, small enough for the memory.
+    """Stored maps of some images of every class, few enough to fit into memory.
 
     Attributes:
-        chances: (K,) share of each class's images that are taken, by hash of image_id.
-        tables: rows by group of queries, as they were read.
+        chances: (K,) share of each class's images that are sampled, by a hash of image_id.
+        tables: group of queries -> tables of the sampled rows.
     """
 
     chances: Array
     tables: dict[tuple[str, ...], list[pa.Table]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, known: Population, each: int, total: int) -> "Sample":
-        """Plan to take ``each`` images a class, ``total`` in all, more or less."""
-        wanted = np.minimum(known.sizes, each).astype(np.float64)
+    def of(cls, population: Population, each: int, total: int) -> "Sample":
+        """An empty sample for about ``each`` images of every class and ``total`` in all."""
+        wanted = np.minimum(population.sizes, each).astype(np.float64)
         wanted *= min(1.0, total / max(wanted.sum(), 1))
-        return cls(wanted / np.maximum(known.sizes, 1))
+        return cls(wanted / np.maximum(population.sizes, 1))
 
     def take(self, group: tuple[str, ...], table: pa.Table, codes: NDArray[np.int64]) -> None:
-        """Keep those rows of a table that belong to the sample."""
-        likely = np.flatnonzero(self.chances[codes] > 0)
+        """Add the rows of a table that belong to the sample."""
+        candidates = np.flatnonzero(self.chances[codes] > 0)
         ids = table["image_id"].to_pylist()
-        draw = folds([ids[row] for row in likely], _FINE) / _FINE
-        rows = likely[draw < self.chances[codes[likely]]]
+        draw = folds([ids[row] for row in candidates], _HASH_VALUES) / _HASH_VALUES
+        rows = candidates[draw < self.chances[codes[candidates]]]
         if len(rows):
             self.tables.setdefault(group, []).append(table.take(pa.array(rows)))
 
 
 def read_maps(
     results: Readable,
-    known: Population,
+    population: Population,
     queries: Sequence[str],
     sample: Sample | None = None,
     columns: Sequence[str] = (),
@@ -130,27 +130,27 @@ def read_maps(
     """Sum the stored maps of some queries by class, a few queries at a time.
 
     Args:
-        queries: names with map columns of their own (``own_label`` counts as one).
-        sample: filled on the way.
-        columns: further ones that the sample keeps.
+        queries: names that have map columns, among them ``own_label``.
+        sample: receives the maps of the sampled images.
+        columns: other columns that the sample keeps.
     """
-    found: dict[str, MapSums] = {}
+    sums: dict[str, MapSums] = {}
     with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(queries), _TOGETHER):
-            group = tuple(queries[start : start + _TOGETHER])
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            group = tuple(queries[start : start + _QUERIES_AT_ONCE])
             for query in group:
                 cells = results.dataset.schema.field(map_column(query)).type.byte_width
-                found[query] = MapSums.empty(len(known.classes), cells)
+                sums[query] = MapSums.empty(len(population.classes), cells)
             for table in _tables(results, group, ["image_id", *columns] if sample else []):
-                codes = known.codes(table["label"])
-                list(pool.map(lambda q, t=table, c=codes: _add(found[q], t, q, c), group))
+                codes = population.codes(table["label"])
+                list(pool.map(lambda q, t=table, c=codes: _add(sums[q], t, q, c), group))
                 if sample is not None:
                     sample.take(group, table, codes)
-    return found
+    return sums
 
 
 def _tables(results: Readable, queries: Sequence[str], extra: Sequence[str]) -> Iterator[pa.Table]:
-    """Explained, labelled rows with maps, as a stream."""
+    """The columns of some maps, and others, of the explained rows with a label, as a stream."""
     columns = ["label", "status", *extra]
     columns += [column(query) for query in queries for column in (map_column, peak_column)]
     scan = results.dataset.to_batches(
@@ -160,27 +160,27 @@ def _tables(results: Readable, queries: Sequence[str], extra: Sequence[str]) -> 
         fragment_readahead=1,
     )
     for batch in scan:
-        fine = pc.and_(pc.equal(batch["status"], str(Status.OK)), pc.is_valid(batch["label"]))
-        table = pa.Table.from_batches([batch]).filter(fine)
+        explained = pc.and_(pc.equal(batch["status"], str(Status.OK)), pc.is_valid(batch["label"]))
+        table = pa.Table.from_batches([batch]).filter(explained)
         if table.num_rows:
             yield table
 
 
 def _add(sums: MapSums, table: pa.Table, query: str, codes: NDArray[np.int64]) -> None:
-    cells, scale = stored(table, query)
-    there = np.isfinite(scale)
-    weight = np.where(there, scale, 0).astype(np.float32)
+    cells, scale = stored_maps(table, query)
+    stored = np.isfinite(scale)
+    weight = np.where(stored, scale, 0).astype(np.float32)
     rows = np.arange(len(codes))
     shape = (len(sums.images), len(codes))
     values = cells.astype(np.float32)
-    sums.images += np.bincount(codes[there], minlength=shape[0])
+    sums.images += np.bincount(codes[stored], minlength=shape[0])
     sums.sums += sp.csr_matrix((weight, (codes, rows)), shape=shape) @ values
     np.multiply(values, values, out=values)
     sums.squares += (weight * weight) @ values
 
 
-def stored(table: pa.Table, query: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """(n, cells) bytes and (n,) what one step of them is worth, NaN where there is no map."""
+def stored_maps(table: pa.Table, query: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(n, cells) bytes of the maps and (n,) the heat of one step; NaN where there is no map."""
     column = table[map_column(query)].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -189,5 +189,5 @@ def stored(table: pa.Table, query: str) -> tuple[NDArray[np.uint8], NDArray[np.f
     raw = np.frombuffer(data or b"", dtype=np.uint8)
     cells = raw[column.offset * size : (column.offset + len(column)) * size].reshape(-1, size)
     peaks = table[peak_column(query)].to_numpy().astype(np.float32)
-    there = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    return cells, np.where(there, peaks / LEVELS, np.nan).astype(np.float32)
+    stored = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    return cells, np.where(stored, peaks / LEVELS, np.nan).astype(np.float32)

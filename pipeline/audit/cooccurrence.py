@@ -1,4 +1,4 @@
-"""Which cues come together, overall and within each class; one pass over their scores."""
+"""Which cues occur together, overall and within each class, counted in one pass over the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.audit.presence import Presence
+from pipeline.audit.scores import Population, Readable, batches
 from pipeline.config.audit_settings import Gates
 
 
 @dataclass(frozen=True)
 class Cooccurrence:
-    """Presence of the measured cues, in pairs.
+    """Joint presence of the M measured cues in K classes.
 
     Attributes:
-        cues: (M,) places of the measured cues.
-        present: (K, M) sum of presence probabilities by class.
+        cues: (M,) indices of the measured cues among all cues.
+        present: (K, M) sum of presence probabilities.
         together: (K, M, M) sum of their products.
-        images: (K,).
+        images: (K,) number of images.
     """
 
     cues: NDArray[np.int64]
@@ -30,7 +30,7 @@ class Cooccurrence:
     images: Array
 
     def phi(self, within: int | None = None) -> Array:
-        """(M, M) correlation of presence, over all images or within a class; NaN where constant."""
+        """(M, M) correlation of presence, over all images or within a class; NaN if constant."""
         classes = slice(None) if within is None else [within]
         images = max(float(self.images[classes].sum()), 1.0)
         mean = self.present[classes].sum(axis=0) / images
@@ -40,78 +40,82 @@ class Cooccurrence:
         return np.where(scale > 1e-9, covariance / np.where(scale > 1e-9, scale, 1), np.nan)
 
     def beside(self, cue: int, within: int, names: Sequence[str]) -> pd.DataFrame:
-        """Other cues beside one: phi in the class and over all images, strongest in the class.
+        """How the other measured cues go with one cue, the strongest correlation in a class first.
+
+        Args:
+            cue: index of the cue among all cues.
+            within: code of the class.
+            names: names of all cues.
 
         Returns:
-            Columns cue, phi_in_class, phi_overall, share_with, share_without: how many of the
-            class's images with (without) the cue have the other one.
+            Columns ``cue``; ``phi_in_class``, ``phi_overall``: correlations; ``share_with``,
+            ``share_without``: share of the class's images with (without) the cue that have the
+            other one. Empty if the cue is not measured.
         """
         columns = ["cue", "phi_in_class", "phi_overall", "share_with", "share_without"]
-        found = np.flatnonzero(self.cues == cue)
-        if not len(found):
+        if cue not in self.cues:
             return pd.DataFrame(columns=columns)
-        place = int(found[0])
+        row = int(np.flatnonzero(self.cues == cue)[0])
         images, present = self.images[within], self.present[within]
-        both = self.together[within, place]
-        having = present[place]
+        both, with_cue = self.together[within, row], present[row]
         table = pd.DataFrame(
             {
                 "cue": [names[other] for other in self.cues],
-                "phi_in_class": self.phi(within)[place],
-                "phi_overall": self.phi()[place],
-                "share_with": both / max(having, 1e-9),
-                "share_without": (present - both) / max(images - having, 1e-9),
+                "phi_in_class": self.phi(within)[row],
+                "phi_overall": self.phi()[row],
+                "share_with": both / max(with_cue, 1e-9),
+                "share_without": (present - both) / max(images - with_cue, 1e-9),
             }
-        ).drop(index=place)
+        ).drop(index=row)
         order = table["phi_in_class"].abs().sort_values(ascending=False).index
         return table.loc[order].reset_index(drop=True)
 
 
-def count_together(results: Readable, known: Population, presence: Presence) -> Cooccurrence:
-    """Read the scores of all measured cues once."""
-    names = presence.histograms.cues
-    places = np.flatnonzero(presence.measured)
-    classes, count = len(known.classes), len(places)
-    found = Cooccurrence(
-        places,
+def count_together(results: Readable, population: Population, presence: Presence) -> Cooccurrence:
+    """Count joint presence in one pass over the scores of the measured cues."""
+    cues = np.flatnonzero(presence.measured)
+    names = [presence.histograms.cues[cue] for cue in cues]
+    classes, count = len(population.classes), len(cues)
+    counts = Cooccurrence(
+        cues,
         np.zeros((classes, count)),
         np.zeros((classes, count, count)),
         np.zeros(classes),
     )
     if not count:
-        return found
-    for batch in batches(results, known, [names[place] for place in places]):
+        return counts
+    for batch in batches(results, population, names):
         order = np.argsort(batch.codes, kind="stable")
         codes = batch.codes[order]
-        having = np.empty((len(codes), count), dtype=np.float32)
-        for column, place in enumerate(map(int, places)):
-            having[:, column] = presence.of(place, codes, batch.scores(names[place])[order])
+        present = np.empty((len(codes), count), dtype=np.float32)
+        for column, (cue, name) in enumerate(zip(map(int, cues), names, strict=True)):
+            present[:, column] = presence.of(cue, codes, batch.scores(name)[order])
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-            rows, code = having[start:end], codes[start]
-            found.present[code] += rows.sum(axis=0, dtype=np.float64)
-            found.together[code] += rows.T @ rows
-            found.images[code] += end - start
-    return found
+            rows, code = present[start:end], codes[start]
+            counts.present[code] += rows.sum(axis=0, dtype=np.float64)
+            counts.together[code] += rows.T @ rows
+            counts.images[code] += end - start
+    return counts
 
 
-def echoes(found: Cooccurrence, presence: Presence, gates: Gates) -> dict[int, str]:
-    """Cues (by place) whose presence is that of a better separated one, and why they are left out.
+def echoes(counts: Cooccurrence, presence: Presence, gates: Gates) -> dict[int, str]:
+    """Cues whose presence repeats that of a better separated cue: index -> reason to leave it out.
 
-    A model that raises "a logo" wherever there is a watermark has two states for the logo as well.
-    Cues with a threshold of the user's are taken as they are.
+    A model that raises the score of "a logo" wherever there is a watermark gives the logo two
+    states as well. Cues with a threshold from the user are never left out.
     """
-    phi = np.nan_to_num(np.abs(found.phi()))
-    separation = presence.separation[found.cues]
+    phi = np.nan_to_num(np.abs(counts.phi()))
+    separation = presence.separation[counts.cues]
     reasons = {}
-    for mine, place in enumerate(found.cues):
-        better = np.where(separation > separation[mine], phi[mine], 0)
+    for row, cue in enumerate(counts.cues):
+        better = np.where(separation > separation[row], phi[row], 0)
         other = int(better.argmax())
         if better[other] > gates.echo:
-            name = presence.histograms.cues[found.cues[other]]
-            reasons[int(place)] = (
-                f"it goes with {name} (correlation {better[other]:.2f}), which the model sees "
-                "more clearly: an echo of it, or always beside it. Labelled examples or a "
-                "threshold would settle it"
+            name = presence.histograms.cues[counts.cues[other]]
+            reasons[int(cue)] = (
+                f"its presence goes with that of {name} (correlation {better[other]:.2f}), which "
+                "the model sees more clearly: either an echo of it, or always found beside it. "
+                "Labelled examples or a threshold would decide"
             )
     return reasons

@@ -1,8 +1,8 @@
-"""Claim B, described: does the class's own heat lie on the cue? No test of reliance, never a gate.
+"""Heat as evidence: does the heat of a class lie on the cue? It is described and decides nothing.
 
-Smooth maps overlap by chance, and all of them share a place they prefer. So the overlap of class
-and cue map is compared with the same class map against the cue map of *another* image of the
-class, and shown as a rank among the class's decoys, which overlap for no reason.
+Smooth maps overlap by chance, and all of them prefer the same part of the image. So the overlap of
+the class map and the cue map is compared with that of the same class map and the cue map of
+*another* image of the class, and ranked among the class's decoys, which overlap by chance only.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.audit.aggregate import Population
-from pipeline.audit.class_maps import Sample, stored
-from pipeline.audit.enrichment import heat_enrichment
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.class_maps import Sample, stored_maps
+from pipeline.audit.inference import Array, mean_interval
 from pipeline.audit.presence import Presence
+from pipeline.audit.scores import Population
 from pipeline.results.results import Results
 from pipeline.schema import map_column, score_column
 
-_Z = 1.959964
-_LEAST = 3  # images from which an interval is given
+CUE_REGION = 0.10
+"""Share of the cells that count as the cue: the hottest of its map."""
 COLUMNS = (
     "maps",
     "overlap_excess",
@@ -37,84 +36,95 @@ COLUMNS = (
 class Evidence:
     """Maps of a sample of images, compared class by class.
 
+    Args:
+        class_maps: code of a class -> name of its maps, see `Names.class_maps`.
+
     Attributes:
         codes: (n,) class of each image.
-        own: (n, cells) map of the image's own class, NaN where it has none.
+        of_class: (n, cells) map of the image's class; NaN where there is none.
     """
 
     def __init__(
-        self, results: Results, known: Population, sample: Sample, own: Mapping[int, str]
+        self,
+        results: Results,
+        population: Population,
+        sample: Sample,
+        class_maps: Mapping[int, str],
     ) -> None:
         self.grid = results.grid
         self.groups = {group: pa.concat_tables(parts) for group, parts in sample.tables.items()}
         first = next(iter(self.groups.values()))
-        self.codes = known.codes(first["label"])
+        self.codes = population.codes(first["label"])
         self.shown = results.shown(first).reshape(len(self.codes), -1)
-        self.own = self._own(own)
+        self.of_class = self._of_class(class_maps)
 
     def maps(self, query: str) -> Array:
-        """(n, cells) raw maps of one query; NaN where there is none."""
+        """(n, cells) raw maps of one query; NaN where there are none."""
         for group, table in self.groups.items():
             if query in group:
-                cells, scale = stored(table, query)
+                cells, scale = stored_maps(table, query)
                 return cells.astype(np.float64) * scale[:, None]
         return np.full(self.shown.shape, np.nan)
 
     def scores(self, query: str) -> Array:
-        """(n,) of one query."""
+        """(n,) scores of one query."""
         for table in self.groups.values():
             if score_column(query) in table.column_names:
                 result: Array = table[score_column(query)].to_numpy().astype(np.float64)
                 return result
         raise KeyError(query)
 
-    def _own(self, own: Mapping[int, str]) -> Array:
-        found = np.full(self.shown.shape, np.nan)
-        for query in set(own.values()):
-            rows = np.isin(self.codes, [code for code, name in own.items() if name == query])
-            found[rows] = self.maps(query)[rows]
-        return found
+    def _of_class(self, class_maps: Mapping[int, str]) -> Array:
+        maps = np.full(self.shown.shape, np.nan)
+        for query in set(class_maps.values()):
+            codes = [code for code, name in class_maps.items() if name == query]
+            rows = np.isin(self.codes, codes)
+            maps[rows] = self.maps(query)[rows]
+        return maps
 
-    def frame(self, known: Population, presence: Presence) -> pd.DataFrame:
-        """A row a (class, cue) with maps: overlap excess and heat on the cue, with 95 % bounds."""
-        own = _centred(self.own)
+    def frame(self, population: Population, presence: Presence) -> pd.DataFrame:
+        """One row per (class, cue) with maps: class, cue, and `COLUMNS`; bounds are 95 %."""
+        of_class = _centred(self.of_class)
         rows = []
-        for place, cue in enumerate(presence.histograms.cues):
+        for index, cue in enumerate(presence.histograms.cues):
             if not any(map_column(cue) in table.column_names for table in self.groups.values()):
                 continue
-            guide = self.maps(cue)
-            other = _centred(guide)
-            having = presence.of(place, self.codes, self.scores(cue)) > 0.5
-            having &= bool(presence.measured[place])
+            cue_maps = self.maps(cue)
+            of_cue = _centred(cue_maps)
+            present = presence.of(index, self.codes, self.scores(cue)) > 0.5
+            present &= bool(presence.measured[index])
             heat = heat_enrichment(
-                self.own[:, :, None].astype(np.float32),
-                np.nan_to_num(guide)[:, :, None].astype(np.float32),
+                self.of_class[:, :, None].astype(np.float32),
+                np.nan_to_num(cue_maps)[:, :, None].astype(np.float32),
                 shown=self.shown[:, :, None],
             )
-            for code in range(known.audited):
-                mine = np.flatnonzero(self.codes == code)
-                mine = mine[np.isfinite(own[mine, 0]) & np.isfinite(other[mine, 0])]
-                excess = overlap_excess(own[mine], other[mine])
-                warm = heat[mine][having[mine]]
-                warm = warm[np.isfinite(warm)]
-                label = known.classes[code]
-                row = [label, cue, len(mine), *_mean(excess), *_mean(warm), len(warm)]
-                rows.append(row)
+            for code in range(population.audited):
+                images = np.flatnonzero(self.codes == code)
+                both = np.isfinite(of_class[images, 0]) & np.isfinite(of_cue[images, 0])
+                images = images[both]
+                excess = mean_interval(overlap_excess(of_class[images], of_cue[images]))
+                on_cue = heat[images][present[images]]
+                on_cue = on_cue[np.isfinite(on_cue)]
+                counts = (len(images), len(on_cue))
+                row = [counts[0], *excess, *mean_interval(on_cue), counts[1]]
+                rows.append([population.classes[code], cue, *row])
         return pd.DataFrame(rows, columns=["class", "cue", *COLUMNS])
 
 
-def overlap_excess(own: Array, other: Array) -> Array:
-    """(n,) correlation of class and cue map of an image, minus that with another image's cue map.
+def overlap_excess(of_class: Array, of_cue: Array) -> Array:
+    """(n,) correlation of an image's class and cue maps, minus that with another image's cue map.
 
     Args:
-        own, other: (n, cells) centred maps; the other image is the next one of the class.
+        of_class, of_cue: (n, cells) centred maps of images of one class; the other image is the
+            previous one.
 
     Returns:
         Empty for fewer than two images.
     """
-    if len(own) < 2:
+    if len(of_class) < 2:
         return np.zeros(0)
-    return _correlation(own, other) - _correlation(own, np.roll(other, 1, axis=0))
+    elsewhere = np.roll(of_cue, 1, axis=0)
+    return _correlation(of_class, of_cue) - _correlation(of_class, elsewhere)
 
 
 def _correlation(a: Array, b: Array) -> Array:
@@ -124,55 +134,77 @@ def _correlation(a: Array, b: Array) -> Array:
 
 
 def _centred(maps: Array) -> Array:
-    """Doubly: each map brought to sum 1 and less its mean, then less the mean map of all images."""
+    """Centre maps twice: scaled to sum 1, less the map's mean, less the mean map of all images."""
     total = maps.sum(axis=1, keepdims=True)
     shares = np.divide(maps, total, out=np.zeros_like(maps), where=total > 0)
-    there = np.isfinite(maps[:, 0])
+    stored = np.isfinite(maps[:, 0])
     shares -= shares.mean(axis=1, keepdims=True)
-    if there.any():
-        shares -= shares[there].mean(axis=0)
-    shares[~there] = np.nan
+    if stored.any():
+        shares -= shares[stored].mean(axis=0)
+    shares[~stored] = np.nan
     result: Array = shares
     return result
 
 
-def _mean(values: Array) -> tuple[float, float, float]:
-    """Mean and 95 % bounds by the normal; NaN for too few."""
-    if len(values) < _LEAST:
-        return (float(values.mean()) if len(values) else np.nan, np.nan, np.nan)
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / np.sqrt(len(values))
-    return (mean, mean - _Z * error, mean + _Z * error)
-
-
 def with_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``overlap_rank``: share of the class's decoys whose overlap excess is below its own."""
+    """Add ``overlap_rank``: share of the class's decoys with a smaller overlap excess."""
     frame = frame.copy()
     ranks = np.full(len(frame), np.nan)
     excess = frame["overlap_excess"].to_numpy(float)
-    fake = frame["decoy"].to_numpy(bool)
-    for places in frame.groupby("class", sort=False).indices.values():
-        mine = excess[places]
-        decoys = np.sort(mine[fake[places] & np.isfinite(mine)])
-        if len(decoys):
-            below = np.searchsorted(decoys, mine) / len(decoys)
-            ranks[places] = np.where(np.isfinite(mine), below, np.nan)
+    decoy = frame["decoy"].to_numpy(bool)
+    for rows in frame.groupby("class", sort=False).indices.values():
+        in_class = excess[rows]
+        of_decoys = np.sort(in_class[decoy[rows] & np.isfinite(in_class)])
+        if len(of_decoys):
+            below = np.searchsorted(of_decoys, in_class) / len(of_decoys)
+            ranks[rows] = np.where(np.isfinite(in_class), below, np.nan)
     frame["overlap_rank"] = ranks
     return frame
 
 
-def heat_on_regions(maps: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(n,) mean heat on true regions over the mean heat of the whole image; 1 is average.
+def heat_enrichment(
+    heat: NDArray[np.float32],
+    region_of: NDArray[np.float32],
+    share: float = CUE_REGION,
+    shown: NDArray[np.bool_] | None = None,
+) -> Array:
+    """Mean heat on the hottest cells of another map, over the mean heat of the image; 1 is average.
 
     Args:
-        maps: (n, h, w).
-        regions: (n, H, W) masks or filled boxes, H and W multiples of h and w. A cell counts by the
-            share of it that the region covers.
+        heat: (n, h, w) maps whose heat is measured.
+        region_of: (n, h, w) maps whose hottest ``share`` of cells is the region.
+        shown: (n, h, w) cells that show the image, see `Results.shown`; default all.
 
     Returns:
-        NaN for an empty region or a map without heat.
+        (n,); NaN where either map is missing or zero everywhere.
+    """
+    count, cells_of_map = len(heat), int(np.prod(heat.shape[1:]))
+    flat = heat.reshape(count, cells_of_map).astype(np.float64)
+    guide = region_of.reshape(count, cells_of_map)
+    counted = np.ones(flat.shape, bool) if shown is None else shown.reshape(flat.shape)
+    cells = counted.sum(axis=1)
+    order = np.argsort(np.where(counted, -guide, np.inf), axis=1, kind="stable")
+    wanted = np.maximum(1, np.rint(share * cells))
+    top = np.arange(flat.shape[1]) < wanted[:, None]
+    inside = np.where(top, np.take_along_axis(flat, order, axis=1), 0).sum(axis=1) / wanted
+    average = np.where(counted, flat, 0).sum(axis=1) / np.maximum(cells, 1)
+    usable = (average > 0) & (guide.max(axis=1) > 0)
+    return np.where(usable, inside / np.where(usable, average, 1), np.nan)
+
+
+def heat_on_regions(maps: NDArray[np.float32], regions: NDArray[np.bool_]) -> Array:
+    """Mean heat on true regions over the mean heat of the image; 1 is average.
+
+    Args:
+        maps: (n, h, w) heat.
+        regions: (n, H, W) masks or filled boxes; H and W are multiples of h and w. A cell counts by
+            the share of it that the region covers.
+
+    Returns:
+        (n,); NaN for an empty region or a map without heat.
 
     Raises:
-        ValueError: the sides do not fit.
+        ValueError: H or W is not such a multiple.
     """
     (count, h, w), (height, width) = maps.shape, regions.shape[1:]
     if height % h or width % w:
@@ -187,10 +219,10 @@ def heat_on_regions(maps: NDArray[np.float32], regions: NDArray[np.bool_]) -> ND
 def heat_by_image(
     results: Results, query: str, regions: Mapping[str, NDArray[np.bool_]]
 ) -> pd.Series:
-    """Heat of a query on true regions (H, W) by image_id, see `heat_on_regions`."""
-    ids, found = results.maps(query, list(regions))
+    """Heat of a query on true regions (H, W), by image_id: see `heat_on_regions`."""
+    ids, maps = results.maps(query, list(regions))
     values = [
-        heat_on_regions(heat[None], regions[str(i)][None].astype(bool))[0]
-        for i, heat in zip(ids, found, strict=True)
+        heat_on_regions(heat[None], regions[str(image_id)][None].astype(bool))[0]
+        for image_id, heat in zip(ids, maps, strict=True)
     ]
     return pd.Series(values, index=pd.Index(ids, name="image_id"), dtype=float)

@@ -1,34 +1,40 @@
-"""From scores to findings, in order: population, presence, echoes, association, flags."""
+"""What the scores of a run say: the steps from counts to flags, and the scores of one pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 
-from pipeline.audit import aggregate, cooccurrence, decoys, presence, ranking, strata
-from pipeline.audit.aggregate import Population, Readable
-from pipeline.audit.association import Association, associate
+from pipeline.audit import association, cooccurrence, presence, ranking, scores
+from pipeline.audit.association import Association, Strata
 from pipeline.audit.cooccurrence import Cooccurrence
-from pipeline.audit.decoys import DecoyCheck
 from pipeline.audit.presence import Presence
+from pipeline.audit.ranking import DecoyCheck
+from pipeline.audit.scores import Population, Readable
 from pipeline.config.audit_settings import AuditConfig
+from pipeline.errors import UsageError
+from pipeline.schema import Status, score_column
+
+ORDERS = ("score", "presence", "class_score", "image_id")
+_SHOWN_BINS = 64
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the scores of a run say.
+    """The association claim of a run and what it was derived from.
 
     Attributes:
-        known: classes and counts.
-        presence: of every cue.
-        together: which cues come together.
+        population: classes and their sizes.
+        presence: presence of every cue.
+        together: which cues occur together.
         association: every cue against every class.
-        frame: a row a pair, see `ranking`.
-        decoys: what became of the decoys.
+        frame: one row per pair, see the module `ranking`.
+        decoys: how the decoys fared.
     """
 
-    known: Population
+    population: Population
     presence: Presence
     together: Cooccurrence
     association: Association
@@ -37,64 +43,191 @@ class Findings:
 
 
 def find(
-    results: Readable, cues: Sequence[str], fakes: Sequence[str], settings: AuditConfig
+    results: Readable, cues: Sequence[str], decoys: Sequence[str], settings: AuditConfig
 ) -> Findings:
-    """Run all of claim A.
+    """Test the association of every class with every cue.
 
     Args:
-        cues: queries that are cues.
-        fakes: those that are decoys.
+        cues: names of the queries that are cues.
+        decoys: names of the queries that are decoys.
     """
-    known = aggregate.population(results, settings.max_classes)
-    histograms = aggregate.histograms(
+    gates = settings.gates
+    population = scores.count_population(results, settings.max_classes)
+    histograms = scores.count_histograms(
         results,
-        known,
-        [*cues, *fakes],
+        population,
+        [*cues, *decoys],
         settings.bins,
         settings.thresholds,
         frozenset(settings.discovered),
     )
-    gates = settings.gates
-    found = presence.measure(histograms, gates, settings.thresholds)
-    together = cooccurrence.count_together(results, known, found)
-    echoes = cooccurrence.echoes(together, found, gates)
+    present = presence.measure(histograms, gates, settings.thresholds)
+    together = cooccurrence.count_together(results, population, present)
+    echoes = cooccurrence.echoes(together, present, gates)
     if echoes:
-        found = presence.without(found, echoes)
-    association = associate(found, gates, settings.bootstrap, settings.seed)
-    frame = ranking.build(known, found, association, fakes, gates)
+        present = presence.without(present, echoes)
+    tested = association.associate(present, gates, settings.bootstrap, settings.seed)
+    frame = ranking.build(population, present, tested, decoys, gates)
     if settings.stratum is not None:
-        counted = strata.count_strata(results, known, found, settings.stratum)
-        frame = _stratified(frame, counted, known, settings)
-    return Findings(known, found, together, association, frame, _check(frame))
+        strata = association.count_strata(results, population, present, settings.stratum)
+        frame = _stratified(frame, strata, population, gates.odds_ratio)
+    decoy_check = ranking.check_decoys(frame)
+    return Findings(population, present, together, tested, frame, decoy_check)
 
 
 def _stratified(
-    frame: pd.DataFrame, counted: strata.Strata, known: Population, settings: AuditConfig
+    frame: pd.DataFrame, strata: Strata, population: Population, least: float
 ) -> pd.DataFrame:
-    """Columns ``within_<column>__*``; what does not hold within the strata is no finding."""
-    prefix, gate = f"within_{counted.column}", settings.gates.odds_ratio
+    """Add columns ``within_<column>__*``, and remove flags that do not hold within the strata.
+
+    Args:
+        least: what the lower bound of the odds ratio within the strata must exceed.
+    """
     flagged = frame.index[frame["association__flag"].to_numpy(bool)]
-    pairs = [(str(frame.at[i, "cue"]), known.index[str(frame.at[i, "class"])]) for i in flagged]
-    pooled = strata.mantel_haenszel(counted, pairs).set_index(flagged)
-    frame = frame.join(pooled.add_prefix(f"{prefix}__"))
+    pairs = [
+        (str(frame.at[i, "cue"]), population.index[str(frame.at[i, "class"])]) for i in flagged
+    ]
+    pooled = association.mantel_haenszel(strata, pairs).set_index(flagged)
+    frame = frame.join(pooled.add_prefix(f"within_{strata.column}__"))
     reasons = frame["association__reason"].to_numpy(object).copy()
-    lows = pooled["low"].to_numpy(float)
-    for place, low in zip(flagged, lows, strict=True):
+    for row, low in zip(flagged, pooled["low"].to_numpy(float), strict=True):
         if np.isnan(low):
-            reasons[place] = f"no value of {counted.column} has both the class and others"
-        elif low <= gate:
-            reasons[place] = (
-                f"within {counted.column} the odds ratio may be as low as {low:.2g}, "
-                f"{gate:g} needed"
+            reasons[row] = f"no value of {strata.column} has both the class and others"
+        elif low <= least:
+            reasons[row] = (
+                f"within {strata.column} the odds ratio may be as low as {low:.2g}, "
+                f"{least:g} needed"
             )
     return ranking.with_reasons(frame, reasons)
 
 
-def _check(frame: pd.DataFrame) -> DecoyCheck:
-    measured = frame["presence"].isin(["measured", "by threshold"]).to_numpy(bool)
-    return decoys.check(
-        frame["association__flag"].to_numpy(bool),
-        frame["decoy"].to_numpy(bool),
-        frame["cue"].to_numpy(object),
-        measured,
+@dataclass(frozen=True)
+class PairScores:
+    """The scores of one cue in one class, compared with the other classes.
+
+    Attributes:
+        densities: columns score, in_class, elsewhere (densities over the score).
+        threshold: score from which presence is likelier than absence in this class; NaN where
+            presence is not measured.
+        beside: the other cues, see `Cooccurrence.beside`.
+    """
+
+    densities: pd.DataFrame
+    threshold: float
+    beside: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Pair(PairScores):
+    """Everything about a class and a cue.
+
+    Attributes:
+        finding: its row of the ranking with all claims.
+        verdict: what people decided about it: verdict, note, who, when; empty if nobody did.
+    """
+
+    finding: pd.Series
+    verdict: dict[str, str]
+
+
+def pair_scores(findings: Findings, cue: int, code: int) -> PairScores:
+    """Scores of a cue, by index, in a class, by code."""
+    present = findings.presence
+    measured = bool(present.measured[cue])
+    return PairScores(
+        densities=_compared(findings, cue, code),
+        threshold=float(present.threshold[cue, code]) if measured else float("nan"),
+        beside=findings.together.beside(cue, code, present.histograms.cues),
     )
+
+
+def densities(findings: Findings, cue: int) -> pd.DataFrame:
+    """Score densities of a cue in every class.
+
+    Returns:
+        One row per (class, bin): ``class``, ``score`` (middle of the bin), ``density`` (integrates
+        to 1 over the score), ``with_cue`` (the part of the density that has the cue; NaN where
+        presence is not measured), ``threshold``.
+    """
+    present = findings.presence
+    histograms = present.histograms
+    counts = histograms.counts[cue].astype(np.float64)
+    with_cue = counts * present.posterior[cue]
+    factor = max(1, counts.shape[1] // _SHOWN_BINS)
+    edges = np.arange(0, counts.shape[1], factor)
+    width = float(histograms.width[cue]) * factor
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    density = np.add.reduceat(counts, edges, axis=1) / total / width
+    part = np.add.reduceat(with_cue, edges, axis=1) / total / width
+    middle = float(histograms.edges[cue, 0]) + (np.arange(len(edges)) + 0.5) * width
+    measured = bool(present.measured[cue])
+    classes = np.array(findings.population.classes, dtype=object)
+    thresholds = present.threshold[cue] if measured else np.full(len(classes), np.nan)
+    return pd.DataFrame(
+        {
+            "class": np.repeat(classes, len(edges)),
+            "score": np.tile(middle, len(classes)),
+            "density": density.ravel(),
+            "with_cue": part.ravel() if measured else np.nan,
+            "threshold": np.repeat(thresholds, len(edges)),
+        }
+    )
+
+
+def _compared(findings: Findings, cue: int, code: int) -> pd.DataFrame:
+    """Columns score, in_class, elsewhere: densities of a class and of all the others."""
+    by_class = densities(findings, cue)
+    population = findings.population
+    sizes = pd.Series(dict(zip(population.classes, population.sizes, strict=True)))
+    label = population.classes[code]
+    inside = by_class["class"] == label
+    weighted = by_class["density"] * by_class["class"].map(sizes)
+    outside = weighted[~inside].groupby(by_class["score"]).sum() / max(sizes.drop(label).sum(), 1)
+    frame = by_class.loc[inside, ["score", "density"]].rename(columns={"density": "in_class"})
+    frame["elsewhere"] = outside.reindex(frame["score"]).fillna(0.0).to_numpy()
+    return frame.reset_index(drop=True)
+
+
+def images(
+    results: Readable, findings: Findings, cue: int, code: int, class_query: str | None
+) -> pd.DataFrame:
+    """The explained images of a class: score, presence, class_score, shard, key, by image_id.
+
+    Args:
+        cue: index of the cue.
+        code: code of the class.
+        class_query: name of the query of the class, if it has one.
+    """
+    name, label = findings.presence.histograms.cues[cue], findings.population.classes[code]
+    columns = {"image_id": "image_id", "shard": "shard", "key": "key", "score": score_column(name)}
+    columns |= {"class_score": score_column(class_query)} if class_query else {}
+    frame: pd.DataFrame = results.dataset.to_table(
+        columns={title: ds.field(column) for title, column in columns.items()},
+        filter=(ds.field("label") == label) & (ds.field("status") == str(Status.OK)),
+    ).to_pandas()
+    codes, values = np.full(len(frame), code), frame["score"].to_numpy(float)
+    measured = bool(findings.presence.measured[cue])
+    frame["presence"] = findings.presence.of(cue, codes, values) if measured else np.nan
+    if class_query is None:
+        frame["class_score"] = np.nan
+    order = ["score", "presence", "class_score", "shard", "key"]
+    return frame.set_index("image_id")[order]
+
+
+def ordered(
+    frame: pd.DataFrame, present: bool | None, sort: str, limit: int | None
+) -> pd.DataFrame:
+    """The rows of `images` with or without the cue, by one of `ORDERS`, highest first.
+
+    Raises:
+        UsageError: ``sort`` is not one of `ORDERS`.
+    """
+    if sort not in ORDERS:
+        raise UsageError(f"sort by {sort!r}: expected one of {', '.join(ORDERS)}")
+    if present is not None:
+        frame = frame[(frame["presence"] > 0.5) == present]
+    if sort == "image_id":
+        frame = frame.sort_index()
+    else:
+        frame = frame.sort_values([sort, "image_id"], ascending=[False, True])
+    return frame.head(limit) if limit is not None else frame

@@ -1,4 +1,4 @@
-"""Thresholds from labelled examples: for cues whose scores do not fall into two states."""
+"""Learn thresholds from labelled examples, for cues whose scores do not fall into two states."""
 
 from dataclasses import dataclass
 
@@ -8,30 +8,31 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from pipeline.audit.aggregate import Readable
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
+from pipeline.audit.scores import Readable
 from pipeline.audit.split import folds
 from pipeline.config.audit_settings import Gates
 from pipeline.errors import UsageError
 from pipeline.schema import score_column
-from pipeline.storage.tables import read_table
+from pipeline.storage.tables import read_table, require_values
 
+_COLUMNS = ("image_id", "cue", "present")
 _FOLDS = 5
-_LEAST = 10  # of each kind
+_FEWEST = 10  # examples with the cue, and without it
 _YES = frozenset(["1", "1.0", "true", "yes", "t", "y"])
 _NO = frozenset(["0", "0.0", "false", "no", "f", "n"])
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What examples of a cue came to.
+class LearnedThreshold:
+    """Result of the labelled examples of one cue.
 
     Attributes:
         cue: its name.
-        examples: with a score and a label.
-        threshold: score from which the cue is present; None where it does not tell.
-        balanced_accuracy: mean of sensitivity and specificity, on examples held out.
-        reason: why there is no threshold, in words.
+        examples: number of examples with a score.
+        threshold: score from which the cue is present; None if it does not separate the examples.
+        balanced_accuracy: mean of sensitivity and specificity on held-out examples.
+        reason: why there is no threshold; empty if there is one.
     """
 
     cue: str
@@ -41,70 +42,78 @@ class Learned:
     reason: str = ""
 
 
-def learn(results: Readable, uri: str, gates: Gates) -> list[Learned]:
-    """A threshold for every cue of a table with ``image_id``, ``cue``, ``present``.
+def learn(results: Readable, uri: str, gates: Gates) -> list[LearnedThreshold]:
+    """Learn a threshold for every cue of a table with ``image_id``, ``cue``, ``present``.
 
     Raises:
-        UsageError: the table lacks a column, names an unknown cue, or says neither yes nor no.
+        UsageError: the table lacks a column or has an empty cell, names an unknown cue, or
+            ``present`` is neither yes nor no.
     """
-    table = read_table(uri, ["image_id", "cue", "present"])
+    table = read_table(uri, _COLUMNS)
+    require_values(table, _COLUMNS, uri)
     return [
         _learn(results, str(cue), rows, gates, uri) for cue, rows in table.groupby("cue", sort=True)
     ]
 
 
-def _learn(results: Readable, cue: str, rows: pd.DataFrame, gates: Gates, uri: str) -> Learned:
+def _learn(
+    results: Readable, cue: str, rows: pd.DataFrame, gates: Gates, uri: str
+) -> LearnedThreshold:
     column = score_column(cue)
     if column not in results.dataset.schema.names:
         raise UsageError(f"{uri}: cue {cue!r} is no query of this run")
-    said = rows["present"].astype(str).str.strip().str.lower()
-    strange = said[~said.isin(_YES | _NO)]
-    if len(strange):
-        raise UsageError(f"{uri}: present is {strange.iloc[0]!r}: expected true or false, 1 or 0")
-    present = pd.Series(said.isin(_YES).to_numpy(), index=rows["image_id"].astype(str))
+    answers = rows["present"].astype(str).str.strip().str.lower()
+    other = answers[~answers.isin(_YES | _NO)]
+    if len(other):
+        raise UsageError(f"{uri}: present is {other.iloc[0]!r}: expected true or false, 1 or 0")
+    present = pd.Series(answers.isin(_YES).to_numpy(), index=rows["image_id"].astype(str))
     wanted = ds.field("image_id").isin(pa.array(list(present.index), pa.string()))
-    found = results.dataset.to_table(columns=["image_id", column], filter=wanted).to_pandas()
-    found = found[found[column].notna()]
-    truth = present[~present.index.duplicated()].loc[found["image_id"]].to_numpy(bool)
-    scores = found[column].to_numpy(float)
-    few = min(truth.sum(), (~truth).sum())
-    if len(scores) < gates.examples or few < _LEAST:
-        return Learned(
+    examples = results.dataset.to_table(columns=["image_id", column], filter=wanted).to_pandas()
+    examples = examples[examples[column].notna()]
+    truth = present[~present.index.duplicated()].loc[examples["image_id"]].to_numpy(bool)
+    scores = examples[column].to_numpy(float)
+    rarer = min(truth.sum(), (~truth).sum())
+    if len(scores) < gates.examples or rarer < _FEWEST:
+        return LearnedThreshold(
             cue,
             len(scores),
             None,
             float("nan"),
-            f"{len(scores)} labelled examples with scores, {few} of the rarer kind; "
-            f"{gates.examples} and {_LEAST} needed",
+            f"{len(scores)} labelled examples with scores, {rarer} of the rarer kind; "
+            f"{gates.examples} and {_FEWEST} needed",
         )
-    accuracy = _held_out(scores, truth, folds(found["image_id"].tolist(), _FOLDS))
+    accuracy = _held_out_accuracy(scores, truth, folds(examples["image_id"].tolist(), _FOLDS))
     if accuracy < gates.balanced_accuracy:
-        return Learned(
+        return LearnedThreshold(
             cue,
             len(scores),
             None,
             accuracy,
-            f"its scores tell with from without in {accuracy:.0%} of examples held out, "
+            f"balanced accuracy of its scores is {accuracy:.0%} on held-out examples, "
             f"{gates.balanced_accuracy:.0%} needed",
         )
-    return Learned(cue, len(scores), best_threshold(scores, truth), accuracy)
+    return LearnedThreshold(cue, len(scores), best_threshold(scores, truth), accuracy)
 
 
 def best_threshold(scores: Array, truth: NDArray[np.bool_]) -> float:
-    """The cut with the largest sum of sensitivity and specificity (Youden), between two scores."""
+    """Threshold with the largest sensitivity plus specificity (Youden), midway between two scores.
+
+    scikit-learn's ROC curve offers the scores themselves as thresholds and not the middles.
+    """
     order = np.argsort(scores, kind="stable")
-    ranked, right = scores[order], truth[order]
-    missed = np.concatenate([[0], right.cumsum()]) / max(right.sum(), 1)
-    spared = np.concatenate([[0], (~right).cumsum()]) / max((~right).sum(), 1)
-    place = int((spared - missed).argmax())
-    below = ranked[max(place - 1, 0)]
-    above = ranked[min(place, len(ranked) - 1)]
+    ranked, present = scores[order], truth[order]
+    missed = np.concatenate([[0], present.cumsum()]) / max(present.sum(), 1)
+    rejected = np.concatenate([[0], (~present).cumsum()]) / max((~present).sum(), 1)
+    cut = int((rejected - missed).argmax())
+    below = ranked[max(cut - 1, 0)]
+    above = ranked[min(cut, len(ranked) - 1)]
     return float((below + above) / 2)
 
 
-def _held_out(scores: Array, truth: NDArray[np.bool_], fold: NDArray[np.int64]) -> float:
-    said = np.zeros(len(scores), dtype=bool)
+def _held_out_accuracy(scores: Array, truth: NDArray[np.bool_], fold: NDArray[np.int64]) -> float:
+    """Balanced accuracy where each fold is classified by the threshold of the others."""
+    predicted = np.zeros(len(scores), dtype=bool)
     for number in range(_FOLDS):
         out = fold == number
-        said[out] = scores[out] >= best_threshold(scores[~out], truth[~out])
-    return float((said[truth].mean() + (~said[~truth]).mean()) / 2)
+        predicted[out] = scores[out] >= best_threshold(scores[~out], truth[~out])
+    return float((predicted[truth].mean() + (~predicted[~truth]).mean()) / 2)

@@ -1,8 +1,8 @@
-"""Names -> places: classes, cues, and the columns that hold their maps."""
+"""Look up classes, cues and the columns of their maps by name."""
 
 from functools import cached_property
 
-from legrad.queries.queries import Role
+from legrad.queries.query import Role
 from pipeline.audit.findings import Findings
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
@@ -12,101 +12,102 @@ from pipeline.schema import OWN_LABEL, map_column
 
 
 def dataset_name(results: Results) -> str:
-    """The data set's alias; without one, where its images are."""
+    """Alias of the data set, or the URIs of its images if it has none."""
     source = results.run["source"]
     if source.get("alias"):
         return str(source["alias"])
-    places = source["uri"]
-    return ",".join(sorted(places) if isinstance(places, dict) else map(str, places))
+    uris = source["uri"]
+    return ",".join(sorted(uris) if isinstance(uris, dict) else map(str, uris))
 
 
 def cues_and_decoys(
     results: Results, settings: AuditConfig
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cues, and what the data lack, by role or by settings.
+    """Names of the cues and of the decoys, by role and by settings.
 
     Raises:
-        UsageError: a setting names what is no cue of this run, or there are no cues.
+        UsageError: a setting names a query that is not a cue of this run, or there are no cues.
     """
     cues = [q.name for q in results.queries if q.role is Role.CUE]
-    fakes = [q.name for q in results.queries if q.role is Role.DECOY]
+    decoys = [q.name for q in results.queries if q.role is Role.DECOY]
     groups = {
         "decoys": settings.decoys,
         "discovered": settings.discovered,
         "thresholds": tuple(settings.thresholds),
     }
     for group, names in groups.items():
-        strange = [name for name in names if name not in (*cues, *fakes)]
-        if strange:
+        unknown = [name for name in names if name not in (*cues, *decoys)]
+        if unknown:
             raise UsageError(
-                f"{group}: {strange[0]!r} is no cue of this run; it has "
-                f"{', '.join([*cues, *fakes]) or 'none'}"
+                f"{group}: {unknown[0]!r} is no cue of this run; it has "
+                f"{', '.join([*cues, *decoys]) or 'none'}"
             )
     if not cues:
         raise UsageError(
             f"{results.folder.uri}: no query has the role cue, so there is nothing to audit"
         )
     real = tuple(name for name in cues if name not in settings.decoys)
-    return real, tuple(dict.fromkeys([*fakes, *settings.decoys]))
+    return real, tuple(dict.fromkeys([*decoys, *settings.decoys]))
 
 
-class Lookup:
-    """Places of names in the findings and columns of a run."""
+class Names:
+    """Classes, cues and map columns of a run, by name."""
 
-    def __init__(self, results: Results, found: Findings) -> None:
+    def __init__(self, results: Results, findings: Findings) -> None:
         self.results = results
-        self.found = found
+        self.findings = findings
 
     def code(self, cls: str) -> int:
-        """Place of a class.
+        """Code of a class.
 
         Raises:
-            KeyError: no such label, or too rare to be audited.
+            KeyError: there is no such label, or it is too rare to be audited.
         """
-        known = self.found.known
-        place = known.index.get(cls, len(known.classes))
-        if place >= known.audited:
-            some = ", ".join(known.classes[:8])
-            raise KeyError(f"no class {cls!r}; there are {known.audited}: {some} ...")
-        return place
+        population = self.findings.population
+        code = population.index.get(cls, len(population.classes))
+        if code >= population.audited:
+            first = ", ".join(population.classes[:8])
+            raise KeyError(f"no class {cls!r}; there are {population.audited}: {first} ...")
+        return code
 
     def cue(self, name: str) -> int:
-        """Place of a cue; raises KeyError."""
-        cues = self.found.presence.histograms.cues
+        """Index of a cue; raises KeyError."""
+        cues = self.findings.presence.histograms.cues
         if name not in cues:
             raise KeyError(f"no cue {name!r}; there are {', '.join(cues)}")
         return cues.index(name)
 
     @cached_property
-    def queries(self) -> dict[str, str]:
-        """Label -> its class query, the first one."""
+    def class_queries(self) -> dict[str, str]:
+        """Label -> name of its class query."""
         return queries_by_label(self.results.queries)
 
     @cached_property
-    def own_maps(self) -> dict[int, str]:
-        """Place of a class -> the column name under which its own images' class maps are."""
-        found = {}
-        for label, code in self.found.known.index.items():
-            query = self.queries.get(label)
+    def class_maps(self) -> dict[int, str]:
+        """Code of a class -> name of the maps of that class on its own images."""
+        names = {}
+        for label, code in self.findings.population.index.items():
+            query = self.class_queries.get(label)
             if query is not None and has_maps(self.results, query):
-                found[code] = query
+                names[code] = query
             elif query is not None and has_maps(self.results, OWN_LABEL):
-                found[code] = OWN_LABEL
-        return found
+                names[code] = OWN_LABEL
+        return names
 
     def maps_of(self, cls: str | None, query: str) -> str:
-        """Column name of a query's maps, as they are stored for a class.
+        """Name under which the maps of a query are stored for the images of a class.
 
         Raises:
-            KeyError: they are not.
+            KeyError: no such maps are stored.
         """
         if has_maps(self.results, query):
             return query
-        if cls is not None and self.queries.get(cls) == query and has_maps(self.results, OWN_LABEL):
+        own = cls is not None and self.class_queries.get(cls) == query
+        if own and has_maps(self.results, OWN_LABEL):
             return OWN_LABEL
         raise KeyError(f"no maps of {query!r} are stored" + (f" for {cls}" if cls else ""))
 
 
 def has_maps(results: Results, query: str) -> bool:
-    """Whether a query has columns of maps."""
+    """Whether the results have map columns of a query."""
     return map_column(query) in results.dataset.schema.names

@@ -1,4 +1,4 @@
-"""What was audited, what was left out, and what the claims mean and do not mean."""
+"""Summary of an audit: what was audited, what was left out, and what the claims mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,50 +9,50 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legrad.models import catalog
-from pipeline.audit.decoys import DecoyCheck
 from pipeline.audit.findings import Findings
+from pipeline.audit.ranking import DecoyCheck
 from pipeline.config import DEMO_ALIAS, AuditConfig
 from pipeline.results.results import Results
 from pipeline.schema import Status
 
 MEANINGS: dict[str, str] = {
     "association": (
-        "Cue and class come together in these data, beyond chance and by a factor. It does not say "
-        "that any model uses the cue, nor that the cue is wrong: boats are on water."
+        "Cue and class occur together in these data more often than chance explains. It does not "
+        "say that any model uses the cue, or that the cue is wrong: boats are on water."
     ),
     "clip_reliance": (
-        "The similarity of the vision-language model to the class falls when the cue is deleted. "
-        "About that model, not about yours."
+        "The vision-language model finds the image less similar to the class when the cue is "
+        "deleted. It says something about that model, not about yours."
     ),
     "probe_reliance": (
-        "A linear model trained on these labels uses the cue. A model of yours may differ; hand in "
-        "its predictions to ask about it."
+        "A linear model trained on these labels uses the cue. A model of yours may differ; provide "
+        "its predictions to learn about it."
     ),
 }
 ALWAYS = (
-    "Cues nobody named are not found; a cue that no picture shows (blur, compression) has no heat.",
+    "Only named cues can be found, and a cue that no region shows (blur, compression) has no heat.",
     "Whether a cue is a shortcut or belongs to the class is a judgement: core, spurious, unsure.",
 )
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The head of an audit.
+    """Summary of an audit.
 
     Attributes:
-        dataset: alias, or where the images are.
-        model: name and weights of the model that scored.
-        images: explained and labelled; the only ones that count.
-        failed: rows without results, by status.
-        unlabelled: explained rows without a label.
-        copies: images whose bytes another image has, too.
-        classes: label -> images.
-        cues, decoys: names.
-        measured: cues whose presence is known.
-        not_measured: cue -> why not.
-        flagged: pairs flagged, by claim.
-        check: what the decoys came to.
-        caveats: what the reader must know of these data.
+        dataset: alias of the data set, or the URIs of its images.
+        model: name and pretrained weights of the model that computed the scores.
+        images: number of explained images with a label, the only ones that count.
+        failed: number of rows without results, by status.
+        unlabelled: number of explained rows without a label.
+        copies: number of images that are exact copies of others.
+        classes: label -> number of images.
+        cues, decoys: their names.
+        measured: names of the cues whose presence is known.
+        not_measured: name of each other cue -> why it is not.
+        flagged: claim -> number of flagged pairs.
+        check: how the decoys fared.
+        caveats: what a reader must know about these data.
         meanings: what each claim means and does not mean.
     """
 
@@ -75,91 +75,99 @@ class Overview:
 
 def overview(
     results: Results,
-    found: Findings,
+    findings: Findings,
     claims: pd.DataFrame,
     dataset: str,
-    fakes: tuple[str, ...],
+    decoys: tuple[str, ...],
     settings: AuditConfig,
 ) -> Overview:
-    """Sum an audit up.
+    """Summarise an audit.
 
     Args:
         claims: all pairs with their flags.
     """
-    known, presence = found.known, found.presence
+    population, presence = findings.population, findings.presence
     cues = presence.histograms.cues
     model = results.run["metadata"].get("model", {})
-    failed = {s: n for s, n in known.statuses.items() if s != Status.OK}
+    failed = {s: n for s, n in population.statuses.items() if s != Status.OK}
     copies = _copies(results)
     real = ~claims["decoy"].to_numpy(bool)
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
-        images=int(known.sizes.sum()),
+        images=int(population.sizes.sum()),
         failed=failed,
-        unlabelled=known.unlabelled,
+        unlabelled=population.unlabelled,
         copies=copies,
-        classes=dict(zip(known.classes, known.sizes.tolist(), strict=True)),
-        cues=tuple(cue for cue in cues if cue not in fakes),
-        decoys=fakes,
+        classes=dict(zip(population.classes, population.sizes.tolist(), strict=True)),
+        cues=tuple(cue for cue in cues if cue not in decoys),
+        decoys=decoys,
         measured=tuple(c for c, good in zip(cues, presence.measured, strict=True) if good),
         not_measured={c: why for c, why in zip(cues, presence.reason, strict=True) if why},
         flagged={claim: int(claims.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
-        check=found.decoys,
+        check=findings.decoys,
         caveats=(
-            *of_the_model(model, dataset),
-            *_caveats(found, failed, copies, settings),
+            *model_caveats(model, dataset),
+            *_caveats(findings, failed, copies, settings),
             *ALWAYS,
         ),
         meanings=MEANINGS,
     )
 
 
-def of_the_model(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
-    """What must be said of the model that scored, given what the data are."""
+def model_caveats(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
+    """Caveats about the model that computed the scores: the mini model knows drawn scenes only."""
     foreign = model.get("name") == catalog.MINI and dataset != DEMO_ALIAS
     return (
-        (f"{catalog.MINI_WARNING}; nothing here says anything of your images",) if foreign else ()
+        (f"{catalog.MINI_WARNING}; nothing here says anything about your images",)
+        if foreign
+        else ()
     )
 
 
 def _caveats(
-    found: Findings, failed: dict[str, int], copies: int, settings: AuditConfig
+    findings: Findings, failed: dict[str, int], copies: int, settings: AuditConfig
 ) -> list[str]:
-    known, gates = found.known, settings.gates
-    told = []
-    if not known.classes:
-        told.append(
-            "No image has a label, so nothing can be associated with a class: name the labels by "
+    population, gates = findings.population, settings.gates
+    caveats = []
+    if not population.classes:
+        caveats.append(
+            "No image has a label, so nothing can be associated with a class: provide labels by "
             "source.label_field or source.labels and run again."
         )
-    elif len(known.classes) == 1:
-        told.append(f"There is one class only, {known.classes[0]}: nothing to compare it with.")
-    small = int((known.sizes < gates.class_images).sum())
+    elif len(population.classes) == 1:
+        only = population.classes[0]
+        caveats.append(f"There is only one class, {only}: nothing to compare it with.")
+    small = int((population.sizes < gates.class_images).sum())
     if small:
-        told.append(f"{small} classes have fewer than {gates.class_images} images: no claims.")
+        caveats.append(
+            f"{small} classes have fewer than {gates.class_images} images; nothing is claimed "
+            "about them."
+        )
     if failed:
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
-        told.append(f"Rows without results count nowhere: {rows}.")
-    if known.unlabelled and known.classes:
-        told.append(f"{known.unlabelled:,} explained images have no label and count nowhere.")
+        caveats.append(f"Rows without results are left out: {rows}.")
+    if population.unlabelled and population.classes:
+        caveats.append(
+            f"{population.unlabelled:,} explained images have no label and are left out."
+        )
     if copies:
-        told.append(f"{copies:,} images are exact copies of others and count as if they were not.")
-    if not found.decoys.cues:
-        told.append(
-            "No decoys ran along, so nothing says how often the audit is wrong: add cues that the "
-            "data cannot have, with `role: decoy`."
+        caveats.append(f"{copies:,} images are exact copies of others, and each of them counts.")
+    if not findings.decoys.cues:
+        caveats.append(
+            "There are no decoys, so nothing shows how often the audit is wrong: add cues that "
+            "the data cannot have, with `role: decoy`."
         )
-    elif found.decoys.flagged_pairs:
-        told.append(
-            f"{found.decoys.flagged_pairs} decoy pairs were flagged though the data lack them: "
-            "read the findings with that in mind."
+    elif findings.decoys.flagged_pairs:
+        caveats.append(
+            f"{findings.decoys.flagged_pairs} decoy pairs were flagged although the data do not "
+            "have them: read the findings with that in mind."
         )
-    return told
+    return caveats
 
 
 def _copies(results: Results) -> int:
-    """Rows whose bytes stood in an earlier row; by duckdb, which spills to disk where it must."""
+    """Number of rows whose bytes an earlier row has; by DuckDB, which spills to disk if it must."""
     import duckdb
 
     if "sha256" not in results.dataset.schema.names:

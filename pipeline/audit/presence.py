@@ -1,7 +1,7 @@
-"""Which images have a cue: by two states of its score within classes, or a threshold of the user's.
+"""Which images have a cue, by two states of its score within classes or by the user's threshold.
 
-A cue counts as measured only where its scores fall into two states *within* classes. Where they do
-not, the audit says so instead of guessing.
+A cue counts as measured only if its scores fall into two states *within* classes. Otherwise the
+audit says that it cannot tell.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit import mixture
-from pipeline.audit.aggregate import Histograms
-from pipeline.audit.histogram_sums import Array, Moments
+from pipeline.audit import mixture, shape_check
+from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
+from pipeline.audit.scores import Histograms, HistogramSums
 from pipeline.config.audit_settings import Gates
 
 _CHUNK = 4_000_000
 """Histogram cells that are fitted at once."""
 _TINY = 1e-6
-_EDGE = 0.02  # share of images in the smaller state from which a class shows both
+_SMALLER_STATE = 0.02  # share of images in it from which a class counts as showing both states
 
 
 class CueStatus(StrEnum):
@@ -29,9 +29,9 @@ class CueStatus(StrEnum):
     MEASURED = "measured"
     """Its scores have two states within classes."""
     THRESHOLD = "by threshold"
-    """By a threshold that the user gave, or that labelled examples gave."""
+    """By a threshold that the user set or that was learned from labelled examples."""
     NOT_MEASURABLE = "not measurable"
-    """The scores do not tell with from without."""
+    """The scores do not separate images with the cue from images without it."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Presence:
     """Presence of C cues in K classes.
 
     Attributes:
-        histograms: the scores it was found from.
-        status: (C,).
-        reason: (C,) why a cue is not measurable, in words; empty otherwise.
+        histograms: the scores it was derived from.
+        status: (C,) whether presence is known, and how.
+        reason: (C,) why a cue is not measurable; empty if it is.
         posterior: (C, K, B) probability that an image of a class with a score has the cue.
-        unconfirmed: (C, K) classes of which all images seem to have the cue, so that only the
-            class's own offset tells: a shift that the object makes would look the same.
+        unconfirmed: (C, K) classes in which all images seem to have the cue. A shift of the scores
+            that the object itself causes would look the same.
         threshold: (C, K) score from which presence is likelier than absence.
         separation: (C,) distance of the states in standard deviations; NaN for thresholds.
-        gain: (C,) log-likelihood above class means alone; NaN for thresholds.
+        gain: (C,) log-likelihood gained over class means alone; NaN for thresholds.
     """
 
     histograms: Histograms
@@ -65,27 +65,33 @@ class Presence:
         return np.array([status is not CueStatus.NOT_MEASURABLE for status in self.status], bool)
 
     def of(self, cue: int, codes: NDArray[np.int64], scores: Array) -> NDArray[np.float32]:
-        """(n,) probability of presence in images of some classes with some scores."""
+        """(n,) probability that images have the cue, from their class codes and scores."""
         result: NDArray[np.float32] = self.posterior[cue, codes, self.histograms.bins(cue, scores)]
         return result
 
 
 def measure(histograms: Histograms, gates: Gates, thresholds: Mapping[str, float]) -> Presence:
-    """Fit every cue, and apply the gates."""
+    """Fit every cue and apply the gates.
+
+    Args:
+        thresholds: cue -> score from which it is present, instead of the fit.
+    """
     cues, classes, bins = histograms.counts.shape
     if not cues or not classes:
         return _nothing(histograms)
     together = max(1, _CHUNK // max(1, classes * bins))
     chunks = [np.arange(i, min(i + together, cues)) for i in range(0, cues, together)]
     parts = [_measured(histograms, chunk, gates) for chunk in chunks]
-    found = _join(histograms, parts)
+    presence = _join(histograms, parts)
     for cue, threshold in thresholds.items():
-        found = _with_threshold(found, histograms.cues.index(cue), threshold)
-    return found
+        presence = _with_threshold(presence, histograms.cues.index(cue), threshold)
+    return presence
 
 
 @dataclass(frozen=True)
 class _Part:
+    """The fields of `Presence` for some of the cues."""
+
     posterior: NDArray[np.float32]
     unconfirmed: NDArray[np.bool_]
     threshold: Array
@@ -95,67 +101,87 @@ class _Part:
 
 
 def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) -> _Part:
-    data = Moments.of(histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk])
-    found = mixture.fit(data)
+    """Fit the cues of one chunk, given by index."""
+    data = HistogramSums.of(
+        histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
+    )
+    fitted = mixture.fit(data)
     single = mixture.one_state_likelihoods(data, mixture.one_state_sigma(data)).sum(axis=1)
-    gain = mixture.class_likelihoods(data, found).sum(axis=1) - single
-    placed, unconfirmed = _placed(data, found, gates)
+    gain = mixture.class_likelihoods(data, fitted).sum(axis=1) - single
+    placed, unconfirmed = _placed(data, fitted, gates)
     posterior = placed.states(data.centres)[..., HIGH].astype(np.float32)
     present = np.einsum("ckb,ckb->ck", data.counts, posterior)
-    separation = found.distance / found.sigma
+    separation = fitted.distance / fitted.sigma
     reasons = [
         _reason(
             separation[c], gain[c], present[c], np.where(unconfirmed[c], 0, data.images[c]), gates
         )
         for c in range(len(chunk))
     ]
+    for c in (c for c, reason in enumerate(reasons) if not reason):
+        if shape_check.gain_of_states(data, fitted, c) <= gates.gain:
+            reasons[c] = (
+                "one state with a long tail, or classes of unequal spread, explain its scores as "
+                f"well as two states do. {_remedy(gates)}"
+            )
     odds = np.log(placed.share[..., HIGH]) - np.log(placed.share[..., MIDDLE])
     slope = np.maximum(placed.distance, 1e-9) / placed.sigma**2
     threshold = placed.offset + placed.distance[:, None] / 2 - odds / slope[:, None]
     return _Part(posterior, unconfirmed, threshold, separation, gain, reasons)
 
 
-def _placed(data: Moments, found: Mixture, gates: Gates) -> tuple[Mixture, NDArray[np.bool_]]:
-    """Decide on classes in one state only, by where they lie among those that show both.
+def _placed(
+    data: HistogramSums, fitted: Mixture, gates: Gates
+) -> tuple[Mixture, NDArray[np.bool_]]:
+    """Decide in which state a class with one state is, by comparing it with classes that show both.
 
-    Within such a class the two states cannot be told apart: all with the cue and a low offset fits
-    as well as all without it and a high one. Returns also (C, K) which ones lie where the cue is.
+    Within such a class, "all images with the cue and a low offset" fits as well as "no image with
+    the cue and a high offset".
+
+    Returns:
+        The mixture with these classes decided, and (C, K) classes in which all images seem to have
+        the cue.
     """
-    share = found.states(data.centres)[..., HIGH]
+    share = fitted.states(data.centres)[..., HIGH]
     present = np.einsum("ckb,ckb->ck", data.counts, share)
     absent = data.images - present
-    gain = mixture.class_likelihoods(data, found)
-    gain = gain - mixture.one_state_likelihoods(data, found.sigma)
-    least = np.maximum(1.0, _EDGE * data.images)
+    gain = mixture.class_likelihoods(data, fitted)
+    gain = gain - mixture.one_state_likelihoods(data, fitted.sigma)
+    least = np.maximum(1.0, _SMALLER_STATE * data.images)
     both = (gain > gates.gain) & (present >= least) & (absent >= least)
-    usual = _median_where(found.offset, both & (data.images >= gates.images))[:, None]
+    usual = _median_where(fitted.offset, both & (data.images >= gates.images))[:, None]
     away = np.abs(data.mean - usual)
-    sure = (absent >= gates.images) | (np.abs(found.offset - usual) <= away)
+    sure = (absent >= gates.images) | (np.abs(fitted.offset - usual) <= away)
     one_state = ~((gain > gates.gain) & sure) & (data.images > 0)
-    as_present = np.abs(data.mean - found.distance[:, None] - usual) < away
+    as_present = np.abs(data.mean - fitted.distance[:, None] - usual) < away
     full = one_state & as_present
     empty = one_state & ~as_present & (present > absent)
-    shares = found.share.copy()
+    shares = fitted.share.copy()
     shares[full], shares[empty] = [_TINY, _TINY, 1 - 2 * _TINY], [_TINY, 1 - 2 * _TINY, _TINY]
-    offset = np.where(full, data.mean - found.distance[:, None], found.offset)
+    offset = np.where(full, data.mean - fitted.distance[:, None], fitted.offset)
     offset = np.where(empty, data.mean, offset)
-    return replace(found, offset=offset, share=shares), full
+    return replace(fitted, offset=offset, share=shares), full
 
 
 def _median_where(values: Array, chosen: NDArray[np.bool_]) -> Array:
-    """(C,) median over the chosen classes; over all where none is."""
-    some = chosen | ~chosen.any(axis=1, keepdims=True)
-    return np.nanmedian(np.where(some, values, np.nan), axis=1)
+    """(C,) median over the chosen classes; over all classes where none is chosen."""
+    counted = chosen | ~chosen.any(axis=1, keepdims=True)
+    return np.nanmedian(np.where(counted, values, np.nan), axis=1)
+
+
+def _remedy(gates: Gates) -> str:
+    return f"{gates.examples} labelled examples or a threshold would decide"
 
 
 def _reason(separation: float, gain: float, present: Array, images: Array, gates: Gates) -> str:
+    """Why a cue is not measurable; empty if it is. ``present`` and ``images`` are (K,)."""
     present = np.where(images > 0, present, 0)
-    settle = f"{gates.examples} labelled examples or a threshold would settle it"
+    remedy = _remedy(gates)
     if separation < gates.separation or gain <= gates.gain:
         return (
             f"its scores show no two states within classes ({separation:.1f} sd apart, "
-            f"{gates.separation:g} needed): in every image, in none, or not told apart by the "
-            f"model. {settle}"
+            f"{gates.separation:g} needed): it is in every image or in none, or the model does "
+            f"not distinguish them. {remedy}"
         )
     without = images.sum() - present.sum()
     few, state = min((present.sum(), "with"), (without, "without"))
@@ -166,13 +192,14 @@ def _reason(separation: float, gain: float, present: Array, images: Array, gates
     usual = shares[(len(shares) - 1) // 2]
     if usual > gates.usual_share:
         return (
-            f"{usual:.0%} of a usual class would have it: something else may lower the score of "
-            f"the rest. {settle}"
+            f"{usual:.0%} of a usual class would have it, so something else may lower the score "
+            f"of the rest. {remedy}"
         )
     return ""
 
 
 def _join(histograms: Histograms, parts: list[_Part]) -> Presence:
+    """Presence of all cues from those of the chunks."""
     reasons = [reason for part in parts for reason in part.reason]
     return Presence(
         histograms=histograms,
@@ -187,6 +214,7 @@ def _join(histograms: Histograms, parts: list[_Part]) -> Presence:
 
 
 def _nothing(histograms: Histograms) -> Presence:
+    """Presence where there are no cues or no classes."""
     cues, classes, _ = shape = histograms.counts.shape
     none = np.zeros((cues, classes))
     return Presence(
@@ -201,31 +229,31 @@ def _nothing(histograms: Histograms) -> Presence:
     )
 
 
-def without(found: Presence, reasons: Mapping[int, str]) -> Presence:
-    """Some cues (by place) not measurable after all, for reasons."""
-    status, reason = list(found.status), list(found.reason)
+def without(presence: Presence, reasons: Mapping[int, str]) -> Presence:
+    """The same with some cues marked as not measurable: index of the cue -> reason."""
+    status, reason = list(presence.status), list(presence.reason)
     for cue, why in reasons.items():
         status[cue], reason[cue] = CueStatus.NOT_MEASURABLE, why
-    return replace(found, status=tuple(status), reason=tuple(reason))
+    return replace(presence, status=tuple(status), reason=tuple(reason))
 
 
-def _with_threshold(found: Presence, cue: int, threshold: float) -> Presence:
-    """Presence of one cue as a plain cut; the bins have an edge there."""
-    above = found.histograms.centres[cue] > threshold
-    posterior, line = found.posterior.copy(), found.threshold.copy()
-    unconfirmed, separation = found.unconfirmed.copy(), found.separation.copy()
-    gain = found.gain.copy()
-    posterior[cue], line[cue], unconfirmed[cue] = above[None], threshold, False
+def _with_threshold(presence: Presence, cue: int, threshold: float) -> Presence:
+    """Presence of one cue by a threshold, which is an edge of its bins."""
+    above = presence.histograms.centres[cue] > threshold
+    posterior, thresholds = presence.posterior.copy(), presence.threshold.copy()
+    unconfirmed, separation = presence.unconfirmed.copy(), presence.separation.copy()
+    gain = presence.gain.copy()
+    posterior[cue], thresholds[cue], unconfirmed[cue] = above[None], threshold, False
     separation[cue] = gain[cue] = np.nan
-    status, reason = list(found.status), list(found.reason)
+    status, reason = list(presence.status), list(presence.reason)
     status[cue], reason[cue] = CueStatus.THRESHOLD, ""
     return replace(
-        found,
+        presence,
         status=tuple(status),
         reason=tuple(reason),
         posterior=posterior,
         unconfirmed=unconfirmed,
-        threshold=line,
+        threshold=thresholds,
         separation=separation,
         gain=gain,
     )

@@ -1,7 +1,8 @@
-"""What every node must be able to do alone: run these versions, read, write, find the model."""
+"""What every node must be able to do alone: run the same versions, read, write, find the model."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -9,19 +10,18 @@ from uuid import uuid4
 
 import ray
 
-from pipeline.cluster.finding import Finding
 from pipeline.cluster.model_files import ModelAnswer, ask_for_model, model_findings
-from pipeline.cluster.nodes import Node, ask_each, nodes
+from pipeline.cluster.nodes import Finding, Node, ask_each, nodes
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.runs.manifest import SOFTWARE, RunFolder, run_folder
+from pipeline.runs.manifest import SOFTWARE, run_folder
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from pipeline.sources.read_unit import Unit
-from pipeline.storage.location import redact
+from pipeline.storage.location import Location, redact
 
-_NONE = "none"
-_PLACES = (
+_NOT_INSTALLED = "none"
+_SHARED_STORAGE = (
     "On a cluster, source and output are in a bucket or on a disk that all nodes share, and all "
     "nodes have credentials (a role, or legrad submit --env NAME)."
 )
@@ -29,72 +29,83 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """What a node said.
+    """A node's answer to `examine`.
 
     Attributes:
-        versions: of Python and our packages.
-        read: why the source cannot be read there; None where it can.
-        written: why the output cannot be written there; None where it can.
-        model: of the weights.
+        versions: versions of Python and the packages that determine results.
+        read_error: why the node cannot read the source; None if it can.
+        write_error: why the node cannot write to the output; None if it can.
+        model: the node's answer about the weights.
     """
 
     versions: Mapping[str, str]
-    read: str | None = None
-    written: str | None = None
+    read_error: str | None = None
+    write_error: str | None = None
     model: ModelAnswer | None = None
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that make results, here."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that determine results, in this process."""
+    installed = {"python": platform.python_version()}
     for package in SOFTWARE:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = _NONE
-    return found
+            installed[package] = _NOT_INSTALLED
+    return installed
 
 
 def examine(config: RunConfig | None, unit: Unit | None, mark: str) -> NodeAnswer:
-    """Asked on every node.
+    """Try on this node what a run does on it.
 
     Args:
-        config: of the run; None: only the versions are told.
-        unit: to be read from.
-        mark: beginning of the name of the file to write into the output; the node's id is its end.
+        config: settings of the run; None to compare versions only.
+        unit: part of the source to read a sample from.
+        mark: the file that is written into the output is named by this and the node's id.
     """
     if config is None or unit is None:
         return NodeAnswer(versions())
     return NodeAnswer(
         versions(),
-        read=_refused_reading(config, unit),
-        written=_refused_writing(config, f"{mark}{ray.get_runtime_context().get_node_id()}"),
+        read_error=_read_error(config, unit),
+        write_error=_write_error(config, mark),
         model=ask_for_model(config.model),
     )
 
 
-def _refused_reading(config: RunConfig, unit: Unit) -> str | None:
+def _read_error(config: RunConfig, unit: Unit) -> str | None:
     try:
         rows = list(islice(read_rows(config.source, unit), 1))
     except (UsageError, OSError) as error:
         return f"{type(error).__name__}: {redact(str(error))}"
-    failed = [str(row["error"]) for row in rows if row["status"] == Status.READ_ERROR]
-    return redact(failed[0]) if failed else None
+    errors = [str(row["error"]) for row in rows if row["status"] == Status.READ_ERROR]
+    return redact(errors[0]) if errors else None
 
 
-def _refused_writing(config: RunConfig, mark: str) -> str | None:
+def _write_error(config: RunConfig, mark: str) -> str | None:
     try:
-        run_folder(config.output, config.output_options).root.child("_run", mark).write(b"here")
+        _own_probe(config, mark).write(b"probe")
     except UsageError as error:
         return redact(str(error))
     return None
 
 
+def delete_own_probe(config: RunConfig, mark: str) -> None:
+    """Delete the file that `examine` wrote on this node; one that does not exist is no error."""
+    with suppress(UsageError):
+        _own_probe(config, mark).delete()
+
+
+def _own_probe(config: RunConfig, mark: str) -> Location:
+    folder = run_folder(config.output, config.output_options)
+    return folder.root.child("_run", mark + ray.get_runtime_context().get_node_id())
+
+
 def findings(config: RunConfig | None) -> Iterator[Finding]:
-    """Ask every node, and say what is amiss.
+    """Ask every node what it can do, and compare the answers.
 
     Args:
-        config: of the run to be made; None: only the versions are compared.
+        config: settings of the run to be made; None to compare versions only.
 
     Raises:
         UsageError: the source cannot be listed from here.
@@ -106,16 +117,17 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         if isinstance(answer, NodeAnswer):
             answers.append((node, answer))
         else:
-            yield Finding("nodes", False, f"{node}: {_unfit(answer)}")
-    yield version_finding(versions(), [(str(node), a.versions) for node, a in answers])
+            yield Finding("nodes", False, f"{node}: {_explained(answer)}")
+    yield version_finding(versions(), [(str(node), answer.versions) for node, answer in answers])
     if config is None or not answers:
         return
-    yield _reading(config, answers)
-    yield _writing(run_folder(config.output, config.output_options), answers, mark)
-    yield from model_findings(config.model, [(str(n), a.model) for n, a in answers if a.model])
+    yield _read_finding(config, answers)
+    yield write_finding(config, answers, mark)
+    models = [(str(node), answer.model) for node, answer in answers if answer.model]
+    yield from model_findings(config.model, models)
 
 
-def _unfit(error: Exception) -> str:
+def _explained(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
             f"{error}. The nodes need what this package needs: one image for all of them "
@@ -125,63 +137,80 @@ def _unfit(error: Exception) -> str:
 
 
 def version_finding(
-    here: Mapping[str, str], there: Sequence[tuple[str, Mapping[str, str]]]
+    driver: Mapping[str, str], nodes: Sequence[tuple[str, Mapping[str, str]]]
 ) -> Finding:
-    """Whether all nodes run what the driver runs; one run of several versions has no identity.
+    """Check that all nodes run what the driver runs; otherwise results would not be reproducible.
 
     Args:
-        here: versions by package.
-        there: the same of every node, with its name.
+        driver: the driver's versions by package.
+        nodes: the name and the versions of every node.
     """
-    for node, found in there:
-        other = [f"{name} {found[name]} (here {here[name]})" for name in here
-                 if found.get(name) != here[name]]  # fmt: skip
-        if other:
+    for node, installed in nodes:
+        different = [
+            f"{package} {installed[package]} (here {wanted})"
+            for package, wanted in driver.items()
+            if installed.get(package) != wanted
+        ]
+        if different:
             return Finding(
                 "versions",
                 False,
-                f"{node} has {', '.join(other)}. Use one image for all nodes (Dockerfile).",
+                f"{node} has {', '.join(different)}. Use one image for all nodes (Dockerfile).",
             )
-    told = ", ".join(f"{name} {here[name]}" for name in ("python", "ray", "torch"))
-    return Finding("versions", True, f"{len(there)} nodes alike: {told}")
+    main = ", ".join(f"{package} {driver[package]}" for package in ("python", "ray", "torch"))
+    return Finding("versions", True, f"{len(nodes)} nodes alike: {main}")
 
 
-def _reading(config: RunConfig, answers: Sequence[tuple[Node, NodeAnswer]]) -> Finding:
-    failed = [(node, answer.read) for node, answer in answers if answer.read]
-    first = redact(config.source.uris[0])
+def _read_finding(config: RunConfig, answers: Sequence[tuple[Node, NodeAnswer]]) -> Finding:
+    failed = [(node, answer.read_error) for node, answer in answers if answer.read_error]
+    first_uri = redact(config.source.uris[0])
     if not failed:
-        return Finding("source", True, f"{first}: read from {len(answers)} nodes")
-    node, why = failed[0]
+        return Finding("source", True, f"{first_uri}: read from {len(answers)} nodes")
+    node, error = failed[0]
     return Finding(
         "source",
         False,
-        f"{first}: {len(failed)} of {len(answers)} nodes cannot read it; {node}: {why}. {_PLACES}",
+        f"{first_uri}: {len(failed)} of {len(answers)} nodes cannot read it; {node}: {error}. "
+        f"{_SHARED_STORAGE}",
     )
 
 
-def _writing(folder: RunFolder, answers: Sequence[tuple[Node, NodeAnswer]], mark: str) -> Finding:
-    """Whether what a node writes is seen from here: a disk of its own would swallow results."""
-    place = redact(folder.uri)
-    failed = [(node, answer.written) for node, answer in answers if answer.written]
+def write_finding(
+    config: RunConfig, answers: Sequence[tuple[Node, NodeAnswer]], mark: str
+) -> Finding:
+    """Check that the driver sees the files that the nodes wrote, and delete all of them.
+
+    A node that writes to a disk of its own would lose its results.
+
+    Args:
+        config: settings of the run.
+        answers: every node with its answer to `examine`.
+        mark: as for `examine`.
+    """
+    folder = run_folder(config.output, config.output_options)
+    failed = [(node, answer.write_error) for node, answer in answers if answer.write_error]
+    run = folder.root.child("_run")
+    seen = run.files(f"{mark}*")
+    for name in seen:
+        run.child(name).delete()
+    unseen = [
+        node for node, answer in answers if not answer.write_error and mark + node.id not in seen
+    ]
+    ask_each(unseen, delete_own_probe, config, mark)
+    uri = redact(folder.uri)
     if failed:
-        node, why = failed[0]
+        node, error = failed[0]
         return Finding(
             "output",
             False,
-            f"{len(failed)} of {len(answers)} nodes cannot write; {node}: {why} {_PLACES}",
+            f"{len(failed)} of {len(answers)} nodes cannot write; {node}: {error} "
+            f"{_SHARED_STORAGE}",
         )
-    unseen = []
-    for node, _ in answers:
-        file = folder.root.child("_run", f"{mark}{node.id}")
-        if file.exists():
-            file.delete()
-        else:
-            unseen.append(node)
     if unseen:
         return Finding(
             "output",
             False,
-            f"{place}: what {unseen[0]} writes there is not seen from the driver, so it is a disk "
-            f"of its own. {_PLACES}",
+            f"{uri}: the driver does not see what {unseen[0]} writes there, so that node writes to "
+            f"a disk of its own. {_SHARED_STORAGE}",
         )
-    return Finding("output", True, f"{place}: written from {len(answers)} nodes")
+    return Finding("output", True, f"{uri}: written from {len(answers)} nodes")

@@ -1,4 +1,4 @@
-"""The model's files, as every node finds them: there, and the same everywhere."""
+"""The model's weights on every node: do they exist, and are they the same everywhere?"""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legrad.models import catalog
-from pipeline.cluster.finding import Finding
+from pipeline.cluster.nodes import Finding
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
 from pipeline.storage.location import Location, open_location, redact
@@ -20,49 +20,49 @@ EMBEDDED = "embedded in the package"
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What a node says of the weights.
+    """A node's answer about the weights.
 
     Attributes:
-        found: what they are: a digest, or what the store says of the file.
-        problem: why they cannot be had there; None where they can.
+        identity: a digest of the file, or what the store says about it.
+        problem: why the node cannot get them; None if it can.
     """
 
-    found: str = ""
+    identity: str = ""
     problem: str | None = None
 
 
 def ask_for_model(model: ModelConfig) -> ModelAnswer:
-    """Look for the weights without loading them, or anything that is large."""
+    """Look for the weights on this node, without downloading or loading them."""
     if model.name == catalog.MINI:
         return ModelAnswer(EMBEDDED)
     try:
         if model.weights_file is not None:
-            return ModelAnswer(_file(open_location(model.weights_file)))
-        return ModelAnswer(_tag(model.name, model.pretrained or ""))
-    except Exception as error:  # noqa: BLE001 - clients of hubs raise anything; it is told
+            return ModelAnswer(_file_identity(open_location(model.weights_file)))
+        return ModelAnswer(_published_identity(model.name, model.pretrained or ""))
+    except Exception as error:  # noqa: BLE001 - clients of hubs raise anything; it is reported
         return ModelAnswer(problem=redact(f"{type(error).__name__}: {error}".splitlines()[0]))
 
 
-def _file(place: Location) -> str:
-    """The digest of a node's own file; of one in a store what identifies it there."""
-    if place.is_local:
-        with Path(place.path).open("rb") as file:
-            return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-    if not place.exists():
+def _file_identity(file: Location) -> str:
+    """The digest of a local file; for a file in a store, its size and the store's tag."""
+    if file.is_local:
+        with Path(file.path).open("rb") as data:
+            return f"sha256 {hashlib.file_digest(data, 'sha256').hexdigest()[:16]}"
+    if not file.exists():
         raise UsageError("no such file")
-    told = place.fs.info(place.path)
-    mark = told.get("ETag") or told.get("etag") or told.get("md5Hash") or ""
-    return f"{told.get('size')} bytes {str(mark).strip(chr(34))}".strip()
+    info = file.fs.info(file.path)
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or ""
+    return f"{info.get('size')} bytes {str(tag).strip(chr(34))}".strip()
 
 
-def _tag(name: str, tag: str) -> str:
-    """Published weights: in this node's cache, or to be had from their hub."""
+def _published_identity(name: str, tag: str) -> str:
+    """Published weights, from this node's cache or from their hub."""
     import open_clip
 
-    told = open_clip.get_pretrained_cfg(name, tag)
-    if told.get("hf_hub"):
-        return _hub(told["hf_hub"])
-    url = str(told["url"])
+    config = open_clip.get_pretrained_cfg(name, tag)
+    if config.get("hf_hub"):
+        return _hub_identity(config["hf_hub"])
+    url = str(config["url"])
     if (Path.home() / ".cache" / "clip" / os.path.basename(url)).is_file():  # noqa: PTH119 - a URL
         return url
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - open_clip's own https
@@ -70,10 +70,10 @@ def _tag(name: str, tag: str) -> str:
         return url
 
 
-def _hub(place: str) -> str:
+def _hub_identity(hub_name: str) -> str:
     import huggingface_hub as hub
 
-    repository, _, name = place.rpartition("/")
+    repository, _, name = hub_name.rpartition("/")
     names = (name,) if name else _HUB_FILES
     for file in names:
         cached = hub.try_to_load_from_cache(repository, file)
@@ -86,13 +86,13 @@ def _hub(place: str) -> str:
 def model_findings(
     model: ModelConfig, answers: Sequence[tuple[str, ModelAnswer]]
 ) -> Iterator[Finding]:
-    """Say which nodes lack the weights, or hold others than the rest.
+    """Report nodes that cannot get the weights, or have other ones than the rest.
 
     Args:
-        model: of the run.
-        answers: of every node, with its name.
+        model: the run's model.
+        answers: the name and the answer of every node.
     """
-    what = redact(f"{model.name} {model.pretrained or ''}".strip())
+    title = redact(f"{model.name} {model.pretrained or ''}".strip())
     lacking = [(node, answer.problem) for node, answer in answers if answer.problem]
     if lacking:
         node, problem = lacking[0]
@@ -100,18 +100,18 @@ def model_findings(
         yield Finding(
             "model",
             False,
-            f"{what}: cannot be had on {node}{more}: {problem}. Put the weights where every node "
+            f"{title}: not available on {node}{more}: {problem}. Put the weights where every node "
             "reads them (model.pretrained: s3://...), or into the image.",
         )
         return
-    kinds = {answer.found for _, answer in answers}
-    if model.weights_file is not None and len(kinds) > 1:
-        told = ", ".join(f"{node}: {answer.found}" for node, answer in answers[:4])
+    identities = {answer.identity for _, answer in answers}
+    if model.weights_file is not None and len(identities) > 1:
+        examples = ", ".join(f"{node}: {answer.identity}" for node, answer in answers[:4])
         yield Finding(
             "model",
             False,
-            f"{what}: the nodes hold different files ({told}). Copy one of them everywhere, or "
+            f"{title}: the nodes hold different files ({examples}). Copy one of them to all, or "
             "name one in a bucket.",
         )
         return
-    yield Finding("model", True, f"{what}: {min(kinds)}")
+    yield Finding("model", True, f"{title}: {min(identities)}")

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.cluster.finding import Finding
-from pipeline.cluster.nodes import Node
+from pipeline.cluster.nodes import Finding, Node
 from pipeline.cluster.resources import BLOCK_BYTES, Resources
 
 BLOCKS_PER_ACTOR = 6

@@ -1,6 +1,6 @@
-"""The nodes of the Ray session, and questions that are put to each."""
+"""The nodes of the Ray session: what they have, asking each a question, and what a check found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,14 +14,29 @@ ANSWER_SECONDS = 300.0  # the first task on a fresh node may take a minute
 
 
 @dataclass(frozen=True)
-class Node:
-    """One machine, or one raylet of it.
+class Finding:
+    """The result of one check, printed as one line.
 
     Attributes:
-        id: Ray's.
-        address: of the machine.
-        cpus, gpus: logical.
-        memory, object_store: bytes.
+        check: name of the check.
+        good: whether a run can go on.
+        text: what was found, and if it is not good, what to do.
+    """
+
+    check: str
+    good: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster, or one raylet on it.
+
+    Attributes:
+        id: Ray's node id.
+        address: address of the machine.
+        cpus, gpus: logical CPUs and GPUs.
+        memory, object_store: in bytes.
     """
 
     id: str
@@ -36,56 +51,58 @@ class Node:
 
     @property
     def resources(self) -> dict[str, float]:
-        """As `pipeline.cluster.resources` wants it."""
+        """CPU and GPU, as `pipeline.cluster.resources` expects them."""
         return {"CPU": self.cpus, "GPU": self.gpus}
 
 
 def nodes() -> list[Node]:
-    """All that are alive, the largest first."""
-    found = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
-    return sorted(found, key=lambda node: (-node.gpus, -node.cpus, node.address, node.id))
+    """The nodes that are alive, the largest first."""
+    alive = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
+    return sorted(alive, key=lambda node: (-node.gpus, -node.cpus, node.address, node.id))
 
 
 def _node(entry: dict[str, Any]) -> Node:
-    have = entry["Resources"]
+    resources = entry["Resources"]
     return Node(
         id=entry["NodeID"],
         address=entry["NodeManagerAddress"],
-        cpus=have.get("CPU", 0.0),
-        gpus=have.get("GPU", 0.0),
-        memory=int(have.get("memory", 0)),
-        object_store=int(have.get("object_store_memory", 0)),
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        memory=int(resources.get("memory", 0)),
+        object_store=int(resources.get("object_store_memory", 0)),
     )
 
 
-def maxima() -> dict[str, float] | None:
-    """CPU and GPU that an autoscaling cluster may grow to; None for one that does not."""
-    most = autoscaler_maxima()
-    return {kind: float(most.get(kind, 0.0)) for kind in ("CPU", "GPU")} if most else None
+def autoscaling_maxima() -> dict[str, float] | None:
+    """CPU and GPU that an autoscaling cluster may grow to; None for a fixed cluster."""
+    maxima = autoscaler_maxima()
+    return {kind: float(maxima.get(kind, 0.0)) for kind in ("CPU", "GPU")} if maxima else None
 
 
 def ask_each(
-    some: list[Node], question: Callable[..., T], *arguments: Any
+    nodes: Sequence[Node], question: Callable[..., T], *arguments: Any
 ) -> list[tuple[Node, T | Exception]]:
     """Call a function once on every node, at the same time.
 
     Returns:
-        Its result by node, or what was raised there.
+        Each node with the function's result, or with the error that it raised there.
     """
+    if not nodes:
+        return []  # `ray.wait` refuses to wait for nothing
     remote = ray.remote(num_cpus=0, max_retries=0)(question)
-    asked = [
+    references = [
         remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
         ).remote(*arguments)
-        for node in some
+        for node in nodes
     ]
-    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
-    return [(node, _answer(answer)) for node, answer in zip(some, asked, strict=True)]
+    ray.wait(references, num_returns=len(references), timeout=ANSWER_SECONDS)
+    return [(node, _answer(ref)) for node, ref in zip(nodes, references, strict=True)]
 
 
-def _answer(answer: Any) -> Any:
+def _answer(reference: Any) -> Any:
     try:
-        return ray.get(answer, timeout=0)
+        return ray.get(reference, timeout=0)
     except ray.exceptions.GetTimeoutError:
         return TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")
     except ray.exceptions.RayTaskError as error:

@@ -1,50 +1,118 @@
-"""All checks in their order; the cheap ones first."""
+"""Checks before the model loads: does the source fit, can every node do its part?"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from uuid import uuid4
 
-from pipeline.cluster import each_node
-from pipeline.cluster import fit as resources
-from pipeline.cluster import node_memory as memory
-from pipeline.cluster.finding import Finding
-from pipeline.cluster.nodes import nodes
-from pipeline.cluster.resources import Resources
+from pipeline.cluster import each_node, node_memory
+from pipeline.cluster.nodes import Finding, nodes
+from pipeline.cluster.resources import Resources, resources_finding, resources_of_cluster
 from pipeline.cluster.session import on_cluster
 from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.errors import UsageError
+from pipeline.runs.manifest import RunFolder
+from pipeline.schema import Status
+from pipeline.sources.datasource import ImageSource, read_rows
+from pipeline.sources.rows import Row
+from pipeline.storage.location import explain_failure, redact
+
+SAMPLES = 8
+_PROBE_BYTES = 2**16
 
 
-def refuse_what_never_fits(runtime: RuntimeConfig) -> None:
-    """The first of the checks, alone: it takes no time, and needs no source.
+def check_resources(runtime: RuntimeConfig) -> None:
+    """Refuse a plan that the cluster has no room for, before the source is listed.
 
-    Where nodes are waited for, that comes after the listing; a source that is not there should not
-    wait for them.
+    If the run waits for nodes, it does so after the listing: a source that does not exist should
+    be reported before.
 
     Raises:
         UsageError: the cluster lacks CPUs or GPUs for the plan.
     """
     if not runtime.wait_resources:
-        resources.place(runtime)
+        resources_of_cluster(runtime)
+
+
+def check_output(folder: RunFolder) -> None:
+    """Write a small file into the output and delete it.
+
+    Raises:
+        UsageError: the file cannot be written or deleted.
+    """
+    probe = folder.root.child("_run", f"probe-{uuid4().hex[:8]}")  # other drivers may probe, too
+    try:
+        probe.write(bytes(_PROBE_BYTES))
+        probe.delete()
+    except UsageError as error:
+        if not isinstance(error.__cause__, Exception):
+            raise
+        raise explain_failure(folder.uri, error.__cause__) from error  # name the user's location
+
+
+def check_source(source: ImageSource) -> tuple[str, ...]:
+    """Read the first samples of a shard and compare them with the settings.
+
+    If the storage refuses the first shard, the middle and the last one are tried.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UsageError: nothing can be read, or the settings name something that the samples lack.
+    """
+    units = source.units
+    for unit in (units[0], units[len(units) // 2], units[-1]):
+        rows = list(islice(read_rows(source.source, unit), SAMPLES))
+        readable = [row for row in rows if row["status"] != Status.READ_ERROR]
+        if readable or not rows:
+            return _compare_with_settings(source, unit.name, readable)
+    raise UsageError(
+        f"{', '.join(map(redact, source.source.uris))}: nothing can be read: {rows[0]['error']}"
+    )
+
+
+def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    config = source.source
+    where = f"the first {len(rows)} samples of {name}"
+    if rows and all(row["status"] == Status.NO_IMAGE for row in rows):
+        if config.format != "webdataset":  # elsewhere a wrong column was refused before
+            return (f"source: {where} hold no image",)
+        field = config.image_field
+        lack = "hold no image" if field is None else f"have no field {field!r} (image_field)"
+        raise UsageError(f"source: {where} {lack}; {rows[0]['error']}")
+    rows = [row for row in rows if row["status"] == Status.OK]
+    if not rows:
+        return ()
+    labels_elsewhere = config.labels is not None or config.label_names is not None
+    label_expected = "label_field" in config.model_fields_set and not labels_elsewhere
+    if label_expected and all(row["label"] is None for row in rows):
+        raise UsageError(
+            f"source.label_field: {where} have no {config.label_field!r}. Name the field that "
+            "holds the label, or leave label_field out."
+        )
+    empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
+    return tuple(f"source.carry: {where} have no {column!r}" for column in empty)
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:
-    """Spread the work over the nodes, and on a cluster ask every node whether it can do its part.
+    """Plan the replicas, and on a cluster check that every node can do its part of the run.
 
     Args:
-        config: of the run.
-        tell: told what takes a while.
+        config: settings of the run.
+        tell: called with a line of text before something that takes a while.
 
     Raises:
-        UsageError: with a line a fault, each with what to do.
+        UsageError: one line for each fault, with what to do.
     """
-    plan = resources.place(config.runtime, tell)
+    plan = resources_of_cluster(config.runtime, tell)
     if not on_cluster():
         return plan
-    some = nodes()
-    tell(f"asking {len(some)} nodes whether they can read, write, and find the model")
-    found = list(memory.object_store(some, plan))
-    if all(finding.good for finding in found):
-        found += each_node.findings(config)
-    faults = [finding for finding in found if not finding.good]
+    members = nodes()
+    tell(f"checking that {len(members)} nodes can read, write, and find the model")
+    results = list(node_memory.object_store(members, plan))
+    if all(finding.good for finding in results):  # the checks that take longer come last
+        results += each_node.findings(config)
+    faults = [finding for finding in results if not finding.good]
     if faults:
         lines = [f"{finding.check}: {finding.text}" for finding in faults]
         raise UsageError("\n  ".join([f"the cluster is not ready, {len(faults)} fault(s)", *lines]))
@@ -52,9 +120,13 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
 
 
 def findings(config: RunConfig | None) -> Iterator[Finding]:
-    """All checks, told one by one; without a run those that need none."""
-    some = nodes()
-    for node in some:
+    """All checks of a cluster, one after the other, for ``legrad doctor``.
+
+    Args:
+        config: settings of a run; None for only the checks that need none.
+    """
+    members = nodes()
+    for node in members:
         text = (
             f"{node}: {node.cpus:g} logical CPUs, {node.gpus:g} GPUs, {node.memory / 2**30:.1f} "
             f"GiB, {node.object_store / 2**20:,.0f} MiB of object store"
@@ -62,10 +134,10 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         yield Finding("node", True, text)
     if config is not None:
         try:
-            plan = resources.place(config.runtime)
+            plan = resources_of_cluster(config.runtime)
         except UsageError as error:
             yield Finding("resources", False, str(error))
         else:
-            yield resources.fits(plan)
-            yield from memory.object_store(some, plan)
+            yield resources_finding(plan)
+            yield from node_memory.object_store(members, plan)
     yield from each_node.findings(config)

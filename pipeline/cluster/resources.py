@@ -1,37 +1,46 @@
-"""How the work is spread: replicas, their GPUs and threads, from what the nodes have."""
+"""CPUs and GPUs of the model replicas, and waiting for the nodes that have them.
 
-from collections.abc import Mapping, Sequence
+Ray would wait silently, and for ever, for resources that never come; a plan that does not fit is
+refused here.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ray
+
+from pipeline.cluster.nodes import Finding, autoscaling_maxima, nodes
 from pipeline.config import ActorRange, RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 
 BLOCK_BYTES = 32 * 2**20
-"""Of the blocks that Ray Data hands from stage to stage, about."""
+"""Approximate size of a Ray Data block, in bytes."""
 OTHER_CPUS = 2  # a reader and a writer
 _MOST_CPU_ACTORS = 8
 _MOST_THREADS = 16
-_EXACT = 1e-6
-Node = Mapping[str, float]
-"""CPU and GPU of one node."""
+_ROUNDING = 1e-6
+_POLL_SECONDS = 2.0
+NodeResources = Mapping[str, float]
+"""CPU and GPU of one node, by Ray's names."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the replicas of the model get.
+    """CPUs and GPUs of the model replicas.
 
     Attributes:
-        actors: number of replicas, at most.
-        gpus: GPUs of each, 0 for CPU.
-        threads: CPU threads of each.
-        least: replicas to start with; None for a pool of fixed size.
+        actors: largest number of replicas.
+        gpus: GPUs of each replica, 0 for CPU.
+        threads: CPU threads of each replica.
+        min_actors: number of replicas to start with; None for a pool of fixed size.
     """
 
     actors: int
     gpus: float
     threads: int
-    least: int | None = None
+    min_actors: int | None = None
 
     @property
     def device(self) -> str:
@@ -40,91 +49,100 @@ class Resources:
 
     @property
     def cpus(self) -> int:
-        """Logical CPUs a replica reserves; Ray gives it as many torch threads."""
+        """Logical CPUs that a replica reserves; Ray gives it as many torch threads."""
         return 1 if self.gpus else self.threads
 
     @property
     def needed(self) -> int:
-        """Replicas that must fit."""
-        return self.actors if self.least is None else self.least
+        """Number of replicas that must fit at the start."""
+        return self.actors if self.min_actors is None else self.min_actors
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """What must fit, one by one, as Ray's autoscaler is asked for it."""
+        """Resources that must fit at the start, one entry per process."""
         replica = {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
         return [replica] * self.needed + [{"CPU": 1.0}] * OTHER_CPUS
 
+    def __str__(self) -> str:
+        each = f"{self.gpus:g} GPUs" if self.gpus else f"{self.threads} CPUs"
+        pool = "" if self.min_actors is None else f"{self.min_actors} to "
+        return f"{pool}{self.actors} actors x {each}"
 
-def resources(
-    runtime: RuntimeConfig, nodes: Sequence[Node], maxima: Node | None = None
+
+def plan_resources(
+    runtime: RuntimeConfig, nodes: Sequence[NodeResources], maxima: NodeResources | None = None
 ) -> Resources:
-    """Fill in what the settings leave to us.
+    """Choose the settings that are left to us, and check that the plan fits.
 
     Args:
-        runtime: of the settings.
+        runtime: the settings.
         nodes: CPU and GPU of every node there is.
-        maxima: CPU and GPU that an autoscaling cluster may grow to; None where it does not.
+        maxima: CPU and GPU that an autoscaling cluster may grow to; None for a fixed cluster.
 
     Raises:
-        UsageError: the plan can never fit; Ray would wait for ever.
+        UsageError: the plan can never fit.
     """
-    have = total(nodes)
-    could = {kind: max(have[kind], (maxima or {}).get(kind, 0.0)) for kind in have}
-    gpus = min(1.0, could["GPU"]) if runtime.gpus_per_actor == "auto" else runtime.gpus_per_actor
-    # A local session has more logical CPUs than cores, see `session`; a cluster means what it says.
-    spare = int(could["CPU"]) - OTHER_CPUS
+    largest = _largest(nodes, maxima)
+    gpus = min(1.0, largest["GPU"]) if runtime.gpus_per_actor == "auto" else runtime.gpus_per_actor
+    # A local session has more logical CPUs than cores, see `session`; a cluster's are real.
+    spare = int(largest["CPU"]) - OTHER_CPUS
     cpus = min(cores(), spare) if len(nodes) == 1 and maxima is None else spare
-    least = None
+    min_actors = None
     if isinstance(runtime.actors, ActorRange):
-        least, actors = runtime.actors.min, runtime.actors.max
+        min_actors, actors = runtime.actors.min, runtime.actors.max
     elif runtime.actors != "auto":
         actors = runtime.actors
     elif gpus:
-        actors = max(1, places(gpus, nodes) or places(gpus, [could]))
+        actors = max(1, replicas_that_fit(gpus, nodes) or replicas_that_fit(gpus, [largest]))
     else:
         actors = max(1, min(_MOST_CPU_ACTORS, cpus // 2))
     widest = int(max((node.get("CPU", 1) for node in nodes), default=1))
     wanted = runtime.threads_per_actor
     threads = max(1, min(_MOST_THREADS, widest, cpus // actors)) if wanted == "auto" else wanted
-    plan = Resources(actors, gpus, threads, least)
-    missing = lack(plan, nodes, maxima)
+    plan = Resources(actors, gpus, threads, min_actors)
+    missing = missing_resources(plan, nodes, maxima)
     if missing is not None:
         raise UsageError(missing)
     return plan
 
 
-def total(nodes: Sequence[Node]) -> dict[str, float]:
-    """CPU and GPU of all nodes together."""
-    return {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+def _largest(nodes: Sequence[NodeResources], maxima: NodeResources | None) -> dict[str, float]:
+    """CPU and GPU of the whole cluster, at the size that it has or may grow to."""
+    total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    return {kind: max(count, (maxima or {}).get(kind, 0.0)) for kind, count in total.items()}
 
 
-def places(gpus: float, nodes: Sequence[Node]) -> int:
-    """How many replicas with so many GPUs fit; Ray never spreads a fraction over two GPUs."""
+def replicas_that_fit(gpus: float, nodes: Sequence[NodeResources]) -> int:
+    """Number of replicas of so many GPUs that fit; Ray never spreads a fraction over two GPUs."""
     if gpus >= 1:
-        return sum(int(node.get("GPU", 0) / gpus + _EXACT) for node in nodes)
-    return sum(int(node.get("GPU", 0)) * int(1 / gpus + _EXACT) for node in nodes)
+        return sum(int(node.get("GPU", 0) / gpus + _ROUNDING) for node in nodes)
+    return sum(int(node.get("GPU", 0)) * int(1 / gpus + _ROUNDING) for node in nodes)
 
 
-def lack(plan: Resources, nodes: Sequence[Node], maxima: Node | None = None) -> str | None:
-    """What a plan lacks, and what to do about it; None where it fits."""
-    have = total(nodes)
-    could = {kind: max(have[kind], (maxima or {}).get(kind, 0.0)) for kind in have}
-    whose = "the cluster has" if maxima is None else "the cluster may grow to"
+def missing_resources(
+    plan: Resources, nodes: Sequence[NodeResources], maxima: NodeResources | None = None
+) -> str | None:
+    """Describe what a plan lacks and what to do about it; None if it fits."""
+    largest = _largest(nodes, maxima)
+    cluster = "the cluster has" if maxima is None else "the cluster may grow to"
     if plan.gpus:
-        room = max(places(plan.gpus, nodes), 0 if maxima is None else places(plan.gpus, [could]))
-        if plan.needed > room:
+        fitting = replicas_that_fit(plan.gpus, nodes)
+        if maxima is not None:
+            fitting = max(fitting, replicas_that_fit(plan.gpus, [largest]))
+        if plan.needed > fitting:
             return (
-                f"runtime: {plan.needed} actors x {plan.gpus:g} GPUs, {whose} {could['GPU']:g} GPUs"
-                f" with room for {room}. Lower runtime.actors or runtime.gpus_per_actor (0: without"
-                " GPUs), add nodes, or give them time: --wait-resources 600."
+                f"runtime: {plan.needed} actors x {plan.gpus:g} GPUs, {cluster} "
+                f"{largest['GPU']:g} GPUs with room for {fitting}. Lower runtime.actors or "
+                "runtime.gpus_per_actor (0: without GPUs), add nodes, or wait for them: "
+                "--wait-resources 600."
             )
     cpus = plan.cpus * plan.needed + OTHER_CPUS
-    if cpus > could["CPU"]:
+    if cpus > largest["CPU"]:
         return (
-            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading "
-            f"and writing make {cpus}; {whose} {could['CPU']:g} logical CPUs. Lower "
-            "runtime.actors or runtime.threads_per_actor, start Ray with more --num-cpus, or give "
-            "nodes time: --wait-resources 600."
+            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading and "
+            f"writing make {cpus}; {cluster} {largest['CPU']:g} logical CPUs. Lower "
+            "runtime.actors or runtime.threads_per_actor, start Ray with more --num-cpus, or wait "
+            "for nodes: --wait-resources 600."
         )
     if maxima is None and not any(
         node.get("CPU", 0) >= plan.cpus and node.get("GPU", 0) >= plan.gpus for node in nodes
@@ -134,3 +152,56 @@ def lack(plan: Resources, nodes: Sequence[Node], maxima: Node | None = None) -> 
             "runtime.threads_per_actor or runtime.gpus_per_actor."
         )
     return None
+
+
+def resources_of_cluster(
+    runtime: RuntimeConfig, tell: Callable[[str], None] = lambda text: None
+) -> Resources:
+    """Plan the replicas for the nodes of the current Ray session.
+
+    A cluster that grows counts at the size that it may grow to. With ``runtime.wait_resources``
+    an autoscaler is asked for the nodes, and the function returns when they are there.
+
+    Args:
+        runtime: the settings.
+        tell: called with a line of text before a wait.
+
+    Raises:
+        UsageError: the plan does not fit, or the nodes did not come in time.
+    """
+    end = time.monotonic() + runtime.wait_resources
+    maxima, waiting, requested = autoscaling_maxima(), False, False
+    try:
+        while True:
+            plan, missing = _plan_now(runtime, maxima)
+            if plan is not None and (missing is None or not runtime.wait_resources):
+                return plan
+            if time.monotonic() >= end:
+                raise UsageError(str(missing))
+            if not waiting:
+                tell(f"waiting up to {runtime.wait_resources:.0f} s for nodes. {missing}")
+                waiting = True
+            if plan is not None and not requested:
+                ray.autoscaler.sdk.request_resources(bundles=plan.bundles)
+                requested = True
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if requested:
+            ray.autoscaler.sdk.request_resources(bundles=[])
+
+
+def _plan_now(
+    runtime: RuntimeConfig, maxima: NodeResources | None
+) -> tuple[Resources | None, str | None]:
+    """The plan, None if it can never fit, and what the nodes that are present lack."""
+    present = [node.resources for node in nodes()]
+    try:
+        plan = plan_resources(runtime, present, maxima)
+    except UsageError as error:
+        return None, str(error)
+    return plan, missing_resources(plan, present)
+
+
+def resources_finding(plan: Resources) -> Finding:
+    """The line of a plan that fits."""
+    return Finding("resources", True, str(plan))

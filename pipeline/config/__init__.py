@@ -1,8 +1,8 @@
 """Pydantic models of a run's YAML; checked without torch and without Ray."""
 
+from legrad.settings import absolute, is_uri
 from pipeline.config.audit_settings import AuditConfig, Gates
 from pipeline.config.model_settings import ModelConfig
-from pipeline.config.paths import absolute, is_uri
 from pipeline.config.run_settings import (
     DEMO_ALIAS,
     MAX_QUERIES,

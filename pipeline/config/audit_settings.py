@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -74,8 +74,8 @@ class RelianceConfig(Settings):
     object_region: Share = 0.30
     ridge: Annotated[float, Field(gt=0)] = 0.1
     resamples: PositiveInt = 200
-    masks: str | None = None
-    work: str | None = None
+    masks: PathOrUri | None = None
+    work: PathOrUri | None = None
 
 
 class AuditConfig(Settings):
@@ -106,7 +106,7 @@ class AuditConfig(Settings):
     gates: Gates = Gates()
     reliance: RelianceConfig = RelianceConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)
-    examples: str | None = None
+    examples: PathOrUri | None = None
     decoys: tuple[str, ...] = ()
     discovered: tuple[str, ...] = ()
     stratum: str | None = None

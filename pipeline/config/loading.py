@@ -1,4 +1,4 @@
-"""YAML file and command-line settings -> a checked `RunConfig`, with messages people can act on."""
+"""Read settings from a YAML file and the command line, and check them."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import AuditConfig, RunConfig, absolute
+from legrad.settings import BASE, TextFrom, absolute, is_uri, text_from
+from pipeline.config import AuditConfig, RunConfig
 from pipeline.errors import UsageError
 from pipeline.storage.location import redact
 
@@ -28,15 +29,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         UsageError: a missing file, broken YAML, an unknown key, or a setting that cannot work.
     """
     file = Path(path)
-    data = _read_yaml(file)
-    if not isinstance(data, dict):
-        raise UsageError(f"{file}: expected settings as `key: value`, found {type(data).__name__}")
-    _resolve(data, file.resolve().parent)
-    for override in overrides:
-        key, value = _override(override)
-        _set(data, key.split("."), value)
-        _resolve(data, Path.cwd())
-    config = check(data, str(file))
+    folder = file.resolve().parent
+    data = _overridden(_read_settings(file), overrides)
+    queries = data.get("queries")
+    if isinstance(queries, str):
+        base = queries.base if isinstance(queries, TextFrom) else folder
+        query_set = Path(absolute(queries, base))
+        data["queries"] = text_from(_read_queries(query_set), query_set.resolve().parent)
+    config = validated(RunConfig, data, str(file), folder)
     _files_exist(config, str(file))
     return config
 
@@ -44,33 +44,39 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def load_audit(path: str | Path | None, overrides: Sequence[str] = ()) -> AuditConfig:
     """Read and check the settings of an audit; without a file, the defaults with overrides.
 
+    Relative paths are treated as by `load_config`.
+
     Raises:
         UsageError: as `load_config` does.
     """
-    data = {} if path is None else _read_yaml(Path(path)) or {}
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected settings as `key: value`, found {type(data).__name__}")
-    if path is not None and isinstance(data.get("examples"), str):
-        data["examples"] = absolute(data["examples"], Path(path).resolve().parent)
-    for override in overrides:
-        key, value = _override(override)
-        _set(data, key.split("."), value)
-    return validated(AuditConfig, data, "audit" if path is None else str(path))
+    if path is None:
+        return validated(AuditConfig, _overridden({}, overrides), "audit", Path.cwd())
+    data = _overridden(_read_settings(Path(path), empty={}), overrides)
+    return validated(AuditConfig, data, str(path), Path(path).resolve().parent)
 
 
 def check(data: dict[str, Any], where: str) -> RunConfig:
-    """Validate the settings of a run.
+    """Validate the settings of a run; relative paths in them stay as they are.
 
     Raises:
-        UsageError: with one line a fault, each naming its key.
+        UsageError: with one line for each fault, which names its key.
     """
     return validated(RunConfig, data, where)
 
 
-def validated(kind: type[Model], data: dict[str, Any], where: str) -> Model:
-    """Validate a group of settings; raises as `check` does."""
+def validated(
+    kind: type[Model], data: dict[str, Any], where: str, base: Path | None = None
+) -> Model:
+    """Validate a group of settings; raises as `check` does.
+
+    Args:
+        kind: the settings model.
+        data: settings by key.
+        where: the file that holds them, for messages.
+        base: folder that relative paths in them are relative to; None: they stay as they are.
+    """
     try:
-        return kind.model_validate(data)
+        return kind.model_validate(data, context=None if base is None else {BASE: base})
     except ValidationError as error:
         lines = [_describe(fault) for fault in error.errors()]
         raise UsageError("\n  ".join([f"{where}: {len(lines)} fault(s)", *lines])) from error
@@ -81,6 +87,22 @@ def packaged_config(name: str) -> Path:
     installed = Path(str(files("pipeline"))) / "configs" / name
     checkout = Path(str(files("pipeline"))).parent / "configs" / name
     return installed if installed.exists() else checkout
+
+
+def _read_settings(file: Path, empty: Any = None) -> dict[str, Any]:
+    """The settings in a YAML file; ``empty`` is what an empty file stands for."""
+    data = _read_yaml(file) or empty
+    if not isinstance(data, dict):
+        raise UsageError(f"{file}: expected settings as `key: value`, found {type(data).__name__}")
+    return data
+
+
+def _overridden(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings with those of the command line, whose paths are relative to the current one."""
+    for override in overrides:
+        key, value = _override(override)
+        _set(data, key.split("."), text_from(value, Path.cwd()))
+    return data
 
 
 def _read_yaml(file: Path) -> Any:
@@ -94,62 +116,8 @@ def _read_yaml(file: Path) -> Any:
         raise UsageError(f"{file}: not valid YAML: {error}") from error
 
 
-def _resolve(data: dict[str, Any], base: Path) -> None:
-    """Make paths absolute and read query files, in place; wrong types are left to the models."""
-    source, model = data.get("source"), data.get("model")
-    if isinstance(source, dict) and "uri" in source:
-        source["uri"] = _absolute_all(source.get("uri"), base)
-    labels = source.get("labels") if isinstance(source, dict) else None
-    if isinstance(labels, dict) and "uri" in labels:
-        labels["uri"] = _absolute_all(labels["uri"], base)
-    if isinstance(source, dict) and isinstance(source.get("only"), str):
-        source["only"] = absolute(source["only"], base)
-    if isinstance(data.get("output"), str):
-        data["output"] = absolute(data["output"], base)
-    if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
-        text = model["pretrained"]
-        model["pretrained"] = absolute(text, base) if _looks_like_path(text) else text
-    if isinstance(model, dict) and isinstance(model.get("tokenizer"), str):
-        folder = absolute(model["tokenizer"], base)
-        model["tokenizer"] = folder if Path(folder).is_dir() else model["tokenizer"]
-    if isinstance(data.get("queries"), str):
-        file = Path(absolute(data["queries"], base))
-        data["queries"] = _with_places(_read_queries(file), file.resolve().parent)
-    elif isinstance(data.get("queries"), list):
-        data["queries"] = _with_places(data["queries"], base)
-
-
-def _with_places(queries: list[Any], base: Path) -> list[Any]:
-    """Queries whose files are absolute; wrong types are left to the models."""
-    return [_with_place(query, base) if isinstance(query, dict) else query for query in queries]
-
-
-def _with_place(query: dict[str, Any], base: Path) -> dict[str, Any]:
-    placed = dict(query)
-    if isinstance(placed.get("vector"), str):
-        placed["vector"] = absolute(placed["vector"], base)
-    images = placed.get("images")
-    images = [images] if isinstance(images, str) else images
-    if isinstance(images, list):
-        placed["images"] = [absolute(i, base) if isinstance(i, str) else i for i in images]
-    return placed
-
-
-def _absolute_all(places: Any, base: Path) -> Any:
-    """Every path in a setting that holds one, a list of them, or names with any of these."""
-    if isinstance(places, dict):
-        return {name: _absolute_all(place, base) for name, place in places.items()}
-    if isinstance(places, list):
-        return [_absolute_all(place, base) for place in places]
-    return absolute(places, base) if isinstance(places, str) else places
-
-
-def _looks_like_path(text: str) -> bool:
-    return "/" in text or text.endswith((".safetensors", ".pt", ".pth", ".bin"))
-
-
 def _read_queries(file: Path) -> list[Any]:
-    """A query set: ``templates`` for all that name none, and ``queries``."""
+    """The queries of a query set; its ``templates`` apply to those that name none."""
     data = _read_yaml(file)
     if isinstance(data, list):
         return data
@@ -184,19 +152,19 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _describe(fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in fault["loc"])
     text = fault["msg"].removeprefix("Value error, ")
-    found = fault.get("input")
-    secret = any("options" in str(part) for part in fault["loc"])
-    if fault["type"] not in ("value_error", "missing") and not isinstance(found, dict | tuple):
-        text += "" if secret else f" (found {redact(repr(found))})"
-    return f"{place}: {text}" if place else text
+    value = fault.get("input")
+    is_secret = any("options" in str(part) for part in fault["loc"])
+    if fault["type"] not in ("value_error", "missing") and not isinstance(value, dict | tuple):
+        text += "" if is_secret else f" (found {redact(repr(value))})"
+    return f"{key}: {text}" if key else text
 
 
 def _files_exist(config: RunConfig, where: str) -> None:
-    """Local files that settings name; those behind a URI are found out by their reader."""
+    """Refuse local files that are missing; a URI is looked at by its reader alone."""
     named = [(config.model.weights_file, "model.pretrained: no weights file")]
     named += [(file, f"queries: {q.name}: no file") for q in config.queries for file in q.files]
-    for place, what in named:
-        if place is not None and "://" not in place and not Path(place).is_file():
-            raise UsageError(f"{where}: {what} at {place}")
+    for path, what in named:
+        if path is not None and not is_uri(path) and not Path(path).is_file():
+            raise UsageError(f"{where}: {what} at {path}")

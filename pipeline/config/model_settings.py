@@ -1,19 +1,29 @@
 """Settings of the model that explains."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PositiveInt, model_validator
+from pydantic import BeforeValidator, PositiveInt, ValidationInfo, model_validator
 
 from legrad.models import catalog
 from legrad.models.tokenizers import check_tokenizer
 from legrad.preprocess import ResizeMode
-from legrad.settings import Settings
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+from legrad.settings import Settings, is_weights_uri, resolved
 
 
 def _as_size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_weights(value: Any, info: ValidationInfo) -> Any:
+    """The absolute path of a weights file; a tag stays as it is."""
+    return resolved(value, info) if isinstance(value, str) and is_weights_uri(value) else value
+
+
+def _as_tokenizer(value: Any, info: ValidationInfo) -> Any:
+    """The absolute path of a folder that is there; else a name on the hub."""
+    folder = resolved(value, info)
+    return folder if isinstance(folder, str) and Path(folder).is_dir() else value
 
 
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_as_size)]
@@ -35,12 +45,12 @@ class ModelConfig(Settings):
     """
 
     name: str
-    pretrained: str | None = None
+    pretrained: Annotated[str | None, BeforeValidator(_as_weights)] = None
     image_size: Size | None = None
     resize: ResizeMode = "squash"
     layers: PositiveInt | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, BeforeValidator(_as_tokenizer)] = None
 
     @model_validator(mode="after")
     def _fits_the_architecture(self) -> "ModelConfig":
@@ -65,5 +75,4 @@ class ModelConfig(Settings):
     @property
     def weights_file(self) -> str | None:
         """``pretrained`` where it names a file and not a tag."""
-        text = self.pretrained or ""
-        return text if text.endswith(WEIGHTS_SUFFIXES) or "/" in text else None
+        return self.pretrained if is_weights_uri(self.pretrained or "") else None

@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from legrad.models import catalog
 from legrad.models.tokenizers import obstacle
-from legrad.queries.queries import Query, Role, check_differences
+from legrad.queries.query import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
@@ -142,8 +142,8 @@ class RunConfig(Settings):
     model: ModelConfig
     source: SourceConfig
     queries: tuple[Query, ...]
-    output: str
-    output_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    output: PathOrUri
+    output_options: StorageOptions = Field(default_factory=dict, repr=False)
     store: StoreConfig = StoreConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 

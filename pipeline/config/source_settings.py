@@ -1,5 +1,6 @@
 """Settings of the source: where the images are."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +8,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
-from legrad.settings import Settings
+from legrad.settings import PathOrUri, Settings, StorageOptions, TextFrom, text_from
 from pipeline.errors import UsageError
 from pipeline.schema import CARRY_TYPES, RESERVED
 
+_CHAINED = frozenset(
+    "simplecache filecache blockcache cached zip tar libarchive dir reference".split()
+)
+"""fsspec's protocols that read another location: ``simplecache::s3://...``."""
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+
+def _as_places(value: Any) -> Any:
+    """One or several places; each may join several as webdataset does: ``a.tar::b.tar``."""
+    places = (value,) if isinstance(value, str) else value
+    if not isinstance(places, list | tuple):
+        return places
+    return [part for place in places for part in _separated(place)]
+
+
+def _separated(place: Any) -> list[Any]:
+    if not isinstance(place, str):
+        return [place]
+    if place.startswith("pipe:"):
+        raise ValueError(
+            "commands (pipe:) are not run; name what the command reads, such as s3://bucket/x.tar"
+        )
+    if "::" not in place or re.split(r"::|://", place)[0] in _CHAINED:
+        return [place]
+    parts = place.split("::")
+    return list(text_from(parts, place.base)) if isinstance(place, TextFrom) else parts
 
 
 def _as_carry(value: Any) -> Any:
@@ -23,7 +46,7 @@ def _as_carry(value: Any) -> Any:
 
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Uris = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Uris = Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_places), Field(min_length=1)]
 NamedUris = Annotated[dict[Alias, Uris], Field(min_length=1)]
 Places = Annotated[
     Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],
@@ -42,7 +65,7 @@ class LabelsConfig(Settings):
         label: its column of labels.
     """
 
-    uri: str
+    uri: PathOrUri
     key: str = "key"
     label: str = "label"
 
@@ -98,12 +121,12 @@ class SourceConfig(Settings):
     labels: LabelsConfig | None = None
     carry: Carry = Field(default_factory=dict)
     max_pixels: PositiveInt = 178_956_970
-    only: str | None = None
+    only: PathOrUri | None = None
     shards: Annotated[str, Field(min_length=1)] | None = None
     sample: PositiveInt | None = None
     sample_seed: int = 0
     limit: PositiveInt | None = None
-    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    options: StorageOptions = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
     def _columns_are_free(self) -> "SourceConfig":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.audit.aggregate import batches
+from pipeline.audit.scores import batches
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 
@@ -54,7 +54,7 @@ def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
         found = repr(strange[0]) if strange else "none"
         raise UsageError(f"groups by cue: expected one of {', '.join(usable)}, found {found}")
     parts = []
-    for batch in batches(audit.results, audit.findings.known, cues, ["image_id"]):
+    for batch in batches(audit.results, audit.findings.population, cues, ["image_id"]):
         part = {"image_id": batch.table["image_id"].to_pylist()}
         part |= {"label": batch.table["label"].to_pylist(), "code": batch.codes}
         for cue in cues:

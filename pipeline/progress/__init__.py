@@ -1,1 +1,1 @@
-"""How far a run is: what workers report, who is told, and how often."""
+"""Progress of a run: the counts that workers report, and the functions that receive them."""

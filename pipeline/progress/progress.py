@@ -1,4 +1,4 @@
-"""How far a run is: workers report to one small actor, the driver reads it."""
+"""Progress of a run: workers report their counts to one small actor, and the driver reads it."""
 
 import time
 from collections import Counter
@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.util import metrics
 
-from pipeline.progress.metrics import Metrics
 from pipeline.schema import Status
 
 
 @dataclass(frozen=True)
 class ShardCount:
-    """What a reader found in one shard (or folder chunk) that it read to its end."""
+    """Rows and bytes of one shard (or folder chunk) that was read to its end."""
 
     rows: int
     bytes: int
@@ -28,16 +28,18 @@ class Progress:
     """Counts of one run so far.
 
     Attributes:
-        statuses: rows that left the explain stage, by status.
-        maps: heatmaps computed.
-        examples: a row that failed and why, by status.
-        seconds: busy seconds of all workers by stage (read, decode, explain, encode).
-        rows_read, bytes_read: what the shards held that were read to their end, committed rows
-            included; a shard that is read twice counts once.
         bytes_total: size of all input files.
-        resumed: rows that an earlier attempt had committed.
+        resumed: rows that earlier attempts had committed.
+        statuses: rows that left the explain stage, by status.
+        maps: number of heatmaps computed.
+        examples: one failed row and its error, by status.
+        seconds: busy seconds of all workers by stage (read, decode, explain, encode; isolated for
+            decoding and explaining in a process that may die).
+        rows_read, bytes_read: contents of the shards that were read to their end, committed rows
+            included; a shard that is read twice counts once.
         started: `time.monotonic` at the start.
-        seconds_elapsed: since the start, set by `snapshot`.
+        first_image: seconds from the start to the first explained batch; None before it.
+        seconds_elapsed: seconds since the start, set by `snapshot`.
     """
 
     bytes_total: int = 0
@@ -54,7 +56,7 @@ class Progress:
 
     @property
     def rows(self) -> int:
-        """Rows explained or failed in this attempt."""
+        """Rows that were explained or failed in this attempt."""
         return sum(self.statuses.values())
 
     @property
@@ -66,7 +68,7 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Rate of this attempt since its first batch."""
+        """Images per second of this attempt since its first batch."""
         if self.first_image is None:
             return 0.0
         spent = self.seconds_elapsed - self.first_image
@@ -74,19 +76,59 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate; None while it cannot be told."""
+        """Estimated seconds until the end; None while there is no estimate."""
         if self.rows_expected is None or not self.images_per_second:
             return None
         left = self.rows_expected - self.resumed - self.rows
         return max(0.0, left / self.images_per_second)
 
 
+class Metrics:
+    """Counters for Prometheus, which Ray exports on every node.
+
+    Ray adds ``ray_`` in front of the names and ``_total`` to those of counters.
+
+    Args:
+        output: URI of the output without credentials; every metric has it as the tag ``output``.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.images = metrics.Counter(
+            "legrad_images",
+            "Rows that left the explain stage, by status (all but ok are failures).",
+            ("output", "status"),
+        )
+        self.maps = metrics.Counter("legrad_maps", "Heatmaps computed.", ("output",))
+        self.seconds = metrics.Counter(
+            "legrad_stage_seconds",
+            "Busy seconds of all workers by stage (read, decode, explain, encode).",
+            ("output", "stage"),
+        )
+        self.batch_size = metrics.Gauge("legrad_batch_size", "Rows of the last batch.", ("output",))
+        for metric in (self.images, self.maps, self.seconds, self.batch_size):
+            metric.set_default_tags({"output": output})
+
+    def batch(self, statuses: Mapping[str, int], maps: int) -> None:
+        """Count a batch that left the explain stage."""
+        for status, rows in statuses.items():
+            if rows:
+                self.images.inc(rows, {"status": str(status)})
+        if maps:
+            self.maps.inc(maps)
+        self.batch_size.set(sum(statuses.values()))
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Count busy seconds of a worker."""
+        if seconds > 0:
+            self.seconds.inc(seconds, {"stage": stage})
+
+
 class ProgressActor:
-    """Holds the `Progress` of a run in the cluster.
+    """Holds the `Progress` of a run; all workers report to it.
 
     Args:
         start: the counts before this attempt.
-        output: of the run, without credentials; None: no metrics.
+        output: URI of the output without credentials, for the metrics; None for no metrics.
     """
 
     def __init__(self, start: Progress, output: str | None = None) -> None:
@@ -97,7 +139,7 @@ class ProgressActor:
         self.ends: list[str] = []
 
     def shard(self, name: str, count: ShardCount, end: str | None = None) -> None:
-        """A reader came to the end of a shard; see `Reporter.shard`."""
+        """Record that a reader came to the end of a shard; see `Reporter.shard`."""
         if end is not None:
             self.ends.append(end)
         if name not in self.read:
@@ -106,12 +148,12 @@ class ProgressActor:
             self.progress.bytes_read += count.bytes
 
     def take_ends(self) -> list[str]:
-        """The ends that no row carries, reported since this was asked last."""
+        """Return the ends that no row carries and that were reported since the last call."""
         ends, self.ends = self.ends, []
         return ends
 
     def batch(self, statuses: Mapping[str, int], maps: int, examples: Mapping[str, str]) -> None:
-        """A batch left the explain stage."""
+        """Count a batch that left the explain stage."""
         if self.progress.first_image is None:
             self.progress.first_image = time.monotonic() - self.progress.started
         self.progress.statuses.update(statuses)
@@ -121,20 +163,20 @@ class ProgressActor:
             self.metrics.batch(statuses, maps)
 
     def spent(self, stage: str, seconds: float) -> None:
-        """A worker was busy."""
-        spent = self.progress.seconds
-        spent[stage] = spent.get(stage, 0.0) + seconds
+        """Count busy seconds of a worker."""
+        totals = self.progress.seconds
+        totals[stage] = totals.get(stage, 0.0) + seconds
         if self.metrics is not None:
             self.metrics.spent(stage, seconds)
 
     def snapshot(self) -> Progress:
-        """The counts now."""
+        """Return the counts as they are now."""
         self.progress.seconds_elapsed = time.monotonic() - self.progress.started
         return self.progress
 
 
 class Reporter:
-    """Handed to workers; says nothing where there is no actor (in unit tests, say)."""
+    """A worker's connection to the `ProgressActor`; without an actor it does nothing."""
 
     def __init__(self, actor: Any = None) -> None:
         self.actor = actor
@@ -154,14 +196,14 @@ class Reporter:
                 ray.get(answer)
 
     def batch(self, rows: pa.Table, maps: int) -> None:
-        """Rows that leave the explain stage, and the maps among them."""
+        """Report rows that leave the explain stage, and the number of maps in them."""
         if self.actor is not None:
             statuses = rows["status"].to_pylist()
             self.actor.batch.remote(Counter(statuses), maps, _examples(rows, set(statuses)))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds spent inside to a stage."""
+        """Add the seconds spent in the block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -171,15 +213,15 @@ class Reporter:
 
 
 def _examples(rows: pa.Table, statuses: set[str]) -> dict[str, str]:
-    """A row of every failure among these."""
-    found = {}
+    """One failed row and its error, by status."""
+    examples = {}
     for status in statuses - {str(Status.OK)}:
         row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1)
-        found[status] = f"{row['image_id'][0].as_py()}: {row['error'][0].as_py()}"
-    return found
+        examples[status] = f"{row['image_id'][0].as_py()}: {row['error'][0].as_py()}"
+    return examples
 
 
 def start_actor(start: Progress, output: str) -> Any:
-    """A `ProgressActor` on this cluster; it takes no CPU, and one that dies begins anew."""
+    """Start a `ProgressActor` that takes no CPU; after a crash it starts again from ``start``."""
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressActor)
     return remote.remote(start, output)

@@ -1,5 +1,6 @@
-"""Who is told how a run goes, and how often."""
+"""Reporting the progress of a run to the caller, from a thread beside the run."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,16 +9,16 @@ from typing import Any
 import ray
 
 from pipeline.progress.progress import Progress
-from pipeline.progress.repeat import repeated
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how a run goes.
+    """Functions that a run calls to report its progress.
 
     Attributes:
         stage: called with a line of text when a stage begins.
         progress: called with the counts every ``seconds``.
+        seconds: pause between two calls of ``progress``.
     """
 
     stage: Callable[[str], None] = lambda text: None
@@ -27,16 +28,40 @@ class Watch:
 
 @contextmanager
 def watched(actor: Any, watch: Watch) -> Iterator[None]:
-    """Tell the watcher the counts now and then, from a thread."""
+    """Pass the counts of a `ProgressActor` to a watch, from a thread, until the block ends."""
 
-    def look() -> bool:
+    def report() -> bool:
         try:
             watch.progress(ray.get(actor.snapshot.remote(), timeout=10))
         except ray.exceptions.GetTimeoutError:
-            return True  # busy; ask again
+            return True  # the actor is busy; ask again
         except ray.exceptions.RayError:
-            return False  # the session ends; the run itself says why
+            return False  # the session ends, and the run itself reports why
         return True
 
-    with repeated(look, watch.seconds, "progress"):
+    with repeated(report, watch.seconds, "progress"):
         yield
+
+
+@contextmanager
+def repeated(work: Callable[[], bool], seconds: float, name: str) -> Iterator[None]:
+    """Call ``work`` every ``seconds`` from a thread, until the block ends or it returns False.
+
+    Args:
+        work: handles its own errors; one that it raises ends the thread and is printed.
+        seconds: pause before each call, the first one included.
+        name: name of the thread.
+    """
+    done = threading.Event()
+
+    def loop() -> None:
+        while not done.wait(seconds) and work():
+            pass
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

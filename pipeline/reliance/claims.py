@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm
 
 from pipeline.audit.findings import Findings
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.config.audit_settings import AuditConfig, Gates
 from pipeline.reliance import margin
 from pipeline.reliance.edited import Deletion, Edited, Vectors
@@ -117,7 +117,7 @@ class Claims:
         """Score from which the cue counts as there in images of a class."""
         presence = self.found.presence
         place = presence.histograms.cues.index(cue)
-        return float(presence.threshold[place, self.found.known.index[cls]])
+        return float(presence.threshold[place, self.found.population.index[cls]])
 
     def gone(self, pair: Pair, deletion: Deletion) -> NDArray[np.bool_]:
         """(n,) whether the cue's score fell below its threshold, with every fill."""
@@ -211,7 +211,7 @@ class Claims:
     def _contrast(
         self, pair: Pair, ids: Sequence[str], change: Vectors, *, by_share: bool = True
     ) -> Contrast:
-        index = self.found.known.index
+        index = self.found.population.index
         cue = self.sums.cues.index(pair.cue)
         return Contrast(index[pair.cls], index[pair.rival], cue, ids, change, by_share)
 

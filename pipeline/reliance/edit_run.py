@@ -21,8 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.cluster.failures import explain_end
-from pipeline.cluster.fit import place
-from pipeline.cluster.resources import Resources
+from pipeline.cluster.resources import Resources, resources_of_cluster
 from pipeline.cluster.session import RETRIES, session
 from pipeline.config import RuntimeConfig
 from pipeline.config.audit_settings import RelianceConfig
@@ -33,7 +32,7 @@ from pipeline.reliance.task import PairTask
 from pipeline.results.reproduce import pixels_again
 from pipeline.runs.manifest import RunFolder
 from pipeline.sources.fetch import Origin
-from pipeline.stages.explain import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
 Tell = Callable[[str], None]
@@ -127,7 +126,7 @@ def run_edits(
         RunError: a replica died twice, or the storage refused; the same command continues.
     """
     with session(), _quiet():
-        spread = place(RuntimeConfig(), tell)
+        spread = resources_of_cluster(RuntimeConfig(), tell)
         ready = work(spread)
         rows = [{"name": name, "task": task.to_json()} for name, task in tasks.items()]
         tell(f"editing and embedding {sum(t.edits for t in tasks.values()):,} images at most")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.reliance.edited import Vectors
 from pipeline.reliance.probe import cross_fitted
 from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, groups

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.reliance.edited import Deletion, Vectors
 
 _Z = float(norm.ppf(0.975))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.reliance.claims import Claims, Pair
 from pipeline.reliance.edited import Vectors
 from pipeline.reliance.probe import Probe

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.reliance.probe_statistics import FOLDS, ProbeSums
 
 

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
-from pipeline.audit.aggregate import Population, Readable, batches
-from pipeline.audit.histogram_sums import Array
-from pipeline.audit.predictions import wilson
+from pipeline.audit.inference import Array, auc_interval, share_interval
+from pipeline.audit.scores import Population, Readable, batches
 from pipeline.reliance.probe import Probe
 from pipeline.reliance.probe_statistics import FOLDS, embeddings, groups
 from pipeline.schema import EMBEDDING
 
-_Z = float(norm.ppf(0.975))
 COLUMNS = (
     "class",
     "images",
@@ -96,24 +93,12 @@ def _row(
     rivals: NDArray[np.int64],
     contrast: _Contrast | None,
 ) -> list[object]:
-    share = right[code] / max(images[code], 1)
-    low, high = wilson(share, max(images[code], 1))
+    count = max(images[code], 1)
+    share = right[code] / count
+    low, high = (float(bound) for bound in share_interval(right[code], count))
     chance = 1 / max((images > 0).sum(), 1)
     row = [known.classes[code], int(images[code]), share, low, high, chance]
     if contrast is None:
         return [*row, "", np.nan, np.nan, np.nan]
-    auc = area(np.concatenate(contrast.own), np.concatenate(contrast.other))
+    auc = auc_interval(np.concatenate(contrast.own), np.concatenate(contrast.other))
     return [*row, known.classes[int(rivals[code])], *auc]
-
-
-def area(own: NDArray[np.floating], other: NDArray[np.floating]) -> tuple[float, float, float]:
-    """P(own > other), ties half, and its 95 % interval (Hanley and McNeil 1982); NaN if empty."""
-    n1, n0 = len(own), len(other)
-    if not n1 or not n0:
-        return (np.nan, np.nan, np.nan)
-    ranks = rankdata(np.concatenate([own, other]))
-    auc = float((ranks[:n1].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (n1 - 1) * (q1 - auc**2) + (n0 - 1) * (q2 - auc**2)
-    error = float(np.sqrt(max(variance, 0) / (n1 * n0)))
-    return auc, auc - _Z * error, min(1.0, auc + _Z * error)

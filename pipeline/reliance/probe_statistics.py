@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.audit.aggregate import Batch, Population, Readable, batches
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.audit.presence import Presence
+from pipeline.audit.scores import Batch, Population, Readable, batches
 from pipeline.audit.split import folds
 from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.histogram_sums import Array
+from pipeline.audit.inference import Array
 from pipeline.config.audit_settings import Gates
 from pipeline.reliance.edited import Deletion, Edited
 from pipeline.reliance.margin import Change

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.audit.findings import Findings
-from pipeline.audit.names import Lookup
+from pipeline.audit.names import Names
 from pipeline.cluster.resources import Resources
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
@@ -32,7 +32,7 @@ from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
-from pipeline.stages.explain import ReplicaSettings, prepare
+from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import Options, open_location
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Reliance:
         """Of the embeddings; one pass."""
         presence = self.found.presence
         names = [presence.histograms.cues[p] for p in np.flatnonzero(presence.measured)]
-        return collect(self.results, self.found.known, presence, names)
+        return collect(self.results, self.found.population, presence, names)
 
     @cached_property
     def probe(self) -> Probe:
@@ -89,7 +89,7 @@ class Reliance:
     @cached_property
     def rivals(self) -> NDArray[np.int64]:
         """(K,) place of each class's nearest rival, -1 for none."""
-        known, least = self.found.known, self.settings.gates.class_images
+        known, least = self.found.population, self.settings.gates.class_images
         rivals = self.probe.rivals(least, known.audited)
         rivals[np.asarray(known.sizes) < least] = -1
         return rivals
@@ -97,7 +97,7 @@ class Reliance:
     @cached_property
     def judged(self) -> pd.DataFrame:
         """How well the probe tells each class, see `judged.judge`; a second pass."""
-        return judge(self.results, self.found.known, self.probes, self.rivals)
+        return judge(self.results, self.found.population, self.probes, self.rivals)
 
     @cached_property
     def listed(self) -> list[Listed]:
@@ -167,7 +167,7 @@ class Reliance:
 
     def contrast(self, cls: str, rival: str) -> Contrast:
         """The cross-fitted probe of a class against another."""
-        index = self.found.known.index
+        index = self.found.population.index
         return Contrast(self.probes, index[cls], index[rival])
 
     def probe_maps(self, watch: "Watch | None" = None) -> Results:
@@ -183,7 +183,7 @@ class Reliance:
         classes = list(dict.fromkeys(pair.cls for pair in self.listed))
         if not classes:
             raise UsageError("probe maps: no pair is flagged for association, so none is tested")
-        codes = np.array([self.found.known.index[cls] for cls in classes], np.int64)
+        codes = np.array([self.found.population.index[cls] for cls in classes], np.int64)
         vectors = probe_directions(self.probes[FOLD], classes, codes, self.rivals[codes])
         labels = {label for pair in self.listed for label in (pair.cls, pair.rival)}
         image_ids = fold_images(self.results, labels, self.settings.reliance.images)
@@ -195,11 +195,11 @@ class Reliance:
         known = self._directions()
         if known is None:
             raise UsageError(f"{self.folder.uri}: the texts' directions are missing")
-        lookup = Lookup(self.results, self.found)
+        lookup = Names(self.results, self.found)
         classes = {
             label: known[query]
-            for label, query in lookup.queries.items()
-            if label in self.found.known.index
+            for label, query in lookup.class_queries.items()
+            if label in self.found.population.index
         }
         controls = {}
         for number, pair in enumerate(self.listed):
@@ -220,9 +220,9 @@ class Reliance:
     def _queries(self) -> list[Query]:
         """All of the run's, and in words each class with its cue."""
         known = {query.name: query for query in self.results.queries}
-        lookup, more = Lookup(self.results, self.found), []
+        lookup, more = Names(self.results, self.found), []
         for number, pair in enumerate(self.listed):
-            own, cue = known.get(lookup.queries.get(pair.cls, "")), known[pair.cue]
+            own, cue = known.get(lookup.class_queries.get(pair.cls, "")), known[pair.cue]
             if own is not None and own.prompts and cue.prompts:
                 text = f"{own.prompts[0]} with {cue.prompts[0]}"
                 name = f"control_{number}"

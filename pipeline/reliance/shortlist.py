@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pipeline.audit.findings import Findings
-from pipeline.audit.names import Lookup
+from pipeline.audit.names import Names
 from pipeline.audit.ranking import rank
 from pipeline.audit.split import folds
 from pipeline.config.audit_settings import RelianceConfig
@@ -43,9 +43,9 @@ def shortlist(found: Findings, rivals: NDArray[np.int64], config: RelianceConfig
     ranked = ranked[ranked["association__flag"] & ~ranked["decoy"]]
     listed = []
     for cls, cue in zip(ranked["class"], ranked["cue"], strict=True):
-        rival = int(rivals[found.known.index[cls]])
+        rival = int(rivals[found.population.index[cls]])
         if rival >= 0:
-            listed.append(Listed(cls, cue, found.known.classes[rival]))
+            listed.append(Listed(cls, cue, found.population.classes[rival]))
     return listed[: config.pairs]
 
 
@@ -53,7 +53,7 @@ def tasks(
     results: Results, found: Findings, listed: Sequence[Listed], config: RelianceConfig
 ) -> Iterator[PairTask]:
     """Images and targets of each pair: the first ones in an order that only ids decide."""
-    lookup = Lookup(results, found)
+    lookup = Names(results, found)
     flagged = {(pair.cls, pair.cue) for pair in listed}
     for cls in dict.fromkeys(pair.cls for pair in listed):
         rows = _rows(results, found, cls)
@@ -64,7 +64,7 @@ def tasks(
             yield PairTask(
                 cls=cls,
                 cue=pair.cue,
-                own=lookup.queries.get(cls),
+                own=lookup.class_queries.get(cls),
                 images=tuple(_places(having, found, pair.cue)),
                 targets=tuple(_places(without, found, pair.cue)),
                 partners=_partners(found, pair, flagged),
@@ -74,7 +74,7 @@ def tasks(
 def _partners(found: Findings, pair: Listed, flagged: set[tuple[str, str]]) -> tuple[str, ...]:
     """The flagged cue that goes with this one in the class most closely, if any does."""
     names = found.presence.histograms.cues
-    code = found.known.index[pair.cls]
+    code = found.population.index[pair.cls]
     beside = found.together.beside(names.index(pair.cue), code, names)
     for cue, phi in zip(beside["cue"], beside["phi_in_class"], strict=True):
         if phi > TOGETHER and (pair.cls, cue) in flagged:
@@ -90,7 +90,7 @@ def _rows(results: Results, found: Findings, cls: str) -> pd.DataFrame:
         columns=[*PLACE, *(score_column(name) for name in names)],
         filter=(ds.field("label") == cls) & (ds.field("status") == str(Status.OK)),
     ).to_pandas()
-    codes = np.full(len(frame), found.known.index[cls])
+    codes = np.full(len(frame), found.population.index[cls])
     for name in names:
         place = presence.histograms.cues.index(name)
         frame[name] = presence.of(place, codes, frame.pop(score_column(name)).to_numpy(float))

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.audit.aggregate import Batch, batches
 from pipeline.audit.findings import Findings
+from pipeline.audit.scores import Batch, batches
 from pipeline.report.contents import Chosen, Ends, Limits
 from pipeline.results import Results
 
@@ -58,7 +58,7 @@ def find_ends(results: Results, found: Findings, wanted: Mapping[Pair, int]) -> 
     """
     cues = list(dict.fromkeys(cue for (_, cue), count in wanted.items() if count))
     kept: dict[str, list[pd.DataFrame]] = {cue: [] for cue in cues}
-    for batch in batches(results, found.known, cues, ["image_id"]):
+    for batch in batches(results, found.population, cues, ["image_id"]):
         for cue in cues:
             kept[cue].append(_extremes(batch, cue, found, wanted))
     result = {}
@@ -67,14 +67,14 @@ def find_ends(results: Results, found: Findings, wanted: Mapping[Pair, int]) -> 
         groups = dict(tuple(frame.groupby("code")))
         for (cls, name), count in wanted.items():
             if name == cue and count:
-                mine = groups.get(found.known.index[cls], frame.head(0))
+                mine = groups.get(found.population.index[cls], frame.head(0))
                 measured = bool(found.presence.measured[_place(found, cue)])
                 result[cls, cue] = _ends(mine, count, measured=measured)
     return result
 
 
 def _extremes(batch: Batch, cue: str, found: Findings, wanted: Mapping[Pair, int]) -> pd.DataFrame:
-    counts = {found.known.index[cls]: n for (cls, name), n in wanted.items() if name == cue}
+    counts = {found.population.index[cls]: n for (cls, name), n in wanted.items() if name == cue}
     rows = np.flatnonzero(np.isin(batch.codes, list(counts)))
     scores, codes = batch.scores(cue)[rows], batch.codes[rows]
     place = _place(found, cue)

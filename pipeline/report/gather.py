@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from legrad.queries.queries import Role
-from pipeline.audit import pair as pair_parts
-from pipeline.audit.names import Lookup, has_maps
+from legrad.queries.query import Role
+from pipeline.audit.findings import pair_scores
+from pipeline.audit.names import Names, has_maps
 from pipeline.auditor import Audit
 from pipeline.report import choice
 from pipeline.report.contents import (
@@ -35,7 +35,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
     """Decide what is shown, and read it."""
     table = audit.rank()
     chosen = choice.paged(table, limits.pages)
-    known = audit.findings.known
+    known = audit.findings.population
     galleries = _gallery_cues(table, audit.classes)
     total = choice.affordable(limits, len(table), len(chosen), len(audit.classes))
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
@@ -86,20 +86,18 @@ def _pair_pages(
     ends: Mapping[choice.Pair, Ends],
     limits: Limits,
 ) -> list[PairPage]:
-    found, lookup = audit.findings, Lookup(audit.results, audit.findings)
+    names = Names(audit.results, audit.findings)
     edits = edit_pictures(audit, limits)
     by_cue = dict(tuple(table.groupby("cue")))
     pages = []
     for row in chosen.to_dict(orient="records"):
         cls, cue = str(row["class"]), str(row["cue"])
-        place, code = lookup.cue(cue), lookup.code(cls)
-        known = bool(found.presence.measured[place])
-        names = found.presence.histograms.cues
+        scores = pair_scores(audit.findings, names.cue(cue), names.code(cls))
         page = PairPage(
             row={str(key): value for key, value in row.items()},
-            densities=pair_parts.compared(found, place, code),
-            threshold=float(found.presence.threshold[place, code]) if known else float("nan"),
-            beside=found.together.beside(place, code, names).head(_BESIDE),
+            densities=scores.densities,
+            threshold=scores.threshold,
+            beside=scores.beside.head(_BESIDE),
             elsewhere=_forest_rows(by_cue[cue], cls),
             ends=ends.get((cls, cue), Ends()),
             edits=edits.get((cls, cue), ()),
@@ -141,10 +139,10 @@ def _class_pages(
 
 def _mean_maps(audit: Audit, cls: str, cues: Sequence[str]) -> list[MeanMap]:
     """The class's own mean map and those of its cues, as far as they are stored."""
-    lookup = Lookup(audit.results, audit.findings)
+    names = Names(audit.results, audit.findings)
     if not audit.settings.maps:
         return []
-    own = lookup.queries.get(cls)
+    own = names.class_queries.get(cls)
     queries = [own, *cues] if own else list(cues)
     stored = [q for q in queries if has_maps(audit.results, q)]
     if own and own not in stored and has_maps(audit.results, OWN_LABEL):
@@ -167,8 +165,7 @@ def _grids(
 ) -> dict[tuple[str, str], Grid]:
     """Maps of the shown images: of the cues they are shown for, of their class, of the baseline."""
     wanted: dict[str, list[str]] = defaultdict(list)
-    lookup = Lookup(audit.results, audit.findings)
-    some_own = bool(lookup.own_maps)
+    some_own = bool(Names(audit.results, audit.findings).class_maps)
     for (_, cue), end in ends.items():
         names = [one.image_id for one in (*end.high, *end.low)]
         if has_maps(audit.results, cue):

@@ -1,12 +1,13 @@
-"""Reading what a run found: pandas frames of scores and maps, from committed parts.
+"""Reading the results of a run: pandas frames of rows, scores and maps, from committed parts.
 
-The way of a question: `opening` finds the runs, `where` and `stored` the rows, `decode` makes maps
-of columns, `frames`, `maps`, `overlap` and `sql` answer, `show` and `pictures` draw. `joined` makes
-one table of several runs and frames, `accessor` gives ``frame.legrad`` to plain pandas.
+`opening` opens the runs; `stored_rows` and `joined_rows` find and read rows; `decoding` turns
+stored columns into maps; `answers`, `overlap` and `sql` compute what `Results` returns, and
+`drawing` makes pictures of it. `reproduce` repeats a run's computation, to compare it with what is
+stored.
 """
 
-from pipeline.results import accessor as accessor
-from pipeline.results.errors import UnknownNameError
+from pipeline.errors import UnknownNameError
+from pipeline.results.decoding import LegradAccessor as LegradAccessor  # registers frame.legrad
 from pipeline.results.opening import open_results
 from pipeline.results.results import Results
 

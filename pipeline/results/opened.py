@@ -1,21 +1,21 @@
-"""What one or several opened runs are: queries, grids, datasets; who has which query."""
+"""One or several opened runs, seen as one table: queries, grids, data sets, joined frames."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query
-from pipeline.errors import UsageError
-from pipeline.results.errors import UnknownNameError, unknown
-from pipeline.results.joined import FrameRows, JoinedRows
-from pipeline.results.map_columns import Maps
-from pipeline.results.rows import ID, Rows
+from legrad.queries.query import Query
+from pipeline.errors import UnknownNameError, UsageError, unknown_name
+from pipeline.results.decoding import Maps
+from pipeline.results.joined_rows import FrameRows, JoinedRows
+from pipeline.results.rows import ID, Rows, name_list
 from pipeline.results.run import Run
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import OWN_LABEL, score_column
@@ -30,7 +30,7 @@ class Opened:
 
     Attributes:
         runs: the runs.
-        joined: frames of one's own.
+        joined: the user's own frames, see `join`.
     """
 
     runs: tuple[Run, ...]
@@ -42,17 +42,19 @@ class Opened:
     @cached_property
     def rows(self) -> Rows:
         """The rows of all runs, by image_id, with the joined columns."""
-        own = [run.rows for run in self.runs]
-        return own[0] if len(own) == 1 and not self.joined else JoinedRows(own, self.joined)
+        of_runs = [run.rows for run in self.runs]
+        if len(of_runs) == 1 and not self.joined:
+            return of_runs[0]
+        return JoinedRows(of_runs, self.joined)
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:
-        """The queries, in the order of the runs: name, role, prompts, label of each."""
+        """The queries (name, role, prompts, label) of all runs, in configuration order."""
         return tuple({query.name: query for run in self.runs for query in run.queries}.values())
 
     @property
     def uri(self) -> str:
-        """Where the results lie."""
+        """The URIs of the output folders."""
         return " + ".join(run.folder.uri for run in self.runs)
 
     @property
@@ -62,22 +64,22 @@ class Opened:
         Raises:
             UsageError: several runs are open; see `runs`, each has its ``manifest``.
         """
-        return self._only("run", "manifest").manifest
+        return self._single("run", "manifest").manifest
 
     @property
     def folder(self) -> RunFolder:
         """The output folder; of several runs, see `runs`."""
-        return self._only("folder", "folder").folder
+        return self._single("folder", "folder").folder
 
     @property
     def origin(self) -> Origin:
         """Where the images came from; of several runs, see `runs`."""
-        return self._only("origin", "origin").origin
+        return self._single("origin", "origin").origin
 
     @property
     def dataset(self) -> ds.Dataset:
         """The committed parts as a pyarrow dataset; of several runs, see `runs`."""
-        return self._only("dataset", "dataset").dataset
+        return self._single("dataset", "dataset").dataset
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -88,12 +90,40 @@ class Opened:
         """
         if len({run.grid for run in self.runs}) == 1:
             return self.runs[0].grid
-        return self._only("grid", "grid").grid
+        return self._single("grid", "grid").grid
 
     @property
     def preprocess(self) -> Preprocess:
-        """How images were brought to the model's input; its `box` places maps on originals."""
-        return self._only("preprocess", "preprocess").preprocess
+        """How images were resized for the model; its `box` gives the part that a map covers.
+
+        Raises:
+            UsageError: the runs resize differently; see `runs`, and `run_of` for one query.
+        """
+        if all(run.preprocess == self.runs[0].preprocess for run in self.runs):
+            return self.runs[0].preprocess
+        return self._single("preprocess", "preprocess").preprocess
+
+    def join(self, frame: pd.DataFrame | pd.Series) -> Self:
+        """These results with further columns, by image_id (the frame's index or a column).
+
+        They are then columns like any other, in `images`, in conditions and in SQL. Images that the
+        frame does not have get nulls; images that only the frame has are left out.
+
+        Example::
+
+            mine = results.join(pd.read_csv("splits.csv"))    # columns image_id, split
+            mine.scores(["leash"], where="split = 'test'")
+
+        Raises:
+            UsageError: the frame has no image_id, none that is in the results, a repeated one, or
+                a column that the results have already.
+        """
+        added = FrameRows(frame)
+        added.require_some_of(self.rows)
+        same = set(added.schema.names) & set(self.rows.schema.names) - {ID}
+        if same:
+            raise UsageError(f"join: {sorted(same)} are columns already; rename them in the frame")
+        return replace(self, joined=(*self.joined, added))
 
     def run_of(self, query: str) -> Run:
         """The first run that has a query (or ``own_label``).
@@ -104,15 +134,19 @@ class Opened:
         for run in self.runs:
             if run.has(query):
                 return run
-        raise unknown("query", query, [q.name for q in self.queries], self.uri)
+        raise unknown_name("query", query, [q.name for q in self.queries], self.uri)
 
-    def batches(self, queries: Sequence[str], columns: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Tables of some columns with scores and maps of some queries, a few thousand rows each.
+    def batches(
+        self, queries: str | Sequence[str], columns: str | Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Tables of a few thousand rows with some columns and some queries' scores and maps.
 
-        Maps are for `decode`, which knows where they are stored; ``own_label`` is a query here.
+        `decode` turns the columns of maps into maps. ``own_label`` is a query here.
         """
-        needed = [ID, *columns, *(score_column(name) for name in queries if name != OWN_LABEL)]
-        for query in queries:
+        names = name_list(queries)
+        needed = [ID, *name_list(columns)]
+        needed += [score_column(name) for name in names if name != OWN_LABEL]
+        for query in names:
             needed += self.run_of(query).map_columns([query])
         yield from self.rows.batches(list(dict.fromkeys(needed)), None, _BATCH_ROWS)
 
@@ -125,34 +159,32 @@ class Opened:
 
     def shown(self, table: pa.Table) -> NDArray[Any]:
         """(n, h, w) cells that show the image and not padding, from columns width and height."""
-        return self._only("shown", "shown(table)").shown(table)
+        return self._single("shown", "shown(table)").shown(table)
 
-    def _names(self, names: Sequence[str]) -> list[str]:
-        """Names of queries with scores.
+    def _names(self, names: str | Sequence[str]) -> list[str]:
+        """Names of queries that have scores.
 
         Raises:
-            KeyError: one of them is none.
+            KeyError: a name is not that of a query, or is ``own_label``, which has no scores.
         """
-        if isinstance(names, str):
-            names = [names]
-        known = [query.name for query in self.queries]
-        for name in names:
-            if name == OWN_LABEL and name not in known:
+        existing = [query.name for query in self.queries]
+        for name in name_list(names):
+            if name == OWN_LABEL and name not in existing:
                 raise UnknownNameError(
-                    f"{OWN_LABEL} has maps and no score: it stands for each image's own class; ask "
-                    "for the scores of the classes"
+                    f"{OWN_LABEL} has maps but no scores, because it stands for the class of each "
+                    "image; ask for the scores of the classes"
                 )
-            if name not in known:
-                raise unknown("query", name, known, self.uri)
-        return list(names)
+            if name not in existing:
+                raise unknown_name("query", name, existing, self.uri)
+        return name_list(names)
 
     def _runs_of(self, queries: Sequence[str]) -> dict[str, Run]:
         return {query: self.run_of(query) for query in queries}
 
-    def _only(self, what: str, there: str) -> Run:
+    def _single(self, what: str, attribute: str) -> Run:
         if len(self.runs) > 1:
             raise UsageError(
                 f"{what}: {len(self.runs)} runs are open as one, and each has its own: "
-                f"results.runs[0].{there}"
+                f"results.runs[0].{attribute}"
             )
         return self.runs[0]

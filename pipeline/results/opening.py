@@ -1,12 +1,13 @@
-"""open_results: one run's output, or several over the same images."""
+"""open_results: the output of one run, or of several over the same images."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
 
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
-from pipeline.results.run import Run, agreeing
+from pipeline.results.run import Run
 from pipeline.runs.manifest import run_folder
+from pipeline.schema import OWN_LABEL, map_column
 from pipeline.sources.fetch import Moved
 from pipeline.storage.location import Options
 
@@ -18,17 +19,17 @@ def open_results(
     source: Moved = None,
     source_options: Options | None = None,
 ) -> Results:
-    """Open a run's output, finished or still growing (committed parts only).
+    """Open a run's output, complete or still growing (committed parts only).
 
-    Nothing but the manifest is read until something is asked for. An opened result does not grow:
-    open again to see what was committed since. Several outputs over the same images, such as later
-    runs with new queries, open as one, joined on ``image_id``::
+    Only the manifest is read until a method asks for more. An opened result does not grow: open it
+    again to see what was committed since. Several outputs over the same images, such as later runs
+    with new queries, open as one, joined on ``image_id``::
 
         from pipeline import open_results
 
         results = open_results("out")                  # or "s3://bucket/out"
-        results                                        # in a notebook: what was run, which queries
-        results.images()                               # one row an image: label, status, ...
+        results                                        # in a notebook: the run and its queries
+        results.images()                               # one row per image: label, status, ...
         results.scores(["dog", "leash"], where="label = 'dog'")
         results.top("leash", 50)                       # highest scores first
         ids, heat = results.maps("leash")              # (n, h, w) raw maps
@@ -37,33 +38,52 @@ def open_results(
         results.sql("select label, avg(score__leash) from images group by label")
         open_results(["out", "out-more-queries"])      # as one
 
-    All that they can be asked, and the columns of conditions and SQL: ``help(pipeline.Results)``.
+    All methods, and the columns for conditions and SQL: ``help(pipeline.Results)``.
 
     Args:
         uri: the output folder, local or any fsspec URI, or a list of them.
-        storage_options: of the output, as fsspec takes them, such as {"key": ..., "secret": ...};
+        storage_options: fsspec options for the output, such as {"key": ..., "secret": ...};
             default: credentials of the environment.
-        source: where the images are now, if they moved since; by alias where they have several.
-        source_options: storage options of the source; default those of the output.
+        source: where the images are now, if they have moved; by alias if there are several.
+        source_options: fsspec options for the images; default those of the output.
 
     Raises:
-        UsageError: no run there, a newer version wrote it, or runs that do not go together.
+        UsageError: a folder holds no run, a newer version wrote it, or the runs do not fit
+            together.
     """
     uris = [fspath(place) for place in ([uri] if isinstance(uri, str | PathLike) else uri)]
     if not uris:
         raise UsageError("open_results([]): expected the output of at least one run")
-    places = [_checked(place, storage_options) for place in uris]
-    runs = tuple(Run.open(place, storage_options, source, source_options) for place in places)
-    reason = agreeing(runs) if len(runs) > 1 else None
-    if reason:
-        raise UsageError(f"{reason}: open_results(URI) for each.")
+    for place in uris:
+        _refuse_data_folder(place, storage_options)
+    runs = tuple(Run.open(place, storage_options, source, source_options) for place in uris)
+    if len(runs) > 1:
+        _refuse_disagreeing(runs)
     return Results(runs)
 
 
-def _checked(uri: str, options: Options | None) -> str:
-    """Raises: UsageError: this is the folder of the data, which lies in the output."""
+def _refuse_data_folder(uri: str, options: Options | None) -> None:
+    """Refuse ``OUT/images``, where ``OUT`` is meant."""
     parent, _, name = uri.rstrip("/").rpartition("/")
     inside = name == "images" and not run_folder(uri, options).manifest.exists()
     if inside and parent and run_folder(parent, options).manifest.exists():
-        raise UsageError(f"{uri}: this is the data of a run; open its output: {parent}")
-    return uri
+        raise UsageError(f"{uri}: this is the data folder of a run; open its output: {parent}")
+
+
+def _refuse_disagreeing(runs: Sequence[Run]) -> None:
+    """Refuse runs in which one name has two meanings."""
+    meanings: dict[str, tuple[object, Run]] = {}
+    for run in runs:
+        model = run.manifest["metadata"].get("model", {})
+        scored_by = (model.get("weights_sha256"), model.get("layers"), run.grid)
+        names: dict[str, object] = {query.name: (query, scored_by) for query in run.queries}
+        if map_column(OWN_LABEL) in run.dataset.schema.names:
+            names[OWN_LABEL] = object()  # two runs that have it never agree: whose would it be?
+        for name, meaning in names.items():
+            first_meaning, first_run = meanings.setdefault(name, (meaning, run))
+            if first_meaning != meaning:
+                raise UsageError(
+                    f"{name!r} is in {first_run.folder.uri} and in {run.folder.uri}, and does not "
+                    "mean the same (its texts, the model or the layers differ). Open each run "
+                    "separately: open_results(URI)"
+                )

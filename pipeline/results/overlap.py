@@ -1,4 +1,4 @@
-"""How alike two maps of one image are: overlap statistics."""
+"""Overlap statistics: how similar two maps of one image are."""
 
 import numpy as np
 import pandas as pd
@@ -16,40 +16,40 @@ def overlap(
 
     With p and q the maps divided by their sums: ``cosine`` p.q / |p||q|, ``soft_iou``
     sum min(p, q) / sum max(p, q), ``shared_mass`` sum min(p, q), and ``pearson``, the correlation
-    over the cells. Maps overlap by chance, smooth ones more (independent maps of the demo have a
-    cosine near 0.2, of a coarse ViT near 0.8), so compare with maps of other images, not with
-    zero. Only Pearson's r of independent maps is 0, unless both favour the same place, such as the
-    centre.
+    over the cells. Maps overlap by chance, and smooth maps more so (the cosine of independent maps
+    is near 0.2 in the demo and near 0.8 for a coarse ViT), so compare with maps of other images,
+    not with zero. Only Pearson's r of independent maps is 0, unless both prefer the same region,
+    such as the centre.
 
     Args:
         first, second: (n, h, w), non-negative.
-        shown: (n, h, w) cells that count; default all.
+        shown: (n, h, w) cells to include; default all.
 
     Returns:
-        n rows of `STATISTICS`; NaN where a map is missing or without heat, and ``pearson`` also
-        where one is constant.
+        n rows of `STATISTICS`; NaN where a map is missing or has no heat, and ``pearson`` also
+        where a map is constant.
     """
-    counted = np.ones(first.shape, bool) if shown is None else shown
-    counted = counted.reshape(len(first), -1)
-    p, q = (_mass(maps.reshape(len(maps), -1), counted) for maps in (first, second))
+    included = np.ones(first.shape, bool) if shown is None else shown
+    included = included.reshape(len(first), -1)
+    p, q = (_mass(maps.reshape(len(maps), -1), included) for maps in (first, second))
     smaller, larger = np.minimum(p, q).sum(axis=1), np.maximum(p, q).sum(axis=1)
-    cells = np.maximum(counted.sum(axis=1), 1)[:, None]
+    cells = np.maximum(included.sum(axis=1), 1)[:, None]
     p_, q_ = (
-        np.where(counted, mass - mass.sum(axis=1, keepdims=True) / cells, 0) for mass in (p, q)
+        np.where(included, mass - mass.sum(axis=1, keepdims=True) / cells, 0) for mass in (p, q)
     )
     values = (_cosine(p, q), smaller / larger, smaller, _cosine(p_, q_))
     return pd.DataFrame(dict(zip(STATISTICS, values, strict=True)))
 
 
-def _mass(flat: NDArray[np.floating], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Shares of the heat; NaN for a map without."""
-    heat = np.where(counted, flat.astype(np.float64), 0)
+def _mass(flat: NDArray[np.floating], included: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Each map divided by its sum; NaN for a map without heat."""
+    heat = np.where(included, flat.astype(np.float64), 0)
     total = heat.sum(axis=1, keepdims=True)
     return heat / np.where(total > 0, total, np.nan)
 
 
 def _cosine(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
-    tiny = norms <= 1e-12  # differences of equal shares leave rounding, not variation
-    found: NDArray[np.float64] = (p * q).sum(axis=1) / np.where(tiny, np.nan, norms)
-    return found
+    tiny = norms <= 1e-12  # what is left of a constant map is rounding, not variation
+    cosines: NDArray[np.float64] = (p * q).sum(axis=1) / np.where(tiny, np.nan, norms)
+    return cosines

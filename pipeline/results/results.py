@@ -1,52 +1,48 @@
-"""What a run found, read when asked for: `Results`."""
+"""`Results`: the rows, scores and maps of a run, read when a method asks for them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.results import frames, maps, pictures, show, sql
-from pipeline.results.joined import FrameRows
-from pipeline.results.map_columns import Maps
+from pipeline.results import answers, drawing, sql
+from pipeline.results.answers import Ids, Selection
+from pipeline.results.decoding import Maps
 from pipeline.results.opened import Opened
-from pipeline.results.rows import Where
+from pipeline.results.rows import Where, name_list
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Ids = NDArray[np.object_]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Results(Opened):
     """The results of a run, or of several over the same images; see `open_results`.
 
-    Every row is an image, and ``status`` says whether it has scores and maps. The queries are in
-    `queries` (``[q.name for q in results.queries]``), the other columns in `images`. Maps are raw:
-    (h, w) float32, non-negative, comparable within a query, not between queries.
+    Each row is an image, and its ``status`` says whether it has scores and maps. `queries` lists
+    the queries (``[q.name for q in results.queries]``), `images` gives the other columns. Maps are
+    raw: (h, w) float32, non-negative, comparable within a query, not between queries.
 
-    Wherever there is a ``where``, it is an SQL condition on the columns, or a pyarrow expression;
-    both are pushed down, so that only matching row groups and the columns needed are read::
+    ``where`` is an SQL condition on the columns, or a pyarrow expression. Both are pushed down:
+    only row groups that may match and the columns that are needed are read::
 
         results.scores(["leash"], where="label = 'dog' and width >= 512")
         results.images(where=pc.field("score__leash") > 0.3)    # import pyarrow.compute as pc
 
-    Text in SQL stands in single quotes. In conditions and SQL the score of query Q is the column
-    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``. Frames come by
-    image_id, so they join, and ids of one choose the maps of another. A query's name need not be
-    its label (``{q.label: q.name for q in results.queries if q.label}``); ``own_label`` stands for
-    the class of each image and has maps only::
+    Text in SQL stands in single quotes. In conditions and SQL, the score of query Q is the column
+    ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``. Frames are indexed
+    by image_id, so they join, and the ids of one select the maps of another. A query's name may
+    differ from its label (``{q.label: q.name for q in results.queries if q.label}``);
+    ``own_label`` stands for the class of each image and has maps only::
 
-        found = results.scores(["leash"]).join(results.images(["label"]))
-        ids, heat = results.maps("leash", found.query("leash > 0.2").index)
+        scores = results.scores(["leash"]).join(results.images(["label"]))
+        ids, heat = results.maps("leash", scores.query("leash > 0.2").index)
         tops = {q.name: results.top(q.name, 50) for q in results.queries if q.role == "class"}
 
-    The files are ``OUT/images/*.parquet``, plain Parquet to any tool; a map is its bytes, row by
-    row, times its maximum / 255::
+    The files are ``OUT/images/*.parquet``, plain Parquet that any tool reads. A map is its bytes,
+    row by row, times its maximum / 255::
 
         duckdb.sql(f"select label, avg(score__leash) from '{out}/images/*.parquet' group by label")
         row = pl.scan_parquet(f"{out}/images/*.parquet").head(1).collect().row(0, named=True)
@@ -55,16 +51,16 @@ class Results(Opened):
         cells = np.frombuffer(row["heatmap__leash"], np.uint8).reshape(about["grid"])
         heat = cells / 255 * row["heatmap_max__leash"]    # both are null where an image failed
 
-    While a run is going they may hold rows that it will take back; `open_results` shows committed
-    ones only. Frames read without this package have maps, too, once ``pipeline.results`` is
-    imported: ``pd.read_parquet(...).legrad.maps("leash")``.
+    While a run is in progress the files may hold rows that are not committed and will be written
+    again; `open_results` shows committed rows only. After ``import pipeline.results``, frames read
+    by pandas have maps, too: ``pd.read_parquet(...).legrad.maps("leash")``.
 
-    A map says where, not whether: where a cue is absent, its heat often lies on the object. Whether
-    it is there is what the score tells.
+    A map says where a cue would be, not whether it is present: where a cue is absent, its heat
+    often lies on the object. The score says whether it is present.
 
     Attributes:
-        runs: the runs that were opened, each with its ``folder``, ``manifest``, ``grid``, ...
-        joined: frames of one's own, see `join`.
+        runs: the opened runs, each with its ``folder``, ``manifest``, ``grid``, ...
+        joined: the user's own frames, see `join`.
     """
 
     def __repr__(self) -> str:
@@ -72,27 +68,33 @@ class Results(Opened):
         return f"Results({where}: {len(self):,} images, {len(self.queries)} queries)"
 
     def _repr_html_(self) -> str:
-        return show.html(self)
+        return drawing.card(self)
 
-    def images(self, columns: Sequence[str] | None = None, where: Where = None) -> pd.DataFrame:
-        """One row an image, by image_id: where it lies, label, size, status, carried columns.
+    def images(
+        self, columns: str | Sequence[str] | None = None, where: Where = None
+    ) -> pd.DataFrame:
+        """One row per image, by image_id: source, label, size, status, carried columns.
 
         Example::
 
             results.images(["label", "width"], where="status = 'ok'")
 
         Args:
-            columns: only these (``score__Q`` is one, too); default all but scores, maps and
+            columns: only these (``score__Q`` is a column, too); default all but scores, maps and
                 embeddings.
             where: which rows.
 
         Raises:
             KeyError: no such column.  UsageError: the condition does not fit the columns.
         """
-        return frames.images(self.rows, columns, where)
+        return answers.images(self.rows, columns, where)
 
-    def scores(self, queries: Sequence[str] | None = None, where: Where = None) -> pd.DataFrame:
-        """Cosines, one row an image (by image_id), one float32 column a query; NaN for failures.
+    def scores(
+        self, queries: str | Sequence[str] | None = None, where: Where = None
+    ) -> pd.DataFrame:
+        """Cosines: one row per image (by image_id), one float32 column per query.
+
+        NaN for images that failed.
 
         Example::
 
@@ -102,14 +104,18 @@ class Results(Opened):
             KeyError: no such query.  UsageError: the condition does not fit the columns.
         """
         names = [query.name for query in self.queries] if queries is None else queries
-        return frames.scores(self.rows, self._names(names), where)
+        return answers.scores(self.rows, self._names(names), where)
 
     def top(
-        self, query: str, n: int = 10, where: Where = None, columns: Sequence[str] = ("label",)
+        self,
+        query: str,
+        n: int = 10,
+        where: Where = None,
+        columns: str | Sequence[str] = ("label",),
     ) -> pd.DataFrame:
-        """The n images with the highest score for a query, by image_id, highest first.
+        """The n images with the highest scores for a query, by image_id, highest first.
 
-        Of equal scores the one with the first image_id counts; images without a score are left out.
+        Equal scores are ordered by image_id; images without a score are left out.
 
         Example::
 
@@ -121,7 +127,7 @@ class Results(Opened):
         self._names([query])
         if n < 1:
             raise UsageError(f"top: n={n}, expected 1 or more")
-        return frames.top(self.rows, query, n, columns, where)
+        return answers.top(self.rows, query, n, columns, where)
 
     def maps(
         self,
@@ -132,7 +138,7 @@ class Results(Opened):
         normalized: bool = False,
         size: int | tuple[int, int] | None = None,
     ) -> tuple[Ids, Maps]:
-        """Maps of one query, all in memory; for more than fit there, see `iter_maps`.
+        """Maps of one query, all in memory; for more maps than fit there, see `iter_maps`.
 
         Example::
 
@@ -149,27 +155,27 @@ class Results(Opened):
         Args:
             query: its name, or ``own_label`` for the class of each image's own label.
             image_ids: which images, in this order; default all, in the order of the files.
-            where: which images, instead.
-            normalized: each map from its lowest to its highest value, 0 to 1.
-            size: (height, width), or the side of a square, to bring them to, bilinear; default the
-                grid of the patches.
+            where: a condition instead of ids.
+            normalized: scale each map from its lowest to its highest value, to 0 to 1.
+            size: (height, width), or the side of a square, to interpolate to (bilinear); default
+                the grid of the patches.
 
         Returns:
-            ids (n,) and maps (n, h, w) float32; NaN where an image has no map: it failed, or
-            `store.maps` left it out. Padding is 0, see `Preprocess.cells`.
+            ids (n,) and maps (n, h, w) float32; NaN where an image has no map, because it failed
+            or `store.maps` left it out. Padding is 0, see `Preprocess.cells`.
 
         Raises:
             KeyError: no such query, or no such image.  UsageError: the condition does not fit.
         """
         if not isinstance(query, str):
             raise UsageError(f"maps({query!r}): expected one query; iter_maps takes several")
-        chosen = maps.Chosen(self.rows, self._runs_of([query]), image_ids, where)
-        return maps.read(chosen, normalized=normalized, size=size)
+        selection = Selection(self.rows, self._runs_of([query]), image_ids, where)
+        return answers.maps(selection, normalized=normalized, size=size)
 
     def iter_maps(
         self, query: str | Sequence[str], *, where: Where = None, normalized: bool = False
     ) -> Iterator[tuple[Ids, Maps]]:
-        """Maps a few thousand images at a time, in bounded memory, for passes over everything.
+        """Maps of a few thousand images at a time, in bounded memory, for passes over all images.
 
         Example::
 
@@ -179,21 +185,21 @@ class Results(Opened):
                     sums[name] += np.nansum(heat[label[ids] == name], axis=0)
 
         Args:
-            query: a name: maps are (n, h, w); or several: (n, queries, h, w).
+            query: a name, which gives maps (n, h, w), or several, which give (n, queries, h, w).
             where: which images.
-            normalized: each map from its lowest to its highest value, 0 to 1.
+            normalized: scale each map from its lowest to its highest value, to 0 to 1.
 
         Yields:
-            ids (n,) and maps, NaN where an image has none.
+            ids (n,) and maps; NaN where an image has none.
 
         Raises:
             KeyError: no such query.  UsageError: the condition does not fit the columns.
         """
-        names = [query] if isinstance(query, str) else list(query)
+        names = name_list(query)
         if not names or len(set(names)) < len(names):
             raise UsageError(f"iter_maps({names}): expected one or more queries, each once")
-        chosen = maps.Chosen(self.rows, self._runs_of(names), None, where)
-        for ids, heat in maps.stream(chosen, normalized=normalized):
+        selection = Selection(self.rows, self._runs_of(names), None, where)
+        for ids, heat in answers.iter_maps(selection, normalized=normalized):
             yield ids, heat[:, 0] if isinstance(query, str) else heat
 
     def compare(
@@ -203,65 +209,65 @@ class Results(Opened):
         where: Where = None,
         image_ids: Sequence[str] | None = None,
     ) -> pd.DataFrame:
-        """How far the maps of two queries lie on each other, image by image.
+        """How much the maps of two queries overlap, image by image.
 
-        Ask it of images that show both: the map of an absent cue often lies on the object, and then
-        overlaps most. Choose the score above which a cue is there by looking at `top` and at images
-        around it. Maps also overlap by chance, how much depends on the model: measure it on maps
-        of different images. Either query may be ``own_label``.
+        Select images that show both: the map of an absent cue often lies on the object, and then
+        overlaps most. Choose the score above which a cue is present by looking at `top` and at
+        images around it. Maps also overlap by chance, how much depends on the model: measure it on
+        maps of different images. Either query may be ``own_label``.
 
         Example::
 
-            there = "label = 'fish' and score__watermark > 0.1"    # 0.1: looked up, see above
-            found = results.compare("own_label", "watermark", where=there)
-            found.sort_values("pearson").tail(10)
+            with_cue = "label = 'fish' and score__watermark > 0.1"    # 0.1: found as said above
+            overlaps = results.compare("own_label", "watermark", where=with_cue)
+            overlaps.sort_values("pearson").tail(10)
 
             from pipeline.results.overlap import overlap
-            a, b = (results.maps(query, where=there)[1] for query in ("own_label", "watermark"))
-            overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; counts padding, if there is any
+            a, b = (results.maps(query, where=with_cue)[1] for query in ("own_label", "watermark"))
+            overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; includes padding, if any
 
         Args:
             query_a: name of the first query.
             query_b: name of the second query.
             where: which images.
-            image_ids: which images, in this order, instead.
+            image_ids: which images, in this order, instead of a condition.
 
         Returns:
             By image_id, with p and q the two maps divided by their sums: ``cosine`` p.q / |p||q|,
             ``soft_iou`` sum min(p, q) / sum max(p, q), ``shared_mass`` sum min(p, q), ``pearson``
-            their correlation; over the cells that are not padding. NaN where one of the two has no
-            map, or no heat.
+            their correlation; over the cells that are not padding. NaN where one of the two maps
+            is missing or has no heat.
 
         Raises:
             KeyError: no such query, or no such image.  UsageError: the condition does not fit.
         """
         runs = self._runs_of([query_a, query_b])
-        return maps.compare(maps.Chosen(self.rows, runs, image_ids, where), query_a, query_b)
+        selection = Selection(self.rows, runs, image_ids, where)
+        return answers.compare(selection, query_a, query_b)
 
     def to_long(
         self,
-        queries: Sequence[str] | None = None,
+        queries: str | Sequence[str] | None = None,
         where: Where = None,
-        columns: Sequence[str] = ("label",),
+        columns: str | Sequence[str] = ("label",),
     ) -> pd.DataFrame:
-        """One row an (image, query): image_id, ``columns``, query, role, score, heatmap_max.
+        """One row per (image, query): image_id, ``columns``, query, role, score, heatmap_max.
 
         Example::
 
             results.to_long(["dog", "leash"]).groupby(["label", "query"]).score.mean()
         """
         names = [query.name for query in self.queries] if queries is None else queries
-        known = {query.name: query for query in self.queries}
-        asked = [
-            (self._runs_of([name])[name], known[name]) for name in dict.fromkeys(self._names(names))
-        ]
-        return frames.to_long(self.rows, asked, columns, where)
+        by_name = {query.name: query for query in self.queries}
+        unique = dict.fromkeys(self._names(names))
+        pairs = [(self.run_of(name), by_name[name]) for name in unique]
+        return answers.to_long(self.rows, pairs, columns, where)
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The answer of DuckDB to a query on the table ``images``, all columns of all rows.
+        """The result of a DuckDB query on the table ``images``, which has all columns.
 
-        ``decode_map(heatmap__Q, heatmap_max__Q)`` gives a map as FLOAT[], row by row, NULL for
-        none; it is known here only.
+        ``decode_map(heatmap__Q, heatmap_max__Q)`` gives a map as FLOAT[], row by row, or NULL for
+        no map; only this method defines it.
 
         Example::
 
@@ -270,39 +276,17 @@ class Results(Opened):
                         "heatmap_max__leash)) as peak from images where label = 'dog'")
 
         Raises:
-            UsageError: DuckDB does not understand it.
+            UsageError: DuckDB rejects the query.
         """
         return sql.answer(self.rows, query)
-
-    def join(self, frame: pd.DataFrame | pd.Series) -> "Results":
-        """These results with columns of one's own, by image_id (the frame's index or a column).
-
-        They are then columns like any other, in `images`, in conditions and in SQL. Images that the
-        frame lacks have nulls; images that only the frame has are left out.
-
-        Example::
-
-            mine = results.join(pd.read_csv("splits.csv"))    # columns image_id, split
-            mine.scores(["leash"], where="split = 'test'")
-
-        Raises:
-            UsageError: no image_id in the frame, none that is here, one that stands twice, or a
-                column that is there.
-        """
-        own = FrameRows(frame)
-        own.require_some_of(self.rows)
-        same = set(own.schema.names) & set(self.rows.schema.names) - {"image_id"}
-        if same:
-            raise UsageError(f"join: {sorted(same)} are columns already; rename them in the frame")
-        return Results(self.runs, (*self.joined, own))
 
     def image(self, image_id: str) -> "Image.Image":
         """The upright RGB original, fetched again from its shard.
 
         Raises:
-            KeyError: no such image.  UsageError: the shard is gone.
+            KeyError: no such image.  UsageError: the shard no longer exists.
         """
-        return pictures.original(self, image_id)
+        return drawing.original(self, image_id)
 
     def overlay(self, image_id: str, query: str, *, peak: float | None = None) -> "Image.Image":
         """The original with a query's heat over it; ``.save("x.png")`` writes it.
@@ -310,23 +294,22 @@ class Results(Opened):
         Args:
             image_id: which image.
             query: its name, or ``own_label``.
-            peak: the heat shown at full strength; default the map's own maximum, so that an absent
-                cue glows as a present one does. To compare images give one for all, such as
-                ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.
+            peak: the heat shown at full strength; default the map's own maximum, which makes an
+                absent cue as bright as a present one. To compare images use one value for all, such
+                as ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.
 
         Raises:
             KeyError: no such image or query.
             UsageError: the image has no map (its status says why, or `store.maps` left it out), or
-                its shard is gone.
+                its shard no longer exists.
         """
-        return pictures.overlay(self, image_id, query, peak)
+        return drawing.overlay(self, image_id, query, peak)
 
-    def figure(self, image_ids: Sequence[str], queries: Sequence[str]) -> "Image.Image":
-        """Pictures and their heat: an image a row, a query a column, one colour scale a column.
+    def figure(self, image_ids: str | Sequence[str], queries: str | Sequence[str]) -> "Image.Image":
+        """Pictures and their heat: an image per row, a query and a colour scale per column.
 
         Example::
 
             results.figure(results.top("leash", 5).index, ["own_label", "leash"])
         """
-        shown = ([one] if isinstance(one, str) else list(one) for one in (image_ids, queries))
-        return show.figure(self, *shown)
+        return drawing.figure(self, name_list(image_ids), name_list(queries))

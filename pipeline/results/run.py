@@ -1,5 +1,6 @@
-"""One run's output: what it is, which maps it keeps, where its images came from."""
+"""One run's output: its manifest, its committed parts, and the maps that it keeps."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,27 +9,40 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.config import queries_by_label
-from pipeline.results.dataset import open_parts
-from pipeline.results.map_columns import Maps, decode_columns
-from pipeline.results.stored import StoredRows
+from pipeline.errors import UsageError
+from pipeline.machine import map_in_threads
+from pipeline.results.decoding import Maps, decode_columns
+from pipeline.results.stored_rows import StoredRows
+from pipeline.runs.ledger import missing_parts
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
-from pipeline.schema import OWN_LABEL, map_column, peak_column
+from pipeline.runs.parts import (
+    PARQUET,
+    arrow_filesystem,
+    commit_of,
+    commits,
+    committed_parts,
+    strangers,
+)
+from pipeline.schema import METADATA_KEY, OWN_LABEL, map_column, peak_column, read_metadata
 from pipeline.sources.fetch import Moved, Origin
-from pipeline.storage.location import Options
+from pipeline.storage.location import Location, Options
+
+_NO_ROWS = "no committed results yet"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run's output, opened.
+    """The opened output of one run.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it is.
+        folder: the output folder.
+        manifest: the run's identity and metadata.
         origin: where its images came from.
     """
 
@@ -43,26 +57,26 @@ class Run:
         """Read the manifest.
 
         Raises:
-            UsageError: no run there, or a newer version wrote it.
+            UsageError: the folder holds no run, or one that a newer version wrote.
         """
         folder = run_folder(uri, options)
         manifest = read_manifest(folder)
-        own = dict((source_options if source_options is not None else options) or {})
-        return cls(folder, manifest, Origin.of(manifest["source"], moved, own))
+        of_source = dict((source_options if source_options is not None else options) or {})
+        return cls(folder, manifest, Origin.of(manifest["source"], moved, of_source))
 
     @cached_property
     def dataset(self) -> ds.FileSystemDataset:
-        """The committed parts."""
+        """The committed parts as one pyarrow dataset."""
         return open_parts(self.folder, self.manifest)
 
     @cached_property
     def rows(self) -> StoredRows:
-        """Its rows."""
+        """The committed rows."""
         return StoredRows(self.folder.uri, self.dataset)
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:
-        """In the order of the run."""
+        """The queries, in configuration order."""
         return tuple(Query.model_validate(q) for q in self.manifest["metadata"]["queries"])
 
     @property
@@ -76,16 +90,16 @@ class Run:
         """How images were brought to the model's input."""
         values = self.manifest["metadata"]["preprocess"]
         height, width = values["size"]
-        known = {"fill": tuple(values["fill"])} if "fill" in values else {}
-        return Preprocess((height, width), values["mode"], values["interpolation"], **known)
+        fill = {"fill": tuple(values["fill"])} if "fill" in values else {}  # not in early manifests
+        return Preprocess((height, width), values["mode"], values["interpolation"], **fill)
 
     def has(self, query: str) -> bool:
-        """Whether it has maps under this name, ``own_label`` included."""
-        known = [q.name for q in self.queries]
-        return query in known or (query == OWN_LABEL and bool(self.own))
+        """Whether the run has this query; ``own_label`` is one if any label has a class query."""
+        names = [q.name for q in self.queries]
+        return query in names or (query == OWN_LABEL and bool(self.class_queries))
 
     def map_columns(self, queries: Iterable[str]) -> list[str]:
-        """Columns that `decode` needs."""
+        """Columns that `decode` needs for some queries."""
         names = []
         for query in queries:
             names += [f(name) for name in self._stored(query) for f in (map_column, peak_column)]
@@ -94,33 +108,40 @@ class Run:
         return list(dict.fromkeys(names))
 
     def _stored(self, query: str) -> list[str]:
-        """Names whose columns hold a query's maps."""
+        """Names of the map columns that hold a query's maps."""
         if map_column(query) in self.dataset.schema.names:
             return [query]
-        return list(dict.fromkeys(self.own.values())) if query == OWN_LABEL else [OWN_LABEL]
+        return (
+            list(dict.fromkeys(self.class_queries.values())) if query == OWN_LABEL else [OWN_LABEL]
+        )
 
     def decode(self, table: pa.Table, query: str) -> Maps:
-        """(n, h, w) maps of a query from a table with its `map_columns`; NaN for none."""
+        """(n, h, w) maps of a query from a table with its `map_columns`; NaN where none."""
         if map_column(query) in table.column_names:
             return decode_columns(table, query, self.grid)
         labels = table["label"].to_pylist()
-        if query != OWN_LABEL:  # the class's map is stored for the images that it is the own one of
+        if query != OWN_LABEL:  # the map of a class is stored for the images of that class only
             maps = decode_columns(table, OWN_LABEL, self.grid)
-            maps[[self.own.get(label) != query for label in labels]] = np.nan
+            maps[[self.class_queries.get(label) != query for label in labels]] = np.nan
             return maps
         maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
-        for name in set(self.own.values()):
-            rows = [self.own.get(label) == name for label in labels]
+        for name in set(self.class_queries.values()):
+            rows = [self.class_queries.get(label) == name for label in labels]
             maps[rows] = decode_columns(table, name, self.grid)[rows]
         return maps
 
     def peaks(self, table: pa.Table, query: str) -> NDArray[np.float32]:
-        """(n,) maxima of a query's maps, from the same columns but the maps; NaN for none."""
+        """(n,) maxima of a query's maps from a table with its `map_columns`; NaN where none.
+
+        The columns of the maps themselves are not needed.
+        """
         column = peak_column(query)
         if column in table.column_names:
             return np.asarray(table[column].to_numpy(), np.float32)
         peaks = np.array(table[peak_column(OWN_LABEL)].to_numpy(), np.float32)
-        peaks[[self.own.get(label) != query for label in table["label"].to_pylist()]] = np.nan
+        peaks[[self.class_queries.get(label) != query for label in table["label"].to_pylist()]] = (
+            np.nan
+        )
         return peaks
 
     def shown(self, table: pa.Table) -> NDArray[np.bool_]:
@@ -136,25 +157,99 @@ class Run:
         return cells
 
     @cached_property
-    def own(self) -> dict[str, str]:
-        """Label -> name of its class query, the first one."""
+    def class_queries(self) -> dict[str, str]:
+        """Label -> name of its class query."""
         return queries_by_label(self.queries)
 
 
-def agreeing(runs: Sequence[Run]) -> str | None:
-    """Why some runs cannot be read as one, or None: a name must mean one thing."""
-    meaning: dict[str, tuple[object, Run]] = {}
-    for run in runs:
-        about = run.manifest["metadata"].get("model", {})
-        model = (about.get("weights_sha256"), about.get("layers"), run.grid)
-        names: dict[str, object] = {query.name: (query, model) for query in run.queries}
-        if map_column(OWN_LABEL) in run.dataset.schema.names:
-            names[OWN_LABEL] = object()  # equal to nothing: of the first run or the second?
-        for name, meant in names.items():
-            before = meaning.setdefault(name, (meant, run))
-            if before[0] != meant:
-                return (
-                    f"{name!r} is in {before[1].folder.uri} and in {run.folder.uri}, and does not "
-                    "mean the same (texts, model or layers differ). Open them apart"
-                )
-    return None
+def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemDataset:
+    """All committed parts of a run as one dataset, with their footers read in parallel.
+
+    Raises:
+        UsageError: nothing is committed, a part is missing, broken or of another run, or a file
+            beside the parts is of no run.
+    """
+    _refuse_strangers(folder)
+    parts = committed_parts(folder)
+    _refuse_missing(folder, parts)
+    if not parts:
+        raise UsageError(f"{folder.uri}: {_NO_ROWS}")
+    filesystem, parquet = arrow_filesystem(folder.images), ds.ParquetFileFormat()
+    fragments = [parquet.make_fragment(part.path, filesystem) for part in parts]
+    schemas = list(map_in_threads(_read_footer, fragments))
+    _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
+    _refuse_lost(folder, sum(fragment.metadata.num_rows for fragment in fragments))
+    return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
+
+
+def _refuse_strangers(folder: RunFolder) -> None:
+    """Refuse files of no run, which other tools that read the folder would take for results."""
+    names = strangers(folder.images.files())
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UsageError(
+            f"{folder.uri}: images/{names[0]}{more} is of no run, and whatever reads the folder "
+            "(pandas, DuckDB, Polars) would take it for results. Move it elsewhere."
+        )
+
+
+def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:
+    try:
+        fragment.ensure_complete_metadata()
+    except pa.ArrowInvalid as error:
+        raise UsageError(
+            f"{fragment.path}: this part of the results is not a valid Parquet file ({error}). "
+            "Restore it, or run the same command again, which removes it and computes its rows."
+        ) from error
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{fragment.path}: deleted since the folder was listed; open the results again"
+        ) from error
+    return fragment.physical_schema
+
+
+def _refuse_lost(folder: RunFolder, rows: int) -> None:
+    """Refuse a complete run with fewer rows than it had when it completed."""
+    marked = json.loads(folder.complete.read())["rows"] if folder.complete.exists() else 0
+    if rows < marked:
+        names = missing_parts(folder)
+        which = f" (images/{names[0]} is missing)" if names else ""
+        raise UsageError(
+            f"{folder.uri}: {marked} rows were there when the run finished, {rows} now{which}. "
+            "Restore the part, or run the same command again, which computes these rows."
+        )
+
+
+def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
+    """Refuse ids without rows, which a lost part of an earlier version leaves."""
+    present = {commit_of(part.path.rsplit("/", 1)[-1]) for part in parts}
+    lost = {name: path for name, path in commits(folder).items() if name not in present}
+    for name, path in sorted(lost.items()):
+        ids = folder.checkpoint.child(path)
+        rows = pq.read_metadata(ids.path, filesystem=arrow_filesystem(ids)).num_rows
+        if rows:
+            raise UsageError(
+                f"{folder.uri}: {rows} rows are committed in {name}, but images/{name}-*{PARQUET} "
+                f"is missing ({len(lost)} of {len(present) + len(lost)} parts). Restore it, or "
+                f"delete _run/checkpoint/{path} and run again, which computes these rows again."
+            )
+
+
+def _refuse_foreign(
+    folder: RunFolder, manifest: Mapping[str, Any], paths: Sequence[str], schemas: list[pa.Schema]
+) -> None:
+    """Refuse parts whose configuration or columns are not those of the run."""
+    digest = manifest["metadata"].get("config_digest")
+    checked: set[bytes] = set()
+    for path, schema in zip(paths, schemas, strict=True):
+        raw = (schema.metadata or {}).get(METADATA_KEY, b"")
+        if raw in checked and schema.names == schemas[0].names:
+            continue
+        checked.add(raw)
+        metadata = read_metadata(schema)
+        same_run = metadata is not None and metadata.get("config_digest") == digest
+        if not same_run or schema.names != schemas[0].names:
+            raise UsageError(
+                f"{folder.uri}: {path} is not a part of this run (another configuration or another "
+                "tool wrote it). Put the run's own file back."
+            )

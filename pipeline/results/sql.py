@@ -1,4 +1,4 @@
-"""SQL over results: DuckDB with the rows as a view, and a function that decodes maps."""
+"""SQL on results: DuckDB with the rows as a view, and a function that decodes maps."""
 
 import re
 from contextlib import suppress
@@ -14,7 +14,7 @@ import pyarrow.fs
 from duckdb.func import ARROW, SPECIAL
 
 from pipeline.errors import UsageError
-from pipeline.results.map_columns import as_array, decode_arrays
+from pipeline.results.decoding import as_array, decode_arrays
 
 if TYPE_CHECKING:
     from pipeline.results.rows import Rows
@@ -27,7 +27,7 @@ _GLOB = re.compile(r"[*?\[]")
 def connect() -> duckdb.DuckDBPyConnection:
     """An in-memory connection that knows `decode_map`: (cells blob, peak) -> FLOAT[h * w]."""
     connection = duckdb.connect()
-    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets it has no bar
+    with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has none
         connection.execute("set enable_progress_bar = false")
     connection.create_function(
         DECODE, _decode_map, ["BLOB", "FLOAT"], "FLOAT[]", type=ARROW, null_handling=SPECIAL
@@ -38,7 +38,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 def register_dataset(
     connection: duckdb.DuckDBPyConnection, view: str, dataset: ds.FileSystemDataset
 ) -> None:
-    """The rows of a dataset as a view; DuckDB reads local files itself, others through pyarrow."""
+    """Make a dataset a view; DuckDB opens local files itself and others through pyarrow."""
     if reads_itself(dataset):
         create_view(connection, view, "*", scan(dataset))
     else:
@@ -48,27 +48,27 @@ def register_dataset(
 def create_view(
     connection: duckdb.DuckDBPyConnection, view: str, columns: str, source: str
 ) -> None:
-    """Name a query."""
-    query = f"select {columns} from {source}"  # noqa: S608 - in memory, over files that are read
+    """Create a view of some columns of a source."""
+    query = f"select {columns} from {source}"  # noqa: S608 - reads only
     connection.execute(f"create view {quoted(view)} as {query}")
 
 
 def matching(
     connection: duckdb.DuckDBPyConnection, columns: str, source: str, where: str
 ) -> pa.Table:
-    """Some columns of the rows of a source, called `VIEW`, that match a condition."""
+    """Some columns of the rows that match a condition; it may call the source `VIEW`."""
     query = f"select {columns} from {source} {VIEW} where ({where}\n)"  # noqa: S608 - see above
     return connection.sql(query).to_arrow_table()
 
 
 def reads_itself(dataset: ds.FileSystemDataset) -> bool:
-    """Whether DuckDB may open the files: local ones whose names are no patterns."""
+    """Whether DuckDB can open the files: local ones whose paths it does not take for patterns."""
     local = isinstance(dataset.filesystem, pyarrow.fs.LocalFileSystem)
     return local and not any(_GLOB.search(path) for path in dataset.files)
 
 
 def _in_single_precision(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
-    """The same with float32 for float16, which DuckDB does not take from pyarrow."""
+    """The dataset with float32 for float16, which DuckDB does not accept from pyarrow."""
     fields = [
         field.with_type(pa.list_(field.type.value_field.with_type(pa.float32())))
         if pa.types.is_list(field.type) and pa.types.is_float16(field.type.value_type)
@@ -80,7 +80,7 @@ def _in_single_precision(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
 
 
 def scan(dataset: ds.FileSystemDataset, options: str = "") -> str:
-    """The table function that reads a dataset's files."""
+    """The table function that reads the files of a dataset."""
     files = ", ".join("'" + path.replace("'", "''") + "'" for path in dataset.files)
     return f"read_parquet([{files}], hive_partitioning = false{options})"
 
@@ -93,20 +93,20 @@ def quoted(name: str) -> str:
 def _decode_map(cells: pa.ChunkedArray, peaks: pa.ChunkedArray) -> pa.Array:
     """list<float> (n,), row-major; null where there is no map."""
     stored, maxima = as_array(cells), as_array(peaks)
-    there = pc.and_(stored.is_valid(), maxima.is_valid()).to_numpy(zero_copy_only=False)
+    valid = pc.and_(stored.is_valid(), maxima.is_valid()).to_numpy(zero_copy_only=False)
     size = pc.max(pc.binary_length(stored)).as_py() or 0
     maps = decode_arrays(stored.cast(pa.binary(size)), maxima, (1, size)) if size else None
-    values = np.zeros((0,), np.float32) if maps is None else maps[there].reshape(-1)
-    offsets = np.concatenate([[0], np.cumsum(there * size)]).astype(np.int32)
-    mask = pa.array(~there)
+    values = np.zeros((0,), np.float32) if maps is None else maps[valid].reshape(-1)
+    offsets = np.concatenate([[0], np.cumsum(valid * size)]).astype(np.int32)
+    mask = pa.array(~valid)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=mask)
 
 
 def answer(rows: "Rows", query: str) -> pd.DataFrame:
-    """The answer to a query on the view `VIEW`.
+    """The result of a query on the view `VIEW`.
 
     Raises:
-        UsageError: DuckDB does not understand it.
+        UsageError: DuckDB rejects the query, or it selects nothing.
     """
     with connect() as connection:
         rows.register(connection, VIEW)
@@ -114,10 +114,10 @@ def answer(rows: "Rows", query: str) -> pd.DataFrame:
             relation = connection.sql(query)
             if relation is None:
                 raise UsageError(f"sql({query!r}): expected a query that selects rows")
-            found: pd.DataFrame = relation.to_arrow_table().to_pandas()
+            frame: pd.DataFrame = relation.to_arrow_table().to_pandas()
         except duckdb.Error as error:
             raise UsageError(
                 f"sql({query!r}): {error}\nThe table is {VIEW}; its columns: "
                 f"{', '.join(rows.schema.names[:40])}"
             ) from error
-    return found
+    return frame

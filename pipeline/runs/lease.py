@@ -21,7 +21,7 @@ import psutil
 
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import process_table, user
-from pipeline.progress.repeat import repeated
+from pipeline.progress.watch import repeated
 from pipeline.runs.manifest import RunFolder
 from pipeline.storage.location import Location, is_storage_error
 

@@ -7,8 +7,9 @@ import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from fsspec.utils import glob_translate
 
@@ -16,16 +17,15 @@ from pipeline.config import Root
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.storage.location import (
+    FileInfos,
     Location,
     Options,
     explain_failure,
+    find,
     is_storage_error,
     open_location,
     redact,
 )
-
-Details = dict[str, dict[str, object]]
-"""What a filesystem says of files, by path."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,18 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
     except Exception as error:
         if not is_storage_error(error):
             raise
-        raise explain_failure(pattern, error) from error
+        raise UsageError(f"{explain_failure(pattern, error)}{_hint(pattern)}") from error
     if not files:
         wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
-        raise UsageError(f"{pattern}: no files{wanted} found there")
+        raise UsageError(f"{redact(pattern)}: no files{wanted} found there{_hint(pattern)}")
     return files
+
+
+def _hint(pattern: str) -> str:
+    """What to write instead of several places in one text."""
+    if "," not in pattern:
+        return ""
+    return f". Several places are a list: `uri: [{', '.join(redact(pattern).split(','))}]`"
 
 
 def _list_web(place: Location, uri: str) -> list[SourceFile]:
@@ -102,24 +109,37 @@ def _list_web(place: Location, uri: str) -> list[SourceFile]:
             "with a brace range (https://host/train-{000..127}.tar), or make a `list` source."
         )
     info = place.fs.info(place.path)
-    return [SourceFile(place.path, name, int(info.get("size") or 0), _version(info))]
+    return [SourceFile(place.path, name, int(info.get("size") or 0), version_of(info))]
 
 
 def expand_braces(uri: str) -> list[str]:
-    """``a-{00..02}.tar`` -> a-00.tar, a-01.tar, a-02.tar; ``{x,y}`` -> both; several multiply."""
-    parts = re.split(r"\{([^{}]*)\}", uri)
-    choices = [[part] if i % 2 == 0 else _alternatives(part) for i, part in enumerate(parts)]
-    return ["".join(choice) for choice in product(*choices)]
+    """Expand braces as a shell does: ranges of numbers, alternatives, and both within each other.
+
+    ``a-{00..02}.tar`` stands for a-00.tar, a-01.tar and a-02.tar, ``{00..10..5}`` for 00, 05 and
+    10, and ``{x,y}`` for x and y. Braces without a comma or range are part of a name.
+
+    Raises:
+        UsageError: a range that is not one of ascending numbers.
+    """
+    braces = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", uri)
+    if not braces:
+        return [uri]
+    before, after = uri[: braces.start()], uri[braces.end() :]
+    expanded = [expand_braces(f"{before}{part}{after}") for part in _alternatives(braces[1])]
+    return list(dict.fromkeys(chain.from_iterable(expanded)))
 
 
 def _alternatives(inside: str) -> list[str]:
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if not span:
+    if "," in inside:
         return inside.split(",")
-    first, last = span.groups()
-    if int(last) < int(first):
-        raise UsageError(f"brace range {{{inside}}}: the last number is below the first")
-    return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?", inside)
+    first, last, step = span.groups() if span else ("1", "0", None)
+    if int(last) < int(first) or step == "0":
+        raise UsageError(
+            f"brace range {{{inside}}}: expected ascending numbers such as {{000..127}}, or "
+            "alternatives such as {a,b}"
+        )
+    return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1, int(step or 1))]
 
 
 def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
@@ -132,7 +152,7 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     info = fs.info(place.path)
     if _is_file(info):
         return [_file(place.path, place.path.rsplit("/", 1)[0], info)]
-    details = _find_local(place.path) if place.is_local else fs.find(place.path, detail=True)
+    details = _find_local(place.path) if place.is_local else find(place)
     return [
         _file(path, place.path, entry)
         for path, entry in details.items()
@@ -140,12 +160,12 @@ def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     ]
 
 
-def _glob(place: Location) -> Details:
-    found: Details = place.fs.glob(place.path, detail=True)
+def _glob(place: Location) -> FileInfos:
+    found: FileInfos = place.fs.glob(place.path, detail=True)
     return found
 
 
-def _glob_local(pattern: str, root: str) -> Details:
+def _glob_local(pattern: str, root: str) -> FileInfos:
     """Files that match; folders that no match can lie in are not entered.
 
     fsspec's own leaves out what lies in a folder that it cannot read.
@@ -169,39 +189,56 @@ def _glob_local(pattern: str, root: str) -> Details:
     return {path: info for path, info in found.items() if wanted.match(path)}
 
 
-def _find_local(root: str, enter: Callable[[int, str], bool] = lambda depth, name: True) -> Details:
-    """Everything below a local folder, links included, which fsspec leaves out.
+def _find_local(
+    root: str, enter: Callable[[int, str], bool] = lambda depth, name: True
+) -> FileInfos:
+    """Every file below a local folder; links are followed, which fsspec does not do.
+
+    A link to a folder that it lies in itself is left out: what is there is listed already.
 
     Args:
         root: the folder.
         enter: whether to look into a folder, by the number of folders above it and its name.
 
     Raises:
-        OSError: a folder cannot be read; its images would be missing without a word.
+        OSError: a folder cannot be read, so its images would be missing silently.
     """
-    found: Details = {}
-    for folder, folders, names in os.walk(root, onerror=_raise):
+    files: FileInfos = {}
+    above = {root: frozenset([_identity(root)])}  # the folders that a folder lies in, and itself
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
         depth = len(Path(folder).relative_to(root).parts)
-        folders[:] = [name for name in folders if enter(depth, name)]
+        containing = above.pop(folder)
+        for name in list(subfolders):
+            below = os.path.join(folder, name)  # noqa: PTH118 - as `os.walk` names it
+            if enter(depth, name) and (identity := _identity(below)) not in containing:
+                above[below] = containing | {identity}
+            else:
+                subfolders.remove(name)
         for name in names:
             path = Path(folder, name)
             status = path.stat() if path.exists() else None
             if status and not stat.S_ISREG(status.st_mode):
                 continue  # a pipe or a device
             size, mtime = (status.st_size, status.st_mtime) if status else (0, 0.0)
-            found[path.as_posix()] = {"type": "file", "size": size, "mtime": mtime}
-    return found
+            files[path.as_posix()] = {"type": "file", "size": size, "mtime": mtime}
+    return files
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """What tells a folder from all others, by whatever links it is reached."""
+    status = Path(folder).stat()
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _is_file(info: dict[str, object]) -> bool:
-    """A file, or a link: to a file, or to nothing, which gives a row that says so."""
+def _is_file(info: dict[str, Any]) -> bool:
+    """Whether it is a file, or a link to one or to nothing; the latter becomes a failed row."""
     if info.get("islink"):
         return not Path(str(info["name"])).is_dir()
-    return info["type"] == "file"
+    return info["type"] in ("file", "link")  # SFTP names links without following them
 
 
 def _wanted(path: str, suffixes: Sequence[str]) -> bool:
@@ -212,13 +249,13 @@ def _hidden(path: str, root: str) -> bool:
     return any(part.startswith(".") for part in path[len(root) :].split("/"))
 
 
-def _file(path: str, root: str, info: dict[str, object]) -> SourceFile:
+def _file(path: str, root: str, info: dict[str, Any]) -> SourceFile:
     size = info.get("size") or 0
-    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)), _version(info))
+    return SourceFile(path, path[len(root) :].lstrip("/"), int(str(size)), version_of(info))
 
 
-def _version(info: dict[str, object]) -> str:
-    """The store's own mark of the contents, by whatever name its filesystem gives it."""
+def version_of(info: dict[str, Any]) -> str:
+    """What changes with a file's contents, from what its file system says of it; else empty."""
     for kind, names in (("etag", ("ETag", "etag")), ("mtime", ("mtime", "LastModified"))):
         for name in names:
             if info.get(name) is not None:

@@ -4,8 +4,11 @@ A relative URI is relative to the list. A list is read once when a run is planne
 repeated keys and broken lines; a read task then reads the bytes of its own rows only.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from threading import Lock
 
 import fsspec
 
@@ -14,8 +17,8 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.columns import Columns, choose_columns, table_row
-from pipeline.sources.keys import Keys
-from pipeline.sources.listing import SourceFile
+from pipeline.sources.keys import Keys, with_repeats
+from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import Record, read_records
@@ -24,6 +27,7 @@ from pipeline.sources.rows import Row, text_of
 from pipeline.storage.location import Location, Options, redact
 
 ROWS_PER_PART = 512
+_PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
 _CUSTOMARY = ("image", "uri", "url", "image_uri", "image_url", "image_path", "path", "file_name")
 
 
@@ -66,14 +70,31 @@ def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -
 
 
 def fetch_from_list(
-    place: Location, row: int, source: SourceConfig, options: Options
+    location: Location, row: int, source: SourceConfig, options: Options
 ) -> bytes | None:
-    """The bytes of one image again: its URI is looked up in the list."""
-    for record in read_records(place, _wanted(source)):
+    """Read the bytes of one image again: look up its URI in the list, then read the URI.
+
+    The list is read once in a process, to find which of its bytes hold which rows.
+    """
+    info = location.fs.info(location.path)
+    version = f"{version_of(info)} {info.get('size')}"
+    with _PARTS_LOCK:
+        parts = _parts(location, source.image_field, version)
+    place = bisect_right(parts, row, key=lambda part: part.first) - 1
+    if place < 0:
+        return None
+    for record in read_records(location, _wanted(source), parts[place]):
         if record.number == row:
-            uri = _uri(record, list_columns(record, source, place.path))
-            return None if uri is None else read_neighbour(place, uri, options)
+            uri = _uri(record, list_columns(record, source, location.path))
+            return None if uri is None else read_neighbour(location, uri, options)
     return None
+
+
+@lru_cache(maxsize=8)
+def _parts(location: Location, image_field: str | None, version: str) -> list[Part]:  # noqa: ARG001
+    """The parts of one version of a list."""
+    source = SourceConfig(format="list", uri=(location.path,), image_field=image_field)
+    return scan_list(location, SourceFile(location.path, location.path, 0), source, None)
 
 
 def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
@@ -142,7 +163,7 @@ class _Cutter:
 
     def parts(self, repeats: dict[int, int]) -> list[Part]:
         """All; what images weigh is not known before they are read, so a row counts as a byte."""
-        return [part.with_repeats(repeats) for part in self._parts]
+        return with_repeats(self._parts, repeats)
 
 
 def _wanted(source: SourceConfig) -> list[str]:

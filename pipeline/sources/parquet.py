@@ -14,7 +14,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
-from pipeline.sources.keys import Keys
+from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.labels import named
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
@@ -63,7 +63,7 @@ def scan_parquet(
         if not is_broken(error):
             raise
         return []
-    return [part.with_repeats(repeats) for part in parts]
+    return with_repeats(parts, repeats)
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -11,6 +12,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.keys import rows_of_part
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
@@ -145,15 +147,14 @@ def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
 
 
 def _drawn(units: Sequence[Unit], places: set[tuple[str, int]]) -> Iterator[Unit]:
-    rows: dict[str, list[int]] = {}
-    for name, row in places:
-        rows.setdefault(name, []).append(row)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for name, row in sorted(places):
+        rows[name].append(row)
     for unit in units:
         if unit.part is None:
             yield unit
             continue
-        own = range(unit.part.first, unit.part.first + unit.part.rows)
-        chosen = frozenset(row for row in rows.get(unit.files[0].name, ()) if row in own)
+        chosen = frozenset(rows_of_part(rows[unit.files[0].name], unit.part))
         if chosen:
             yield replace(unit, part=replace(unit.part, chosen=chosen))
 

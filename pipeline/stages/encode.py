@@ -1,4 +1,4 @@
-"""What a model replica found, as columns of the output."""
+"""Results of a model replica as columns of the output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,89 +13,112 @@ from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Encoded results of the n images that gave finite numbers.
+class EncodedBatch:
+    """Encoded results of the n images of a batch for which the model gave finite numbers.
 
     Attributes:
-        cells: (n, Q, h, w) uint8.  peaks: (n, Q) float32.  scores: (n, Q) float32.
-        selected: (n, Q) bool, which of these maps were asked for; the others are nothing.
-        own: (n,) number of the image's own class query, -1 for none.
-        features: (n, E) float32.
-        finite: (usable images,) bool: which of the explained images these n are.
+        cells: (n, Q, h, w) uint8, maps as fractions of their peak.
+        peaks: (n, Q) float32, maximum of each map.
+        scores: (n, Q) float32, cosine similarities.
+        selected: (n, Q) bool, whether the map was asked for; the cells of others mean nothing.
+        own_class: (n,) index of the query of the image's own class, -1 for none.
+        features: (n, E) float32, image features.
+        finite: (explained images,) bool, which of the explained images are among the n.
     """
 
     cells: NDArray[np.uint8]
     peaks: NDArray[np.float32]
     scores: NDArray[np.float32]
     selected: NDArray[np.bool_]
-    own: NDArray[np.int64]
+    own_class: NDArray[np.int64]
     features: NDArray[np.float32]
     finite: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, found: Explanation, own: NDArray[np.int64]) -> "Encoded":
-        """Encode a batch; own: (B,) number of each image's own class query, -1 for none."""
-        maps, scores = found.maps.float().cpu().numpy(), found.scores.float().cpu().numpy()
-        selected = found.selected.cpu().numpy()
-        sound = np.isfinite(maps).all(axis=(2, 3)) | ~selected
-        finite = np.asarray(sound.all(axis=1) & np.isfinite(scores).all(axis=1))
+    def of(cls, explanation: Explanation, own_class: NDArray[np.int64]) -> "EncodedBatch":
+        """Encode a batch of B images.
+
+        Args:
+            explanation: the model's results.
+            own_class: (B,) index of the query of the image's own class, -1 for none.
+        """
+        maps = explanation.maps.float().cpu().numpy()
+        scores = explanation.scores.float().cpu().numpy()
+        selected = explanation.selected.cpu().numpy()
+        finite_maps = np.isfinite(maps).all(axis=(2, 3)) | ~selected
+        finite = np.asarray(finite_maps.all(axis=1) & np.isfinite(scores).all(axis=1))
         kept = selected[finite]
         cells, peaks = encode_maps(np.where(kept[..., None, None], maps[finite], np.float32(0)))
-        features = found.image_features.float().cpu().numpy()[finite]
-        return cls(cells, peaks, scores[finite], kept, own[finite], features, finite)
+        features = explanation.image_features.float().cpu().numpy()[finite]
+        return cls(cells, peaks, scores[finite], kept, own_class[finite], features, finite)
 
     @classmethod
-    def nothing(cls, queries: int, grid: tuple[int, int], width: int) -> "Encoded":
-        """Of no image."""
-        empty = np.zeros((0, queries), dtype=np.float32)
+    def empty(cls, queries: int, grid: tuple[int, int], width: int) -> "EncodedBatch":
+        """A batch without images.
+
+        Args:
+            queries: number of queries Q.
+            grid: (h, w) of the maps.
+            width: width E of the features.
+        """
+        no_numbers = np.zeros((0, queries), dtype=np.float32)
         return cls(
             cells=np.zeros((0, queries, *grid), dtype=np.uint8),
-            peaks=empty,
-            scores=empty,
+            peaks=no_numbers,
+            scores=no_numbers,
             selected=np.zeros((0, queries), dtype=bool),
-            own=np.zeros(0, dtype=np.int64),
+            own_class=np.zeros(0, dtype=np.int64),
             features=np.zeros((0, width), dtype=np.float32),
             finite=np.zeros(0, dtype=bool),
         )
 
     def columns(
-        self, names: Sequence[str], rows: NDArray[np.int64], schema: pa.Schema
+        self, names: Sequence[str], image_of_row: NDArray[np.int64], schema: pa.Schema
     ) -> dict[str, pa.Array]:
-        """Columns of a batch by name.
+        """Score, map, peak and embedding columns by name.
 
         Args:
-            names: of the Q queries.
-            rows: (batch,) which of the n images a row is, -1 for one without results (nulls).
-            schema: the output's; says which maps it has.
+            names: the Q query names.
+            image_of_row: (rows of the batch,) which of the n images belongs to a row, -1 for a row
+                without results, which gets nulls.
+            schema: the output's schema, which says which queries have map columns.
         """
-        mapped = set(schema.names)
-        take = pa.array(rows, mask=rows < 0)
+        map_columns = set(schema.names)
+        take = pa.array(image_of_row, mask=image_of_row < 0)
         columns = {EMBEDDING: self._embeddings().take(take)}
         for i, name in enumerate(names):
             columns[score_column(name)] = pa.array(self.scores[:, i]).take(take)
-            if map_column(name) in mapped:
-                columns |= self._maps(name, np.full(len(self.own), i), rows)
-        if map_column(OWN_LABEL) in mapped:
-            columns |= self._maps(OWN_LABEL, self.own, rows)
+            if map_column(name) in map_columns:
+                query_of_image = np.full(len(self.own_class), i)
+                columns |= self._maps(name, query_of_image, image_of_row)
+        if map_column(OWN_LABEL) in map_columns:
+            columns |= self._maps(OWN_LABEL, self.own_class, image_of_row)
         return columns
 
     def _maps(
-        self, name: str, queries: NDArray[np.int64], rows: NDArray[np.int64]
+        self, name: str, query_of_image: NDArray[np.int64], image_of_row: NDArray[np.int64]
     ) -> dict[str, pa.Array]:
-        """Map and peak columns that show one query (n,) of each image, null where not selected."""
-        images = np.arange(len(queries))
-        there = (queries >= 0) & self.selected[images, queries]
-        cells = np.ascontiguousarray(self.cells[images, queries])
+        """Map and peak columns with one query (n,) per image, null where it was not selected."""
+        images = np.arange(len(query_of_image))
+        has_map = (query_of_image >= 0) & self.selected[images, query_of_image]
+        cells = np.ascontiguousarray(self.cells[images, query_of_image])
         size = int(np.prod(cells.shape[1:]))
-        stored = pa.Array.from_buffers(pa.binary(size), len(cells), [None, pa.py_buffer(cells)])
-        shown = rows >= 0
-        shown[shown] = there[rows[shown]]
-        take = pa.array(rows, mask=~shown)
-        peaks = pa.array(self.peaks[images, queries])
-        return {map_column(name): stored.take(take), peak_column(name): peaks.take(take)}
+        maps = pa.Array.from_buffers(pa.binary(size), len(cells), [None, pa.py_buffer(cells)])
+        filled = image_of_row >= 0
+        filled[filled] = has_map[image_of_row[filled]]
+        take = pa.array(image_of_row, mask=~filled)
+        peaks = pa.array(self.peaks[images, query_of_image])
+        return {map_column(name): maps.take(take), peak_column(name): peaks.take(take)}
 
     def _embeddings(self) -> pa.Array:
         """list<float16> (n,)."""
         halves = self.features.astype(np.float16)
         offsets = np.arange(len(halves) + 1, dtype=np.int32) * halves.shape[1]
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(halves.reshape(-1)))
+
+
+def count_maps(table: pa.Table) -> int:
+    """Number of maps in rows of the output; a query without a map for an image counts nothing."""
+    prefix = peak_column("")
+    peaks = [name for name in table.column_names if name.startswith(prefix)]
+    return sum(table.num_rows - table[name].null_count for name in peaks)

@@ -1,4 +1,10 @@
-"""The second pass: images that killed a worker, decoded and explained in a process that may die."""
+"""The second pass: images that killed a worker, decoded and explained in a process that may die.
+
+The process is started as a plain command and not by `multiprocessing` (nor by pebble, which builds
+on it): inside a Ray worker that would load Ray's own worker script again as the main module. Its
+time limit is per image although a batch is explained as a whole, so the process reports every image
+that it has decoded.
+"""
 
 import hashlib
 import os
@@ -13,96 +19,98 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status
+from pipeline.stages.encode import count_maps
 
 if TYPE_CHECKING:
     from pipeline.stages.decode import Decoder
-    from pipeline.stages.explain import ReplicaSettings
+    from pipeline.stages.replica import ReplicaSettings
 
 LOAD_SECONDS = 900.0
-_SERVE = "import sys; from pipeline.stages.isolated import serve; serve(int(sys.argv[1]))"
+_COMMAND = (
+    "import sys; from pipeline.stages.isolated import answer_batches; "
+    "answer_batches(int(sys.argv[1]))"
+)
 _ALIVE, _RESULT, _ERROR = b".", b"+", b"!"
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What a sacrificial process does with a batch; sent to it once.
+class IsolatedSettings:
+    """What an isolated process needs to decode and explain; it is sent once, at the start.
 
     Attributes:
-        decoder, settings, text_features, schema, names: as the stages of the first pass have them.
+        decoder: the decode stage of the first pass.
+        replica, text_features, schema, names: as for `pipeline.stages.explain.Explainer`.
     """
 
     decoder: "Decoder"
-    settings: "ReplicaSettings"
+    replica: "ReplicaSettings"
     text_features: NDArray[np.float32]
     schema: pa.Schema
     names: Sequence[str]
 
     def packed(self) -> bytes:
-        """Pickled, so that the actor that hands it on need not import torch."""
+        """Pickle them, so that the actor that passes them on need not import torch."""
         return pickle.dumps(self)
 
 
-class ChildDiedError(Exception):
-    """The process died, or had to be ended: why."""
+class ProcessDiedError(Exception):
+    """The isolated process died or was ended at its time limit; the message says which."""
 
 
-class Sacrifice:
-    """Decode and explain in one stage, an actor of Ray Data that outlives every image.
+class IsolatedExplainer:
+    """Decodes and explains in one stage, an actor of Ray Data that survives every image.
 
-    A batch goes to its process as a whole. If the process dies of it, a new one gets the images one
-    by one, and the one that it dies of again becomes a row that says so.
+    The process gets a batch as a whole. If it dies, a new process gets the images one by one, and
+    an image that ends that process as well becomes a row with status `Status.WORKER_KILLED`.
 
     Args:
-        work: `Assignment.packed`.
-        schema: the output's.
-        seconds: an image may take.
+        settings: from `IsolatedSettings.packed`.
+        schema: schema of the output.
+        seconds: time limit per image.
         keep_captions: whether captions are stored.
-        reporter: told of every batch.
+        reporter: receives the counts of every batch.
     """
 
     def __init__(
         self,
-        work: bytes,
+        settings: bytes,
         schema: pa.Schema,
         seconds: float,
         keep_captions: bool,
         reporter: Reporter,
     ) -> None:
-        self.work = work
+        self.settings = settings
         self.schema = schema
         self.seconds = seconds
         self.keep_captions = keep_captions
         self.reporter = reporter
-        self.child: Child | None = None
+        self.process: IsolatedProcess | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of `source_schema` -> as many rows of the output's schema."""
-        with self.reporter.timed("sacrifice"):
+        """Turn rows of `source_schema` into as many rows of the output's schema."""
+        with self.reporter.timed("isolated"):
             table = self._survive(batch)
-        explained = pc.sum(pc.equal(table["status"], str(Status.OK))).as_py()
-        maps = sum(name.startswith("score__") for name in table.column_names)
-        self.reporter.batch(table, explained * maps)
+        self.reporter.batch(table, count_maps(table))
         return table
 
     def _survive(self, batch: pa.Table) -> pa.Table:
-        if self.child is None:
-            self.child = Child(self.work)
+        if self.process is None:
+            self.process = IsolatedProcess(self.settings)
         try:
-            return self.child.ask(batch, self.seconds)
-        except ChildDiedError as death:
-            self.child = None
+            return self.process.explain(batch, self.seconds)
+        except ProcessDiedError as death:
+            self.process = None
             if batch.num_rows == 1:
-                return self._killer(batch, str(death))
+                return self._killed_row(batch, str(death))
         return pa.concat_tables([self._survive(batch.slice(i, 1)) for i in range(batch.num_rows)])
 
-    def _killer(self, batch: pa.Table, death: str) -> pa.Table:
-        """The row of an image that a process died of."""
+    def _killed_row(self, batch: pa.Table, death: str) -> pa.Table:
+        """The output row of an image that ended its process."""
         row = batch.to_pylist()[0]
         data = row.pop("bytes")
         row |= {
@@ -114,42 +122,42 @@ class Sacrifice:
         return pa.Table.from_pylist([row], schema=self.schema)
 
 
-class Child:
-    """A process that decodes and explains what it is sent.
+class IsolatedProcess:
+    """A process that decodes and explains the batches that it is sent.
 
     Args:
-        work: `Assignment.packed`.
+        settings: from `IsolatedSettings.packed`.
 
     Raises:
-        RunError: the process does not come up.
+        RunError: the process cannot load its model.
     """
 
-    def __init__(self, work: bytes) -> None:
-        self.pipe, theirs = Pipe()
+    def __init__(self, settings: bytes) -> None:
+        self.pipe, far_end = Pipe()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-P", "-c", _COMMAND, str(far_end.fileno())],
+            pass_fds=[far_end.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
         )
-        theirs.close()
+        far_end.close()
         try:
-            self._send(work)
+            self._send(settings)
             self._receive(LOAD_SECONDS)
-        except ChildDiedError as death:
+        except ProcessDiedError as death:
             raise RunError(f"the model cannot be loaded in a process of its own: {death}") from None
 
-    def ask(self, batch: pa.Table, seconds: float) -> pa.Table:
+    def explain(self, batch: pa.Table, seconds: float) -> pa.Table:
         """Decode and explain a batch.
 
         Args:
             batch: rows of `source_schema`.
-            seconds: each image may take.
+            seconds: time limit per image.
 
         Raises:
-            ChildDiedError: the process died of it, or took too long and was ended.
-            RunError: the process raised an error, which is no image's fault.
+            ProcessDiedError: the process died, or reached the time limit and was ended.
+            RunError: the process raised an error, which is not the fault of an image.
         """
         self._send(_packed(batch))
         for _ in range(batch.num_rows):
@@ -167,7 +175,7 @@ class Child:
             if not self.pipe.poll(seconds):
                 self.process.kill()
                 self.process.wait()
-                raise ChildDiedError(f"no answer within {seconds:g} s")
+                raise ProcessDiedError(f"no answer within {seconds:g} s")
             data = self.pipe.recv_bytes()
         except (EOFError, OSError):
             raise self._death() from None
@@ -176,17 +184,21 @@ class Child:
             raise RunError(content.decode())
         return content
 
-    def _death(self) -> ChildDiedError:
+    def _death(self) -> ProcessDiedError:
         code = self.process.wait()
-        return ChildDiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        return ProcessDiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
 
-def serve(descriptor: int) -> None:
-    """The life of a sacrificial process: load the model, then answer until the pipe is closed."""
+def answer_batches(descriptor: int) -> None:
+    """Main function of an isolated process: load the model, answer until the pipe is closed.
+
+    Args:
+        descriptor: file descriptor of this end of the pipe.
+    """
     with Connection(descriptor) as pipe:
-        work: Assignment = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+        settings: IsolatedSettings = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from the parent
         try:
-            _answer(pipe, work)
+            _answer(pipe, settings)
         except EOFError:
             return
         except Exception as error:
@@ -194,16 +206,18 @@ def serve(descriptor: int) -> None:
             raise
 
 
-def _answer(pipe: Connection, work: Assignment) -> None:
+def _answer(pipe: Connection, settings: IsolatedSettings) -> None:
     from pipeline.stages.explain import Explainer
 
-    explain = Explainer(work.settings, work.text_features, work.schema, work.names, Reporter())
+    explain = Explainer(
+        settings.replica, settings.text_features, settings.schema, settings.names, Reporter()
+    )
     pipe.send_bytes(_ALIVE)
     while True:
         batch = pa.ipc.open_stream(pipe.recv_bytes()).read_all()
         decoded = []
         for number in range(batch.num_rows):
-            decoded.append(work.decoder(batch.slice(number, 1)))
+            decoded.append(settings.decoder(batch.slice(number, 1)))
             pipe.send_bytes(_ALIVE)
         pipe.send_bytes(_RESULT + _packed(explain(pa.concat_tables(decoded))))
 

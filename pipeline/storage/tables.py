@@ -97,6 +97,19 @@ def _lines(data: bytes) -> io.BytesIO:
     return io.BytesIO(data if data.endswith(b"\n") else data + b"\n")
 
 
+def require_values(frame: pd.DataFrame, columns: Sequence[str], uri: str) -> None:
+    """Check that no cell of some columns is empty.
+
+    Raises:
+        UsageError: a cell is empty or null; the message names its line.
+    """
+    for name in columns:
+        empty = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
+        if empty.any():
+            line = int(empty.to_numpy().argmax()) + 2
+            raise UsageError(f"{uri}, line {line}: {name} is empty; expected a value in every line")
+
+
 def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -> None:
     """Write a frame, without its index, as ``.csv``, ``.parquet`` or ``.json``.
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline import Audit, open_results
-from pipeline.audit.overview import of_the_model
+from pipeline.audit.overview import model_caveats
 from pipeline.errors import UsageError
 from tests.audit.worlds import GRID, World, labels
 from tests.jobs.command import legrad
@@ -227,10 +227,10 @@ def test_summary_says_what_was_left_out(audit: Audit) -> None:
 
 
 def test_the_drawn_worlds_model_is_doubted_elsewhere() -> None:
-    (warning,) = of_the_model({"name": "mini"}, "photos")
+    (warning,) = model_caveats({"name": "mini"}, "photos")
     assert "drawn scenes only" in warning
-    assert of_the_model({"name": "mini"}, "demo") == ()
-    assert of_the_model({"name": "ViT-B-32"}, "photos") == ()
+    assert model_caveats({"name": "mini"}, "demo") == ()
+    assert model_caveats({"name": "ViT-B-32"}, "photos") == ()
 
 
 def test_names_are_checked_first(out: str) -> None:

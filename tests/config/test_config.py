@@ -1,5 +1,6 @@
 """Settings: what is accepted, and that every fault is named with its key."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from legrad.settings import Settings
 from pipeline.config import AuditConfig, Gates, RunConfig
-from pipeline.config.loading import check, load_config, packaged_config
+from pipeline.config.loading import check, load_audit, load_config, packaged_config
 from pipeline.errors import UsageError
 
 
@@ -122,27 +123,97 @@ def write(folder: Path, data: Any, name: str = "run.yaml") -> Path:
     return file
 
 
-def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    (tmp_path / "w.safetensors").touch()
-    (tmp_path / "q.yaml").write_text("[{name: dog, role: class}]")
-    data = settings(source={"uri": ["shards", "s3://bucket/x"]}, output="out", queries="q.yaml")
-    data["model"]["pretrained"] = "w.safetensors"
-    config = load_config(write(tmp_path, data))
-    assert config.source.uri == (f"{tmp_path}/shards", "s3://bucket/x")
-    assert config.output == f"{tmp_path}/out"
-    assert config.model.pretrained == f"{tmp_path}/w.safetensors"
-    assert [query.name for query in config.queries] == ["dog"]
+PATHS = {  # every setting that names a file or folder, and a value for it
+    "source.uri": "shards",
+    "source.labels.uri": "labels.csv",
+    "source.only": "ids.csv",
+    "output": "out",
+    "model.pretrained": "w.safetensors",
+    "model.tokenizer": "words",
+}
+AUDIT_PATHS = {"examples": "e.csv", "reliance.masks": "masks", "reliance.work": "edits"}
 
 
-def test_paths_of_named_places_and_of_labels(tmp_path: Path) -> None:
+def nested(paths: dict[str, str]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in paths.items():
+        *groups, name = key.split(".")
+        group = data
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[name] = value
+    return data
+
+
+def value_at(config: Any, key: str) -> str:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config[0] if isinstance(config, tuple) else config
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The folder of the settings' file, and another one, the current folder."""
+    monkeypatch.setattr("pipeline.config.model_settings.check_tokenizer", lambda *names: None)
+    for name in ("file", "here"):
+        (tmp_path / name / "words").mkdir(parents=True)
+        (tmp_path / name / "w.safetensors").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "file", tmp_path / "here"
+
+
+@pytest.mark.parametrize("overridden", ["nothing", *PATHS])
+def test_paths_of_a_run_are_relative_to_the_file_or_the_current_folder(
+    folders: tuple[Path, Path], overridden: str
+) -> None:
+    file, here = folders
+    sets = [f"{overridden}={PATHS[overridden]}"] if overridden in PATHS else []
+    config = load_config(write(file, settings(**nested(PATHS))), sets)
+    for key, value in PATHS.items():
+        assert value_at(config, key) == f"{here if key == overridden else file}/{value}"
+
+
+@pytest.mark.parametrize("overridden", ["nothing", *AUDIT_PATHS])
+def test_paths_of_an_audit_are_relative_to_the_file_or_the_current_folder(
+    folders: tuple[Path, Path], overridden: str
+) -> None:
+    file, here = folders
+    sets = [f"{overridden}={AUDIT_PATHS[overridden]}"] if overridden in AUDIT_PATHS else []
+    config = load_audit(write(file, nested(AUDIT_PATHS)), sets)
+    for key, value in AUDIT_PATHS.items():
+        assert value_at(config, key) == f"{here if key == overridden else file}/{value}"
+    if sets:
+        assert value_at(load_audit(None, sets), overridden) == value_at(config, overridden)
+
+
+def test_tags_uris_and_names_on_the_hub_are_no_paths(folders: tuple[Path, Path]) -> None:
+    model = {"tokenizer": "timm/name"}
+    data = settings(model=model, source={"uri": ["s3://b/x", "/data"]}, output="gs://b/y")
+    config = load_config(write(folders[0], data))
+    assert config.model.pretrained == "laion2b_s34b_b79k"
+    assert config.model.tokenizer == "timm/name"
+    assert config.source.uri == ("s3://b/x", "/data")
+    assert config.output == "gs://b/y"
+
+
+def test_settings_of_the_command_line_can_be_written_again(folders: tuple[Path, Path]) -> None:
+    sets = [
+        *("source.options={s3: {key: k, list: [a]}}", "source.carry=[a]", "source.alias=b"),
+        *("queries=[{name: dog, role: class, prompts: [a dog]}]", "model.precision=bf16"),
+    ]
+    config = load_config(write(folders[0], settings()), sets)
+    again = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
+    assert check(again, "x") == config
+    assert yaml.safe_dump(config.source.options)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_paths_of_named_places(tmp_path: Path) -> None:
     places = {"a": "x", "b": ["y", "s3://bucket/z"]}
-    data = settings(source={"uri": places, "labels": {"uri": "labels.csv"}})
-    source = load_config(write(tmp_path, data)).source
+    source = load_config(write(tmp_path, settings(source={"uri": places}))).source
     assert [(root.alias, root.uri) for root in source.roots] == [
         *(("a", f"{tmp_path}/x"), ("b", f"{tmp_path}/y"), ("b", "s3://bucket/z"))
     ]
-    assert source.labels is not None
-    assert source.labels.uri == f"{tmp_path}/labels.csv"
 
 
 def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

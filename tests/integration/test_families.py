@@ -11,7 +11,7 @@ from legrad import load_model
 from pipeline import open_results
 from pipeline.config.loading import load_config, packaged_config
 from pipeline.flow import run
-from pipeline.results.recompute import recompute
+from pipeline.results.reproduce import recompute
 from tests.data import encoded, picture
 from tests.legrad.test_weights import random_state
 

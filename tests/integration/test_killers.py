@@ -21,8 +21,8 @@ from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, output_schema
 from pipeline.sources.rows import blocks, make_row
 from pipeline.stages.decode import Decoder
-from pipeline.stages.explain import ReplicaSettings
-from pipeline.stages.isolated import Assignment, Child, Sacrifice
+from pipeline.stages.isolated import IsolatedExplainer, IsolatedProcess, IsolatedSettings
+from pipeline.stages.replica import ReplicaSettings
 from tests.data import encoded, jpeg, mini_config, samples, tar_bytes
 
 pytestmark = pytest.mark.starts
@@ -75,21 +75,21 @@ def test_a_run_survives_killers(deadly_path: None, tmp_path: Path, isolate: bool
 
 
 @pytest.fixture(scope="module")
-def work() -> Assignment:
+def settings() -> IsolatedSettings:
     model = load_model("mini", device="cpu")
     schema = output_schema({}, ["fish"], model.grid, embeddings=True, metadata={})
     decoder = Decoder(model.preprocess, 10**6, {}, True, Reporter())
-    settings = ReplicaSettings(ModelConfig(name="mini"), "cpu", 1, 8)
+    replica = ReplicaSettings(ModelConfig(name="mini"), "cpu", 1, 8)
     features = model.encode_text(["a fish"]).numpy()
-    return Assignment(decoder, settings, features, schema, ["fish"])
+    return IsolatedSettings(decoder, replica, features, schema, ["fish"])
 
 
 @pytest.fixture
-def sacrifice(work: Assignment) -> Iterator[Sacrifice]:
-    stage = Sacrifice(work.packed(), work.schema, 120.0, True, Reporter())
+def isolated(settings: IsolatedSettings) -> Iterator[IsolatedExplainer]:
+    stage = IsolatedExplainer(settings.packed(), settings.schema, 120.0, True, Reporter())
     yield stage
-    if stage.child is not None:
-        stage.child.process.kill()
+    if stage.process is not None:
+        stage.process.process.kill()
 
 
 def batch(*images: bytes | None) -> pa.Table:
@@ -103,43 +103,51 @@ def batch(*images: bytes | None) -> pa.Table:
     return table
 
 
-def test_what_does_not_kill_is_explained_as_ever(sacrifice: Sacrifice, work: Assignment) -> None:
+def test_what_does_not_kill_is_explained_as_ever(
+    isolated: IsolatedExplainer, settings: IsolatedSettings
+) -> None:
     from pipeline.stages.explain import Explainer
 
     rows = batch(jpeg(1), None, b"rubbish", jpeg(2))
-    found = sacrifice(rows)
-    ours = Explainer(work.settings, work.text_features, work.schema, work.names, Reporter())
-    assert found.schema == work.schema
-    assert found.equals(ours(work.decoder(rows)))
+    found = isolated(rows)
+    ours = Explainer(
+        settings.replica, settings.text_features, settings.schema, settings.names, Reporter()
+    )
+    assert found.schema == settings.schema
+    assert found.equals(ours(settings.decoder(rows)))
     assert found["status"].to_pylist() == ["ok", "no_image", "not_an_image", "ok"]
 
 
 @pytest.mark.slow
-def test_a_hang_ends(deadly_path: None, work: Assignment) -> None:
-    stage = Sacrifice(work.packed(), work.schema, 15.0, False, Reporter())
+def test_a_hang_ends(deadly_path: None, settings: IsolatedSettings) -> None:
+    stage = IsolatedExplainer(settings.packed(), settings.schema, 15.0, False, Reporter())
     found = stage(batch(jpeg(1), b"HANGER")).to_pylist()
     assert [row["status"] for row in found] == ["ok", "worker_killed"]
     assert "no answer within 15 s" in found[1]["error"]
     assert found[1]["caption"] is None
     assert found[1]["score__fish"] is None
-    assert stage.child is None
+    assert stage.process is None
 
 
-def test_a_process_that_dies_between_two_batches(sacrifice: Sacrifice) -> None:
-    assert sacrifice(batch(jpeg(1)))["status"].to_pylist() == ["ok"]
-    assert sacrifice.child is not None
-    os.kill(sacrifice.child.process.pid, signal.SIGKILL)
-    sacrifice.child.process.wait()
-    found = sacrifice(batch(jpeg(1), jpeg(2)))["status"].to_pylist()
+def test_a_process_that_dies_between_two_batches(isolated: IsolatedExplainer) -> None:
+    assert isolated(batch(jpeg(1)))["status"].to_pylist() == ["ok"]
+    assert isolated.process is not None
+    os.kill(isolated.process.process.pid, signal.SIGKILL)
+    isolated.process.process.wait()
+    found = isolated(batch(jpeg(1), jpeg(2)))["status"].to_pylist()
     assert found == ["ok", "ok"]  # as a batch it was blamed, each alone it was not
 
 
-def test_an_error_is_no_killer(work: Assignment) -> None:
-    broken = Assignment(
-        work.decoder, work.settings, work.text_features[:, :3], work.schema, work.names
+def test_an_error_is_no_killer(settings: IsolatedSettings) -> None:
+    broken = IsolatedSettings(
+        settings.decoder,
+        settings.replica,
+        settings.text_features[:, :3],
+        settings.schema,
+        settings.names,
     )
-    child = Child(broken.packed())
+    process = IsolatedProcess(broken.packed())
     with pytest.raises(RunError, match="ValueError: directions"):
-        child.ask(batch(jpeg(1)), 60)
+        process.explain(batch(jpeg(1)), 60)
     with pytest.raises(RunError, match="cannot be loaded"):
-        Child(b"no pickle")
+        IsolatedProcess(b"no pickle")

@@ -9,6 +9,7 @@ import pytest
 import s3fs
 
 from pipeline import open_results
+from pipeline.config import RunConfig
 from pipeline.demo.dataset import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
@@ -20,7 +21,10 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
+from tests.conftest import DEMO_SEED, DemoRun
 from tests.data import hugging_face, jpeg, mini_config, read_all, settings
+
+IMAGES = 40
 
 
 @pytest.fixture(scope="module")
@@ -29,58 +33,56 @@ def options(s3: dict[str, Any]) -> dict[str, Any]:
     return s3
 
 
-def test_a_run_from_bucket_to_bucket(
-    ray_session: None, options: dict[str, Any], tmp_path: Path
-) -> None:
-    write_demo("s3://pictures/train", 40, seed=1, options=options)
-    write_demo(str(tmp_path / "train"), 40, seed=1)
-    output = "s3://pictures/results/run 1"
+@pytest.fixture(scope="module")
+def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
+    """A finished run from bucket to bucket, over the first images of `demo_run`."""
+    write_demo("s3://pictures/train", IMAGES, seed=DEMO_SEED, options=options, per_shard=20)
     config = mini_config(
         {"format": "webdataset", "uri": "s3://pictures/train", "options": options},
-        output,
+        "s3://pictures/results/run 1",
         output_options=options,
+        runtime={"rows_per_part": 20, "batch_size": 20},
     )
     summary = run(config)
-    assert summary.rows == summary.statuses["ok"] == 40
-    assert run(config).already_complete
-    there = open_results(output, options)
-    local = run(
-        mini_config({"format": "webdataset", "uri": str(tmp_path / "train")}, tmp_path / "o")
-    )
-    here = open_results(local.output)
-    scores = here.scores().sort_index()
-    np.testing.assert_allclose(there.scores().sort_index(), scores, atol=1e-5)
-    image_id = scores.index[0]
-    assert there.image(image_id).tobytes() == here.image(image_id).tobytes()
-    assert there.overlay(image_id, "watermark").size == (192, 192)
-    manifest = s3fs.S3FileSystem(**options).cat(f"{output}/_run/manifest.json").decode()
+    assert summary.rows == summary.statuses["ok"] == IMAGES
+    return config
+
+
+def test_a_run_from_bucket_to_bucket(
+    bucket_run: RunConfig, demo_run: DemoRun, options: dict[str, Any]
+) -> None:
+    """The same results as of local files."""
+    assert run(bucket_run).already_complete
+    in_bucket, local = open_results(bucket_run.output, options), open_results(demo_run.output)
+    keys = local.images(["key"])["key"].sort_values()[:IMAGES]
+    ids = in_bucket.images(["key"]).reset_index().set_index("key")["image_id"][keys]
+    for query in ("watermark", "an_image"):
+        bucket_scores = in_bucket.scores([query]).loc[ids, query]
+        local_scores = local.scores([query]).loc[keys.index, query]
+        np.testing.assert_allclose(bucket_scores, local_scores, atol=1e-5)
+    there, here = ids.iloc[0], keys.index[0]
+    assert in_bucket.image(there).tobytes() == local.image(here).tobytes()
+    assert in_bucket.overlay(there, "watermark").size == (192, 192)
+    manifest = s3fs.S3FileSystem(**options).cat(f"{bucket_run.output}/_run/manifest.json").decode()
     for secret in (options["key"], options["secret"]):
         assert secret not in manifest
 
 
 def test_a_part_that_is_lost_and_a_shard_that_changed(
-    ray_session: None, options: dict[str, Any]
+    bucket_run: RunConfig, options: dict[str, Any]
 ) -> None:
-    write_demo("s3://pictures/some", 30, seed=1, options=options, per_shard=15)
-    config = mini_config(
-        {"format": "webdataset", "uri": "s3://pictures/some", "options": options},
-        "s3://pictures/results/twins",
-        output_options=options,
-        runtime={"rows_per_part": 10, "batch_size": 10},
-    )
-    assert run(config).rows == 30
-    folder = run_folder(config.output, options)
+    folder = run_folder(bucket_run.output, options)
     lost, copied, *_ = committed_parts(folder)
-    rows = Ledger(folder).refresh().rows
     lost.delete()
     there = Ledger(folder).refresh().rows
     folder.root.fs.copy(copied.path, folder.images.child(f"part-{'f' * 32}.parquet").path)
-    summary = run(config)
-    assert (summary.rows, summary.resumed, summary.progress.rows) == (30, there, rows - there)
+    summary = run(bucket_run)
+    assert (summary.rows, summary.resumed) == (IMAGES, there)
+    assert summary.progress.rows == IMAGES - there
     assert check(folder).sound
-    folder.root.fs.pipe_file("s3://pictures/some/demo-00001.tar", b"other bytes")
+    folder.root.fs.pipe_file("s3://pictures/train/demo-00001.tar", b"other bytes")
     with pytest.raises(UsageError, match=r"demo-00001"):
-        run(config)
+        run(bucket_run)
 
 
 def test_one_driver_a_bucket(options: dict[str, Any]) -> None:

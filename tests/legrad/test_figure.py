@@ -76,6 +76,19 @@ def test_pictures_keep_their_proportions_and_stay_within_the_figure() -> None:
     assert all(top > end for top, end in zip(tops[1:], ends, strict=False))
 
 
+def test_a_map_may_cover_a_part_of_its_own() -> None:
+    """The second map covers the right half only; the rest of its cell is drawn as without heat."""
+    width, height = SIZE
+    boxes = [(0, 0, width, height), (width / 2, 0, width, height)]
+    row = FigureRow([STRONG, STRONG], GREY, boxes=boxes)
+    figure = np.asarray(grid_figure([row], ["a", "b"], cell=80).convert("L"), dtype=float)
+    _, first, second = lay_out([SIZE], 3, 80).cells[0]
+    cells = [figure[c.top : c.top + c.height, c.left : c.left + c.width] for c in (first, second)]
+    edge = second.width // 2
+    np.testing.assert_allclose(cells[0][:, edge + 2 :], cells[1][:, edge + 2 :], atol=1)
+    assert (cells[0][:, : edge - 2] > cells[1][:, : edge - 2] + 20).all()
+
+
 def test_an_outline_is_drawn_around_what_is_there() -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:30, 20:40] = True

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from legrad import LeGrad, VisionLanguageModel, from_open_clip, load_model
-from legrad.models.weights import is_weights_uri, load_weights
+from legrad.models.weights import load_weights
+from legrad.settings import is_weights_uri
 from tests.builders import images, randomise, raw_images, tiny_clip, unit_directions
 from tests.legrad.compare import relative_error
 from tests.oracle import oracle_maps

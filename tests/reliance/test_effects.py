@@ -15,12 +15,12 @@ RIDGE = 0.1
 
 def phi(world: Embedded, cue: str = "cue", resamples: int = 60) -> tuple[float, float, float]:
     found = world.findings
-    sums = collect(world, found.known, found.presence, ["cue", "other"])
+    sums = collect(world, found.population, found.presence, ["cue", "other"])
     rows = np.flatnonzero((world.labels == "a") & world.has)
     direction = CUE if cue == "cue" else OTHER
     rng = np.random.default_rng(5)
     change = (STEP * direction + rng.normal(0, 0.2, (len(rows), WIDTH))).astype(np.float32)
-    index = found.known.index
+    index = found.population.index
     contrast = Contrast(
         index["a"], index["b"], ["cue", "other"].index(cue), [world.ids[r] for r in rows], change
     )
@@ -61,7 +61,7 @@ def test_few_images_give_wide_bounds() -> None:
 def test_nothing_edited_is_nan_and_no_contrast_is_nothing() -> None:
     world = made(100)
     found = world.findings
-    sums = collect(world, found.known, found.presence, ["cue"])
+    sums = collect(world, found.population, found.presence, ["cue"])
     empty = Contrast(0, 1, 0, [], np.zeros((0, WIDTH), np.float32))
     came = shares(sums, [empty], RIDGE, 5, 0)
     assert np.isnan(came.effect).all()

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import UsageError
 from pipeline.reliance.probe import cross_fitted, fit
-from pipeline.reliance.probe_quality import area, judge
+from pipeline.reliance.probe_quality import judge
 from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, collect, groups
 from tests.reliance.made import WIDTH, Embedded, made
 
@@ -15,7 +14,7 @@ RIDGE = 0.1
 
 def sums_of(world: Embedded) -> ProbeSums:
     found = world.findings
-    return collect(world, found.known, found.presence, ["cue"])
+    return collect(world, found.population, found.presence, ["cue"])
 
 
 def direct(world: Embedded, rows: np.ndarray) -> np.ndarray:
@@ -30,7 +29,7 @@ def direct(world: Embedded, rows: np.ndarray) -> np.ndarray:
 
 def test_sums_give_the_direction_that_the_images_give() -> None:
     world = made(300, apart=0.5)
-    sums, known = sums_of(world), world.findings.known
+    sums, known = sums_of(world), world.findings.population
     a, b = (np.array([known.index[name]]) for name in ("a", "b"))
     every = np.ones(len(world.labels), bool)
     found = fit(sums, np.ones(GROUPS), RIDGE).direction(a, b)[0]
@@ -43,7 +42,7 @@ def test_sums_give_the_direction_that_the_images_give() -> None:
 
 def test_weights_count_groups_again() -> None:
     world = made(200)
-    sums, known = sums_of(world), world.findings.known
+    sums, known = sums_of(world), world.findings.population
     weights = np.random.default_rng(0).integers(0, 3, GROUPS).astype(float)
     rows = np.repeat(np.arange(200), weights[groups(world.ids)].astype(int))
     again = Embedded(world.labels[rows], world.has[rows], world.vectors[rows])
@@ -55,7 +54,7 @@ def test_weights_count_groups_again() -> None:
 
 def test_soft_counts_of_the_cue() -> None:
     world = made(500)
-    sums, known = sums_of(world), world.findings.known
+    sums, known = sums_of(world), world.findings.population
     for name in ("a", "b"):
         counted = sums.present[:, 0, known.index[name]].sum()
         assert counted == pytest.approx((world.has & (world.labels == name)).sum(), abs=0.5)
@@ -77,7 +76,7 @@ def judged(world: Embedded):
     found, sums = world.findings, sums_of(world)
     probes = cross_fitted(sums, np.ones(GROUPS), RIDGE)
     rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(20)
-    return judge(world, found.known, probes, rivals).set_index("class")
+    return judge(world, found.population, probes, rivals).set_index("class")
 
 
 def test_judging_separable_and_cue_only_labels() -> None:
@@ -89,21 +88,11 @@ def test_judging_separable_and_cue_only_labels() -> None:
     assert (only["accuracy_low"] > only["chance"]).all()
 
 
-def test_area_is_the_auc() -> None:
-    rng = np.random.default_rng(0)
-    own, other = rng.normal(0.7, 1, 60).round(1), rng.normal(0, 1, 90).round(1)
-    auc, low, high = area(own, other)
-    truth = roc_auc_score([1] * 60 + [0] * 90, np.concatenate([own, other]))
-    assert auc == pytest.approx(truth)
-    assert low < auc < high
-    assert np.isnan(area(own, other[:0])[0])
-
-
 def test_no_rival_where_there_is_no_other_class() -> None:
     world = made(100)
     world.labels[:] = "a"
     found = world.findings
-    sums = collect(world, found.known, found.presence, [])
+    sums = collect(world, found.population, found.presence, [])
     assert fit(sums, np.ones(GROUPS), RIDGE).rivals(20).tolist() == [-1]
 
 
@@ -125,4 +114,4 @@ def test_no_embeddings_is_said() -> None:
 
     found = world.findings
     with pytest.raises(UsageError, match=r"store\.embeddings"):
-        collect(Bare(), found.known, found.presence, ["cue"])
+        collect(Bare(), found.population, found.presence, ["cue"])

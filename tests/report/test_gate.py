@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audit.gate import gate, read_waivers
+from pipeline.audit.decisions import gate, read_waivers
 from pipeline.errors import UsageError
 from tests.conftest import DemoRun
 from tests.jobs.command import legrad
@@ -36,7 +36,7 @@ def test_flagged_pairs_fail_until_they_are_waived(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a,x,,2027-01-01\n", "no reason"),
+        ("a,x,,2027-01-01\n", "reason"),
         ("a,x,known,soon\n", "expected a date"),
         ("a,x,known,2027-01-01\na,x,again,2027-01-01\n", "waived twice"),
     ],

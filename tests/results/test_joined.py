@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from legrad.heatmaps import FigureRow
 from pipeline import open_results
 from pipeline.errors import UsageError
-from pipeline.results import Results
+from pipeline.results import Results, drawing
 from pipeline.schema import SCHEMA_VERSION, output_schema
 from tests.parts import ids, make_run, ray_name
 
@@ -22,7 +24,12 @@ GRID = (2, 3)
 
 
 def write(
-    place: Path, keys: Sequence[str], names: Sequence[str], weights: str = "w", **about: Any
+    place: Path,
+    keys: Sequence[str],
+    names: Sequence[str],
+    weights: str = "w",
+    resize: str = "squash",
+    **about: Any,
 ) -> str:
     """A run of one part; the score of query i and key k is 100 i + k."""
     folder = make_run(place)
@@ -30,7 +37,7 @@ def write(
         "schema_version": SCHEMA_VERSION,
         "grid": list(GRID),
         "model": {"weights_sha256": weights, "layers": 2},
-        "preprocess": {"size": [32, 32], "mode": "squash", "interpolation": "bicubic"},
+        "preprocess": {"size": [32, 32], "mode": resize, "interpolation": "bicubic"},
         "queries": [{"name": n, "role": "cue", "prompts": [f"a {n}"]} for n in names],
     }
     manifest = json.loads(folder.manifest.read()) | {"metadata": metadata}
@@ -89,13 +96,36 @@ def test_maps_come_from_the_run_that_has_them(both: Results) -> None:
     assert found.loc["a/03", "cosine"] == pytest.approx(1)
 
 
+def test_each_query_is_placed_as_its_own_run_resizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a wide picture, the crop of the second run covers the middle only."""
+    whole = write(tmp_path / "1", ["01"], ["dog"])
+    middle = write(tmp_path / "2", ["01"], ["grass"], resize="center_crop")
+    picture = Image.new("RGB", (96, 32), "white")
+    monkeypatch.setattr(drawing, "original", lambda results, image_id: picture)
+    drawn: dict[str, FigureRow] = {}
+    monkeypatch.setattr(
+        drawing, "grid_figure", lambda rows, columns, scale: drawn.update(row=rows[0])
+    )
+    for uris, queries in (([whole, middle], ["dog", "grass"]), ([middle, whole], ["dog", "grass"])):
+        results = open_results(uris)
+        results.figure("a/01", queries)
+        assert drawn["row"].boxes == [(0, 0, 96, 32), (32, 0, 64, 32)]
+        with pytest.raises(UsageError, match="preprocess"):
+            _ = results.preprocess
+        with pytest.raises(UsageError, match="compare"):
+            results.compare(*queries)
+    assert open_results([whole, whole]).preprocess.mode == "squash"
+
+
 def test_conditions_over_both(both: Results) -> None:
     where = "score__leash > 101 and score__grass < 104"
     assert list(both.images(["key"], where=where).index) == ["a/03", "a/02"]
     assert list(both.images(["key"], where=pc.field("score__grass") > 103).index) == EVERY[2::2]
     assert list(both.top("grass", 2).index) == ["a/05", "a/04"]
     assert list(both.top("grass", 2, where="score__leash is not null").index) == ["a/04", "a/03"]
-    with pytest.raises(UsageError, match="write it in SQL"):
+    with pytest.raises(UsageError, match="SQL"):
         both.images(where=(pc.field("score__leash") > 1) & (pc.field("score__grass") > 1))
     answer = both.sql("select count(*) n, count(score__leash) l, count(score__grass) g from images")
     assert answer.to_dict("records") == [{"n": 5, "l": 4, "g": 4}]
@@ -107,16 +137,16 @@ def test_what_each_run_has_of_its_own(both: Results) -> None:
     assert both.grid == GRID
     assert [len(run.rows) for run in both.runs] == [4, 4]
     for attribute in ("run", "dataset", "origin", "folder"):
-        with pytest.raises(UsageError, match=rf"{attribute}: 2 runs are open.*runs\[0\]"):
+        with pytest.raises(UsageError, match=rf"{attribute}: 2 .*runs\[0\]"):
             getattr(both, attribute)
 
 
 def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
     one = write(tmp_path / "1", ["01"], ["dog"])
     other = write(tmp_path / "2", ["01"], ["dog"], weights="other")
-    with pytest.raises(UsageError, match=r"'dog' is in .* does not mean the same"):
+    with pytest.raises(UsageError, match="'dog'"):
         open_results([one, other])
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match=r"\[\]"):
         open_results([])
 
 
@@ -131,17 +161,15 @@ def test_columns_of_ones_own(both: Results) -> None:
     assert mine.sql(
         "select split, count(*) n from images group by 1 order by 1 nulls last"
     ).to_dict("list")["n"] == [1, 1, 3]
-    with pytest.raises(UsageError, match="columns already"):
+    with pytest.raises(UsageError, match="'label'"):
         both.join(pd.DataFrame({"label": ["x"]}, index=["a/01"]))
-    with pytest.raises(UsageError, match="no image_id, as its index or as a column; it has 'id'"):
+    with pytest.raises(UsageError, match=r"image_id.*'id'"):
         both.join(pd.DataFrame({"id": ["a/01"]}))
     assert list(both.join(frame["split"]).images(where="split = 'train'").index) == ["a/03"]
-    with pytest.raises(
-        UsageError, match=r"none of the frame's 2 ids .* 'x', expected such as 'a/0"
-    ):
+    with pytest.raises(UsageError, match=r"'x'.*'a/0"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["x", "y"]))
-    for wrong, words in (({"a/01": 1}, "found a dict"), (pd.Series([1], ["a/01"]), "has no name")):
-        with pytest.raises(UsageError, match=words):
+    for wrong, word in (({"a/01": 1}, "dict"), (pd.Series([1], ["a/01"]), "name")):
+        with pytest.raises(UsageError, match=word):
             both.join(wrong)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="'a/01' stands twice"):
+    with pytest.raises(UsageError, match="'a/01'"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))

@@ -59,13 +59,13 @@ def test_foreign_files_beside_the_data(folder: RunFolder) -> None:
     (images / "notes.txt").write_text("of the user")
     assert len(open_results(folder.uri).scores()) == 6
     (images / "mine.parquet").write_bytes(b"of the user")
-    with pytest.raises(UsageError, match=r"images/mine.parquet is of no run.*Move it elsewhere"):
+    with pytest.raises(UsageError, match=r"images/mine.parquet"):
         open_results(folder.uri).scores()
 
 
 def test_a_manifest_that_is_half_written(folder: RunFolder) -> None:
     folder.manifest.write(folder.manifest.read()[:-30])
-    with pytest.raises(UsageError, match=r"manifest.json is broken"):
+    with pytest.raises(UsageError, match=r"manifest.json"):
         open_results(folder.uri)
 
 
@@ -89,13 +89,13 @@ def test_a_part_of_another_run(folder: RunFolder, tmp_path: Path) -> None:
     table = pq.read_table(path)
     about = json.dumps(METADATA | {"config_digest": "other"}).encode()
     pq.write_table(table.replace_schema_metadata({b"legrad": about}), path)
-    with pytest.raises(UsageError, match=rf"{path.name} is not a part of this run"):
+    with pytest.raises(UsageError, match=path.name):
         len(open_results(folder.uri))
 
 
 def test_nothing_committed_yet(tmp_path: Path) -> None:
     results = open_results(make_run(tmp_path / "out").uri)
-    with pytest.raises(UsageError, match="no committed results yet"):
+    with pytest.raises(UsageError, match="committed"):
         results.scores()
 
 
@@ -103,7 +103,7 @@ def test_a_newer_version(folder: RunFolder) -> None:
     manifest = json.loads(folder.manifest.read())
     manifest["metadata"]["schema_version"] = SCHEMA_VERSION + 1
     folder.manifest.write(json.dumps(manifest).encode())
-    with pytest.raises(UsageError, match="upgrade"):
+    with pytest.raises(UsageError, match=f"{SCHEMA_VERSION + 1}.*{SCHEMA_VERSION}"):
         open_results(folder.uri)
 
 

@@ -1,5 +1,6 @@
 """Results by hand: conditions, selections, layouts; what is read and what is not."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_maps_in_the_order_asked(small: RunFolder) -> None:
     np.testing.assert_allclose(maps[1:, 0, 0] * 255, [5, 10, 5], rtol=1e-6)
     empty, none = results.maps("cue", [])
     assert (len(empty), none.shape) == (0, (0, 2, 3))
-    with pytest.raises(KeyError, match=r"no image 'x' in .* \(1 of 2 missing\)"):
+    with pytest.raises(KeyError, match=r"'x'.*1 of 2"):
         results.maps("cue", ["x", asked[1]])
 
 
@@ -171,36 +172,54 @@ def test_shapes_of_maps(small: RunFolder) -> None:
 
 def test_names_that_are_not_there(small: RunFolder) -> None:
     results = open_results(small.uri)
-    with pytest.raises(KeyError, match=r"no query 'cuee' in .*did you mean 'cue'"):
+    with pytest.raises(KeyError, match=r"'cuee'.*'cue'"):
         results.scores(["cuee"])
-    with pytest.raises(KeyError, match="own_label has maps and no score"):
+    with pytest.raises(KeyError, match="own_label"):
         results.scores(["own_label"])
-    with pytest.raises(UsageError, match=r'Candidate bindings:.*"label"'):
+    with pytest.raises(UsageError, match=r'labell.*"label"'):
         results.images(where="labell = 'x'")
-    with pytest.raises(KeyError, match=r"no column 'labl' in .*did you mean 'label'"):
+    with pytest.raises(KeyError, match=r"'labl'.*'label'"):
         results.images(["labl"])
     column = results.scores()["cue"]
     for where in ("scor > 1", "score__cue >", pc.field("nope") == 1, 3, column > 1):
-        with pytest.raises(UsageError, match=r"(?s)where.*[Ee]xpected an SQL condition"):
+        with pytest.raises(UsageError, match=r"(?s)where.*SQL condition"):
             results.images(where=where)  # type: ignore[arg-type]
-    with pytest.raises(KeyError, match=r"no column 'labl'"):
+    with pytest.raises(KeyError, match="'labl'"):
         results.top("cue", 2, columns=["labl"])
     assert list(results.images("label").columns) == ["label"]
-    with pytest.raises(UsageError, match="iter_maps takes several"):
+    with pytest.raises(UsageError, match="iter_maps"):
         results.maps(["cue"])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least the grid, 2 x 3"):
+    with pytest.raises(ValueError, match="2 x 3"):
         results.maps("cue", size=2)
-    with pytest.raises(UsageError, match="each once"):
+    with pytest.raises(UsageError, match="cue"):
         next(results.iter_maps(["cue", "cue"]))
-    with pytest.raises(UsageError, match="open its output"):
+    with pytest.raises(UsageError, match=re.escape(small.uri) + "$"):
         open_results(small.images.path)
-    with pytest.raises(UsageError, match="one of them"):
+    with pytest.raises(UsageError, match="image_ids and where"):
         results.maps("cue", ["x"], where="key = '1'")
     for wrong in ("score__cue > 1", pc.field("score__cue") > 1, results.scores()):
-        with pytest.raises(UsageError, match=r"a list of ids.*where=.*\.index"):
+        with pytest.raises(UsageError, match=r"where=.*\.index"):
             results.maps("cue", wrong)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"(?s)name pictures does not exist.*The table is images"):
+    with pytest.raises(UsageError, match=r"(?s)pictures.*images"):
         results.sql("select * from pictures")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda r, of: r.images(of("key")),
+        lambda r, of: r.scores(of("cue")),
+        lambda r, of: r.top("cue", 3, columns=of("key")),
+        lambda r, of: r.to_long(columns=of("key")),
+        lambda r, of: r.to_long(of("cue")),
+        lambda r, of: pa.concat_tables(r.batches(of("cue"), of("key"))).to_pandas(),
+    ],
+)
+def test_one_name_may_be_text(small: RunFolder, ask: Callable[..., pd.DataFrame]) -> None:
+    results = open_results(small.uri)
+    as_text, as_list = ask(results, str), ask(results, lambda name: [name])
+    assert len(as_text)
+    pd.testing.assert_frame_equal(as_text, as_list)
 
 
 def test_it_shows_itself(small: RunFolder) -> None:
@@ -217,11 +236,11 @@ def test_frames_of_plain_pandas(small: RunFolder) -> None:
     np.testing.assert_array_equal(frame.legrad.maps("cue", grid=(2, 3)), maps)
     assert frame.legrad.queries == ["cue"]
     assert list(frame.legrad.scores.columns) == ["cue"]
-    with pytest.raises(ValueError, match="6 cells"):
+    with pytest.raises(ValueError, match="6"):
         frame.legrad.maps("cue")
     with pytest.raises(KeyError, match="heatmap__x"):
         frame.legrad.maps("x")
-    with pytest.raises(AttributeError, match="no legrad columns"):
+    with pytest.raises(AttributeError, match="score__"):
         _ = frame[["key"]].legrad
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import open_results
 from pipeline.errors import UsageError
-from pipeline.results.recompute import recompute
+from pipeline.results.reproduce import recompute
 from tests.conftest import DemoRun
 
 

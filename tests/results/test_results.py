@@ -100,11 +100,11 @@ def test_maps_in_the_order_asked(results: Results) -> None:
     found, some = results.maps("car", chosen)
     assert list(found) == chosen
     np.testing.assert_array_equal(some, maps[[7, 2, 5]])
-    with pytest.raises(KeyError, match="no query 'dragon'"):
+    with pytest.raises(KeyError, match="'dragon'"):
         results.maps("dragon")
-    with pytest.raises(KeyError, match="no image 'x'"):
+    with pytest.raises(KeyError, match="'x'"):
         results.maps("car", ["x"])
-    with pytest.raises(KeyError, match="no column"):
+    with pytest.raises(KeyError, match="'nothing'"):
         results.images(["nothing"])
 
 
@@ -138,12 +138,12 @@ def test_sheet(demo_run: DemoRun, results: Results) -> None:
     path = demo_run.folder / "sheet.png"
     draw_sheet(results, rows, ("class", "cue", "baseline"), path, "test")
     assert path.stat().st_size > 100_000
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="row"):
         draw_sheet(results, [], ("class",), path, "test")
 
 
 def test_no_run_there(tmp_path: object) -> None:
-    with pytest.raises(UsageError, match="no run there"):
+    with pytest.raises(UsageError, match="nothing"):
         open_results(f"{tmp_path}/nothing")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pipeline.audit.enrichment import heat_enrichment
+from pipeline.audit.evidence import heat_enrichment
 from pipeline.progress.progress import Progress, ProgressActor, Reporter, ShardCount
 from pipeline.runs.manifest import digest
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.schema import Status
-from pipeline.sources import lists as uri_list
+from pipeline.sources import lists
 from pipeline.sources.datasource import open_source
 from pipeline.sources.fetch import Origin
 from tests.data import jpeg, read_all, settings
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("per_part", [1, 2, 512])
 def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uri_list, "ROWS_PER_PART", per_part)
+    monkeypatch.setattr(lists, "ROWS_PER_PART", per_part)
     write(folder / f"list.{kind}", RECORDS)
     source = settings("list", f"{folder}/list.{kind}", alias="t", carry={"year": "int"})
     rows = read_all(source)
@@ -67,6 +68,36 @@ def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.Monkey
     for number in (0, 1):
         row = rows[number] | {"sha256": hashlib.sha256(jpeg(number)).hexdigest()}
         assert Origin(source.roots, {}, "list").fetch(row) == jpeg(number)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_images_are_fetched_with_one_reading_of_the_list(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "ROWS_PER_PART", 2)
+    records = [{"image": f"{n}.jpg", "label": "x"} for n in range(9)]
+    for number in range(9):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    write(folder / f"l.{kind}", records)
+    source = settings("list", f"{folder}/l.{kind}")
+    rows = read_all(source)
+    read: list[int] = []
+    records_of = lists.read_records
+
+    def counted(*arguments: Any) -> Iterator[Any]:
+        for record in records_of(*arguments):
+            read.append(record.number)
+            yield record
+
+    monkeypatch.setattr(lists, "read_records", counted)
+    origin = Origin(source.roots, {}, "list")
+    for number, row in reversed(list(enumerate(rows))):
+        digest = hashlib.sha256(jpeg(number)).hexdigest()
+        assert origin.fetch(row | {"sha256": digest}) == jpeg(number)
+    assert len(read) <= 9 + 2 * 9  # all once, then the part of each image
+    write(folder / f"l.{kind}", records[::-1])  # a list that changes is read anew
+    with pytest.raises(UsageError, match="other bytes"):
+        origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(0)).hexdigest()})
 
 
 def test_a_key_column_names_the_images(folder: Path) -> None:

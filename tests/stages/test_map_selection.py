@@ -12,7 +12,7 @@ from PIL import Image
 
 from legrad import LeGrad, load_model
 from pipeline import open_results
-from pipeline.audit.enrichment import heat_enrichment
+from pipeline.audit.evidence import heat_enrichment
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.flow import run
@@ -91,6 +91,18 @@ def test_reading_own_label_equals_reading_all(query: str, own: Results, whole: R
     np.testing.assert_allclose(kept, full, rtol=0.02, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("maps", "count"), [("own_label", 4 + 5 * 3), ({"mode": "top_k", "k": 1}, 5 + 5 * 3)]
+)
+def test_isolated_processes_count_the_maps_that_are_kept(
+    maps: Any, count: int, pictures: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """Three queries without a class have a map of each of five images; one label has no class."""
+    runtime = {"actors": 1, "threads_per_actor": 1, "isolate": True}
+    summary = run(config_for(pictures, tmp_path / "out", store={"maps": maps}, runtime=runtime))
+    assert summary.progress.maps == count
+
+
 def test_overlay_of_a_map_that_was_left_out(own: Results) -> None:
     labels = own.images()["label"]
     fish = labels.index[labels.eq("fish") & own.images()["status"].eq("ok")][0]
@@ -117,7 +129,9 @@ def test_best_classes(pictures: Path, tmp_path: Path, whole: Results) -> None:
         )
 
 
-def test_padding_has_no_heat_and_anyone_can_place_a_map(pictures: Path, tmp_path: Path) -> None:
+def test_padding_has_no_heat_and_anyone_can_place_a_map(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     config = config_for(
         pictures, tmp_path / "out", model={"name": "mini", "resize": "pad", "image_size": [96, 96]}
     )
@@ -167,14 +181,18 @@ def test_enrichment_counts_shown_cells_only() -> None:
     assert np.isnan(heat_enrichment(np.full_like(heat, np.nan), heat)[0])
 
 
-def test_a_query_file_that_does_not_fit_stops_the_run(pictures: Path, tmp_path: Path) -> None:
+def test_a_query_file_that_does_not_fit_stops_the_run(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "v.npy", np.ones(3))
     queries = [{"name": "probe", "role": "cue", "vector": str(tmp_path / "v.npy")}]
     with pytest.raises(UsageError, match=r"queries: vector .*v\.npy: has 3 numbers, the embedding"):
         run(config_for(pictures, tmp_path / "out", queries=queries))
 
 
-def test_a_vectors_values_are_part_of_the_run(pictures: Path, tmp_path: Path) -> None:
+def test_a_vectors_values_are_part_of_the_run(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     width = load_model("mini").tower.embed_dim
     queries = [{"name": "probe", "role": "class", "vector": str(tmp_path / "v.npy")}]
     np.save(tmp_path / "v.npy", np.ones(width))

@@ -1,0 +1,236 @@
+"""Named queries -> directions in the embedding space. No torch at import.
+
+A query is one of four kinds: texts, exemplar images, the difference of two others, or a vector from
+a file. Whatever it is, its score is < unit image feature, direction >.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, model_validator
+
+from legrad.queries.directions import (
+    VECTOR_SUFFIXES,
+    content_digest,
+    exemplar_mean,
+    read_vector,
+    split_place,
+)
+from legrad.settings import PathOrUri, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from legrad.models.vision_language import VisionLanguageModel
+
+NAME_PATTERN = r"[a-z][a-z0-9_]{0,47}"
+
+
+class Role(StrEnum):
+    """What a query stands for in an audit."""
+
+    CLASS = "class"
+    CUE = "cue"
+    BASELINE = "baseline"
+    DECOY = "decoy"
+    """A cue that the model knows and the data set lacks: how often it is found says how often the
+    audit is wrong."""
+
+
+def _checked_name(name: Any) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(
+            f"expected text, found {name!r} (YAML reads null, on, off, yes, no and numbers as "
+            "other things: put the name in quotes)"
+        )
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError(
+            f"{name!r} is not a query name: lower-case letters, digits and underscores, a letter "
+            "first, at most 48 characters (put free text into `prompts`)"
+        )
+    return name
+
+
+QueryName = Annotated[str, BeforeValidator(_checked_name)]
+Templates = str | tuple[str, ...]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+KINDS = ("prompts", "images", "difference", "vector")
+
+
+class Query(Settings):
+    """One query: exactly one of ``prompts``, ``images``, ``difference`` and ``vector``.
+
+    Attributes:
+        name: column suffix: ``score__<name>``, ``heatmap__<name>``.
+        role: ``class``, ``cue``, ``decoy`` (a cue that the data set lacks) or ``baseline``.
+        prompts: texts; their features are averaged and normalised again. Default: the name with
+            spaces for underscores.
+        templates: put around each prompt: ``none``, ``simple`` (7) or ``imagenet`` (80), as
+            open_clip ships them, or own texts that contain ``{}``.
+        images: files of exemplar images (paths or URIs); their unit features are averaged and
+            normalised again.
+        difference: names of two other queries, neither a difference; the first direction minus the
+            second, so that the score is the difference of their scores.
+        vector: a row of a ``.npy`` or a tensor of a ``.safetensors`` file, ``file#part`` where it
+            has several; taken as it is, of any length.
+        label: for a class, the data set's label it stands for; default: the name.
+    """
+
+    name: QueryName
+    role: Role
+    prompts: tuple[str, ...] = ()
+    templates: Templates = "none"
+    images: Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_tuple)] = ()
+    difference: tuple[QueryName, QueryName] | None = None
+    vector: PathOrUri | None = None
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        prompts = data.get("prompts")
+        if isinstance(prompts, str):
+            data["prompts"] = (prompts,)
+        elif any(data.get(kind) for kind in KINDS[1:]):
+            data["prompts"] = prompts or ()
+        elif prompts is None and isinstance(data.get("name"), str):
+            data["prompts"] = (data["name"].replace("_", " "),)
+        if data.get("label") is None and data.get("role") == Role.CLASS:
+            data["label"] = data.get("name")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Query":
+        kinds = [kind for kind in KINDS if getattr(self, kind)]
+        if len(kinds) > 1:
+            raise ValueError(
+                f"query {self.name!r} has {' and '.join(kinds)}: expected one of {', '.join(KINDS)}"
+            )
+        if kinds != ["prompts"] and kinds:
+            self._check_direction()
+        elif not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError(f"query {self.name!r} has an empty prompt")
+        if self.label is not None and self.role is not Role.CLASS:
+            raise ValueError(f"query {self.name!r} is a {self.role}: only a class has a label")
+        if isinstance(self.templates, str):
+            if self.templates not in ("none", "simple", "imagenet"):
+                raise ValueError(
+                    f"templates {self.templates!r}: expected none, simple, imagenet, or a list of "
+                    "texts with {}"
+                )
+        elif not self.templates or not all("{}" in text for text in self.templates):
+            raise ValueError(f"query {self.name!r}: every template must contain {{}}")
+        return self
+
+    def _check_direction(self) -> None:
+        if self.templates != "none":
+            raise ValueError(f"query {self.name!r}: templates go around prompts, it has none")
+        if self.vector and not split_place(self.vector)[0].endswith(VECTOR_SUFFIXES):
+            raise ValueError(
+                f"query {self.name!r}: vector {self.vector!r}: expected a file ending in "
+                f"{' or '.join(VECTOR_SUFFIXES)}"
+            )
+        if self.difference and self.name in self.difference:
+            raise ValueError(f"query {self.name!r} is a difference with itself")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths and URIs that the query is made of."""
+        return self.images if self.vector is None else (split_place(self.vector)[0],)
+
+    def texts(self) -> list[str]:
+        """All prompts in all templates; empty for a query that is no text."""
+        return [text for prompt in self.prompts for text in _fill(self.templates, prompt)]
+
+
+def check_differences(queries: Sequence[Query]) -> None:
+    """Every difference is of two other queries that are none themselves.
+
+    Raises:
+        ValueError: one is not.
+    """
+    plain = {query.name for query in queries if query.difference is None}
+    for query in queries:
+        strange = [name for name in query.difference or () if name not in plain]
+        if strange:
+            raise ValueError(
+                f"query {query.name!r} is a difference with {strange[0]!r}: expected names of two "
+                f"other queries that are no differences: {', '.join(sorted(plain)) or 'none'}"
+            )
+
+
+def encode_queries(model: "VisionLanguageModel", queries: Sequence[Query]) -> "Tensor":
+    """(Q, E) directions on the model's device: unit rows but for differences and vectors.
+
+    Raises:
+        FileNotFoundError: a file of a query is missing.
+        ValueError: a file does not fit, or a difference of what is not there.
+    """
+    import torch
+
+    check_differences(queries)
+    known = dict(_text_features(model, [query for query in queries if query.prompts]))
+    for query in queries:
+        if query.images:
+            known[query.name] = exemplar_mean(model, query.images)
+        elif query.vector is not None:
+            known[query.name] = _vector(model, query.vector)
+    for query in queries:
+        if query.difference is not None:
+            plus, minus = query.difference
+            known[query.name] = known[plus] - known[minus]
+    return torch.stack([known[query.name] for query in queries])
+
+
+def query_digests(queries: Sequence[Query]) -> dict[str, str]:
+    """SHA-256 (hex) of the files' content, by the name of each query that is made of files."""
+    found = {query.name: content_digest(query.images, query.vector) for query in queries}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def _text_features(
+    model: "VisionLanguageModel", queries: Sequence[Query]
+) -> list[tuple[str, "Tensor"]]:
+    """Each query's texts encoded, averaged and normalised again, by its name."""
+    import torch.nn.functional as F
+
+    if not queries:
+        return []
+    texts = [query.texts() for query in queries]
+    features = model.encode_text([text for group in texts for text in group])
+    means = [part.mean(dim=0) for part in features.split([len(group) for group in texts])]
+    names = [query.name for query in queries]
+    return [(name, F.normalize(mean, dim=-1)) for name, mean in zip(names, means, strict=True)]
+
+
+def _vector(model: "VisionLanguageModel", place: str) -> "Tensor":
+    import torch
+
+    values = torch.from_numpy(read_vector(place))
+    width = model.tower.embed_dim
+    if len(values) != width:
+        raise ValueError(
+            f"vector {place}: has {len(values)} numbers, the embedding of {model.name!r} {width}"
+        )
+    return values.to(model.device, model.exact_dtype)
+
+
+def _fill(templates: Templates, prompt: str) -> list[str]:
+    if templates == "none":
+        return [prompt]
+    if isinstance(templates, tuple):
+        return [text.replace("{}", prompt) for text in templates]
+    from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+
+    named = SIMPLE_IMAGENET_TEMPLATES if templates == "simple" else OPENAI_IMAGENET_TEMPLATES
+    return [template(prompt) for template in named]

@@ -1,0 +1,193 @@
+"""What people decide about pairs: verdicts kept from run to run, and waivers for the CI gate."""
+
+import getpass
+import io
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import StrEnum
+
+import pandas as pd
+
+from pipeline.audit.ranking import CLAIMS
+from pipeline.errors import UsageError
+from pipeline.storage.location import Location, Options
+from pipeline.storage.tables import parse_table, read_table, require_values
+
+ANY = "flagged"
+WAIVER_COLUMNS = ("class", "cue", "reason", "expires")
+VERDICT_COLUMNS = ("dataset", "class", "cue", "verdict", "note", "who", "when")
+_KEY = ["dataset", "class", "cue"]
+
+
+class Verdict(StrEnum):
+    """What a cue is to a class, which no statistic can say."""
+
+    CORE = "core"
+    """It belongs to the class, as water does to boats."""
+    SPURIOUS = "spurious"
+    """A shortcut: it occurs with the class in these data only."""
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True)
+class VerdictFile:
+    """A CSV file of verdicts, which several data sets and runs may share.
+
+    Attributes:
+        location: of the file, which need not exist.
+        uri: the same as text, for messages.
+        dataset: alias of the audited data set.
+    """
+
+    location: Location
+    uri: str
+    dataset: str
+
+    def read(self) -> pd.DataFrame:
+        """All verdicts on this data set: class, cue, verdict, note, who, when.
+
+        Raises:
+            UsageError: the file is not such a table.
+        """
+        verdicts = self._read_all()
+        of_dataset = verdicts[verdicts["dataset"] == self.dataset]
+        return of_dataset.drop(columns="dataset").reset_index(drop=True)
+
+    def add(self, cls: str, cue: str, verdict: str, note: str = "", who: str | None = None) -> None:
+        """Write a verdict; it replaces an earlier one on the same pair.
+
+        Args:
+            who: name to record; default the user's, and empty where the system has none.
+
+        Raises:
+            UsageError: the verdict is not one of the three, or the file cannot be written.
+        """
+        if verdict not in list(Verdict):
+            raise UsageError(f"verdict {verdict!r}: expected one of {', '.join(Verdict)}")
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        row = [self.dataset, cls, cue, verdict, note, who or _user_name(), when]
+        verdicts = pd.concat([self._read_all(), pd.DataFrame([row], columns=VERDICT_COLUMNS)])
+        buffer = io.StringIO()
+        verdicts.drop_duplicates(_KEY, keep="last").to_csv(buffer, index=False)
+        self.location.write(buffer.getvalue().encode())
+
+    def _read_all(self) -> pd.DataFrame:
+        if not self.location.exists():
+            return pd.DataFrame(columns=VERDICT_COLUMNS, dtype=str)
+        verdicts = parse_table(self.location.read(), self.uri, VERDICT_COLUMNS)
+        return verdicts[list(VERDICT_COLUMNS)]
+
+
+def _user_name() -> str:
+    """Name of the user who runs this; empty for a user id without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # before and from Python 3.13
+        return ""
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A finding that somebody accepts for some time.
+
+    Attributes:
+        expires: the last day on which the waiver holds.
+    """
+
+    cls: str
+    cue: str
+    reason: str
+    expires: date
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A flagged pair that fails the gate.
+
+    Attributes:
+        claims: claims for which the pair is flagged.
+        expired: its waiver, if it had one that no longer holds.
+    """
+
+    cls: str
+    cue: str
+    claims: tuple[str, ...]
+    expired: Waiver | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Result of the gate.
+
+    Attributes:
+        failures: flagged pairs without a waiver that holds.
+        waived: waivers of flagged pairs that hold.
+        unused: waivers of pairs that are not, or no longer, flagged.
+    """
+
+    failures: tuple[Failure, ...]
+    waived: tuple[Waiver, ...]
+    unused: tuple[Waiver, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing fails."""
+        return not self.failures
+
+
+def read_waivers(uri: str, options: Options | None = None) -> list[Waiver]:
+    """Read a table with class, cue, reason, expires (YYYY-MM-DD).
+
+    Raises:
+        UsageError: there is no such table, a cell is empty, a date cannot be read, or a pair is
+            listed twice.
+    """
+    table = read_table(uri, WAIVER_COLUMNS, options)
+    require_values(table, WAIVER_COLUMNS, uri)
+    waivers: dict[tuple[str, str], Waiver] = {}
+    for number, row in enumerate(table.astype(str).to_dict(orient="records"), 2):
+        where = f"{uri}, line {number}"
+        cls, cue, reason, expires = (str(row[name]).strip() for name in WAIVER_COLUMNS)
+        if (cls, cue) in waivers:
+            raise UsageError(f"{where}: {cls}, {cue} is waived twice; expected one line per pair")
+        waivers[cls, cue] = Waiver(cls, cue, reason, _day(expires, where))
+    return list(waivers.values())
+
+
+def _day(text: str, where: str) -> date:
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: expires {text!r}: expected a date such as 2027-06-30"
+        ) from error
+
+
+def gate(
+    ranked: pd.DataFrame, fail_on: str, waivers: list[Waiver], today: date | None = None
+) -> Gate:
+    """Compare the flagged pairs of a ranking with the waivers.
+
+    Args:
+        fail_on: ``flagged`` for any claim, or the name of one claim.
+        today: the day for which waivers must hold; default the present one.
+
+    Raises:
+        UsageError: ``fail_on`` is neither.
+    """
+    if fail_on not in (ANY, *CLAIMS):
+        raise UsageError(f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}")
+    claims = CLAIMS if fail_on == ANY else (fail_on,)
+    day = today or date.today()
+    unused = {(waiver.cls, waiver.cue): waiver for waiver in waivers}
+    failures, waived = [], []
+    for row in ranked.to_dict(orient="records"):
+        flagged = tuple(claim for claim in claims if row[f"{claim}__flag"])
+        if not flagged:
+            continue
+        waiver = unused.pop((str(row["class"]), str(row["cue"])), None)
+        if waiver is not None and waiver.expires >= day:
+            waived.append(waiver)
+        else:
+            failures.append(Failure(str(row["class"]), str(row["cue"]), flagged, waiver))
+    return Gate(tuple(failures), tuple(waived), tuple(unused.values()))
