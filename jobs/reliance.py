@@ -66,10 +66,10 @@ def _why(row: Mapping[str, Any]) -> list[str]:
 
 def _recognised(found: "Audit") -> str:
     """How well the probe knows the classes, and which ones it does not."""
-    judged = found.reliance.judged
-    lost = judged.loc[~(judged["accuracy_low"] > judged["chance"]), "class"].tolist()
+    quality = found.reliance.probe_quality
+    lost = quality.loc[~(quality["accuracy_low"] > quality["chance"]), "class"].tolist()
     text = (
-        f"the probe recognises {judged['accuracy'].mean():.0%} of held-out images, mean of classes"
+        f"the probe recognises {quality['accuracy'].mean():.0%} of held-out images, mean of classes"
     )
     return text + (f"; no better than chance: {', '.join(map(str, lost[:8]))}" if lost else "")
 
