@@ -21,7 +21,7 @@ from benchmarks.picture import Rate, draw_rates
 from benchmarks.published import as_published, run_published
 from legrad import LeGrad, from_open_clip
 from legrad.models.catalog import architecture
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 
 MIB = 2**20
 EQUAL = (("ViT-B-16", 224), ("ViT-B-16", 448), ("ViT-B-32", 224), ("ViT-B-32", 448))

@@ -16,7 +16,7 @@ from benchmarks.engine import random_model
 from legrad import LeGrad, load_model
 from legrad.heatmaps.codec import decode_maps, encode_maps
 from legrad.mini.world import render
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from pipeline.demo.dataset import SIDE, example
 from pipeline.runs.parts import parquet_options
 

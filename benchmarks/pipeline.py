@@ -28,7 +28,7 @@ import open_clip
 from safetensors.torch import save_file
 
 from benchmarks.processes import Usage, sampled
-from legrad.queries.queries import encode_queries
+from legrad.queries.query import encode_queries
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
 from pipeline.config.loading import load_config, packaged_config

@@ -23,11 +23,11 @@ from PIL import Image
 
 from legrad import mini
 from legrad.mini import loader
-from legrad.mini.packing import unpack
+from legrad.mini.loader import unpack
 from legrad.models.load import from_open_clip, load_model
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Role, encode_queries
+from legrad.queries.query import Role, encode_queries
 from pipeline.audit.findings import Findings, find
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.config.loading import load_config, packaged_config

@@ -20,7 +20,7 @@ from scipy.stats import entropy
 from legrad.method.explainer import LeGrad
 from legrad.mini.world import SceneSpec, render
 from legrad.mini.world.scene import corners
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.reliance.claims import Directions

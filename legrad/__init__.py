@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from legrad.method.explanation import Explanation
     from legrad.models.catalog import ListedModel, list_models
     from legrad.models.load import from_open_clip, load_model
-    from legrad.models.model import VisionLanguageModel
-    from legrad.queries.queries import Query
+    from legrad.models.vision_language import VisionLanguageModel
+    from legrad.queries.query import Query
 
 _HOME = {
     "Explanation": "legrad.method.explanation",
     "LeGrad": "legrad.method.explainer",
     "ListedModel": "legrad.models.catalog",
-    "Query": "legrad.queries.queries",
+    "Query": "legrad.queries.query",
     "UnsupportedModelError": "legrad.errors",
-    "VisionLanguageModel": "legrad.models.model",
+    "VisionLanguageModel": "legrad.models.vision_language",
     "decode_maps": "legrad.heatmaps.codec",
     "encode_maps": "legrad.heatmaps.codec",
     "from_open_clip": "legrad.models.load",

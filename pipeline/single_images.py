@@ -16,8 +16,8 @@ from legrad._version import __version__
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
 from legrad.method.explainer import LeGrad
-from legrad.models.model import VisionLanguageModel
 from legrad.models.tokenizers import obstacle
+from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import RunError, UsageError

@@ -25,6 +25,7 @@ from pipeline.runs.completeness import Summary
 from tests.data import demo_config
 from tests.integration.s3 import s3_server
 
+DEMO_SEED = 3
 STARTING_FIXTURES = frozenset(("ray_session", "s3", "browser"))
 
 
@@ -65,7 +66,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> DemoRun:
     folder = tmp_path_factory.mktemp("demo")
-    shards = write_demo(str(folder / "data"), 260, seed=3)
+    shards = write_demo(str(folder / "data"), 260, seed=DEMO_SEED)
     config = demo_config(shards, folder / "out")
     return DemoRun(folder, config, run(config))
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from legrad import mini
 from legrad.method.explainer import LeGrad
-from legrad.mini.packing import unpack
+from legrad.mini.loader import unpack
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS
 from legrad.models.load import from_open_clip
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from training.captions import named
 from training.grounding import Grounding, measure, overall, scores_of
 from training.held_out import Truth, held_out

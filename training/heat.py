@@ -10,7 +10,7 @@ import torch
 from open_clip import CLIP
 from torch import Tensor
 
-from legrad.method.block_gradient import parts
+from legrad.method.block_gradient import norm_and_matrix
 from legrad.towers import ClipTower, Head, PlainBlock
 
 
@@ -54,7 +54,7 @@ def trace_maps(model: CLIP, pixels: Tensor, directions: Tensor, blocks: int) -> 
 
 def _head_gradient(head: Head, mean: Tensor, directions: Tensor) -> Tensor:
     """(B, q, D) gradient of < normalize(ln_post(mean) @ proj), t > at the mean token (B, D)."""
-    norm, proj = parts(head)
+    norm, proj = norm_and_matrix(head)
     centred = mean - mean.mean(dim=-1, keepdim=True)
     sigma = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
     xhat = centred / sigma

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from legrad import mini
-from legrad.mini.packing import build, pack, unpack
+from legrad.mini.loader import build, pack, unpack
 from legrad.mini.world import THINGS
 from training.batches import Batch, draw_batch
 from training.captions import named, sample_captions, truth_matrix

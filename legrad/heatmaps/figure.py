@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, Cell, Layout, lay_out
-from legrad.heatmaps.maps import Box, normalize
 from legrad.heatmaps.overlay import heat_colours, overlay
 from legrad.heatmaps.text import font, shortened, wrapped
+from legrad.heatmaps.transforms import Box, normalize
 
 Scale = Literal["row", "column", "figure", "map"]
 CELL = 300

@@ -13,7 +13,7 @@ with A^l the block's own softmax attention. ``s^l`` depends on ``A^l`` only thro
 ``g`` follows from ``g_z``, the gradient at the block's output, which the mean pooling makes the
 same for every token. The block's constant matrices are folded once (`fold`); what a forward pass
 leaves behind is query independent (`pool`, `trace`); what remains per (image, query) pair is one
-F x D product per token and the T x T product above (`relevance`).
+F x D product per token and the T x T product above (`block_relevance`).
 
 The gradient is held features first, (D, b, q, T): a head is then a block of rows, and the sum over
 query tokens i runs along memory.
@@ -58,7 +58,7 @@ class Pooled:
         xhat: (B, D), the mean token as ln_post normalises it.
         sigma: (B, 1), its standard deviation.
         unit: (B, E), the normalised embedding.
-        length: (B, 1), of the embedding before that.
+        length: (B, 1), length of the embedding before it was normalised.
         count: T.
     """
 
@@ -69,7 +69,7 @@ class Pooled:
     count: int
 
     def images(self, part: slice) -> "Pooled":
-        """The same of some images; a view."""
+        """The same for some of the images; a view."""
         xhat, sigma = self.xhat[part], self.sigma[part]
         return Pooled(xhat, sigma, self.unit[part], self.length[part], self.count)
 
@@ -91,12 +91,12 @@ class Trace:
     carried: Tensor
 
     def images(self, part: slice) -> "Trace":
-        """The same of some images; a view."""
+        """The same for some of the images; a view."""
         return Trace(self.values[part], self.slope[part], self.tilt[part], self.carried[:, part])
 
 
 def fold(block: PlainBlock, dtype: torch.dtype) -> FoldedBlock:
-    """Multiply out what no image and no query changes."""
+    """Multiply out the matrices that depend on neither image nor query."""
     w_out = block.out.weight
     out = w_out if block.ls_1 is None else block.ls_1[:, None] * w_out
     down = block.down.weight
@@ -143,7 +143,7 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
     """``act'(hidden)``, elementwise.
 
     Raises:
-        UnsupportedModelError: an activation without a derivative here.
+        UnsupportedModelError: no derivative is implemented for the activation.
     """
     if isinstance(activation, QuickGELU | timm_act.QuickGELU):  # x sigmoid(1.702 x)
         gate = torch.sigmoid(1.702 * hidden)
@@ -158,7 +158,7 @@ def derivative(activation: nn.Module, hidden: Tensor) -> Tensor:
         slope = (hidden * 0.5**0.5).erf_().add_(1).mul_(0.5).addcmul_(hidden, phi)
     else:
         raise UnsupportedModelError(
-            f"the activation {type(activation).__name__} has no derivative here; "
+            f"no derivative is implemented for the activation {type(activation).__name__}; "
             f"{SUPPORTED_TOWERS}."
         )
     return slope
@@ -170,13 +170,13 @@ def _is_tanh(activation: nn.Module) -> bool:
 
 
 def pool(tokens: Tensor, head: Head) -> Pooled:
-    """The layer's own embedding: normalize(head(mean token)), and what led to it.
+    """Embedding of a layer, normalize(head(mean token)), and the intermediates of its gradient.
 
     Args:
         tokens: (B, T, D) output of the block.
-        head: the tower's; it has a norm and a matrix (D, E).
+        head: the tower's head; needs a norm and a matrix (D, E).
     """
-    norm, proj = parts(head)
+    norm, proj = norm_and_matrix(head)
     mean = tokens.mean(dim=1)
     sigma = (mean.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
     xhat = (mean - mean.mean(dim=-1, keepdim=True)) / sigma
@@ -191,12 +191,12 @@ def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     """Gradient of the layer score at every token of the block's output.
 
     Args:
-        directions: (B, q, E), those of each image.
+        directions: (B, q, E), the directions of each image.
 
     Returns:
-        (B, q, D); the mean pooling hands every token the same gradient.
+        (B, q, D): mean pooling gives every token the same gradient.
     """
-    norm, proj = parts(head)
+    norm, proj = norm_and_matrix(head)
     unit, xhat = pooled.unit[:, None], pooled.xhat[:, None]
     along = (directions * unit).sum(dim=-1, keepdim=True)
     grad = (directions - along * unit) / pooled.length[:, None]  # back through normalize
@@ -207,14 +207,16 @@ def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     return at_token
 
 
-def parts(head: Head) -> tuple[nn.LayerNorm, Tensor]:
-    """Norm and matrix of a head that has both, as every tower without a pooler does.
+def norm_and_matrix(head: Head) -> tuple[nn.LayerNorm, Tensor]:
+    """Norm and matrix of a head; every tower without a pooler has both.
 
     Raises:
-        UnsupportedModelError: one is missing.
+        UnsupportedModelError: the head lacks one of them.
     """
     if head.norm is None or head.matrix is None:
-        raise UnsupportedModelError(f"the tower has no norm or no matrix; {SUPPORTED_TOWERS}.")
+        raise UnsupportedModelError(
+            f"the tower's head lacks a norm or a matrix; {SUPPORTED_TOWERS}."
+        )
     return head.norm, head.matrix
 
 
@@ -223,12 +225,12 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Scratch:
-    """Memory that every chunk fills anew: asking for fresh pages costs more than filling them.
+    """Memory reused by all chunks, because allocating fresh pages costs more than filling them.
 
     Attributes:
-        hidden: room for (b, q, T, F).
-        gradient: room for (D, b, q, T).
-        products: room for (heads at once, T, q T); at least one head.
+        hidden: holds (b, q, T, F).
+        gradient: holds (D, b, q, T).
+        products: holds (n, T, q T) for the n heads that are worked on at once, at least one.
     """
 
     hidden: Tensor
@@ -236,34 +238,34 @@ class Scratch:
     products: Tensor
 
 
-def relevance(folded: FoldedBlock, seen: Trace, g_z: Tensor, scratch: Scratch) -> Tensor:
+def block_relevance(folded: FoldedBlock, traced: Trace, g_z: Tensor, scratch: Scratch) -> Tensor:
     """LeGrad relevance of every token, for a chunk of images and queries.
 
     Args:
-        seen: trace of b images.
+        traced: trace of b images.
         g_z: (b, q, D) gradient at the block's output.
-        scratch: overwritten.
+        scratch: is overwritten.
 
     Returns:
         (b, q, T) in the dtype of ``g_z``, non-negative; index 0 is the class token.
     """
     images, queries, width = g_z.shape
-    count = seen.values.shape[2]
-    # Relevance is linear in the size of g_z: it is left out until the end, since half precision
-    # would not hold numbers this small.
+    count = traced.values.shape[2]
+    # Relevance is linear in the size of g_z, which is scaled to 1 until the end: half precision
+    # cannot hold gradients this small.
     size = g_z.abs().amax(dim=-1, keepdim=True)
     unit = (g_z / size.clamp_min(torch.finfo(g_z.dtype).tiny)).to(folded.up.dtype)
 
     u = (folded.down @ unit.view(-1, width).T).T.contiguous().view(images, queries, -1)  # (b, q, F)
-    hidden = _room(scratch.hidden, images, queries, count, u.shape[2])
-    torch.mul(seen.slope[:, None], u[:, :, None], out=hidden)  # back through act, 1 / sigma
-    along_xhat = u @ seen.tilt.transpose(1, 2)  # (b, q, T)
+    hidden = _view(scratch.hidden, images, queries, count, u.shape[2])
+    torch.mul(traced.slope[:, None], u[:, :, None], out=hidden)  # back through act, 1 / sigma
+    along_xhat = u @ traced.tilt.transpose(1, 2)  # (b, q, T)
     residual = (unit @ folded.out).permute(2, 0, 1).contiguous()[..., None]  # (D, b, q, 1)
-    g = _room(scratch.gradient, width, images, queries, count)
-    torch.addcmul(residual, along_xhat, seen.carried[:, :, None], value=-1, out=g)
+    g = _view(scratch.gradient, width, images, queries, count)
+    torch.addcmul(residual, along_xhat, traced.carried[:, :, None], value=-1, out=g)
     g.view(width, -1).addmm_(folded.up, hidden.view(-1, u.shape[2]).T)  # through W1 and W_out
 
-    return clamped_mean(seen.values, g, scratch) * size
+    return clamped_mean(traced.values, g, scratch) * size
 
 
 def clamped_mean(values: Tensor, g: Tensor, scratch: Scratch) -> Tensor:
@@ -272,7 +274,7 @@ def clamped_mean(values: Tensor, g: Tensor, scratch: Scratch) -> Tensor:
     Args:
         values: (b, H, T, d).
         g: (H d, b, q, T) gradients at the heads' outputs, in the dtype of the values.
-        scratch: its room for products is overwritten.
+        scratch: `Scratch.products` is overwritten.
     """
     images, heads, count, _ = values.shape
     queries = g.shape[2]
@@ -283,13 +285,13 @@ def clamped_mean(values: Tensor, g: Tensor, scratch: Scratch) -> Tensor:
     for image in range(images):
         for start in range(0, heads, at_once):
             part = slice(start, start + at_once)
-            some = values[image, part]  # (n, T, d)
-            products = _room(scratch.products, len(some), count, queries * count)
-            torch.bmm(some, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
+            some_heads = values[image, part]  # (n, T, d)
+            products = _view(scratch.products, len(some_heads), count, queries * count)
+            torch.bmm(some_heads, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
             over_i = products.view(-1, count, queries, count).sum(dim=-1, dtype=exact)
             total[image] += over_i.sum(dim=0)
     return total.transpose(1, 2) / (heads * count)
 
 
-def _room(flat: Tensor, *shape: int) -> Tensor:
+def _view(flat: Tensor, *shape: int) -> Tensor:
     return flat[: math.prod(shape)].view(shape)

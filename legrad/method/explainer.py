@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from legrad.method.block_relevance import BlockRelevance
 from legrad.method.chunks import default_bytes
 from legrad.method.explanation import Explanation
-from legrad.method.pooler_relevance import PoolerRelevance
-from legrad.method.relevance import Asked, Relevance
-from legrad.models.model import VisionLanguageModel
+from legrad.method.relevance import BlockRelevance, PoolerRelevance, Relevance, Request
+from legrad.models.vision_language import VisionLanguageModel
 from legrad.towers import Block, Tower
 
 __all__ = ["Explanation", "LeGrad"]
@@ -99,8 +97,8 @@ class LeGrad:
             for block in first:
                 tokens = block(tokens)
         selected = self._selected(select, explained, tokens, queries)
-        asked = Asked(queries, selected, self.model.autocast)
-        tokens, relevances = self._relevance.through(explained, tokens, asked)
+        request = Request(queries, selected, self.model.autocast)
+        tokens, relevances = self._relevance.run(explained, tokens, request)
         maps = relevances.view(*relevances.shape[:2], *grid)
         if shown is not None:
             maps.masked_fill_(~shown[:, None], 0)

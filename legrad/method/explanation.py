@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
-from legrad.heatmaps.maps import Box
 from legrad.heatmaps.text import signed
+from legrad.heatmaps.transforms import Box
 from legrad.preprocess import Preprocess
 
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_CELL = 6, 6, 160

@@ -1,6 +1,6 @@
-"""LeGrad's relevance of an attentional pooler in closed form: pure tensor functions, as `gradient`.
+"""LeGrad's relevance of an attentional pooler in closed form, as pure tensor functions.
 
-A pooler has one row of attention a head. LeGrad (arXiv 2404.03214, section 3.3) runs it on every
+A pooler has one row of attention per head. LeGrad (arXiv 2404.03214, section 3.3) runs it on every
 explained layer's tokens and differentiates against that row,
 
     E^l_j = 1 / H  sum_h  max(< g_h, v_hj >, 0),
@@ -12,13 +12,14 @@ head h's output. The score is the model's whole head: with y the output of the p
     f = norm(z) M + c                      (CoCa's ln_post and projection; SigLIP has neither)
     s = < f / |f|, t >.
 
-One row has to be carried back. Up to the MLP's activation the way is linear in the direction t, by
-matrices no image changes: `lift` multiplies a direction by these once, for all images and layers of
-a chunk. The activation's slope and the MLP's norm belong to the image (`carry`). The head's norm
-and |f| subtract from t its part along the embedding and from the gradient its part along norm(z);
-being vectors of the image they are carried back once an image, and a pair only weighs them
-(`gradient_at_heads`). So a pair costs one product with the MLP's folded matrix and < g_h, v_hj >;
-without an MLP only the latter.
+The gradient of s is carried back through one row only. From the direction t to the MLP's
+activation the way back is linear, and its matrices do not depend on the image: `lift` multiplies a
+direction by them once, for all images and layers of a chunk. The slope of the activation and the
+MLP's norm depend on the image (`carry_back`). Normalising by |f| subtracts from t its component
+along the embedding, and the head's norm subtracts the gradient's component along norm(z). Both
+vectors depend on the image alone, so they are carried back once per image, and each pair only
+scales them (`gradient_at_heads`). A pair thus costs one product with the MLP's folded matrix and
+< g_h, v_hj >; without an MLP only the latter.
 """
 
 from dataclasses import dataclass
@@ -50,15 +51,15 @@ class FoldedMlp:
 
 @dataclass(frozen=True)
 class FoldedPooler:
-    """Constant matrices of the way back, none of them rounded below float32.
+    """Constant matrices of the pooler's backward pass, in float32 or better.
 
     Attributes:
         out: (D, H d), the attention's output projection.
         slopes: (E, D), the transpose of ``diag(gamma) M``; None without a norm.
-        mlp: None where the pooler has none.
-        first: (D, H d) and, with an MLP, (D, F): from the gradient at z to the heads' outputs past
-            the MLP, and to its activation.
-        lifts: the same from a direction, (E, ...): ``back @ first``.
+        mlp: None if the pooler has no MLP.
+        first: from the gradient at z to the heads' outputs along the residual branch, (D, H d),
+            and with an MLP also to its activation, (D, F).
+        lifts: the same starting from a direction: (E, H d) and (E, F).
     """
 
     out: Tensor
@@ -69,13 +70,13 @@ class FoldedPooler:
 
     @property
     def numbers(self) -> int:
-        """Numbers that a pair takes, but for the products with the values."""
+        """Numbers held per pair, not counting the products with the values."""
         return 2 * sum(matrix.shape[1] for matrix in self.lifts)
 
 
 @dataclass(frozen=True)
 class MlpRow:
-    """What the MLP's forward pass leaves behind, for every image.
+    """What the gradient needs of the MLP's forward pass on every image.
 
     Attributes:
         slope: (B, F), ``act'(hidden) / sigma``.
@@ -88,20 +89,21 @@ class MlpRow:
     carried: Tensor
 
     def images(self, part: slice) -> "MlpRow":
-        """The same of some images; a view."""
+        """The same for some of the images; a view."""
         return MlpRow(self.slope[part], self.tilt[part], self.carried[part])
 
 
 @dataclass(frozen=True)
 class PooledRow:
-    """What the pooler's forward pass on one layer's tokens leaves behind, for every image.
+    """What the gradient needs of the pooler's forward pass on one layer's tokens.
 
     Attributes:
         values: (B, H, T, d).
         unit: (B, E), the layer's own embedding.
         along: (B, H d), ``unit`` carried back as if it were a direction.
-        scale: (B, 1), 1 / (|f| sigma), with sigma the deviation that the head's norm divides by.
-        slant: (B, E), weight of a direction on norm(z); None without a norm.
+        scale: (B, 1), 1 / (|f| sigma), with sigma the standard deviation in the head's norm.
+        slant: (B, E), whose product with a direction is the component along norm(z); None
+            without a norm.
         across: (B, H d), norm(z) carried back; None without a norm.
         mlp: None without an MLP.
     """
@@ -115,7 +117,7 @@ class PooledRow:
     mlp: MlpRow | None = None
 
     def images(self, part: slice) -> "PooledRow":
-        """The same of some images; a view."""
+        """The same for some of the images; a view."""
         return PooledRow(
             values=self.values[part],
             unit=self.unit[part],
@@ -128,7 +130,7 @@ class PooledRow:
 
 
 def fold_pooler(pooler: Pooler, dtype: torch.dtype) -> FoldedPooler:
-    """Multiply out what no image and no query changes, in ``dtype``."""
+    """Multiply out the matrices that depend on neither image nor query, in ``dtype``."""
     out = pooler.out.weight.to(dtype)
     back, slopes = _fold_head(pooler.head, dtype)
     mlp = None if pooler.mlp is None else _fold_mlp(pooler.mlp, out)
@@ -156,16 +158,17 @@ def _fold_mlp(mlp: Mlp, out: Tensor) -> FoldedMlp:
 
 
 def lift(folded: FoldedPooler, directions: Tensor) -> tuple[Tensor, ...]:
-    """Directions (..., E) -> the part of their way back that no image changes.
+    """Carry directions (..., E) back as far as no image is involved.
 
     Returns:
-        (..., H d): to the heads' outputs past the MLP; and (..., F) with one: to its activation.
+        (..., H d) at the heads' outputs, along the residual branch; with an MLP also (..., F) at
+        its activation.
     """
     return tuple(directions @ matrix for matrix in folded.lifts)
 
 
-def look(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) -> PooledRow:
-    """The head's forward pass behind the pooler's attention, and what its gradient needs.
+def run_head(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) -> PooledRow:
+    """Run what follows the pooler's attention, and keep what the gradient needs.
 
     Args:
         mixed: (B, H d) outputs of the heads.
@@ -185,11 +188,11 @@ def look(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) ->
     slant = across = None
     if zhat is not None and folded.slopes is not None:
         slant = zhat @ folded.slopes.T / zhat.shape[-1]
-        across = carry(folded, row, tuple(zhat[:, None] @ m for m in folded.first))[:, 0]
+        across = carry_back(folded, row, tuple(zhat[:, None] @ m for m in folded.first))[:, 0]
     return PooledRow(
         values=values.to(dtype).contiguous(),
         unit=unit,
-        along=carry(folded, row, lift(folded, unit[:, None]))[:, 0],
+        along=carry_back(folded, row, lift(folded, unit[:, None]))[:, 0],
         scale=inverse / length,
         slant=slant,
         across=across,
@@ -215,15 +218,15 @@ def _through_mlp(mlp: Mlp, folded: FoldedMlp, out: Tensor, y: Tensor) -> tuple[T
     return z, MlpRow(slope, shifted / y.shape[-1], yhat @ out)
 
 
-def carry(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, ...]) -> Tensor:
-    """The rest of the way back, past what the image decides: to the outputs of the heads.
+def carry_back(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, ...]) -> Tensor:
+    """Carry lifted directions the rest of the way back, to the outputs of the heads.
 
     Args:
-        row: of b images; None without an MLP.
-        lifted: by `lift`, each (b or 1, q, ...).
+        row: the MLP's forward pass on b images; None without an MLP.
+        lifted: from `lift`, each (b or 1, q, ...).
 
     Returns:
-        (b, q, H d); (1, q, H d) for one ``lifted`` without an MLP.
+        (b, q, H d); without an MLP as many rows as ``lifted`` has.
     """
     if row is None or folded.mlp is None:
         return lifted[0]
@@ -234,32 +237,32 @@ def carry(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, ...]) 
 
 
 def gradient_at_heads(
-    folded: FoldedPooler, seen: PooledRow, directions: Tensor, lifted: tuple[Tensor, ...]
+    folded: FoldedPooler, row: PooledRow, directions: Tensor, lifted: tuple[Tensor, ...]
 ) -> Tensor:
-    """Gradient of the layer score at the outputs of the pooler's heads, but for `scale`.
+    """Gradient of the layer score at the outputs of the pooler's heads, without `scale`.
 
     Args:
-        seen: of b images.
+        row: the pooler's forward pass on b images.
         directions: (b or 1, q, E).
-        lifted: their `lift`.
+        lifted: from `lift` of these directions.
 
     Returns:
         (b, q, H d).
     """
-    along = directions @ seen.unit[:, :, None]  # (b, q, 1): back through normalize
-    g = carry(folded, seen.mlp, lifted)
-    g = torch.addcmul(g, along, seen.along[:, None], value=-1)
-    if seen.slant is not None and seen.across is not None:  # back through the head's norm
-        own = (seen.unit * seen.slant).sum(dim=-1)[:, None, None]
-        tilt = directions @ seen.slant[:, :, None] - along * own
-        g = torch.addcmul(g, tilt, seen.across[:, None], value=-1)
+    along = directions @ row.unit[:, :, None]  # (b, q, 1): back through normalize
+    g = carry_back(folded, row.mlp, lifted)
+    g = torch.addcmul(g, along, row.along[:, None], value=-1)
+    if row.slant is not None and row.across is not None:  # back through the head's norm
+        unit_part = (row.unit * row.slant).sum(dim=-1)[:, None, None]
+        tilt = directions @ row.slant[:, :, None] - along * unit_part
+        g = torch.addcmul(g, tilt, row.across[:, None], value=-1)
     return g
 
 
-def row_relevance(seen: PooledRow, g: Tensor) -> Tensor:
+def pooler_relevance(row: PooledRow, g: Tensor) -> Tensor:
     """``scale / H  sum_h  max(< g_h, v_hj >, 0)``: (b, q, T) from g (b, q, H d)."""
-    images, heads, _, width = seen.values.shape
+    images, heads, _, width = row.values.shape
     by_head = g.view(images, -1, heads, width).transpose(1, 2)  # (b, H, q, d)
-    products = by_head @ seen.values.transpose(2, 3)  # ds/dA (b, H, q, T)
+    products = by_head @ row.values.transpose(2, 3)  # ds/dA (b, H, q, T)
     total = products.clamp_min_(0).sum(dim=1)
-    return total * (seen.scale / heads)[:, None]
+    return total * (row.scale / heads)[:, None]

@@ -1,4 +1,7 @@
-"""The embedded mini model, ready to use."""
+"""The embedded mini model on disk: loading it, and the format of its weights.
+
+The weights are float16, and of the token embeddings only the rows that training touched are kept.
+"""
 
 import json
 from dataclasses import dataclass
@@ -6,23 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from legrad.mini import CARD, CONFIG, FOLDER, WEIGHTS
-from legrad.mini.packing import unpack
+
+TOKEN_TABLE = "token_embedding.weight"
+TOKEN_ROWS = "token_rows"
+TOKEN_IDS = "token_ids"
 
 
 @dataclass(frozen=True)
 class MiniModel:
-    """What `load` returns.
+    """The mini model and what goes with it.
 
     Attributes:
         model: the open_clip module, float32, on the CPU, in evaluation mode.
         tokenizer: open_clip's, with the model's context length.
         known_tokens: ids of the tokens that occurred in training.
-        default_layers: how many last blocks ground best, by the card.
+        default_layers: how many of the last blocks give the best grounding, from the card.
         mean, std: the normalisation it was trained with.
-        card: figures and training record.
+        card: the measured figures and how the model was trained.
     """
 
     model: open_clip.CLIP
@@ -38,10 +47,10 @@ def load(folder: Path = FOLDER) -> MiniModel:
     """Read configuration, weights and card.
 
     Args:
-        folder: where `training.train` wrote them; default: the shipped ones.
+        folder: where `training.train` wrote them; default: the model in this package.
 
     Raises:
-        FileNotFoundError: one of the three files is not there.
+        FileNotFoundError: one of the three files is missing.
     """
     config = json.loads((folder / CONFIG).read_text())
     card = json.loads((folder / CARD).read_text())
@@ -55,3 +64,39 @@ def load(folder: Path = FOLDER) -> MiniModel:
         std=OPENAI_DATASET_STD,
         card=card,
     )
+
+
+def build(config: dict[str, Any]) -> open_clip.CLIP:
+    """The architecture of ``config.json``, untrained, on the CPU."""
+    return open_clip.CLIP(**config)
+
+
+def pack(model: open_clip.CLIP, known_tokens: Tensor, path: Path) -> None:
+    """Write the weights of a trained model.
+
+    Args:
+        model: the trained model.
+        known_tokens: sorted int64 ids of the tokens that occurred in training captions.
+        path: a ``.safetensors`` file.
+    """
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    table = weights.pop(TOKEN_TABLE)
+    save_file(
+        weights | {TOKEN_ROWS: table[known_tokens].contiguous(), TOKEN_IDS: known_tokens}, path
+    )
+
+
+def unpack(config: dict[str, Any], path: Path) -> tuple[open_clip.CLIP, frozenset[int]]:
+    """Read what `pack` wrote.
+
+    Returns:
+        The model in float32, in evaluation mode, and the ids of the tokens it knows; the
+        embeddings of all others are zero.
+    """
+    weights = load_file(path)
+    rows, ids = weights.pop(TOKEN_ROWS), weights.pop(TOKEN_IDS)
+    model = build(config)
+    table = torch.zeros_like(model.get_parameter(TOKEN_TABLE))
+    table[ids] = rows.float()
+    model.load_state_dict({name: t.float() for name, t in weights.items()} | {TOKEN_TABLE: table})
+    return model.eval(), frozenset(ids.tolist())

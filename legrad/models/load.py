@@ -10,11 +10,16 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
 from legrad.models import catalog
-from legrad.models.model import PUBLISHED_LAYERS, Precision, Tokenizer, VisionLanguageModel
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
+from legrad.models.vision_language import (
+    PUBLISHED_LAYERS,
+    Precision,
+    Tokenizer,
+    VisionLanguageModel,
+)
 from legrad.models.weights import model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
-from legrad.settings import is_weights_uri
+from legrad.settings import WEIGHTS_SUFFIXES, is_weights_uri
 from legrad.towers import tower_of
 
 __all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
@@ -159,7 +164,7 @@ def require_tag(name: str, pretrained: str) -> None:
     if pretrained not in tags:
         raise ValueError(
             f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
-            f"(.safetensors, .pt, .pth, .bin); tags: {', '.join(tags) or 'none'}"
+            f"({', '.join(WEIGHTS_SUFFIXES)}); tags: {', '.join(tags) or 'none'}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from legrad.models import catalog
 
 if TYPE_CHECKING:
-    from legrad.models.model import Tokenizer
+    from legrad.models.vision_language import Tokenizer
 
 _FOLDER = (
     "download its files once (`hf download {hub} --include '*token*' '*.model' --local-dir "

@@ -13,7 +13,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from legrad.models.model import VisionLanguageModel
+    from legrad.models.vision_language import VisionLanguageModel
 
 VECTOR_SUFFIXES = (".npy", ".safetensors")
 

@@ -30,9 +30,8 @@ from legrad.towers.clip import ClipTower
 from legrad.towers.coca import CocaTower
 from legrad.towers.eva import EvaTower
 from legrad.towers.pe import PerceptionTower
-from legrad.towers.relpos import RelposTower
 from legrad.towers.siglip import SiglipTower
-from legrad.towers.vit import VitTower
+from legrad.towers.vit import RelposTower, VitTower
 
 __all__ = [
     "Block",

@@ -10,7 +10,7 @@ from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from torch import Tensor
 
 from legrad.towers.base import Block, Mix, unsupported
-from legrad.towers.timm import TimmTower, heads_of, is_plain, plain_block
+from legrad.towers.timm_tower import TimmTower, heads_of, is_plain, plain_block
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from legrad.queries.queries import Role
+from legrad.queries.query import Role
 from pipeline.audit.findings import Findings
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig

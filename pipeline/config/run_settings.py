@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from legrad.models import catalog
 from legrad.models.tokenizers import obstacle
-from legrad.queries.queries import Query, Role, check_differences
+from legrad.queries.query import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig

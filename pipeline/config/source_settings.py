@@ -1,5 +1,6 @@
 """Settings of the source: where the images are."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +8,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
-from legrad.settings import PathOrUri, Settings, StorageOptions
+from legrad.settings import PathOrUri, Settings, StorageOptions, TextFrom, text_from
 from pipeline.errors import UsageError
 from pipeline.schema import CARRY_TYPES, RESERVED
 
+_CHAINED = frozenset(
+    "simplecache filecache blockcache cached zip tar libarchive dir reference".split()
+)
+"""fsspec's protocols that read another location: ``simplecache::s3://...``."""
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+
+def _as_places(value: Any) -> Any:
+    """One or several places; each may join several as webdataset does: ``a.tar::b.tar``."""
+    places = (value,) if isinstance(value, str) else value
+    if not isinstance(places, list | tuple):
+        return places
+    return [part for place in places for part in _separated(place)]
+
+
+def _separated(place: Any) -> list[Any]:
+    if not isinstance(place, str):
+        return [place]
+    if place.startswith("pipe:"):
+        raise ValueError(
+            "commands (pipe:) are not run; name what the command reads, such as s3://bucket/x.tar"
+        )
+    if "::" not in place or re.split(r"::|://", place)[0] in _CHAINED:
+        return [place]
+    parts = place.split("::")
+    return list(text_from(parts, place.base)) if isinstance(place, TextFrom) else parts
 
 
 def _as_carry(value: Any) -> Any:
@@ -23,7 +46,7 @@ def _as_carry(value: Any) -> Any:
 
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Uris = Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Uris = Annotated[tuple[PathOrUri, ...], BeforeValidator(_as_places), Field(min_length=1)]
 NamedUris = Annotated[dict[Alias, Uris], Field(min_length=1)]
 Places = Annotated[
     Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],

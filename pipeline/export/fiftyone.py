@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
-from legrad.heatmaps.maps import upsample
+from legrad.heatmaps.transforms import upsample
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from legrad.heatmaps.maps import upsample
+from legrad.heatmaps.transforms import upsample
 from legrad.preprocess import Preprocess
 
 Mask = NDArray[np.bool_]

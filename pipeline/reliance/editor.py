@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from legrad.method.explainer import LeGrad
-from legrad.models.model import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.reliance.edits import Kind, edits_schema
 from pipeline.reliance.regions import FILLS, Cells, Pixels, elsewhere, hottest, pixels_of

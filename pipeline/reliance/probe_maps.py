@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.config import RunConfig
 from pipeline.flow import run
 from pipeline.progress.watch import Watch

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.audit.findings import Findings
 from pipeline.audit.names import Names
 from pipeline.cluster.resources import Resources

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.audit.findings import Findings
 from pipeline.audit.names import Names
 from pipeline.audit.ranking import rank

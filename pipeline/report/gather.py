@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from legrad.queries.queries import Role
+from legrad.queries.query import Role
 from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
 from pipeline.auditor import Audit

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
 from pipeline.results.decoding import Maps, shaped
 from pipeline.results.overlap import overlap

@@ -11,7 +11,7 @@ from PIL import Image
 from legrad import heatmaps
 from legrad.heatmaps import FigureRow, grid_figure
 from legrad.preprocess import to_rgb
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
 from pipeline.results.answers import Selection, maps
 from pipeline.results.opened import Opened

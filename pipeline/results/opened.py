@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError, unknown_name
 from pipeline.results.decoding import Maps
 from pipeline.results.joined_rows import FrameRows, JoinedRows

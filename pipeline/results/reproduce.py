@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from legrad.method.explainer import LeGrad
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import encode_queries
+from legrad.queries.query import encode_queries
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import cores

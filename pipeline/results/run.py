@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.config import queries_by_label
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads

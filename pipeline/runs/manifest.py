@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from legrad.queries.queries import Query
+from legrad.queries.query import Query
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,18 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
     except Exception as error:
         if not is_storage_error(error):
             raise
-        raise explain_failure(pattern, error) from error
+        raise UsageError(f"{explain_failure(pattern, error)}{_hint(pattern)}") from error
     if not files:
         wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
-        raise UsageError(f"{pattern}: no files{wanted} found there")
+        raise UsageError(f"{redact(pattern)}: no files{wanted} found there{_hint(pattern)}")
     return files
+
+
+def _hint(pattern: str) -> str:
+    """What to write instead of several places in one text."""
+    if "," not in pattern:
+        return ""
+    return f". Several places are a list: `uri: [{', '.join(redact(pattern).split(','))}]`"
 
 
 def _list_web(place: Location, uri: str) -> list[SourceFile]:
@@ -106,20 +113,33 @@ def _list_web(place: Location, uri: str) -> list[SourceFile]:
 
 
 def expand_braces(uri: str) -> list[str]:
-    """``a-{00..02}.tar`` -> a-00.tar, a-01.tar, a-02.tar; ``{x,y}`` -> both; several multiply."""
-    parts = re.split(r"\{([^{}]*)\}", uri)
-    choices = [[part] if i % 2 == 0 else _alternatives(part) for i, part in enumerate(parts)]
-    return ["".join(choice) for choice in product(*choices)]
+    """Expand braces as a shell does: ranges of numbers, alternatives, and both within each other.
+
+    ``a-{00..02}.tar`` stands for a-00.tar, a-01.tar and a-02.tar, ``{00..10..5}`` for 00, 05 and
+    10, and ``{x,y}`` for x and y. Braces without a comma or range are part of a name.
+
+    Raises:
+        UsageError: a range that is not one of ascending numbers.
+    """
+    braces = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", uri)
+    if not braces:
+        return [uri]
+    before, after = uri[: braces.start()], uri[braces.end() :]
+    expanded = [expand_braces(f"{before}{part}{after}") for part in _alternatives(braces[1])]
+    return list(dict.fromkeys(chain.from_iterable(expanded)))
 
 
 def _alternatives(inside: str) -> list[str]:
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if not span:
+    if "," in inside:
         return inside.split(",")
-    first, last = span.groups()
-    if int(last) < int(first):
-        raise UsageError(f"brace range {{{inside}}}: the last number is below the first")
-    return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?", inside)
+    first, last, step = span.groups() if span else ("1", "0", None)
+    if int(last) < int(first) or step == "0":
+        raise UsageError(
+            f"brace range {{{inside}}}: expected ascending numbers such as {{000..127}}, or "
+            "alternatives such as {a,b}"
+        )
+    return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1, int(step or 1))]
 
 
 def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:

@@ -1,4 +1,10 @@
-"""WebDataset shards: one row per sample, a tar read front to back, whatever is broken in it."""
+"""WebDataset shards: a tar is read front to back, and every image in it becomes a row.
+
+Members of one key are a sample: the key is the name up to the first dot of its last part, the rest
+is the field (``a/001.seg.png``: key ``a/001``, field ``seg.png``). A sample with several images
+gives a row for each, unless ``source.image_field`` chooses one. webdataset's own reader is not used
+because it knows neither byte offsets nor damaged archives.
+"""
 
 import gzip
 import json
@@ -30,7 +36,14 @@ _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 @dataclass
 class Sample:
-    """The members of a tar that share a key."""
+    """Neighbouring members of a tar that share a key.
+
+    Attributes:
+        key: what they share.
+        fields: content by field, in the order of the tar.
+        places: offset and length in bytes within the tar, by field.
+        whole: False where an error cut the sample short.
+    """
 
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
@@ -39,7 +52,7 @@ class Sample:
 
 
 class _StrictMember(tarfile.TarInfo):
-    """A member whose damaged or missing header is an error, which `tarfile` takes for the end."""
+    """A member; a damaged or missing header is an error, where `tarfile` would see the end."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
@@ -53,27 +66,31 @@ class _StrictMember(tarfile.TarInfo):
 
 
 def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig) -> Iterator[Row]:
-    """Rows of one tar, in its order.
+    """Yield the rows of one tar, in its order.
 
     A sample without an image, a repeated key, and what follows a truncation each give a row with a
-    status. Members whose name begins with a dot and folders are no samples. An error of the storage
-    is raised: it says nothing of the data, and the shard is to be read again.
+    status. Folders, and members whose name begins with a dot, are not samples. An error of the
+    storage is raised: it says nothing about the data, and the shard is to be read again.
 
     Args:
         stream: the tar, plain or compressed; read once, front to back.
         shard: its name relative to the source's root.
-        prefix: put before ``shard`` in image ids.
+        prefix: what image ids begin with, before ``shard``.
         source: which fields hold image, label and caption.
     """
-    ranged = not _is_compressed(stream)
+    has_offsets = not _is_compressed(stream)
     seen: Counter[str] = Counter()
     taken: set[str] = {UNREADABLE}
+    samples = 0
     try:
         for sample in _samples(stream):
-            seen[sample.key] += 1
-            name = _unused(sample.key, seen[sample.key], taken)
-            row = _row(sample, shard, seen[sample.key], source, ranged)
-            yield row | {"image_id": clean(f"{prefix}{shard}/{name}")}
+            samples += 1
+            for key, image in _images(sample, source.image_field, seen):
+                seen[key] += 1
+                name = _unused(key, seen[key], taken)
+                row = _row(sample, image, shard, key, source)
+                row |= _outcome(sample, image, seen[key], has_offsets)
+                yield row | {"image_id": clean(f"{prefix}{shard}/{name}")}
     except Exception as error:
         if not _is_broken(error):
             raise
@@ -82,7 +99,7 @@ def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig)
             shard,
             UNREADABLE,
             status=Status.SHARD_ERROR,
-            error=f"after {seen.total()} samples: {failure(error)}"[:500],
+            error=f"after {samples} samples: {failure(error)}"[:500],
         )
 
 
@@ -91,7 +108,7 @@ def _is_broken(error: BaseException) -> bool:
 
 
 def _is_compressed(stream: IO[bytes]) -> bool:
-    """By content, as `tarfile` decides; names lie."""
+    """Whether a tar is compressed, by its content, as `tarfile` decides; names can be wrong."""
     if not stream.seekable():
         return True
     head = stream.read(6)
@@ -100,7 +117,7 @@ def _is_compressed(stream: IO[bytes]) -> bool:
 
 
 def _unused(key: str, count: int, taken: set[str]) -> str:
-    """The key, with ``#2``, ``#3``, ... where its name is taken already."""
+    """The key, followed by ``#2``, ``#3``, ... where that name is taken already."""
     name = key if count == 1 else f"{key}#{count}"
     while name in taken:
         count += 1
@@ -110,7 +127,7 @@ def _unused(key: str, count: int, taken: set[str]) -> str:
 
 
 def _samples(stream: IO[bytes]) -> Iterator[Sample]:
-    """Group neighbouring members by key; a field that comes twice starts a new sample.
+    """Group neighbouring members by key; a field that is there already starts a new sample.
 
     A sample that an error cuts short is yielded as not whole before the error is raised.
     """
@@ -122,7 +139,7 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
                 if named is None or not (member.isfile() or member.islnk() or member.issym()):
                     continue
                 key, extension = named.group(1), (named.group(2) or "").lower()
-                if not member.isfile():  # read front to back, a link's target may be long past
+                if not member.isfile():  # the target of a link may have been read long before
                     key, extension, data = f"{key}.{extension}", "link", member.linkname.encode()
                 else:
                     data = _content(tar, member)
@@ -149,52 +166,92 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def _row(sample: Sample, shard: str, count: int, source: SourceConfig, ranged: bool) -> Row:
-    record = _record(sample)
+def _images(
+    sample: Sample, image_field: str | None, seen: Counter[str]
+) -> list[tuple[str, str | None]]:
+    """The images of a sample: the key of the row that each becomes, and its field.
+
+    The sample's key goes to its only image, or to the one without a further name (``a.jpg`` beside
+    ``a.left.jpg``, which becomes ``a.left``). No image at all is one row without a field.
+    """
+    fields = [field for field in sample.fields if _parts(field)[1] in IMAGE_EXTENSIONS]
+    if image_field is not None:
+        wanted = image_field.lower()
+        named = [field for field in fields if _parts(field)[0] == wanted]
+        return [(sample.key, wanted if wanted in sample.fields else next(iter(named), None))]
+    if not fields:
+        return [(sample.key, None)]
+    plain = [field for field in fields if "." not in field]
+    main = fields[0] if len(fields) == 1 else next(iter(plain), None)
+    if main not in plain and seen[sample.key]:  # an own name, in a tar that is not sorted by key
+        main = None
+    return [
+        (sample.key if field == main else f"{sample.key}.{_parts(field)[0] or field}", field)
+        for field in fields
+    ]
+
+
+def _parts(field: str) -> tuple[str, str]:
+    """A field's own name, mostly empty, and its extension: ``left.jpg`` -> ``left``, ``jpg``."""
+    name, _, extension = field.rpartition(".")
+    return name, extension
+
+
+def _row(sample: Sample, image: str | None, shard: str, key: str, source: SourceConfig) -> Row:
+    """What the sample says about one of its images."""
+    name = _parts(image or "")[0]
+    record = _record(sample, name)
+    label, caption = source.label_field.lower(), source.caption_field.lower()
     values = {
-        "label": text_of(record.get(source.label_field, _text(sample, source.label_field))),
-        "caption": text_of(record.get(source.caption_field, _text(sample, "txt"))),
+        "label": text_of(record.get(source.label_field, _text(sample, label)))
+        or text_of(_text(sample, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")),
+        "caption": text_of(record.get(source.caption_field, _text(sample, caption)))
+        or text_of(_text(sample, f"{caption}.txt", f"{name}.txt", "txt")),
         **carried(record, source.carry),
     }
-    if values["label"] is None:
-        values["label"] = text_of(_text(sample, "cls"))
-    image = _image_field(sample, source)
+    return make_row(key, shard, key, **values)
+
+
+def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -> Row:
+    """The bytes of an image and where they are, or why there are none.
+
+    Args:
+        sample: it belongs to.
+        image: its field.
+        count: how many rows of the shard have had its key.
+        has_offsets: whether the tar can be read by byte range.
+    """
     if image is None:
         fields = ", ".join(sorted(sample.fields)) or "none"
-        values |= {"status": Status.NO_IMAGE, "error": f"fields of the sample: {fields}"}
-    else:
-        offset, length = sample.places[image]
-        values |= {"bytes": sample.fields[image]}
-        values |= {"source_offset": offset, "source_length": length} if ranged else {}
-        if not sample.whole:
-            values |= {
-                "status": Status.SHARD_ERROR,
-                "error": "the shard breaks off here: members may be missing",
-            }
-        elif count > 1:
-            values |= {
-                "status": Status.DUPLICATE_KEY,
-                "error": f"key {sample.key!r} stands {count} times in this shard",
-            }
-    return make_row(sample.key, shard, sample.key, **values)
+        error = f"fields of the sample: {fields}"
+        if count > 1:
+            error = (
+                f"the tar is not sorted by key: {sample.key!r} comes again without its image "
+                f"({error}). Pack it with `tar --sort=name`, or members of one key in a row"
+            )
+        return {"status": Status.NO_IMAGE, "error": error}
+    outcome: Row = {"bytes": sample.fields[image]}
+    if has_offsets:
+        outcome["source_offset"], outcome["source_length"] = sample.places[image]
+    if not sample.whole:
+        error = "the shard breaks off here: members may be missing"
+        return outcome | {"status": Status.SHARD_ERROR, "error": error}
+    if count > 1:
+        error = f"key {sample.key!r} is in this shard {count} times so far"
+        return outcome | {"status": Status.DUPLICATE_KEY, "error": error}
+    return outcome
 
 
-def _image_field(sample: Sample, source: SourceConfig) -> str | None:
-    if source.image_field is not None:
-        wanted = source.image_field.lower()
-        return wanted if wanted in sample.fields else None
-    return next((name for name in sample.fields if name in IMAGE_EXTENSIONS), None)
-
-
-def _record(sample: Sample) -> dict[str, Any]:
-    """The sample's JSON; broken or other JSON counts as absent, the image is still explained."""
+def _record(sample: Sample, name: str) -> dict[str, Any]:
+    """The sample's JSON, an image's own before the common one; broken JSON counts as absent."""
     try:
-        value = json.loads(sample.fields.get("json", b"{}"))
+        value = json.loads(sample.fields.get(f"{name}.json", sample.fields.get("json", b"{}")))
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _text(sample: Sample, name: str) -> str | None:
-    data = sample.fields.get(name)
+def _text(sample: Sample, *fields: str) -> str | None:
+    """The text of the first of some fields that the sample has."""
+    data = next((sample.fields[field] for field in fields if field in sample.fields), None)
     return None if data is None else data.decode("utf-8", errors="replace")

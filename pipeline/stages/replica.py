@@ -9,9 +9,9 @@ import torch
 
 from legrad.method.explainer import LeGrad
 from legrad.models.load import load_model
-from legrad.models.model import VisionLanguageModel
 from legrad.models.tokenizers import tokenizer_digest
-from legrad.queries.queries import Query, encode_queries, query_digests
+from legrad.models.vision_language import VisionLanguageModel
+from legrad.queries.query import Query, encode_queries, query_digests
 from legrad.queries.selection import Selection
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError

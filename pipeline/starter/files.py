@@ -166,6 +166,7 @@ def _class_line(query: ClassQuery, count: int, plain: bool) -> str:
 
 def _run_text(found: Survey, model: ModelConfig, config: Path) -> str:
     given = model.model_dump(exclude_defaults=True, mode="json")
+    places = [_portable(uri, config) for uri in found.uris]
     if model.weights_file:
         given["pretrained"] = absolute(model.weights_file, Path.cwd())
     return _RUN.format(
@@ -173,7 +174,7 @@ def _run_text(found: Survey, model: ModelConfig, config: Path) -> str:
         file=config.name,
         model="\n".join(f"  {key}: {_flow(value)}" for key, value in given.items()),
         format=found.format,
-        uri=_flow(_portable(found.uri, config)),
+        uri=_flow(places[0] if len(places) == 1 else places),
         fields=_FIELDS if found.format == "webdataset" else "",
         queries=QUERIES,
         output=OUTPUT,

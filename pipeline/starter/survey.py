@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Literal
 
 from pipeline.config import SourceConfig
+from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.sources.labels import named
 from pipeline.sources.listing import SourceFile, list_files
@@ -25,7 +26,7 @@ class Survey:
     """What was found.
 
     Attributes:
-        uri: that was looked at.
+        uris: the places that were looked at.
         format: of the source, as settings name it.
         labels: label -> images, most frequent first; of shards and Parquet files only those of the
             files that were read.
@@ -34,7 +35,7 @@ class Survey:
         notes: what the user should know.
     """
 
-    uri: str
+    uris: tuple[str, ...]
     format: Literal["folder", "webdataset", "parquet"]
     labels: Counter[str]
     unlabelled: int
@@ -49,23 +50,24 @@ def survey(uri: str) -> Survey:
         UsageError: nothing is there, the storage refuses, no file is an image, a tar or Parquet,
             or Parquet files hold no images.
     """
-    files = list_files(uri, {})
+    uris = validated(SourceConfig, {"format": "folder", "uri": uri}, uri).uris
+    files = [file for place in uris for file in list_files(place, {})]
     tars = [file for file in files if file.name.lower().endswith(_TARS)]
     tables = [file for file in files if file.name.lower().endswith(_PARQUET)]
     images = [file for file in files if _extension(file) in IMAGE_EXTENSIONS]
     if tars:
-        return _of_shards(uri, tars, len(images))
+        return _of_shards(uris, tars, len(images))
     if tables and not images:
-        return _of_parquet(uri, tables)
+        return _of_parquet(uris, tables)
     if images:
-        return _of_folder(uri, images, len(files) - len(images))
+        return _of_folder(uris, images, len(files) - len(images))
     kinds = ", ".join(sorted({_extension(file) or "none" for file in files})[:8])
     raise UsageError(
         f"{uri}: {len(files)} files, but no images, .tar shards or .parquet (extensions: {kinds})"
     )
 
 
-def _of_folder(uri: str, images: Sequence[SourceFile], others: int) -> Survey:
+def _of_folder(uris: tuple[str, ...], images: Sequence[SourceFile], others: int) -> Survey:
     folders = [file.name.split("/")[-2] if "/" in file.name else None for file in images]
     labels = Counter(folder for folder in folders if folder is not None)
     notes = []
@@ -74,7 +76,7 @@ def _of_folder(uri: str, images: Sequence[SourceFile], others: int) -> Survey:
             f"files there that are no images: {others:,}; each becomes a row with a status"
         )
     return Survey(
-        uri,
+        uris,
         "folder",
         _sorted(labels),
         folders.count(None),
@@ -83,13 +85,13 @@ def _of_folder(uri: str, images: Sequence[SourceFile], others: int) -> Survey:
     )
 
 
-def _of_shards(uri: str, tars: Sequence[SourceFile], images: int) -> Survey:
-    source = SourceConfig(format="webdataset", uri=(uri,))
+def _of_shards(uris: tuple[str, ...], tars: Sequence[SourceFile], images: int) -> Survey:
+    source = SourceConfig(format="webdataset", uri=uris)
     labels: Counter[str] = Counter()
     samples = unlabelled = 0
     chosen = _some_of(tars)
     for tar in chosen:
-        with open_location(uri).fs.open(tar.path, "rb") as stream:
+        with open_location(uris[0]).fs.open(tar.path, "rb") as stream:
             for row in islice(read_shard(stream, tar.name, "", source), _SAMPLES_READ):
                 samples += 1
                 if row.get("label"):
@@ -108,17 +110,17 @@ def _of_shards(uri: str, tars: Sequence[SourceFile], images: int) -> Survey:
             "otherwise, set source.label_field"
         )
     summary = f"{len(tars):,} tar shards, {_classes(len(labels))} seen"
-    return Survey(uri, "webdataset", _sorted(labels), unlabelled, summary, tuple(notes))
+    return Survey(uris, "webdataset", _sorted(labels), unlabelled, summary, tuple(notes))
 
 
-def _of_parquet(uri: str, files: Sequence[SourceFile]) -> Survey:
-    source = SourceConfig(format="parquet", uri=(uri,))
+def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
+    source = SourceConfig(format="parquet", uri=uris)
     labels: Counter[str] = Counter()
     rows = unlabelled = 0
     names: Sequence[str] = ()
     chosen = _some_of(files)
     for file in chosen:
-        with open_parquet(Location(open_location(uri).fs, file.path)) as table:
+        with open_parquet(Location(open_location(uris[0]).fs, file.path)) as table:
             schema = table.schema_arrow
             names = schema.names
             label = columns_of(schema, source, file.name).label
@@ -142,7 +144,7 @@ def _of_parquet(uri: str, files: Sequence[SourceFile]) -> Survey:
             f"column names it; there are {', '.join(names)}"
         )
     summary = f"{len(files):,} Parquet files, {_classes(len(labels))} seen"
-    return Survey(uri, "parquet", _sorted(labels), unlabelled, summary, tuple(notes))
+    return Survey(uris, "parquet", _sorted(labels), unlabelled, summary, tuple(notes))
 
 
 def _some_of(files: Sequence[SourceFile]) -> list[SourceFile]:

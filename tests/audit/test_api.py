@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline import Audit, open_results
 from pipeline.audit.overview import model_caveats
 from pipeline.errors import UsageError

@@ -160,7 +160,7 @@ def test_a_function_that_is_called_at_every_step(ray_session: None) -> None:
     assert len(steps) == 2
 
 
-def test_plans_after_whose_start_ray_filters_committed_rows() -> None:
+def test_plans_after_whose_start_ray_filters_committed_rows(ray_session: None) -> None:
     read = ray.data.range(2)
     assert ray_internals.sources_without_checkpoint(read.map_batches(lambda batch: batch)) == []
     made = ray.data.from_items([1, 2])

@@ -1,5 +1,6 @@
 """A real architecture with weights from a file, over real photographs and broken files."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline import open_results
 from pipeline.config.loading import check
 from pipeline.errors import UsageError
 from pipeline.flow import run
+from pipeline.runs.completeness import Summary
 from tests.data import encoded
 
 NAMES = (
@@ -68,16 +70,22 @@ def settings(photos: Path, weights: Path, output: Path) -> dict[str, object]:
     }
 
 
-def test_every_file_is_a_row(
-    ray_session: None, photos: Path, weights: Path, tmp_path: Path
-) -> None:
-    config = check(settings(photos, weights, tmp_path / "out"), "test")
-    summary = run(config)
+@pytest.fixture(scope="module")
+def finished(
+    ray_session: None, photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, object], Summary]:
+    """Settings of a run over the photographs, and its summary."""
+    data = settings(photos, weights, tmp_path_factory.mktemp("photo-run") / "out")
+    return data, run(check(data, "test"))
+
+
+def test_every_file_is_a_row(finished: tuple[dict[str, object], Summary], photos: Path) -> None:
+    data, summary = finished
     files = [file for file in photos.rglob("*") if file.is_file()]
     assert summary.rows == len(files) == len(NAMES) + 3
     expected = Counter(ok=len(NAMES), truncated=1, not_an_image=2)
     assert Counter({str(k): n for k, n in summary.statuses.items()}) == expected
-    results = open_results(str(tmp_path / "out"))
+    results = open_results(summary.output)
     images = results.images()
     assert set(images.index) == {str(f.relative_to(photos)) for f in files}
     assert set(images["label"]) == {"grey", "colour", "broken"}
@@ -92,21 +100,21 @@ def test_every_file_is_a_row(
     assert results.overlay(good, "cat").size == tuple(images.loc[good, ["width", "height"]])
     with pytest.raises(UsageError, match="status is"):
         results.overlay(failed[0], "cat")
-    assert run(config).already_complete
+    assert run(check(data, "test")).already_complete
 
 
 def test_another_run_into_the_same_output_is_refused(
-    ray_session: None, photos: Path, weights: Path, tmp_path: Path
+    finished: tuple[dict[str, object], Summary], tmp_path: Path
 ) -> None:
-    data = settings(photos, weights, tmp_path / "out")
-    data["source"] = {"format": "folder", "uri": str(photos / "broken")}
-    run(check(data, "test"))
+    output = tmp_path / "out"
+    shutil.copytree(finished[1].output, output)
+    data = finished[0] | {"output": str(output)}
     changed = data | {"queries": [{"name": "dog", "role": "class"}]}
     with pytest.raises(UsageError, match=r"query\.cat") as caught:
         run(check(changed, "test"))
     assert "query.dog" in str(caught.value)
-    assert len(open_results(str(tmp_path / "out"))) == 3
-    (tmp_path / "out" / "_run" / "manifest.json").unlink()
+    assert len(open_results(str(output))) == finished[1].rows
+    (output / "_run" / "manifest.json").unlink()
     with pytest.raises(UsageError, match=r"manifest\.json is missing"):
         run(check(data, "test"))
 

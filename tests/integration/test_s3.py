@@ -9,6 +9,7 @@ import pytest
 import s3fs
 
 from pipeline import open_results
+from pipeline.config import RunConfig
 from pipeline.demo.dataset import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
@@ -18,7 +19,10 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import PENDING, commits
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
+from tests.conftest import DEMO_SEED, DemoRun
 from tests.data import hugging_face, jpeg, mini_config, read_all, settings
+
+IMAGES = 40
 
 
 @pytest.fixture(scope="module")
@@ -27,47 +31,45 @@ def options(s3: dict[str, Any]) -> dict[str, Any]:
     return s3
 
 
-def test_a_run_from_bucket_to_bucket(
-    ray_session: None, options: dict[str, Any], tmp_path: Path
-) -> None:
-    write_demo("s3://pictures/train", 40, seed=1, options=options)
-    write_demo(str(tmp_path / "train"), 40, seed=1)
-    output = "s3://pictures/results/run 1"
+@pytest.fixture(scope="module")
+def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
+    """A finished run from bucket to bucket, over the first images of `demo_run`."""
+    write_demo("s3://pictures/train", IMAGES, seed=DEMO_SEED, options=options, per_shard=20)
     config = mini_config(
         {"format": "webdataset", "uri": "s3://pictures/train", "options": options},
-        output,
+        "s3://pictures/results/run 1",
         output_options=options,
     )
     summary = run(config)
-    assert summary.rows == summary.statuses["ok"] == 40
-    assert run(config).already_complete
-    there = open_results(output, options)
-    local = run(
-        mini_config({"format": "webdataset", "uri": str(tmp_path / "train")}, tmp_path / "o")
-    )
-    here = open_results(local.output)
-    scores = here.scores().sort_index()
-    np.testing.assert_allclose(there.scores().sort_index(), scores, atol=1e-5)
-    image_id = scores.index[0]
-    assert there.image(image_id).tobytes() == here.image(image_id).tobytes()
-    assert there.overlay(image_id, "watermark").size == (192, 192)
-    manifest = s3fs.S3FileSystem(**options).cat(f"{output}/_run/manifest.json").decode()
+    assert summary.rows == summary.statuses["ok"] == IMAGES
+    return config
+
+
+def test_a_run_from_bucket_to_bucket(
+    bucket_run: RunConfig, demo_run: DemoRun, options: dict[str, Any]
+) -> None:
+    """The same results as of local files."""
+    assert run(bucket_run).already_complete
+    in_bucket, local = open_results(bucket_run.output, options), open_results(demo_run.output)
+    keys = local.images(["key"])["key"].sort_values()[:IMAGES]
+    ids = in_bucket.images(["key"]).reset_index().set_index("key")["image_id"][keys]
+    for query in ("watermark", "an_image"):
+        bucket_scores = in_bucket.scores([query]).loc[ids, query]
+        local_scores = local.scores([query]).loc[keys.index, query]
+        np.testing.assert_allclose(bucket_scores, local_scores, atol=1e-5)
+    there, here = ids.iloc[0], keys.index[0]
+    assert in_bucket.image(there).tobytes() == local.image(here).tobytes()
+    assert in_bucket.overlay(there, "watermark").size == (192, 192)
+    manifest = s3fs.S3FileSystem(**options).cat(f"{bucket_run.output}/_run/manifest.json").decode()
     for secret in (options["key"], options["secret"]):
         assert secret not in manifest
 
 
 def test_pending_files_beside_their_commits_in_a_bucket(
-    ray_session: None, options: dict[str, Any]
+    bucket_run: RunConfig, options: dict[str, Any]
 ) -> None:
     """What a kill between the copy and the delete of a commit leaves."""
-    write_demo("s3://pictures/some", 30, seed=1, options=options, per_shard=15)
-    config = mini_config(
-        {"format": "webdataset", "uri": "s3://pictures/some", "options": options},
-        "s3://pictures/results/twins",
-        output_options=options,
-    )
-    assert run(config).rows == 30
-    folder = run_folder(config.output, options)
+    folder = run_folder(bucket_run.output, options)
     fs = folder.root.fs
     for name in commits(folder).values():
         path = folder.checkpoint.child(name).path
@@ -75,13 +77,13 @@ def test_pending_files_beside_their_commits_in_a_bucket(
     folder.complete.delete()
     for name in folder.shards.files():
         folder.shards.child(name).delete()  # so that Ray reads, and cleans up as it does
-    summary = run(config)
-    assert (summary.rows, summary.resumed, summary.progress.rows) == (30, 30, 0)
+    summary = run(bucket_run)
+    assert (summary.rows, summary.resumed, summary.progress.rows) == (IMAGES, IMAGES, 0)
     assert not [name for name in folder.checkpoint.sizes() if name.endswith(PENDING)]
-    assert fs.info(f"{config.output}/_run/complete.json")["size"]
-    fs.pipe_file("s3://pictures/some/demo-00001.tar", b"other bytes")
-    with pytest.raises(UsageError, match=r"shards changed since they were read \(demo-00001"):
-        run(config)
+    assert fs.info(f"{bucket_run.output}/_run/complete.json")["size"]
+    fs.pipe_file("s3://pictures/train/demo-00001.tar", b"other bytes")
+    with pytest.raises(UsageError, match=r"changed since they were read \(demo-00001"):
+        run(bucket_run)
 
 
 def test_one_driver_a_bucket(options: dict[str, Any]) -> None:

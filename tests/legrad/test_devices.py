@@ -95,7 +95,7 @@ def careless(kind: str) -> Callable[..., Tensor]:
 def test_carelessness_is_noticed(
     kind: str, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("legrad.method.block_relevance.relevance", careless(kind))
+    monkeypatch.setattr("legrad.method.relevance.block_relevance", careless(kind))
     model = tiny_clip(0, dtype=torch.float32)
     with FakeTensorMode(), pytest.raises(error, match=words):
         engine(model).explain(*inputs(32))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from legrad import LeGrad, from_open_clip, list_models
-from legrad.method.pooler_gradient import fold_pooler, look
+from legrad.method.pooler_gradient import fold_pooler, run_head
 from legrad.models import catalog
 from legrad.towers import tower_of
 from tests.builders import images, tiny_clip, unit_directions
@@ -119,7 +119,7 @@ def test_a_poolers_score_is_the_models_own_at_the_last_layer(one_of_each: dict[s
             tokens = block(tokens)
         assert tower.pooler is not None
         folded = fold_pooler(tower.pooler, torch.float64)
-        row = look(tower.pooler, folded, *tower.pooler.attend(tokens))
+        row = run_head(tower.pooler, folded, *tower.pooler.attend(tokens))
         own = model.encode_image(pixels, normalize=True) @ directions.T
         torch.testing.assert_close(row.unit @ directions.T, own, atol=1e-12, rtol=0)
 

@@ -52,7 +52,7 @@ def test_settings_are_checked_without_torch() -> None:
     code = (
         f"import {names}\n"
         "assert legrad.models.catalog.architecture('ViT-B-32').layers == 12\n"
-        "legrad.queries.queries.Query(name='dog', role='class').texts()"
+        "legrad.queries.query.Query(name='dog', role='class').texts()"
     )
     assert modules_after(code).isdisjoint({"torch", "ray", "open_clip", "torchvision"})
 

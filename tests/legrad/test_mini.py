@@ -17,7 +17,7 @@ from training.grounding import Grounding, delete, measure, overall, pixel_auc, s
 from training.held_out import Truth, held_out
 from training.scenes import HELD_OUT, random_specs
 
-SCENES = 250
+SCENES = 120
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from legrad import Query, from_open_clip
-from legrad.queries.queries import Role, encode_queries, query_digests
+from legrad.queries.query import Role, encode_queries, query_digests
 from tests.builders import tiny_clip, tokenize
 from tests.data import picture
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from legrad import LeGrad, from_open_clip
-from legrad.method.block_gradient import FoldedBlock, Scratch, Trace, relevance, trace
+from legrad.method.block_gradient import FoldedBlock, Scratch, Trace, block_relevance, trace
 from legrad.method.chunks import chunks
 from legrad.method.explainer import Explanation
 from legrad.queries.selection import Selection
@@ -61,9 +61,9 @@ def test_memory_of_a_chunk_is_bounded_whatever_the_number_of_queries(
     def spy(folded: FoldedBlock, traced: Trace, g_z: Tensor, scratch: Scratch) -> Tensor:
         arrays = (scratch.hidden, scratch.gradient, scratch.products)
         seen.append((g_z.shape[0] * g_z.shape[1], sum(a.nbytes for a in arrays)))
-        return relevance(folded, traced, g_z, scratch)
+        return block_relevance(folded, traced, g_z, scratch)
 
-    monkeypatch.setattr("legrad.method.block_relevance.relevance", spy)
+    monkeypatch.setattr("legrad.method.relevance.block_relevance", spy)
     model = from_open_clip(tiny_clip(0))
     LeGrad(model, 1, chunk_bytes=chunk_bytes).explain(images(1, 2), unit_directions(2, queries))
     assert sum(pairs for pairs, _ in seen) == 2 * queries
@@ -81,7 +81,7 @@ def test_one_blocks_trace_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         made.append(weakref.ref(seen))
         return tokens, seen
 
-    monkeypatch.setattr("legrad.method.block_relevance.trace", spy)
+    monkeypatch.setattr("legrad.method.relevance.trace", spy)
     LeGrad(from_open_clip(tiny_clip(0)), 3).explain(images(1, 2), unit_directions(2, 3))
     assert len(made) == 3
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from legrad.queries.queries import NAME_PATTERN
+from legrad.queries.query import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.errors import UsageError

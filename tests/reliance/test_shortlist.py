@@ -1,6 +1,5 @@
 """Tasks from stored results: every class is read once, and images are chosen by their ids."""
 
-
 import pytest
 
 from pipeline import Audit

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from pydantic import ValidationError
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
@@ -75,13 +76,69 @@ def test_odd_names() -> None:
     rows = rows_of(tar_bytes(members))
     found = {row["key"]: row["status"] for row in rows}
     assert found == {
-        "./train/a.b/x": Status.NO_IMAGE,
+        "./train/a.b/x": Status.OK,
         "deep/ünï cödé": Status.OK,
         "noextension": Status.NO_IMAGE,
-        "z": Status.NO_IMAGE,
+        "z": Status.OK,
     }
     chosen = rows_of(tar_bytes(members), image_field="y.jpg")
-    assert chosen[0]["status"] == Status.OK
+    assert [row["status"] for row in chosen] == [Status.OK, *[Status.NO_IMAGE] * 3]
+
+
+def images(names: list[str], **settings: Any) -> dict[str, tuple[str, Any]]:
+    """Key, status and name of the picture of the rows of a tar with one picture for each name."""
+    pictures = {jpeg(n): name for n, name in enumerate(names)}
+    rows = rows_of(tar_bytes((name, data) for data, name in pictures.items()), **settings)
+    return {row["key"]: (row["status"], pictures.get(row.get("bytes", b""))) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["scan.1.jpg", "scan.2.jpg", "scan.jpg"], ["scan.1", "scan.2", "scan"]),
+        (["IMG_22.05.png", "IMG_22.06.png"], ["IMG_22.05", "IMG_22.06"]),
+        (["a.1.jpg", "b.1.jpg", "a.2.jpg"], ["a", "b", "a.2"]),  # not sorted, and none lost
+        (["7.left.jpg", "7.right.jpg"], ["7.left", "7.right"]),
+        (["7.image.jpg", "8.image.jpg"], ["7", "8"]),
+        (["7.jpg", "7.png", "7.thumb.png"], ["7", "7.png", "7.thumb"]),
+        (["x.tar.d/1.5.JPG", "x.tar.d/1.6.JPG"], ["x.tar.d/1.5", "x.tar.d/1.6"]),
+    ],
+)
+def test_every_image_of_a_sample_is_a_row(names: list[str], keys: list[str]) -> None:
+    assert images(names) == {key: (Status.OK, name) for key, name in zip(keys, names, strict=True)}
+
+
+@pytest.mark.parametrize("field", ["right", "right.jpg", "RIGHT"])
+def test_a_setting_chooses_one_image_of_a_sample(field: str) -> None:
+    chosen = images(["7.left.jpg", "7.right.jpg"], image_field=field)
+    assert chosen == {"7": (Status.OK, "7.right.jpg")}
+
+
+def test_members_as_webdatasets_writer_names_them() -> None:
+    members = [
+        *(("a.image.jpg", jpeg(0)), ("a.label.cls", b"7"), ("a.caption.txt", b"a dog")),
+        *(("b.1.jpg", jpeg(1)), ("b.1.json", b'{"label": "x"}'), ("b.1.txt", b"one")),
+        *(("b.2.jpg", jpeg(2)), ("b.2.cls", b"y"), ("b.json", b'{"label": "z"}')),
+        *(("c.jpg", jpeg(3)), ("c.alt.txt", b"a cat")),
+    ]
+    rows = {row["key"]: (row["label"], row["caption"]) for row in rows_of(tar_bytes(members))}
+    assert rows == {
+        "a": ("7", "a dog"),
+        "b.1": ("x", "one"),
+        "b.2": ("z", None),
+        "c": (None, None),
+    }
+    named = rows_of(tar_bytes(members), caption_field="alt", label_field="alt")
+    assert (named[-1]["label"], named[-1]["caption"]) == ("a cat", "a cat")
+
+
+def test_a_tar_that_is_not_sorted_by_key_says_so() -> None:
+    members = [(f"{n}.png", jpeg(n)) for n in range(2)]
+    members += [(f"{n}.json", b'{"label": "cat"}') for n in range(2)]
+    rows = rows_of(tar_bytes(members))
+    assert [row["status"] for row in rows] == [Status.OK] * 2 + [Status.NO_IMAGE] * 2
+    assert all("sort" in row["error"] for row in rows[2:])
+    assert "sort" not in rows_of(tar_bytes(members[2:]))[0]["error"]
 
 
 def test_repeated_keys_are_told_apart() -> None:
@@ -215,8 +272,45 @@ def test_storage_errors_are_raised() -> None:
 def test_braces() -> None:
     assert expand_braces("a-{008..011}.tar") == [f"a-{i:03d}.tar" for i in range(8, 12)]
     assert expand_braces("{a,b}/{1..2}") == ["a/1", "a/2", "b/1", "b/2"]
-    with pytest.raises(UsageError, match="below the first"):
-        expand_braces("{3..1}")
+    assert expand_braces("{00..10..5}.tar") == ["00.tar", "05.tar", "10.tar"]
+    assert expand_braces("{a,b{1,2}}.tar") == ["a.tar", "b1.tar", "b2.tar"]
+    assert expand_braces("{x}/a{}.tar") == ["{x}/a{}.tar"]
+    for other in ("{3..1}", "{a..e}", "{1..9..0}", "{1..}"):
+        with pytest.raises(UsageError, match="brace range"):
+            expand_braces(other)
+
+
+@pytest.mark.parametrize("joined", ["a.tar::b.tar", "{a,b}.tar", "a.tar::{b..c}.tar", "a.tar::b.*"])
+def test_places_joined_in_one_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joined: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tar").write_bytes(tar_bytes(samples([f"{name}1"])))
+    monkeypatch.chdir(tmp_path)
+    if ".." in joined:
+        with pytest.raises(UsageError, match="brace range"):
+            read_all(settings("webdataset", joined))
+        return
+    source = settings("webdataset", joined)
+    rows = read_all(source)
+    assert [row["image_id"] for row in rows] == ["a.tar/a1", "b.tar/b1"]
+    origin = Origin(source.roots, {})
+    for row in rows:
+        digest = hashlib.sha256(row["bytes"]).hexdigest()
+        assert origin.fetch(row | {"sha256": digest}) == row["bytes"]
+
+
+def test_places_that_are_joined_otherwise_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tar").write_bytes(tar_bytes(samples(["1"])))
+    with pytest.raises(UsageError, match=r"uri: \["):
+        list_files(f"{tmp_path}/a.tar,{tmp_path}/b.tar", {})
+    with pytest.raises(ValidationError, match="s3://"):
+        settings("webdataset", "pipe:curl -s https://host/a.tar")
+    chained = "simplecache::s3://bucket/a.tar"
+    assert settings("webdataset", chained).uris == (chained,)
+    (tmp_path / "a,b.tar").write_bytes(b"")
+    assert [file.name for file in list_files(f"{tmp_path}/a,b.tar", {})] == ["a,b.tar"]
 
 
 def test_listing(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_best_classes(pictures: Path, tmp_path: Path, whole: Results) -> None:
         )
 
 
-def test_padding_has_no_heat_and_anyone_can_place_a_map(pictures: Path, tmp_path: Path) -> None:
+def test_padding_has_no_heat_and_anyone_can_place_a_map(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     config = config_for(
         pictures, tmp_path / "out", model={"name": "mini", "resize": "pad", "image_size": [96, 96]}
     )
@@ -179,14 +181,18 @@ def test_enrichment_counts_shown_cells_only() -> None:
     assert np.isnan(heat_enrichment(np.full_like(heat, np.nan), heat)[0])
 
 
-def test_a_query_file_that_does_not_fit_stops_the_run(pictures: Path, tmp_path: Path) -> None:
+def test_a_query_file_that_does_not_fit_stops_the_run(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "v.npy", np.ones(3))
     queries = [{"name": "probe", "role": "cue", "vector": str(tmp_path / "v.npy")}]
     with pytest.raises(UsageError, match=r"queries: vector .*v\.npy: has 3 numbers, the embedding"):
         run(config_for(pictures, tmp_path / "out", queries=queries))
 
 
-def test_a_vectors_values_are_part_of_the_run(pictures: Path, tmp_path: Path) -> None:
+def test_a_vectors_values_are_part_of_the_run(
+    ray_session: None, pictures: Path, tmp_path: Path
+) -> None:
     width = load_model("mini").tower.embed_dim
     queries = [{"name": "probe", "role": "class", "vector": str(tmp_path / "v.npy")}]
     np.save(tmp_path / "v.npy", np.ones(width))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from legrad.queries.queries import Query, Role
+from legrad.queries.query import Query, Role
 from pipeline.config import MAX_QUERIES, ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
@@ -127,6 +127,19 @@ def test_more_labels_than_a_run_holds(tmp_path: Path) -> None:
     frequent = {f"kind {i}" for i in range(330)} - rare
     assert frequent <= kept
     assert any("330 labels" in note and "most frequent" in note for note in done.notes)
+
+
+def test_places_joined_in_one_text_become_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tar").write_bytes(tar_bytes(samples([f"{name}1"])))
+    monkeypatch.chdir(tmp_path)
+    done = start("a.tar::b.tar", tmp_path / "c" / "run.yaml")
+    assert sum(done.survey.labels.values()) == 2
+    assert load_config(done.config).source.uri == (f"{tmp_path}/a.tar", f"{tmp_path}/b.tar")
+    with pytest.raises(UsageError, match="pipe:"):
+        start("pipe:cat a.tar", tmp_path / "d" / "run.yaml")
 
 
 def test_a_class_that_is_a_starter_cue_replaces_it(tmp_path: Path) -> None:

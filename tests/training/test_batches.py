@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from legrad import mini
 from legrad.method.explainer import LeGrad
-from legrad.mini.packing import build
+from legrad.mini.loader import build
 from legrad.mini.world import THINGS, SceneSpec, render
 from legrad.models.load import from_open_clip
 from training.batches import WHOLE, draw_batch

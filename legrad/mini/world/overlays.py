@@ -5,11 +5,11 @@ Every maker returns an RGBA patch whose alpha is its ink; ``place_overlay`` puts
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from legrad.mini.world.lettering import lettering
 from legrad.mini.world.pen import Pen, around
 
 Make = Callable[[int, np.random.Generator], Image.Image]
@@ -74,7 +74,7 @@ def _watermark(frame: Frame, rng: np.random.Generator) -> Image.Image:
     """Half-transparent words, level or slanted, anywhere; in a quarter of cases two lines."""
     width = rng.uniform(0.36, 0.66) * frame.side
     word = _WORDS[int(rng.integers(len(_WORDS)))]
-    ink = lettering(word, round(frame.side * 0.3), weight=max(1, round(frame.side * 0.004)))
+    ink = _lettering(word, round(frame.side * 0.3), weight=max(1, round(frame.side * 0.004)))
     ink = ink.resize((round(width), max(4, round(ink.height * width / ink.width))))
     if rng.random() < 0.25:
         both = Image.new("L", (ink.width, round(ink.height * 2.5)), 0)
@@ -144,7 +144,9 @@ def _barcode(side: int, rng: np.random.Generator) -> Image.Image:
             (round(x), round(patch.height * 0.1), round(x + bar), round(patch.height * 0.76)),
         )
         x += bar + unit * float(rng.choice([1, 2, 2]))
-    digits = lettering(" ".join(str(d) for d in rng.integers(0, 10, 7)), round(patch.height * 0.16))
+    digits = _lettering(
+        " ".join(str(d) for d in rng.integers(0, 10, 7)), round(patch.height * 0.16)
+    )
     patch.paste(
         (12, 12, 14, 255), ((patch.width - digits.width) // 2, round(patch.height * 0.82)), digits
     )
@@ -159,7 +161,7 @@ def _sticker(side: int, rng: np.random.Generator) -> Image.Image:
     outer, inner = around(0.5, 0.5, 0.49, 16), around(0.5, 0.5, 0.41, 16, -90 + 360 / 32)
     pen.shape([p for pair in zip(outer, inner, strict=True) for p in pair], colour)
     pen.disc(0.5, 0.5, 0.36, "#fff35c")
-    word = lettering(str(rng.choice(["SALE", "NEW", "-50%", "WOW"])), size, weight=2)
+    word = _lettering(str(rng.choice(["SALE", "NEW", "-50%", "WOW"])), size, weight=2)
     word.thumbnail((round(size * 1.75), size * 2))
     at = ((pen.image.width - word.width) // 2, (pen.image.height - word.height) // 2)
     pen.image.paste(ImageColor.getrgb(colour), at, word)
@@ -172,7 +174,7 @@ def _timestamp(side: int, rng: np.random.Generator) -> Image.Image:
     text = f"{day:02d}.{month:02d}.20{year:02d}"
     width = round(rng.uniform(0.34, 0.50) * side) * _SUPERSAMPLING
     size = round(width / 5)
-    edge, fill = lettering(text, size, weight=3), lettering(text, size, weight=1)
+    edge, fill = _lettering(text, size, weight=3), _lettering(text, size, weight=1)
     patch = _inked(edge, (60, 22, 0), 0.85)
     patch.paste((255, 138, 20, 255), (2, 2), fill)
     height = max(4, round(patch.height * width / patch.width / _SUPERSAMPLING))
@@ -200,12 +202,38 @@ def _stamp(side: int, rng: np.random.Generator) -> Image.Image:
     pen.image.paste((0, 0, 0, 0), (0, 0), clear.image)
     pen.shape(around(0.5, 0.5, 0.36, 5), red)
     pen.image.paste((0, 0, 0, 0), (0, round(size * 0.36), size, round(size * 0.64)))
-    word = lettering(str(rng.choice(["PAID", "COPY", "VOID"])), round(size * 0.28), weight=3)
+    word = _lettering(str(rng.choice(["PAID", "COPY", "VOID"])), round(size * 0.28), weight=3)
     word.thumbnail((round(size * 0.86), round(size * 0.22)))
     pen.image.paste(
         ImageColor.getrgb(red), ((size - word.width) // 2, (size - word.height) // 2), word
     )
     return pen.image.rotate(rng.uniform(-25, 25), Image.Resampling.BICUBIC).reduce(_SUPERSAMPLING)
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _lettering(text: str, height: int, weight: int = 0) -> Image.Image:
+    """White letters on black, cropped to the ink.
+
+    Args:
+        text: one line.
+        height: font size in pixels.
+        weight: extra stroke width in pixels, for bold letters.
+
+    Returns:
+        Mode ``L``, as large as the ink.
+    """
+    font = _font(max(6, height))
+    left, top, right, bottom = font.getbbox(text, stroke_width=weight)
+    pad = 2
+    size = (int(right - left) + 2 * pad, int(bottom - top) + 2 * pad)
+    image = Image.new("L", size, 0)
+    draw = ImageDraw.Draw(image)
+    draw.text((pad - left, pad - top), text, fill=255, font=font, stroke_width=weight)
+    return image.crop(image.getbbox())
 
 
 CORNER_MAKERS: dict[str, Make] = {

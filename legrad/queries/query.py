@@ -23,7 +23,7 @@ from legrad.settings import PathOrUri, Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from legrad.models.model import VisionLanguageModel
+    from legrad.models.vision_language import VisionLanguageModel
 
 NAME_PATTERN = r"[a-z][a-z0-9_]{0,47}"
 
