@@ -1,7 +1,7 @@
-"""The work of the pipeline without the pipeline: one process, a loop, no Ray.
+"""The same work as a run, in a plain loop in one process and without Ray.
 
-``python -m benchmarks.bare SPEC PART PARTS`` does every PARTS-th shard of a specification that
-`benchmarks.pipeline` writes, and prints images, CPU seconds by stage and peak memory as JSON.
+``python -m benchmarks.bare SPEC PART PARTS`` processes every PARTS-th shard of the specification
+that `benchmarks.pipeline` writes, and prints images, CPU seconds by stage and peak memory as JSON.
 """
 
 import json
@@ -34,14 +34,14 @@ class CpuClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what happens inside to a stage."""
+        """Add the CPU time spent inside to a stage."""
         start = time.process_time()
         yield
         self.seconds[name] += time.process_time() - start
 
 
 def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
-    """Read, decode, explain and encode a share of the shards; the results are thrown away."""
+    """Read, decode, explain and encode a share of the shards; the results are discarded."""
     config = RunConfig.model_validate(spec["config"])
     clock = CpuClock()
     with clock.stage("load"):

@@ -1,6 +1,6 @@
-"""How to spread replicas over CPU cores: ``python -m benchmarks.layout``.
+"""How to divide CPU cores among model replicas: ``python -m benchmarks.layout``.
 
-Runs the demo's pipeline over the same scenes with several (actors x threads), one after the other.
+Runs the demo over the same scenes with several combinations of actors and threads.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pipeline.machine import cores
 
 
 def main() -> None:
-    """Print images a second and seconds of each layout."""
+    """Print images per second and total seconds of each layout."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     options = parser.parse_args()

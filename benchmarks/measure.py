@@ -1,4 +1,4 @@
-"""Time, memory and cost of what the engine does."""
+"""Time, memory and number of operations of the engine."""
 
 import gc
 import statistics
@@ -14,7 +14,7 @@ from legrad.towers import PlainBlock, Tower
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Median of a few runs, after one that warms up."""
+    """Median seconds of several runs, after one to warm up."""
     work()
     times = []
     for _ in range(rounds):
@@ -25,7 +25,7 @@ def seconds(work: Callable[[], object], rounds: int) -> float:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Highest resident memory during the work beyond what was resident before (Linux)."""
+    """Peak resident memory during the work, minus what was resident before (Linux)."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _resident("VmRSS")
@@ -41,13 +41,13 @@ def _resident(field: str) -> int:
 
 
 class Cost:
-    """Floating-point operations of a tower, two for a multiply-add.
+    """Floating-point operations of a tower; a multiply-add counts as two.
 
-    Forward, a block and image: 4 D^2 T + m D F T + 2 T^2 D, with m = 2 matrices in the MLP, 3 in a
-    gated one. The engine adds, an explained block and (image, query) pair: in closed form
-    D F T + T^2 D; by autograd D^2 T + m D F T + T^2 D; with a pooler T D, and D F with an MLP.
-    LayerNorms, activations, stems and the head are left out, and what a pooler's query costs once
-    for all layers and images.
+    The forward pass needs, per block and image, 4 D^2 T + m D F T + 2 T^2 D, where the MLP has
+    m = 2 matrices, or 3 if it is gated. The gradient adds, per explained block and pair of image
+    and query, D F T + T^2 D in closed form, D^2 T + m D F T + T^2 D by autograd, and T D with a
+    pooler (D F more if that has an MLP). LayerNorms, activations, stems and the head are left out,
+    and so is the cost of a pooler's query, which is paid once for all layers and images.
     """
 
     def __init__(self, model: VisionLanguageModel, size: int, layers: int) -> None:
@@ -74,12 +74,12 @@ class Cost:
         return d * d * t + mlp + t * t * d
 
     def image(self, queries: int) -> float:
-        """Operations of one image: one forward pass and every query."""
+        """Operations for one image: one forward pass, and the gradients of all queries."""
         return self.forward + queries * self.pair
 
 
 def sgemm_rate(cost: Cost, pairs: int, rounds: int, dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second of the machine on the engine's own product, (D, F) @ (F, pairs T)."""
+    """Operations per second of this machine for the engine's product (D, F) @ (F, pairs T)."""
     left = torch.randn(cost.width, cost.hidden).to(dtype)
     right = torch.randn(pairs * cost.tokens, cost.hidden).to(dtype).T
     out = torch.empty(cost.width, pairs * cost.tokens, dtype=dtype)
@@ -88,7 +88,7 @@ def sgemm_rate(cost: Cost, pairs: int, rounds: int, dtype: torch.dtype = torch.f
 
 
 def rank_correlation(left: Tensor, right: Tensor) -> Tensor:
-    """Spearman's of every row of two (n, cells) arrays."""
+    """Spearman's rank correlation of each row of two (n, cells) arrays."""
     ranks = [values.argsort(dim=1).argsort(dim=1).double() for values in (left, right)]
     a, b = (rank - rank.mean(dim=1, keepdim=True) for rank in ranks)
     return (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))

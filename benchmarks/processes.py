@@ -15,13 +15,13 @@ SECONDS = 0.25
 
 @dataclass
 class Usage:
-    """What the processes took.
+    """CPU time and memory of the processes.
 
     Attributes:
-        cpu: CPU seconds by what a process was called when it spent them.
+        cpu: CPU seconds by the title that a process had when it spent them.
         driver: peak resident bytes of this process.
         worker: peak bytes of the largest Ray worker, without shared memory.
-        workers: peak of their sum.
+        workers: peak bytes of all Ray workers together, without shared memory.
     """
 
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -32,7 +32,7 @@ class Usage:
 
 @contextmanager
 def sampled() -> Iterator[Usage]:
-    """Sample the session of this process while what is inside runs."""
+    """Sample this process and its Ray session while the body of the `with` runs."""
     usage = Usage()
     spent: dict[int, float] = {}
     _sample(usage, spent)
@@ -74,7 +74,7 @@ def _sample(usage: Usage, spent: dict[int, float]) -> None:
 
 
 def _session() -> list[psutil.Process]:
-    """This process and what it started, workers included, which are the raylet's children."""
+    """This process and its descendants, which include the workers, children of the raylet."""
     mine = psutil.Process()
     return [mine, *mine.children(recursive=True)]
 

@@ -1,4 +1,4 @@
-"""Stages that sleep instead of working; light, since every worker imports them."""
+"""Stages that sleep instead of working. They import little, as every worker loads them."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EMBEDDING_WIDTH = 512
 
 
 class SleepingDecoder:
-    """Takes so long for an image, and gives pixels of real size."""
+    """Sleeps `seconds` for each image and returns pixels of realistic size."""
 
     def __init__(self, seconds: float, size: int, schema: pa.Schema, reporter: Reporter) -> None:
         self.seconds = seconds
@@ -34,7 +34,7 @@ class SleepingDecoder:
 
 
 class SleepingExplainer:
-    """Takes so long for a batch, and gives maps that compress as real ones do."""
+    """Sleeps `seconds` for each batch and returns maps that compress as real ones do."""
 
     def __init__(
         self, seconds: float, schema: pa.Schema, names: Sequence[str], reporter: Reporter
@@ -43,7 +43,7 @@ class SleepingExplainer:
         self.schema = schema
         self.names = names
         self.reporter = reporter
-        self.noise = np.random.default_rng()  # else what several write compresses too well
+        self.noise = np.random.default_rng()  # unseeded, so that actors differ
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `decoded_schema` -> as many rows of the output's schema."""

@@ -1,14 +1,14 @@
-"""Ports for servers in tests."""
+"""Free ports for servers that tests start."""
 
 import random
 import socket
 
-# below what Linux hands to outgoing connections, above what Ray hands to its workers
+# below the ports of outgoing connections on Linux, above those of Ray's workers
 _RANGE = range(20000, 32000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, by chance, as other servers start too; one may be lost before use.
+    """Ports that are free now, drawn at random; another process may still take one before use.
 
     Raises:
         OSError: Fewer than ``count`` are free.

@@ -15,8 +15,8 @@ def web_server(folder: Path, *, ranges: bool = True, token: str = "") -> Iterato
 
     Args:
         folder: what is served.
-        ranges: whether byte ranges are honoured and sizes told.
-        token: a query string that every request must bring.
+        ranges: whether the server honours byte ranges and sends sizes.
+        token: query string that every request must have.
     """
 
     class Handler(BaseHTTPRequestHandler):

@@ -23,12 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import false_discovery_control, norm
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import norm
 
-from pipeline.audit.inference import Array
+from pipeline.audit.inference import Array, share_interval
 
-_Z = float(norm.ppf(0.975))
 _TRUST = 2.0  # labels' worth of belief that predictions are calibrated (lam = 1)
 _MISSED = 1.0  # images with the cue, added as if no prediction told them: guards small counts
 
@@ -95,12 +93,6 @@ class Comparison:
     p: float
 
 
-def wilson(share: float, labels: float) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); ``labels`` may be a fraction."""
-    low, high = proportion_confint(share * labels, labels, method="wilson")
-    return float(np.clip(low, 0, share)), float(np.clip(high, share, 1))
-
-
 def estimate_share(sample: Labelled, sizes: Array, expected: Array) -> ShareEstimate:
     """Estimate a group's share of images with the cue.
 
@@ -130,12 +122,12 @@ def estimate_share(sample: Labelled, sizes: Array, expected: Array) -> ShareEsti
     unexplained = _design_variance(residual, weights, strata, sizes)
     unexplained += missed * float((weights**2).sum()) * max(1 - count / images, 0.0)
     effective = count / (unexplained / binary + min(count / images, 1.0))
-    low, high = wilson(share, effective)
+    low, high = share_interval(share * effective, effective)
     inner = (share * effective + 0.5) / (effective + 1)
     return ShareEstimate(
         share=share,
-        low=low,
-        high=high,
+        low=min(float(low), share),
+        high=max(float(high), share),
         variance=inner * (1 - inner) / effective,
         labels=count,
         effective=effective,
@@ -170,15 +162,6 @@ def compare_shares(group: ShareEstimate, other: ShareEstimate) -> Comparison:
         odds_high=float(np.exp(log_high)),
         p=float(2 * norm.sf(abs(gap) / error)) if error > 0 else 1.0,
     )
-
-
-def adjusted(p: Array) -> Array:
-    """False discovery rates (Benjamini and Hochberg 1995) of those that are not NaN."""
-    result = np.full(p.shape, np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        result[tested] = false_discovery_control(p[tested])
-    return result
 
 
 def true_share(low: float, high: float, error: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit import mixture
+from pipeline.audit import mixture, shape_check
 from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
 from pipeline.audit.scores import Histograms, HistogramSums
@@ -118,6 +118,12 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
         )
         for c in range(len(chunk))
     ]
+    for c in (c for c, reason in enumerate(reasons) if not reason):
+        if shape_check.gain_of_states(data, fitted, c) <= gates.gain:
+            reasons[c] = (
+                "one state with a long tail, or classes of unequal spread, explain its scores as "
+                f"well as two states do. {_remedy(gates)}"
+            )
     odds = np.log(placed.share[..., HIGH]) - np.log(placed.share[..., MIDDLE])
     slope = np.maximum(placed.distance, 1e-9) / placed.sigma**2
     threshold = placed.offset + placed.distance[:, None] / 2 - odds / slope[:, None]
@@ -163,10 +169,14 @@ def _median_where(values: Array, chosen: NDArray[np.bool_]) -> Array:
     return np.nanmedian(np.where(counted, values, np.nan), axis=1)
 
 
+def _remedy(gates: Gates) -> str:
+    return f"{gates.examples} labelled examples or a threshold would decide"
+
+
 def _reason(separation: float, gain: float, present: Array, images: Array, gates: Gates) -> str:
     """Why a cue is not measurable; empty if it is. ``present`` and ``images`` are (K,)."""
     present = np.where(images > 0, present, 0)
-    remedy = f"{gates.examples} labelled examples or a threshold would decide"
+    remedy = _remedy(gates)
     if separation < gates.separation or gain <= gates.gain:
         return (
             f"its scores show no two states within classes ({separation:.1f} sd apart, "

