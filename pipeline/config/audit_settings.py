@@ -1,4 +1,4 @@
-"""Settings of the audit: gates, data beside the run, and what it may cost."""
+"""Settings of the audit: thresholds of its tests, additional data, and limits of its cost."""
 
 from typing import Annotated, Literal
 
@@ -10,29 +10,32 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Gates(Settings):
-    """What a finding must pass; chosen on drawn scenes before any of the tests were drawn.
+    """Thresholds that a finding must pass; chosen on drawn scenes other than those of the tests.
 
     Attributes:
-        separation: distance of a cue's two states within a class, in standard deviations, from
-            which its presence counts as measured.
-        gain: log-likelihood that two states must gain over class means alone.
-        images: images of each state that a cue needs, and of the cue in the class.
-        usual_share: share of a usual (median) class's images above which two states do not count
-            as presence: a cue that most images have sets no class apart, and what looks like its
-            absence is often something else that lowers the score.
-        echo: correlation of presence with that of a better separated cue above which a cue counts
-            as that one's echo: the model does not tell the two apart.
-        class_images: images of a class below which nothing is claimed of it.
-        odds_ratio: what the lower bound of the odds ratio must exceed.
-        q: false discovery rate of Benjamini and Hochberg.
-        balanced_accuracy: of a threshold learned from examples, on those held out.
-        examples: labelled images that a cue needs for a threshold of its own.
-        edits: images whose cue is verifiably gone after deletion (or there after insertion) that a
-            test of reliance needs.
-        clip_effect: what the lower bound of CLIP's change by deletion must exceed, in standard
-            deviations of the class's text margin.
-        probe_auc: what the lower bound of the probe's held-out AUC of class and rival must exceed.
-        probe_share: what the lower bound of the share of the probe's evidence must exceed.
+        separation: least distance between the scores with and without a cue, within classes and
+            in standard deviations, for the cue's presence to count as measured.
+        gain: least gain in log-likelihood of a model with two states over class means alone.
+        images: least number of images in each state of a cue, and with the cue in a class.
+        usual_share: share of a typical (median) class's images with the cue above which the two
+            states do not count as presence: a cue that most images have does not set a class apart,
+            and what looks like its absence is often something else that lowers the score.
+        echo: correlation with the presence of a better separated cue above which a cue counts as
+            an echo of that cue: the model does not tell the two apart.
+        class_images: least number of images of a class for a claim about it.
+        odds_ratio: value that the lower bound of the odds ratio must exceed.
+        q: false discovery rate (Benjamini and Hochberg).
+        balanced_accuracy: least balanced accuracy, on held-out examples, of a threshold that was
+            learned from examples.
+        examples: least number of labelled images to learn a cue's threshold from.
+        edits: least number of images for a test of reliance in which the cue is verifiably gone
+            after deletion, or there after insertion.
+        clip_effect: value that the lower bound of the change of CLIP's text margin by deletion
+            must exceed, in standard deviations of the class's margin.
+        probe_auc: value that the lower bound of the probe's held-out AUC, class against rival, must
+            exceed.
+        probe_share: value that the lower bound of the cue's share in the probe's evidence must
+            exceed.
     """
 
     separation: Annotated[float, Field(gt=0)] = 4.0
@@ -52,18 +55,19 @@ class Gates(Settings):
 
 
 class RelianceConfig(Settings):
-    """How much is edited for the claims of reliance, and where the edits are kept.
+    """How many images are edited for the claims of reliance, and where the edits are kept.
 
     Attributes:
-        pairs: flagged associations that are tested, the strongest first.
-        images: of each pair, at most.
-        region: share of the cells that count as the cue, the hottest of its map, at most.
-        floor: share of a map's maximum below which a cell does not count.
-        object_region: the same of the class's own map, spared in the test of CLIP itself.
-        ridge: of the probe's covariance, as a share of its mean eigenvalue.
-        resamples: of the bootstrap.
-        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), taken where there is
-            one instead of the hottest cells.
+        pairs: number of flagged associations that are tested, the strongest first.
+        images: most images of each pair.
+        region: largest share of a map's cells, the hottest ones, that counts as the cue.
+        floor: share of a map's maximum below which a cell never counts as the cue.
+        object_region: largest share of the cells of the class's own map that counts as the object,
+            which the test of CLIP itself spares.
+        ridge: regularisation of the probe's covariance, as a share of its mean eigenvalue.
+        resamples: number of bootstrap resamples.
+        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), which replace the
+            hottest cells where there is one.
         work: folder for edits and probe maps; default ``_run/reliance`` of the run.
     """
 
@@ -82,24 +86,25 @@ class AuditConfig(Settings):
     """How a run's results are audited.
 
     Attributes:
-        depth: ``association``: from stored scores and maps alone; ``reliance``: also what the
-            model, and a linear probe trained on the labels, lose when the cue is deleted. Edits
-            images and takes the model.
-        gates: what a finding must pass.
+        depth: ``association``: uses stored scores and maps alone; ``reliance``: also measures what
+            the model, and a linear probe trained on the labels, lose when the cue is deleted. This
+            edits images and runs the model.
+        gates: thresholds that a finding must pass.
         thresholds: score from which a cue is present, for cues whose threshold is known.
         examples: CSV or Parquet table with ``image_id``, ``cue`` and ``present``, from which
             thresholds are learned.
-        decoys: cues that the data set lacks, beside the queries of role ``decoy``.
+        decoys: cues that the data set lacks, in addition to the queries of role ``decoy``.
         discovered: cues that were found by looking at this data set; they are tested on the half
-            of the images that `pipeline.audit.split` keeps for it.
-        stratum: column of the results within whose values the association must hold as well.
-        bootstrap: resamples.
-        seed: of everything drawn.
-        bins: cells of a score's histogram.
-        max_classes: labels that are audited, the most frequent; the others count as one.
-        maps: whether maps are read (evidence, mean maps); without them only scores are.
-        evidence_images: images a class whose maps are compared.
-        evidence_total: the same in all, which bounds the memory.
+            of the images that `pipeline.audit.split` keeps for that.
+        stratum: column of the results; the association must also hold within its values.
+        bootstrap: number of bootstrap resamples.
+        seed: seed of all random choices.
+        bins: number of bins of a score's histogram.
+        max_classes: number of labels that are audited, the most frequent ones; all others count as
+            one class.
+        maps: whether maps are read (evidence, mean maps); false reads scores only.
+        evidence_images: number of images of each class whose maps are compared.
+        evidence_total: largest number of them over all classes, which bounds the memory.
     """
 
     depth: Literal["association", "reliance"] = "association"
@@ -122,5 +127,5 @@ class AuditConfig(Settings):
     def _one_role_each(self) -> "AuditConfig":
         both = sorted(set(self.decoys) & set(self.discovered))
         if both:
-            raise ValueError(f"{both[0]} is in decoys and in discovered: expected one of them")
+            raise ValueError(f"{both[0]} is in decoys and in discovered; expected only one of them")
         return self

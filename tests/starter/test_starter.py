@@ -57,7 +57,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert done.classes == 3
     assert done.cues == roles.count(Role.CUE) > 20
     assert roles.count(Role.BASELINE) == 2
-    assert any("no images: 1" in note for note in done.notes)
+    assert any("images: 1;" in note for note in done.notes)
     text = (tmp_path / "run.yaml").read_text()
     assert "uri: photos" in text
     assert "7 image files, 3 classes" in text
@@ -114,7 +114,7 @@ def test_labels_without_words_are_left_to_the_user(tmp_path: Path) -> None:
     assert [q.label for q in classes_of(done.config)] == ["0", "1", "2", "3", "4"]
     assert [q.name for q in classes_of(done.config)][3] == "class_3"
     assert done.queries.read_text().count("say what this is") == 5
-    assert any("say nothing: 0, 1, 2 and 2 more" in note for note in done.notes)
+    assert any("0, 1, 2 and 2 more" in note for note in done.notes)
 
 
 def test_more_labels_than_a_run_holds(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_names(labels: list[str], names: list[str]) -> None:
 def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
     data = folder(tmp_path / "d", {"a": 1})
     (tmp_path / "queries.yaml").write_text("mine")
-    with pytest.raises(UsageError, match=r"queries\.yaml: there already; --force"):
+    with pytest.raises(UsageError, match=r"queries\.yaml: .*--force"):
         start(data, tmp_path / "run.yaml")
     assert not (tmp_path / "run.yaml").exists()
     assert (tmp_path / "queries.yaml").read_text() == "mine"
