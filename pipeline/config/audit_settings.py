@@ -1,4 +1,4 @@
-"""Settings of the audit: thresholds of its tests, additional data, and limits of its cost."""
+"""Settings of the audit: gates, tables of the user, and limits of the cost."""
 
 from typing import Annotated, Literal
 
@@ -10,32 +10,32 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Gates(Settings):
-    """Thresholds that a finding must pass; chosen on drawn scenes other than those of the tests.
+    """Conditions for a finding; chosen on drawn scenes before any of the test scenes were drawn.
 
     Attributes:
-        separation: least distance between the scores with and without a cue, within classes and
-            in standard deviations, for the cue's presence to count as measured.
-        gain: least gain in log-likelihood of a model with two states over class means alone.
-        images: least number of images in each state of a cue, and with the cue in a class.
-        usual_share: share of a typical (median) class's images with the cue above which the two
-            states do not count as presence: a cue that most images have does not set a class apart,
-            and what looks like its absence is often something else that lowers the score.
-        echo: correlation with the presence of a better separated cue above which a cue counts as
-            an echo of that cue: the model does not tell the two apart.
-        class_images: least number of images of a class for a claim about it.
-        odds_ratio: value that the lower bound of the odds ratio must exceed.
-        q: false discovery rate (Benjamini and Hochberg).
-        balanced_accuracy: least balanced accuracy, on held-out examples, of a threshold that was
+        separation: smallest distance of a cue's two states within a class, in standard deviations,
+            at which its presence counts as measured.
+        gain: log-likelihood that two states must gain over class means alone.
+        images: number of images that each state of a cue needs, and that must have the cue in the
+            class.
+        usual_share: share of the images of a usual (median) class above which two states do not
+            count as presence. A cue that most images have does not distinguish a class, and what
+            looks like its absence is often something else that lowers the score.
+        echo: correlation of presence with that of a better separated cue above which a cue counts
+            as an echo of the other, because the model does not distinguish the two.
+        class_images: number of images that a class needs for any claim.
+        odds_ratio: what the lower bound of the odds ratio must exceed.
+        q: largest false discovery rate (Benjamini, Hochberg).
+        balanced_accuracy: smallest balanced accuracy on held-out examples of a threshold that was
             learned from examples.
-        examples: least number of labelled images to learn a cue's threshold from.
-        edits: least number of images for a test of reliance in which the cue is verifiably gone
-            after deletion, or there after insertion.
-        clip_effect: value that the lower bound of the change of CLIP's text margin by deletion
-            must exceed, in standard deviations of the class's margin.
-        probe_auc: value that the lower bound of the probe's held-out AUC, class against rival, must
+        examples: number of labelled images that a cue needs for a learned threshold.
+        edits: number of images in which deletion really removed the cue (or insertion added it)
+            that a test of reliance needs.
+        clip_effect: what the lower bound of the fall of CLIP's text margin by deletion must exceed,
+            in standard deviations of this margin over the class.
+        probe_auc: what the lower bound of the probe's held-out AUC, class against rival, must
             exceed.
-        probe_share: value that the lower bound of the cue's share in the probe's evidence must
-            exceed.
+        probe_share: what the lower bound of the cue's share of the probe's evidence must exceed.
     """
 
     separation: Annotated[float, Field(gt=0)] = 4.0
@@ -55,19 +55,19 @@ class Gates(Settings):
 
 
 class RelianceConfig(Settings):
-    """How many images are edited for the claims of reliance, and where the edits are kept.
+    """How much is edited for the claims of reliance, and where the edits are stored.
 
     Attributes:
-        pairs: number of flagged associations that are tested, the strongest first.
-        images: most images of each pair.
-        region: largest share of a map's cells, the hottest ones, that counts as the cue.
-        floor: share of a map's maximum below which a cell never counts as the cue.
-        object_region: largest share of the cells of the class's own map that counts as the object,
-            which the test of CLIP itself spares.
-        ridge: regularisation of the probe's covariance, as a share of its mean eigenvalue.
+        pairs: largest number of flagged associations to test, the strongest first.
+        images: largest number of images of each pair.
+        region: largest share of the cells that count as the cue: the hottest of its map.
+        floor: share of a map's maximum below which a cell does not count.
+        object_region: largest share of the cells that count as the object: the hottest of the
+            class's map. The test of CLIP does not delete them.
+        ridge: what is added to the covariance of the probe, as a share of its mean eigenvalue.
         resamples: number of bootstrap resamples.
-        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), which replace the
-            hottest cells where there is one.
+        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), which are used instead
+            of the hottest cells where they exist.
         work: folder for edits and probe maps; default ``_run/reliance`` of the run.
     """
 
@@ -83,28 +83,28 @@ class RelianceConfig(Settings):
 
 
 class AuditConfig(Settings):
-    """How a run's results are audited.
+    """How the results of a run are audited.
 
     Attributes:
-        depth: ``association``: uses stored scores and maps alone; ``reliance``: also measures what
-            the model, and a linear probe trained on the labels, lose when the cue is deleted. This
-            edits images and runs the model.
-        gates: thresholds that a finding must pass.
+        depth: ``association`` uses stored scores and maps alone; ``reliance`` also tests what the
+            model, and a linear probe trained on the labels, lose when the cue is deleted, for which
+            it loads the model and edits images.
+        gates: conditions for a finding.
+        reliance: settings of the depth ``reliance``.
         thresholds: score from which a cue is present, for cues whose threshold is known.
         examples: CSV or Parquet table with ``image_id``, ``cue`` and ``present``, from which
             thresholds are learned.
-        decoys: cues that the data set lacks, in addition to the queries of role ``decoy``.
+        decoys: cues that the data set does not have, besides the queries with role ``decoy``.
         discovered: cues that were found by looking at this data set; they are tested on the half
-            of the images that `pipeline.audit.split` keeps for that.
-        stratum: column of the results; the association must also hold within its values.
+            of the images that `pipeline.audit.split.confirming` reserves for it.
+        stratum: column of the results within whose values the association must hold as well.
         bootstrap: number of bootstrap resamples.
-        seed: seed of all random choices.
-        bins: number of bins of a score's histogram.
-        max_classes: number of labels that are audited, the most frequent ones; all others count as
-            one class.
-        maps: whether maps are read (evidence, mean maps); false reads scores only.
+        seed: of all random draws.
+        bins: number of bins of the score histograms.
+        max_classes: number of labels that are audited, the most frequent; the others are merged.
+        maps: whether maps are read, for evidence and mean maps.
         evidence_images: number of images of each class whose maps are compared.
-        evidence_total: largest number of them over all classes, which bounds the memory.
+        evidence_total: largest number of such images of all classes, which bounds the memory.
     """
 
     depth: Literal["association", "reliance"] = "association"
@@ -127,5 +127,5 @@ class AuditConfig(Settings):
     def _one_role_each(self) -> "AuditConfig":
         both = sorted(set(self.decoys) & set(self.discovered))
         if both:
-            raise ValueError(f"{both[0]} is in decoys and in discovered; expected only one of them")
+            raise ValueError(f"{both[0]} is in decoys and in discovered: expected one of them")
         return self
