@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.audit.overview import Overview
     from pipeline.auditor import Audit
 
-_MOST_ODDS = 1000.0
 _LEGEND = (
     "with it: share of the class's images that have the cue; others: of all others'.\n"
     "odds ratio: how much the class raises the odds of the cue (95 % interval).\n"
@@ -159,25 +158,21 @@ def _table(rows: pd.DataFrame, notes: Notes | None) -> Table:
 
 
 def _numbers(row: Mapping[str, object]) -> list[str]:
+    from pipeline.report.words import odds
+
     values = {name: float(value) for name, value in row.items() if isinstance(value, float | int)}
     low, high = values["association__low"], values["association__high"]
     heat = values["heat_on_cue"]
     return [
         f"{values['share']:.0%}",
         f"{values['share_elsewhere']:.0%}",
-        f"{_odds(values['association__effect'])} ({_odds(low)}-{_odds(high)})",
+        f"{odds(values['association__effect'])} ({odds(low)}-{odds(high)})",
         "" if pd.isna(heat) else f"{heat:.1f}",
     ]
 
 
 def _widest(names: pd.Series) -> int:
     return max((len(str(name)) for name in names), default=1)
-
-
-def _odds(value: float) -> str:
-    if value >= _MOST_ODDS:
-        return f">{_MOST_ODDS:.0f}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _text(value: object) -> str:
