@@ -1,33 +1,49 @@
-"""The ``legrad`` command: arguments in, exit code out; every command is a few calls of `pipeline`.
+"""The ``legrad`` command: arguments in, exit code out; the work is done in `pipeline`.
 
-Exit codes: 0 done, 1 the run failed, 2 the user can mend it (settings, files), 130 interrupted.
+Exit codes: 0 success, 1 the run failed, 2 something the user can fix (settings, files),
+130 interrupted. Modules that take long to import are imported inside the commands, so that
+``legrad --help`` is quick.
 """
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs import checks, cluster
+from jobs import cluster
 from jobs.audit import audit
+from jobs.check import check
+from jobs.doctor import doctor
 from jobs.export import export
-from jobs.options import ModelOptions, RunOptions, StorageOptions, ViewOptions, grouped
+from jobs.options import (
+    ConfigArgument,
+    Limit,
+    ModelOptions,
+    OutArgument,
+    RunOptions,
+    StorageOptions,
+    ViewOptions,
+    grouped,
+)
 from jobs.report import report
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
 INTERRUPTED = 130
+_RESUMABLE = ("run", "demo")
+_STARTER_MODEL = ("ViT-B-16", "laion2b_s34b_b88k")
 app = typer.Typer(
     name="legrad",
-    help="Find the shortcuts hiding in an image dataset: LeGrad heatmaps at dataset scale.",
+    help="Find the shortcuts in an image dataset, with LeGrad heatmaps of every image.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-# typer exports only a leaf of the errors of its command line
+# typer does not export the base class of the errors of its command line
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 
@@ -50,41 +66,67 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
-    images: Annotated[int, typer.Option(min=1, help="Scenes to draw.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Decides every scene.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for images and results.")
+    ] = Path("demo"),
+    images: Annotated[int, typer.Option(metavar="N", min=1, help="Number of scenes.")] = 2000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random scenes.")] = 0,
 ) -> None:
-    """Draw a data set with planted shortcuts, explain it, and show what was found."""
-    from jobs import demo as tour
+    """Draw a dataset with planted shortcuts, explain and audit it, and write the report."""
+    from jobs.demo import run_demo
 
-    tour.demo(out, images, seed)
+    run_demo(out, images, seed)
 
 
 @app.command()
 @grouped
 def init(
-    source: Annotated[str, typer.Argument(help="Folder of images, or tar shards: path or URI.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Your data: a folder of images, or tar shards; path or URI."
+        ),
+    ],
     model: ModelOptions,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("run.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Configuration to write.")
+    ] = Path("run.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Write a starter configuration for your data, with the labels it has."""
-    from jobs import init as start
+    """Write a configuration for your data, with a query for each of its labels."""
+    from pipeline.starter import write_starter
 
-    start.init(source, model, out, force)
+    if model.model is None and model.pretrained is None:
+        model = replace(model, model=_STARTER_MODEL[0], pretrained=_STARTER_MODEL[1])
+    starter = write_starter(source, model.config(), out, force=force)
+    print(f"{source}: {starter.survey.summary}")
+    for note in starter.notes:
+        print(f"note: {note}")
+    print(f"{starter.config}: model {model.model}, source, output")
+    print(f"{starter.queries}: {starter.classes} classes, {starter.cues} cues, 2 baselines")
+    print(
+        f"next: review both files, then  legrad run {starter.config} --check  and  "
+        f"legrad run {starter.config}"
+    )
 
 
 @app.command()
 @grouped
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
+    config: ConfigArgument,
     chosen: RunOptions,
-    check: Annotated[bool, typer.Option("--check", help="Check the settings and stop.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the settings; read no data.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at the source and say what a run would do.")
+        bool,
+        typer.Option("--dry-run", help="Only look at the source, and print what a run would do."),
     ] = False,
 ) -> None:
-    """Explain a data set; the same command again continues where it stopped."""
+    """Explain a dataset: scores and heatmaps of every image for every query.
+
+    The same command again continues a run that was interrupted.
+    """
     settings = chosen.load(config)
     if check:
         typer.echo(f"{config}: fine, {len(settings.queries)} queries")
@@ -106,17 +148,21 @@ def run(
 @app.command()
 @grouped
 def scores(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    out: OutArgument,
     storage: StorageOptions,
     query: Annotated[
-        list[str] | None, typer.Option("--query", "-q", help="Only this query; repeat for more.")
+        list[str] | None,
+        typer.Option("--query", "-q", metavar="NAME", help="Only this query. Repeatable."),
     ] = None,
     csv: Annotated[
-        str | None, typer.Option(help="Write all rows as CSV to this file; - for standard output.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write all rows to this CSV file; - for standard output."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
+    limit: Limit = 20,
 ) -> None:
-    """Show scores by image, as a table or as CSV."""
+    """Print the scores of the images, as a table or as CSV."""
     from jobs import display
     from pipeline import open_results
 
@@ -135,69 +181,81 @@ def scores(
 @app.command()
 @grouped
 def explain(
-    images: Annotated[list[str], typer.Argument(help="Image files: paths or URIs.")],
-    query: Annotated[list[str], typer.Option("--query", "-q", help="A text; repeat for more.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files: paths or URIs.")
+    ],
+    query: Annotated[
+        list[str],
+        typer.Option("--query", "-q", metavar="TEXT", help="Text to explain. Repeatable."),
+    ],
     model: ModelOptions,
     view: ViewOptions,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="The figure: png, jpg, webp or pdf.")
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Figure to write: .png, .jpg, .webp or .pdf."
+        ),
     ] = None,
     save_maps: Annotated[
-        str | None, typer.Option(help="Write raw maps, scores and boxes to this .npz file.")
+        str | None,
+        typer.Option(metavar="FILE", help="Also write maps, scores and boxes to this .npz file."),
     ] = None,
 ) -> None:
-    """Draw the heat of a few images for a few texts."""
-    from jobs import explain as single
+    """Draw heatmaps of a few images for a few texts, without a configuration."""
+    from jobs.explain import explain as explain_images
 
-    raise typer.Exit(0 if single.explain(images, query, out, save_maps, model, view) else 1)
+    raise typer.Exit(0 if explain_images(images, query, out, save_maps, model, view) else 1)
 
 
 @app.command()
 def models(
     words: Annotated[
-        list[str] | None, typer.Argument(help="Only models with these words in name or tags.")
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="Only models with these words in name or tags."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also architectures without published weights.")
+        bool, typer.Option("--all", help="Also list architectures without published weights.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models that can be explained."""
-    from jobs import models as shelf
+    from jobs.models import show
 
-    shelf.show(words or (), every, as_json)
+    show(words or (), every, as_json)
 
 
 @app.command()
 @grouped
 def compact(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    out: OutArgument,
     storage: StorageOptions,
-    output: Annotated[str, typer.Option(help="The new folder; it must be empty.")],
+    output: Annotated[
+        str, typer.Option(metavar="FOLDER", help="New folder or URI; it must be empty.")
+    ],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Take a run that is not complete as it is.")
+        bool, typer.Option("--partial", help="Accept a run that is not complete.")
     ] = False,
     delete_source: Annotated[
         bool,
-        typer.Option("--delete-source", help="Delete the old files once the new are verified."),
+        typer.Option("--delete-source", help="Delete OUT once the new files are verified."),
     ] = False,
 ) -> None:
-    """Write a run's results sorted and in large parts into a new folder."""
+    """Copy a run's results into a new folder, sorted and in few large files."""
     from jobs import display
     from pipeline.runs.compact import compact as compact_run
 
     keep = {"partial": partial, "delete_source": delete_source}
-    done = compact_run(out, output, storage.options(), **keep, tell=display.log)
-    display.compacted(done)
+    result = compact_run(out, output, storage.options(), **keep, tell=display.log)
+    display.compacted(result)
 
 
-for command in (checks.check, checks.doctor, audit, report, export, cluster.submit):
+for command in (check, doctor, audit, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 
 
 def main() -> None:
-    """Entry point: turns errors into one message and an exit code."""
+    """Entry point: turn errors into one message and an exit code."""
     sys.exit(_code())
 
 
@@ -218,18 +276,24 @@ def _code() -> int:
     except Exception as error:
         if os.environ.get("LEGRAD_DEBUG"):
             raise
-        _say(
-            f"failed: {_reason(error)}\nA run keeps what was committed: the same command again "
-            "continues it. LEGRAD_DEBUG=1 shows the whole traceback."
-        )
+        _say(f"failed: {_reason(error)}{_how_to_continue()}")
+        _say("LEGRAD_DEBUG=1 shows the whole traceback.")
         return 1
     if code == INTERRUPTED:
-        _say("interrupted. What was committed is kept: run the same command again to continue.")
+        _say(f"interrupted.{_how_to_continue()}")
     return code
 
 
+def _how_to_continue() -> str:
+    """What to do after a command that commits rows ended early; empty for other commands."""
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command not in _RESUMABLE:
+        return ""
+    return " The rows that were committed are kept: run the same command again to continue."
+
+
 def _reason(error: BaseException) -> str:
-    """What was raised first, on whatever worker."""
+    """The error that a worker raised, without those that Ray wrapped around it."""
     cause = getattr(error, "cause", None)
     while cause is not None:
         error, cause = cause, getattr(cause, "cause", None)

@@ -1,4 +1,4 @@
-"""A cluster's job server: connecting to it, and its refusals in words that say what to do."""
+"""Connecting to a cluster's job server, with errors that say what to do."""
 
 import logging
 import os
@@ -21,38 +21,40 @@ _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Which cluster."""
+    """The cluster that a command talks to."""
 
     address: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="The cluster's dashboard: http://HOST:8265. Default RAY_API_SERVER_ADDRESS, then "
-            "RAY_ADDRESS.",
+            help="Address of the cluster's dashboard, http://HOST:8265. Default: the variable "
+            "RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.",
         ),
     ] = None
 
     @property
-    def named(self) -> str:
-        """The address, given or from the environment.
+    def chosen(self) -> str:
+        """The address from the command line or the environment.
 
         Raises:
             UsageError: there is none.
         """
-        given = [self.address, *(os.environ.get(name) for name in ADDRESS_VARIABLES)]
-        for address in given:
+        candidates = [self.address, *(os.environ.get(name) for name in ADDRESS_VARIABLES)]
+        for address in candidates:
             if address:
                 return address
-        raise UsageError("which cluster? --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS")
+        raise UsageError(
+            "no cluster is named: give --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS"
+        )
 
     def connect(self) -> "JobSubmissionClient":
-        """A client of the job server.
+        """Connect to the job server.
 
         Raises:
-            UsageError: no answer, or no token, or a wrong one.
+            UsageError: it does not answer, or refuses the token.
         """
-        address = self.named
-        with answers(address), _alone():
+        address = self.chosen
+        with readable_errors(address), _without_address_variables():
             from ray.job_submission import JobSubmissionClient
 
             for name in ray_internals.SUBMISSION_LOGGERS:
@@ -61,57 +63,57 @@ class ClusterOptions:
 
 
 @contextmanager
-def answers(address: str) -> Iterator[None]:
-    """Turns what a job server answers into errors that people can act on.
+def readable_errors(address: str) -> Iterator[None]:
+    """Turn errors of a job server's client into ours, which say what to do.
 
     Raises:
-        UsageError: it cannot be reached, or wants (another) token.
-        RunError: it failed.
+        UsageError: the server cannot be reached, or refuses the token.
+        RunError: the server reported an error.
     """
     import requests
     from ray.exceptions import AuthenticationError
 
     from pipeline.storage.location import redact
 
-    place = redact(address)
+    shown = redact(address)
     try:
         yield
     except AuthenticationError as error:
-        raise UsageError(refusal(place, str(error))) from error
+        raise UsageError(explain_refusal(shown, str(error))) from error
     except (ConnectionError, requests.exceptions.RequestException) as error:
         raise UsageError(
-            f"{place}: no Ray job server answers there ({type(error).__name__}). Is the cluster "
+            f"{shown}: no Ray job server answers there ({type(error).__name__}). Is the cluster "
             "up, and its dashboard (port 8265) forwarded to this machine? For example: "
             "ssh -L 8265:localhost:8265 HEAD, kubectl port-forward service/NAME-head-svc 8265, "
             "ray dashboard CLUSTER.yaml"
         ) from error
     except RuntimeError as error:
-        raise RunError(f"{place}: {error}") from error
+        raise RunError(f"{shown}: {error}") from error
 
 
-def refusal(place: str, text: str) -> str:
-    """What to do about a refusal by token authentication.
+def explain_refusal(address: str, text: str) -> str:
+    """Say what to do about a refused or missing token.
 
     Args:
-        place: the cluster's address.
-        text: Ray's own words.
+        address: the cluster's address.
+        text: Ray's message.
     """
     from pipeline.cluster.session import TOKEN_ADVICE
 
     if ray_internals.TOKEN_MISSING in text:
-        return f"{place}: the cluster wants a token, and none was sent. {TOKEN_ADVICE}"
+        return f"{address}: the cluster requires a token, and none was sent. {TOKEN_ADVICE}"
     if ray_internals.TOKEN_REFUSED in text:
-        there = [name for name in _TOKEN_VARIABLES if os.environ.get(name)]
-        source = there[0] if there else "~/.ray/auth_token"
-        return f"{place}: the cluster refuses the token of {source}. {TOKEN_ADVICE}"
-    return f"{place}: no token can be sent: {text.splitlines()[0]} {TOKEN_ADVICE}"
+        variables = [name for name in _TOKEN_VARIABLES if os.environ.get(name)]
+        source = variables[0] if variables else "~/.ray/auth_token"
+        return f"{address}: the cluster refuses the token of {source}. {TOKEN_ADVICE}"
+    return f"{address}: no token can be sent: {text.splitlines()[0]} {TOKEN_ADVICE}"
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Without the variables that Ray would let win over an address that is given."""
-    kept = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
+def _without_address_variables() -> Iterator[None]:
+    """Unset the variables that Ray's client prefers to the address that it is given."""
+    saved = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(saved)

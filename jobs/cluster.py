@@ -1,33 +1,40 @@
 """``legrad submit`` and ``legrad jobs``: the commands that talk to a cluster's job server."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.client import ClusterOptions
-from jobs.options import RunOptions, ShippingOptions, grouped
+from jobs.options import ConfigArgument, Limit, RunOptions, ShippingOptions, grouped
 
 jobs = typer.Typer(
     name="jobs",
-    help="List, follow and stop the jobs of a cluster.",
+    help="List, follow and stop this package's jobs on a cluster.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Argument(help="Submission id, or the beginning of one.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="Id of the job as `legrad jobs list` shows it, or its beginning."
+    ),
+]
 
 
 @grouped
 def submit(
-    config: Annotated[Path, typer.Argument(help="YAML file; see configs/base.yaml.")],
+    config: ConfigArgument,
     chosen: RunOptions,
     cluster: ClusterOptions,
     shipping: ShippingOptions,
     watch: Annotated[
-        bool, typer.Option("--follow/--no-wait", help="Stream its log until it ends, or not.")
+        bool, typer.Option("--follow/--no-wait", help="Print the job's log until it ends.")
     ] = True,
 ) -> None:
-    """Explain a data set on a Ray cluster; the same command again continues or follows it."""
+    """Explain a dataset on a Ray cluster.
+
+    The same command again follows an attempt that is running, or continues one that ended early.
+    """
     settings = chosen.load(config)
     from jobs import submission
 
@@ -36,23 +43,23 @@ def submit(
 
 @jobs.command("list")
 @grouped
-def show_all(
-    cluster: ClusterOptions,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows of the table.")] = 20,
-) -> None:
-    """List legrad's jobs on a cluster, the last ones first."""
-    from jobs import overview
+def show_all(cluster: ClusterOptions, limit: Limit = 20) -> None:
+    """List the jobs on a cluster, the last one first."""
+    from jobs import cluster_jobs
 
-    overview.show_all(cluster, limit)
+    cluster_jobs.show_all(cluster, limit)
 
 
 @jobs.command()
 @grouped
 def status(name: Name, cluster: ClusterOptions) -> None:
-    """Tell how a job goes. Exit code 0: it lives or succeeded; 1: it failed or was stopped."""
-    from jobs import overview
+    """Show the status of a job.
 
-    raise typer.Exit(0 if overview.status(name, cluster) else 1)
+    Exit code 0: it waits, runs or succeeded; 1: it failed or was stopped.
+    """
+    from jobs import cluster_jobs
+
+    raise typer.Exit(0 if cluster_jobs.status(name, cluster) else 1)
 
 
 @jobs.command()
@@ -61,19 +68,19 @@ def logs(
     name: Name,
     cluster: ClusterOptions,
     watch: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
+        bool, typer.Option("--follow", "-f", help="Continue until the job ends.")
     ] = False,
 ) -> None:
-    """Print a job's log."""
-    from jobs import overview
+    """Print the log of a job."""
+    from jobs import cluster_jobs
 
-    overview.logs(name, cluster, watch=watch)
+    cluster_jobs.logs(name, cluster, watch=watch)
 
 
 @jobs.command()
 @grouped
 def stop(name: Name, cluster: ClusterOptions) -> None:
-    """End a job; what it committed is kept, and submitting the run again continues it."""
-    from jobs import overview
+    """Stop a job. Its committed rows are kept; submit the run again to continue."""
+    from jobs import cluster_jobs
 
-    overview.stop(name, cluster)
+    cluster_jobs.stop(name, cluster)

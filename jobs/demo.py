@@ -1,9 +1,9 @@
-"""``legrad demo``: the whole way on a drawn data set, from shards to the audit and its report."""
+"""``legrad demo``: every step on a drawn dataset, from shards to the audit and its report."""
 
 from pathlib import Path
 
 from jobs import display
-from jobs.audit import show
+from jobs.audit_tables import show
 from jobs.display import console
 from pipeline import Audit
 from pipeline.config.loading import load_config, packaged_config
@@ -18,18 +18,23 @@ _TABLE_ROWS = 12
 _COLUMNS = ("class", "cue", "baseline")
 
 
-def demo(out: Path, images: int, seed: int) -> None:
-    """Draw, explain, audit, show.
+def run_demo(out: Path, images: int, seed: int) -> None:
+    """Draw a dataset, explain and audit it, write the report and print the results.
+
+    Args:
+        out: folder for all of it.
+        images: number of scenes.
+        seed: seed of the scenes.
 
     Raises:
-        UsageError: ``out`` holds another demo.
+        UsageError: ``out`` holds another demo dataset.
     """
     data, output = (out / "data").resolve(), (out / "heatmaps").resolve()
     sheet, csv = (out / "sheet.png").resolve(), (out / "pairs.csv").resolve()
     with display.counter(f"drawing {images:,} scenes", images) as count:
         shards = world.write_demo(str(data), images, seed=seed, done=count)
-    where = [f"source.uri=[{', '.join(map(repr, shards))}]", f"output={str(output)!r}"]
-    config = load_config(packaged_config("demo.yaml"), where)
+    overrides = [f"source.uri=[{', '.join(map(repr, shards))}]", f"output={str(output)!r}"]
+    config = load_config(packaged_config("demo.yaml"), overrides)
     with display.watch(config) as watch:
         summary = run(config, watch)
     results = open_results(str(output))
@@ -41,20 +46,20 @@ def demo(out: Path, images: int, seed: int) -> None:
     report = build_report(audit, str((out / "report").resolve()), tell=display.log)
     display.summary(summary)
     console.print()
-    show(audit, limit=_TABLE_ROWS, notes=_planted())
+    show(audit, limit=_TABLE_ROWS, notes=_planted_shortcuts())
     console.print(
         f"\n[bold]report[/bold]  {report}\n"
         f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
-        f"[bold]images[/bold]  {data}  (what was planted: {world.MANIFEST})\n"
+        f"[bold]images[/bold]  {data}  (planted shortcuts: {world.MANIFEST})\n"
         f"[bold]maps[/bold]    {output}\n\n"
-        f"Again, with every pair and why:  legrad audit {output} --depth reliance --all\n"
+        f"All pairs, with reasons:  legrad audit {output} --depth reliance --all\n"
         f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
         soft_wrap=True,
     )
 
 
-def _planted() -> dict[tuple[str, str], str]:
-    """What was planted, by class and cue, in words."""
+def _planted_shortcuts() -> dict[tuple[str, str], str]:
+    """Strength and kind of the planted shortcuts, by (class, cue)."""
     return {
         (p.label, p.cue.replace(" ", "_")): f"{p.strength:.0%}, {p.kind}" for p in world.PLANTED
     }

@@ -1,4 +1,4 @@
-"""What a run looks like from outside: live progress, log lines, tables, the summary."""
+"""Output on the terminal: live progress, log lines, tables, the summary of a run."""
 
 import sys
 import time
@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-if TYPE_CHECKING:  # these bring Ray and torch, which tables do without
+if TYPE_CHECKING:  # these import pandas, Ray or torch, which most commands do without
+    import pandas as pd
+
     from pipeline.config import RunConfig
     from pipeline.costs import Costs
     from pipeline.dry_run import Preview
@@ -30,7 +31,7 @@ errors = Console(stderr=True, highlight=False)
 
 @contextmanager
 def watch(config: "RunConfig") -> Iterator["Watch"]:
-    """A `Watch` that draws a bar on a terminal, and writes a line now and then without one."""
+    """A `Watch` that draws a bar on a terminal, or without one writes a line now and then."""
     from pipeline.progress.watch import Watch
 
     for warning in config.warnings:
@@ -48,7 +49,15 @@ def watch(config: "RunConfig") -> Iterator["Watch"]:
 
 @contextmanager
 def counter(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for something counted; without a terminal, a line at the start."""
+    """A progress bar; without a terminal, one line at the start.
+
+    Args:
+        text: what is counted.
+        total: the count at the end.
+
+    Returns:
+        A function that is called with the number of further items.
+    """
     if not errors.is_terminal:
         log(text)
         yield lambda count: None
@@ -56,6 +65,11 @@ def counter(text: str, total: int) -> Iterator[Callable[[int], None]]:
     with _bar() as bar:
         task = bar.add_task(text, total=total, detail="")
         yield lambda count: bar.advance(task, count)
+
+
+def plain_table() -> Table:
+    """A table without lines."""
+    return Table(box=None, pad_edge=False, header_style="dim")
 
 
 def _bar() -> Bar:
@@ -75,7 +89,7 @@ def _advance(bar: Bar, task: TaskID, progress: "Progress") -> None:
 
 
 def log(text: str) -> None:
-    """A line with the time of day on standard error."""
+    """Write a line with the time of day to standard error."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
@@ -101,24 +115,24 @@ def _line(progress: "Progress") -> str:
 
 
 def summary(done: "Summary") -> None:
-    """Print what a run came to."""
+    """Print the results of a run."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("output", escape(done.output))
     table.add_row("images", f"{done.rows:,} rows, {done.statuses['ok']:,} explained")
     for status, count in sorted(done.failures.items()):
         table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
     if done.resumed:
-        table.add_row("resumed", f"{done.resumed:,} rows were there already")
+        table.add_row("resumed", f"{done.resumed:,} rows had been committed before")
     table.add_row(
         "files",
         f"{done.parts} Parquet {'part' if done.parts == 1 else 'parts'}, {size(done.bytes)}",
     )
     if done.already_complete:
-        table.add_row("", "nothing to do: the run was complete, and no input file has changed")
+        table.add_row("", "nothing to do: the run is complete, and no input file has changed")
     else:
         progress = done.progress
         rate = f"{progress.images_per_second:.1f} images/s while explaining"
-        took = f"{progress.maps:,} maps; {duration(done.seconds)} in all, start included"
+        took = f"{progress.maps:,} maps; {duration(done.seconds)} in total, start included"
         table.add_row("speed", f"{rate}, {took}")
         busy = [
             f"{stage} {s:.0f} s"
@@ -131,7 +145,7 @@ def summary(done: "Summary") -> None:
 
 
 def compacted(done: "Compacted") -> None:
-    """Print what a compaction came to."""
+    """Print the results of a compaction."""
     console.print(f"output  {done.output}", soft_wrap=True, markup=False)
     console.print(f"images  {done.rows:,} rows, sorted by image_id")
     console.print(
@@ -141,67 +155,67 @@ def compacted(done: "Compacted") -> None:
     console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
 
 
-def check(found: "Check", limit: int) -> None:
-    """The counts of an output, the shards that need a look, and the verdict."""
+def check(result: "Check", limit: int) -> None:
+    """Print an output's counts, the shards that are incomplete, and the verdict."""
     console.print(
-        f"{found.output}: {found.rows:,} rows in {found.parts} parts, {size(found.bytes)}"
+        f"{result.output}: {result.rows:,} rows in {result.parts} parts, {size(result.bytes)}"
     )
-    for status, rows in found.statuses.most_common():
+    for status, rows in result.statuses.most_common():
         console.print(f"  {status:<16}{rows:>12,}", markup=False)
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column("shard", overflow="fold")
     for name in ("expected", "rows", "ok"):
         table.add_column(name, justify="right")
-    odd = [s for s in found.shards if s.missing or s.expected is None] or list(found.shards)
-    for shard in odd[:limit]:
+    listed = [s for s in result.shards if s.missing or s.expected is None] or list(result.shards)
+    for shard in listed[:limit]:
         expected = "unknown" if shard.expected is None else f"{shard.expected:,}"
         table.add_row(escape(shard.name), expected, f"{shard.rows:,}", f"{shard.ok:,}")
     console.print(table)
-    if len(odd) > limit:
-        console.print(f"... and {len(odd) - limit} more shards; --limit shows more")
-    if found.holder is not None:
-        console.print(f"being written by {found.holder}", markup=False)
-    for problem in found.problems:
+    if len(listed) > limit:
+        console.print(f"... and {len(listed) - limit} more shards; --limit shows more")
+    if result.holder is not None:
+        console.print(f"being written by {result.holder}", markup=False)
+    for problem in result.problems:
         console.print(f"not complete: {problem}", style="yellow", soft_wrap=True, markup=False)
-    if found.sound:
-        console.print(f"complete: {len(found.shards)} shards, every row once", style="green")
+    if result.sound:
+        console.print(f"complete: {len(result.shards)} shards, every row once", style="green")
 
 
-def recomputed(found: "Recomputed") -> None:
-    """How near stored results are to new ones."""
+def recomputed(comparison: "Recomputed") -> None:
+    """Print how close stored results are to new ones."""
     console.print(
-        f"explained {found.images} images again: scores differ by at most {found.score:.1e} "
-        f"(allowed {found.tolerance:.0e}), maps by {found.map_steps:.2f} steps of 1/255 beyond "
-        "rounding",
-        style=None if found.agree else "yellow",
+        f"explained {comparison.images} images again: scores differ by at most "
+        f"{comparison.score:.1e} (allowed {comparison.tolerance:.0e}), maps by "
+        f"{comparison.map_steps:.2f} steps of 1/255 beyond rounding",
+        style=None if comparison.agree else "yellow",
         soft_wrap=True,
     )
-    for image_id, why in found.unreadable.items():
+    for image_id, why in comparison.unreadable.items():
         console.print(f"{image_id}: {why}", style="yellow", soft_wrap=True, markup=False)
 
 
-def preview(found: "Preview") -> None:
-    """What a run would do."""
-    about = "" if found.exact else "about "
-    console.print(f"read     {found.shards:,} shards, {size(found.bytes_read)}, ", end="")
-    console.print(f"{about}{found.rows:,} images, {found.maps} maps each")
-    console.print(f"write    about {size(found.bytes_written)}")
-    plan = found.resources
-    told = (
-        "as the cluster decides"
-        if plan is None
+def preview(plan: "Preview") -> None:
+    """Print what a run would do."""
+    about = "" if plan.exact else "about "
+    console.print(f"read     {plan.shards:,} shards, {size(plan.bytes_read)}, ", end="")
+    console.print(f"{about}{plan.rows:,} images, {plan.maps} maps each")
+    console.print(f"write    about {size(plan.bytes_written)}")
+    resources = plan.resources
+    replicas = (
+        "as many replicas as fit the cluster"
+        if resources is None
         else (
-            f"{plan.actors} replicas x {plan.gpus:g} GPUs"
-            if plan.gpus
-            else f"{plan.actors} replicas x {plan.threads} CPU threads"
+            f"{resources.actors} replicas x {resources.gpus:g} GPUs"
+            if resources.gpus
+            else f"{resources.actors} replicas x {resources.threads} CPU threads"
         )
     )
-    console.print(f"explain  {told}")
-    _costs(found.costs)
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    console.print(f"explain  {replicas}")
+    _costs(plan.costs)
+    table = plain_table()
     for name in ("image_id", "label", "size", "bytes", "status"):
         table.add_column(name, overflow="fold")
-    for row in found.first:
+    for row in plan.first:
         shape = "" if row.size is None else f"{row.size[0]} x {row.size[1]}"
         status = row.status if row.error is None else f"{row.status}: {row.error}"
         cells = (row.image_id, row.label or "", shape, f"{row.bytes:,}", status)
@@ -210,20 +224,26 @@ def preview(found: "Preview") -> None:
 
 
 def _costs(costs: "Costs") -> None:
-    hours = f"{costs.flops / 1e15:,.3g} PFLOP, {costs.gpu_hours:,.2g} hours of a GPU that sustains "
-    console.print(f"cost     {hours}20 TFLOP/s (assumed)", soft_wrap=True)
+    console.print(
+        f"cost     {costs.flops / 1e15:,.3g} PFLOP: {costs.gpu_hours:,.2g} hours on a GPU, if it "
+        "sustains 20 TFLOP/s",
+        soft_wrap=True,
+    )
     if costs.decode_hours is not None:
-        text = (
-            f"         {costs.decode_hours:,.2g} core-hours of decoding, timed here on the first "
+        console.print(
+            f"         {costs.decode_hours:,.2g} core-hours of decoding, measured here on the "
+            f"first images: {costs.cores_per_gpu:,.1f} cores to keep such a GPU busy",
+            soft_wrap=True,
         )
-        text += f"images: {costs.cores_per_gpu:,.1f} cores for such a GPU"
-        console.print(text, soft_wrap=True)
-    console.print(f"         about {costs.gets:,} reads and {costs.puts:,} writes of the stores")
+    console.print(
+        f"         about {costs.gets:,} requests to read and {costs.puts:,} to write",
+        soft_wrap=True,
+    )
 
 
-def failures(frame: pd.DataFrame, limit: int) -> None:
-    """Images without results and why."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+def failures(frame: "pd.DataFrame", limit: int) -> None:
+    """Print the images without results, and why."""
+    table = plain_table()
     for name in ("image_id", "status", "error"):
         table.add_column(name, overflow="fold")
     for row in frame[:limit].itertuples():
@@ -235,8 +255,10 @@ def failures(frame: pd.DataFrame, limit: int) -> None:
         console.print("every image has results")
 
 
-def scores(frame: pd.DataFrame, limit: int) -> None:
+def scores(frame: "pd.DataFrame", limit: int) -> None:
     """Print the first rows of a frame of scores."""
+    import pandas as pd
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ["image_id", *frame.columns]:
         numeric = name in frame and pd.api.types.is_float_dtype(frame[name])
@@ -250,6 +272,8 @@ def scores(frame: pd.DataFrame, limit: int) -> None:
 
 
 def _cell(value: object) -> str:
+    import pandas as pd
+
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:+.3f}"
     return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]

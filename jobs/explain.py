@@ -1,4 +1,4 @@
-"""``legrad explain``: single images, one figure; never starts Ray."""
+"""``legrad explain``: one figure of a few images; it never starts Ray."""
 
 import io
 import posixpath
@@ -27,11 +27,11 @@ def explain(
     model: ModelOptions,
     view: ViewOptions,
 ) -> bool:
-    """Explain, draw, write; True when every image could be explained.
+    """Explain images and write the figure; return whether every image could be explained.
 
     Raises:
         UsageError: options that do not fit, or a model that cannot be loaded.
-        RunError: not one image could be explained.
+        RunError: no image could be explained.
     """
     settings = model.config()
     target = out or _default_name(images)
@@ -63,7 +63,7 @@ def _default_name(images: Sequence[str]) -> str:
 
 
 def _checked(target: str, save_maps: str | None, images: Sequence[str]) -> str:
-    """The format to write; refuses what would be found out only after the work, or too late."""
+    """The figure's format; file names that cannot be written are refused before the work begins."""
     suffix = target.rpartition(".")[2].lower()
     if suffix not in _KINDS:
         raise UsageError(f"-o {target}: expected a name ending in {', '.join(_KINDS)}")
@@ -71,7 +71,7 @@ def _checked(target: str, save_maps: str | None, images: Sequence[str]) -> str:
         raise UsageError(f"--save-maps {save_maps}: expected a name ending in npz")
     inputs = {open_location(image).path for image in images}
     if open_location(target).path in inputs:
-        raise UsageError(f"-o {target}: that is one of the images, and would be lost")
+        raise UsageError(f"-o {target}: this would overwrite one of the images")
     return _KINDS[suffix]
 
 

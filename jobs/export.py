@@ -1,32 +1,45 @@
-"""``legrad export``: findings for other tools."""
+"""``legrad export``: findings in the formats of other tools."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from jobs.display import console
-from jobs.options import AuditOptions, StorageOptions, grouped
+from jobs.options import AuditOptions, OutArgument, StorageOptions, grouped
 
 
 @dataclass(frozen=True)
 class ChosenOptions:
-    """Which images."""
+    """The images that are written."""
 
     pair: Annotated[
         list[str] | None,
-        typer.Option(metavar="CLASS,CUE", help="Only this pair; repeat. Default: flagged ones."),
+        typer.Option(
+            metavar="CLASS,CUE", help="Only this pair. Repeatable. Default: all flagged pairs."
+        ),
     ] = None
     cue: Annotated[
-        list[str] | None, typer.Option(help="Cues that make groups; default: flagged ones.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="For groups: a cue that divides the classes. Repeatable. Default: flagged cues.",
+        ),
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Images of a pair.")] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most images of a pair.")
+    ] = None
     threshold: Annotated[
-        float, typer.Option(min=0.01, max=1, help="coco: share of a map's maximum.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.01,
+            max=1,
+            help="For coco: mask the cells above this share of a map's maximum.",
+        ),
     ] = 0.5
 
     def pairs(self) -> list[tuple[str, str]] | None:
-        """As (class, cue); None for the flagged ones.
+        """The pairs as (class, cue); None for all flagged pairs.
 
         Raises:
             UsageError: a pair without a comma.
@@ -44,24 +57,32 @@ class ChosenOptions:
 
 @grouped
 def export(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    out: OutArgument,
     kind: Annotated[
         str,
         typer.Option(
             "--format",
             "-f",
-            help="ids of flagged images; groups (class x cue, for GroupDRO or DFR); issues (as "
-            "cleanlab has them); coco; fiftyone.",
+            metavar="FORMAT",
+            help="ids: names of the flagged images; groups: class x cue, for GroupDRO or DFR; "
+            "issues: the columns of cleanlab; coco: heat as masks; fiftyone: a dataset.",
         ),
     ],
     to: Annotated[
-        str, typer.Option("--out", "-o", help=".csv or .parquet; coco: .json; fiftyone: a folder.")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write: .csv or .parquet; for coco .json; for fiftyone a folder.",
+        ),
     ],
     options: AuditOptions,
     storage: StorageOptions,
     chosen: ChosenOptions,
 ) -> None:
-    """Write flagged images for other tools."""
+    """Write the images of flagged pairs for other tools."""
+    from jobs.display import console
     from pipeline import Audit
     from pipeline.export import export as write
 

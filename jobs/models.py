@@ -1,4 +1,4 @@
-"""``legrad models``: which models can be explained, for eyes or as JSON."""
+"""``legrad models``: the models that can be explained, as a table or as JSON."""
 
 import json
 import textwrap
@@ -16,23 +16,29 @@ _NARROWEST = 60
 
 
 def show(words: Sequence[str], every: bool, as_json: bool) -> None:
-    """Print the models that have all the words in name, family or tags.
+    """Print the models whose name, family or tags contain all the words.
+
+    Args:
+        words: words to search for, in any case.
+        every: whether to include architectures without published weights.
+        as_json: whether to print JSON.
 
     Raises:
-        UsageError: there are none; of towers that are not covered it says why.
+        UsageError: there is none; for an architecture that is not supported it says why.
     """
     listed = list_models(untagged=every)
-    found = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
+    matching = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
     absent = _named(words, needing_transformers())
-    if not found:
+    if not matching:
         raise UsageError(
             f"no model with {' and '.join(map(repr, words))}{_hint(words, absent, every)}"
         )
     if as_json:
-        print(json.dumps([asdict(model) for model in found], indent=1))
+        print(json.dumps([asdict(model) for model in matching], indent=1))
         return
-    _print(found)
-    print(f"\n{len(found)} of {len(listed)} models. `pretrained` takes a tag, or a weights file.")
+    _print(matching)
+    print(f"\n{len(matching)} of {len(listed)} models.", end=" ")
+    print("Give --pretrained one of the tags, or a weights file.")
     if absent:
         print(f"{len(absent)} more after `pip install transformers`: {', '.join(absent)}")
 
@@ -42,7 +48,7 @@ def _named(words: Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
-    """What else the words may mean."""
+    """What the words may have meant instead."""
     if absent:
         return f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
     reasons = {f"{name} {why}": (name, why) for name, why in refused().items()}
@@ -59,7 +65,7 @@ def _holds(model: ListedModel, word: str) -> bool:
 
 
 def _print(models: Sequence[ListedModel]) -> None:
-    """A line a model, in columns, and its tags below; wrapped on a terminal only."""
+    """Print one line per model, in columns, and its tags below; wrapped only on a terminal."""
     console = Console(highlight=False)
     rows = [_HEADINGS, *map(_cells, models)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]

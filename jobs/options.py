@@ -1,4 +1,4 @@
-"""Options that several commands share, as groups; typer knows single parameters only."""
+"""Options that several commands share, in groups: typer itself knows single parameters only."""
 
 import inspect
 import json
@@ -16,8 +16,28 @@ if TYPE_CHECKING:
     from pipeline.config import AuditConfig, ModelConfig, RunConfig
 
 
+OutArgument = Annotated[
+    str, typer.Argument(metavar="OUT", help="Output folder of a run: a path or a URI.")
+]
+ConfigArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="YAML file; configs/base.yaml lists every setting, `legrad init` "
+        "writes one for your data.",
+    ),
+]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", metavar="N", min=1, help="Most rows of a table.")
+]
+VerdictsFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),
+]
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Spread every parameter whose type is a dataclass into its fields, one option each."""
+    """Replace every parameter whose type is a dataclass by one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     spread: list[inspect.Parameter] = []
@@ -50,31 +70,55 @@ def _fields(kind: Any) -> list[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and how it looks at an image."""
+    """The model, and how it prepares an image."""
 
     model: Annotated[
         str | None,
-        typer.Option(help="open_clip's name (`legrad models`), or mini for the demo's scenes."),
+        typer.Option(
+            metavar="NAME",
+            help="Name of an open_clip model (`legrad models` lists them), or mini, the demo's "
+            "small model.",
+        ),
     ] = None
     pretrained: Annotated[
-        str | None, typer.Option(help="open_clip tag, or a weights file: path or URI.")
+        str | None,
+        typer.Option(
+            metavar="TAG|FILE", help="Weights: an open_clip tag, or a file (path or URI)."
+        ),
     ] = None
     layers: Annotated[
-        int | None, typer.Option(min=1, help="Last blocks explained; default the model's own.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Explain the last N transformer blocks. Default: as published for the model.",
+        ),
     ] = None
-    resize: Annotated[str | None, typer.Option(help="squash (whole picture), center_crop, ...")] = (
-        None
-    )
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="How an image becomes the model's input: squash (the whole picture), center_crop "
+            "or pad. Default: the model's own.",
+        ),
+    ] = None
     size: Annotated[
-        int | None, typer.Option(min=1, help="Input side in pixels; default the model's own.")
+        int | None,
+        typer.Option(
+            metavar="PIXELS", min=1, help="Side of the model's input. Default: the model's own."
+        ),
     ] = None
-
     tokenizer: Annotated[
-        str | None, typer.Option(help="SigLIP and others: folder of its tokenizer, or a hub name.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|NAME",
+            help="Tokenizer, where open_clip does not include it (SigLIP and others): a folder or "
+            "a name on the Hugging Face hub.",
+        ),
     ] = None
 
     def config(self) -> "ModelConfig":
-        """Check them.
+        """Validate the options.
 
         Raises:
             UsageError: no model is named, or the settings do not fit it.
@@ -84,13 +128,14 @@ class ModelOptions:
 
         if self.model is None:
             raise UsageError(
-                "which model? --model ViT-B-16 --pretrained laion2b_s34b_b88k, say (`legrad "
-                "models` lists them), or --model mini, which knows nothing but the demo's scenes"
+                "no model is named. Give one, such as --model ViT-B-16 --pretrained "
+                "laion2b_s34b_b88k (`legrad models` lists all), or --model mini, which knows "
+                "only the drawn scenes of the demo"
             )
         return validated(ModelConfig, self.settings(), "options")
 
     def settings(self) -> dict[str, Any]:
-        """As the group ``model`` of a configuration; what was not given is left out."""
+        """The options that were given, as the group ``model`` of a configuration."""
         given = {
             "name": self.model,
             "pretrained": self.pretrained,
@@ -104,11 +149,14 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How maps are shown."""
+    """How maps are drawn."""
 
     baseline: Annotated[
         str | None,
-        typer.Option(help="One column more: a text that names nothing, such as 'a photo'."),
+        typer.Option(
+            metavar="TEXT",
+            help="Add a column for a text that names nothing, such as 'a photo'.",
+        ),
     ] = None
     suppress: Annotated[
         float | None,
@@ -116,76 +164,98 @@ class ViewOptions:
             min=0,
             max=1,
             metavar="THRESHOLD",
-            help="Blank the cells where the baseline's normalised map exceeds this (0.8 as "
-            "published; the baseline is then the empty prompt unless you name one).",
+            help="Leave out the cells where the normalised map of the baseline is above this (0.8 "
+            "in the paper). Without --baseline, the baseline is the empty prompt.",
         ),
     ] = None
     scale: Annotated[
         str,
-        typer.Option(help="What shares a colour scale: row, column, figure; map: none."),
+        typer.Option(
+            metavar="SCOPE",
+            help="Which maps share a colour scale: those of a row, a column or the whole figure, "
+            "or map: each has its own.",
+        ),
     ] = "row"
 
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """How to reach an output, where the environment does not say it."""
+    """How to reach an output, if the environment does not say it."""
 
     storage_option: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Option of the output's storage, as fsspec takes it; dots go deeper: "
-            "client_kwargs.endpoint_url=https://... Repeat for more. Others on this machine can "
-            "see a command's arguments: secrets are better in AWS_SECRET_ACCESS_KEY.",
+            help="Option for the storage of OUT, as fsspec takes it; a dot for a nested option, as "
+            "in client_kwargs.endpoint_url=https://... Repeatable. Other users of this machine can "
+            "see it: put secrets into variables such as AWS_SECRET_ACCESS_KEY.",
         ),
     ] = None
 
     def options(self) -> dict[str, Any] | None:
-        """As nested groups; true and false are booleans, all else is text. None: none given.
+        """The options as nested dictionaries; true and false are booleans, all else is text.
+
+        Returns:
+            None if none was given.
 
         Raises:
-            UsageError: one has no key or no value; what it holds is not said.
+            UsageError: one has no key or no value. The message does not repeat it, since it may
+                hold a secret.
         """
-        found: dict[str, Any] = {}
-        for number, given in enumerate(self.storage_option or (), 1):
-            key, equals, value = given.partition("=")
+        options: dict[str, Any] = {}
+        for number, text in enumerate(self.storage_option or (), 1):
+            key, equals, value = text.partition("=")
             *groups, last = key.split(".")
             if not equals or not all((*groups, last)):
                 raise UsageError(f"--storage-option number {number}: expected KEY=VALUE")
-            place = found
+            level = options
             for group in groups:
-                place = place.setdefault(group, {})
-                if not isinstance(place, dict):
-                    raise UsageError(f"--storage-option {key}: {group} has a value already")
-            place[last] = {"true": True, "false": False}.get(value.lower(), value)
-        return found or None
+                level = level.setdefault(group, {})
+                if not isinstance(level, dict):
+                    raise UsageError(f"--storage-option {key}: {group} already has a value")
+            level[last] = {"true": True, "false": False}.get(value.lower(), value)
+        return options or None
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is set on the command line of a run."""
+    """Settings of a run that are given on the command line."""
 
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: model.layers=4."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting of CONFIG, such as model.layers=4. Repeatable.",
+        ),
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Read only the first N images.")
+    ] = None
     sample: Annotated[
-        int | None, typer.Option(min=1, help="N images of every label (of tars: in all).")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Read N images of every label (from tar shards: N in total)."
+        ),
     ] = None
     shards: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Only files whose name matches.")
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Read only files whose name matches, such as '*-00[0-4].tar'."
+        ),
     ] = None
     wait_resources: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Wait so long for the nodes a run needs."),
+        typer.Option(
+            min=0, metavar="SECONDS", help="Longest wait for the nodes that the run needs."
+        ),
     ] = None
 
     def load(self, config: Path) -> "RunConfig":
-        """Read a configuration with these on top.
+        """Read a configuration and override what was given here.
 
         Raises:
-            UsageError: as `pipeline.config.loading.load_config`.
+            UsageError: see `pipeline.config.loading.load_config`.
         """
         from pipeline.config.loading import load_config
 
@@ -201,44 +271,66 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ShippingOptions:
-    """What goes to the cluster beside the settings."""
+    """What a job brings to the cluster besides its settings."""
 
     env: Annotated[
         list[str] | None,
         typer.Option(
-            "--env", metavar="NAME", help="Pass a variable of this environment; repeat for more."
+            "--env",
+            metavar="NAME",
+            help="Pass this environment variable with its value here. Repeatable.",
         ),
     ] = None
     installed: Annotated[
-        bool, typer.Option("--installed", help="Use the package that the cluster's image has.")
+        bool,
+        typer.Option(
+            "--installed", help="Use the legrad-audit that the cluster has, do not upload this one."
+        ),
     ] = False
     pip: Annotated[
         bool,
-        typer.Option("--pip", help="Install what the package needs on the nodes first; slow once."),
+        typer.Option(
+            "--pip",
+            help="Install this package's dependencies on the nodes with pip; slow the first time.",
+        ),
     ] = False
 
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """How deeply and how strictly is audited."""
+    """Depth and thresholds of an audit."""
 
     depth: Annotated[
         str | None,
         typer.Option(
-            help="association: from stored scores and maps (default). reliance: also delete the "
-            "cues of flagged pairs and ask what the model, and a probe on the labels, lose.",
+            metavar="DEPTH",
+            help="association (default): from stored scores and maps. reliance: also delete the "
+            "cues of flagged pairs from images and measure what the model, and a linear probe on "
+            "the labels, lose.",
         ),
     ] = None
     settings: Annotated[
-        str | None, typer.Option(help="YAML file of gates and more; see configs/audit.yaml.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file with thresholds and more; configs/audit.yaml lists every setting.",
+        ),
     ] = None
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one: gates.odds_ratio=2."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting of the audit, such as gates.odds_ratio=2. Repeatable.",
+        ),
     ] = None
 
     def config(self) -> "AuditConfig":
-        """Check them; raises UsageError."""
+        """Validate the options.
+
+        Raises:
+            UsageError: see `pipeline.config.loading.load_audit`.
+        """
         from pipeline.config.loading import load_audit
 
         depth = [] if self.depth is None else [f"depth={self.depth}"]

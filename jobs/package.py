@@ -1,7 +1,7 @@
 """What travels to a cluster: this package, the run's settings, and variables of the environment.
 
-All of it is one folder, Ray's ``working_dir`` of the job. Driver and workers start in it, so that
-they import this package and not a folder that happens to be called ``pipeline`` elsewhere.
+It is one folder, the job's ``working_dir``. Driver and workers start in it, so that they import
+this package and not some other folder that is called ``pipeline``.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 
 MOST_BYTES = 100 * 2**20
-"""Of a package that goes through Ray's dashboard."""
+"""Largest package that Ray's dashboard accepts."""
 CONFIG = "run.yaml"
 PACKAGES = ("legrad", "pipeline", "jobs")
 _SECRET = re.compile(r"key|secret|token|password|credential|connection_string", re.IGNORECASE)
@@ -34,10 +34,10 @@ _NO_SECRETS = ("anon", "cloud", "google_default", "cache", "browser")
 
 
 def settings_text(config: RunConfig) -> str:
-    """A run's settings as YAML, without defaults; every path in them is absolute.
+    """A run's settings as YAML, without defaults and with absolute paths.
 
     Raises:
-        UsageError: they hold credentials, which would lie about on the cluster.
+        UsageError: they contain credentials, which everybody on the cluster could read.
     """
     data = config.model_dump(mode="json", exclude_defaults=True)
     secrets = [*_secrets(config.source.options, "source.options")]
@@ -46,9 +46,9 @@ def settings_text(config: RunConfig) -> str:
     secrets += ["a URI with a password" for uri in uris if urlsplit(uri).password]
     if secrets:
         raise UsageError(
-            f"{', '.join(secrets)}: credentials do not travel in settings. Leave them out, and "
-            "give the nodes a role, or pass variables by name: --env AWS_ACCESS_KEY_ID --env "
-            "AWS_SECRET_ACCESS_KEY"
+            f"{', '.join(secrets)}: credentials are not sent with the settings. Leave them "
+            "out and give the nodes a role, or pass variables by name: --env AWS_ACCESS_KEY_ID "
+            "--env AWS_SECRET_ACCESS_KEY"
         )
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
@@ -62,38 +62,41 @@ def _secrets(options: dict[str, Any], where: str) -> Iterator[str]:
 
 
 def digest(text: str) -> str:
-    """Tells the settings of one attempt from those of another."""
+    """A digest that tells the settings of one attempt from those of another."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def variables(names: Sequence[str]) -> dict[str, str]:
-    """Values of variables of this environment.
+    """The values of environment variables.
+
+    Args:
+        names: names of the variables.
 
     Raises:
-        UsageError: a name is not set here, or is a ``NAME=VALUE``, which would show in the shell's
-            history.
+        UsageError: a variable is not set, or a name is ``NAME=VALUE``, which the shell's history
+            would keep.
     """
     for name in names:
         if "=" in name:
             raise UsageError(
-                f"--env {name.partition('=')[0]}: give the name alone, its value is taken from here"
+                f"--env {name.partition('=')[0]}: give the name alone; its value here is passed on"
             )
         if name not in os.environ:
-            raise UsageError(f"--env {name}: not set here")
+            raise UsageError(f"--env {name}: this variable is not set here")
     return {name: os.environ[name] for name in names}
 
 
 @contextmanager
 def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Iterator[Path]:
-    """The folder, until the block ends.
+    """A folder with everything that travels; it is deleted when the block ends.
 
     Args:
-        settings: of the run, as YAML.
-        values: variables for driver and workers.
-        ship: whether this package goes along; else the cluster's own is used.
+        settings: settings of the run as YAML.
+        values: environment variables for driver and workers.
+        ship: whether this package is included; otherwise the cluster's own is used.
 
     Raises:
-        UsageError: it is larger than what Ray takes.
+        UsageError: the folder is larger than Ray accepts.
     """
     with TemporaryDirectory(prefix="legrad-") as temporary:
         folder = Path(temporary)
@@ -106,7 +109,7 @@ def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Ite
         size = sum(path.stat().st_size for path in folder.rglob("*"))
         if size > MOST_BYTES:
             raise UsageError(
-                f"the package takes {size / 2**20:.0f} MiB, Ray's dashboard at most "
+                f"the package has {size / 2**20:.0f} MiB, Ray's dashboard accepts "
                 f"{MOST_BYTES // 2**20}. Install legrad-audit in the cluster's image and submit "
                 "with --installed"
             )
@@ -114,21 +117,21 @@ def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Ite
 
 
 def _copy_package(folder: Path) -> None:
-    """As a wheel would install it: packages, configurations, version of the distribution."""
+    """Copy what a wheel would install: packages, configurations, the distribution's version."""
     for name in PACKAGES:
         leave = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(Path(str(files(name))), folder / name, ignore=leave)
     configs = Path(str(files("pipeline"))).parent / "configs"
     if not (folder / "pipeline" / "configs").exists():
         shutil.copytree(configs, folder / "pipeline" / "configs")
-    told = folder / f"legrad_audit-{__version__}.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text(
+    metadata = folder / f"legrad_audit-{__version__}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: legrad-audit\nVersion: {__version__}\n"
     )
 
 
 def dependencies() -> list[str]:
-    """What this package needs, for ``pip``; without Ray, which the cluster has."""
-    every = requires("legrad-audit") or []
-    return [text for text in every if "extra ==" not in text and not text.startswith("ray")]
+    """This package's dependencies as ``pip`` takes them, without Ray, which the cluster has."""
+    requirements = requires("legrad-audit") or []
+    return [text for text in requirements if "extra ==" not in text and not text.startswith("ray")]

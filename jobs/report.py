@@ -1,12 +1,11 @@
-"""``legrad report``: findings as pages that open from disk."""
+"""``legrad report``: the findings as HTML pages that open from disk."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.display import console, log
-from jobs.options import AuditOptions, StorageOptions, grouped
+from jobs.options import AuditOptions, OutArgument, StorageOptions, VerdictsFile, grouped
 
 if TYPE_CHECKING:
     from pipeline.report.contents import Limits
@@ -14,29 +13,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """What a report may show and cost."""
+    """What a report may show, and how large it may become."""
 
     images: Annotated[
         bool,
         typer.Option(
             "--images/--no-images",
-            help="Whether images are shown. Without: aggregates only, no picture, no map of one "
-            "image, no image's name.",
+            help="Whether to show images. Without them the report has aggregates only: no picture, "
+            "no map of a single image, no image's name.",
         ),
     ] = True
     pages: Annotated[
-        int, typer.Option(min=0, help="Strongest pairs with a page; flagged ones always have one.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Pages for the N strongest pairs; flagged pairs always have one.",
+        ),
     ] = 200
     each: Annotated[
-        int, typer.Option(min=1, help="Pictures of a pair with the cue, and as many without.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Pictures of a pair with the cue, and as many without it."
+        ),
     ] = 12
     megabytes: Annotated[
-        float, typer.Option(min=1, help="Of the folder, about; pictures take what pages leave.")
+        float,
+        typer.Option(metavar="MB", min=1, help="Approximate size limit of the report folder."),
     ] = 20
-    side: Annotated[int, typer.Option(min=32, help="Of a picture, in pixels.")] = 192
+    side: Annotated[
+        int, typer.Option(metavar="PIXELS", min=32, help="Longer side of a picture.")
+    ] = 192
 
     def limits(self) -> "Limits":
-        """As the report wants them."""
+        """The options as the report takes them."""
         from pipeline.report.contents import Limits
 
         return Limits(self.images, self.pages, self.each, self.megabytes, self.side)
@@ -44,21 +54,22 @@ class LimitOptions:
 
 @grouped
 def report(
-    out: Annotated[str, typer.Argument(help="A run's output folder or URI.")],
+    out: OutArgument,
     options: AuditOptions,
     limits: LimitOptions,
     storage: StorageOptions,
-    to: Annotated[str, typer.Option("--out", "-o", help="The folder to write.")] = "report",
-    verdicts: Annotated[
-        str | None, typer.Option(help="CSV of verdicts that you keep; default inside OUT.")
-    ] = None,
+    to: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write the report to.")
+    ] = "report",
+    verdicts: VerdictsFile = None,
 ) -> None:
-    """Write the findings as pages: a table, their pictures, every class."""
+    """Write the audit as web pages: a table of pairs, a page per pair and per class."""
+    from jobs.display import console, log
     from pipeline import Audit
     from pipeline.report.site import build_report
 
     audit = Audit.from_results(
         out, storage.options(), settings=options.config(), verdicts=verdicts, tell=log
     )
-    first = build_report(audit, to, limits.limits(), tell=log)
-    console.print(f"report: {first}", soft_wrap=True, markup=False)
+    first_page = build_report(audit, to, limits.limits(), tell=log)
+    console.print(f"report: {first_page}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""A run on a cluster, through Ray's job server: begun, or found running."""
+"""Submitting a run to Ray's job server, or following the attempt that is already running."""
 
 import shlex
 import time
@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs import package
-from jobs.attempts import Attempt, attempts, run_name, submission_id
-from jobs.client import ClusterOptions, answers
+from jobs.client import ClusterOptions, readable_errors
+from jobs.cluster_jobs import (
+    Attempt,
+    conclude,
+    follow,
+    list_attempts,
+    run_name,
+    submission_id,
+)
 from jobs.display import log
-from jobs.follow import conclude, follow
 from jobs.options import ShippingOptions
 from legrad import __version__
 from pipeline.cluster.ray_internals import NO_AGENT
@@ -25,19 +31,19 @@ _HOOK = "pipeline.cluster.job_variables.load"
 _START_SECONDS = 60.0
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
-    "RAY_JOB_STOP_WAIT_TIME_S": "30",  # a run that is stopped gives its output free
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",  # time for a stopped run to release its output
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of a cluster.
+    """A job to be submitted.
 
     Attributes:
-        run: name that its attempts share.
-        arguments: of ``legrad``.
-        settings: YAML of the run.
-        output: where it writes.
+        run: the name that all attempts at the run share.
+        arguments: arguments of the ``legrad`` command.
+        settings: settings of the run as YAML.
+        output: URI of the run's output.
     """
 
     run: str
@@ -47,12 +53,12 @@ class Job:
 
     @property
     def entrypoint(self) -> str:
-        """The command of the driver."""
+        """The driver's command line."""
         return shlex.join(["python", "-m", "jobs", *self.arguments])
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the job server keeps of it."""
+        """What the job server stores with the job."""
         return {
             "output": redact(self.output),
             "settings": package.digest(self.settings or ""),
@@ -64,33 +70,34 @@ class Job:
 def submit(
     settings: RunConfig, cluster: ClusterOptions, shipping: ShippingOptions, *, watch: bool
 ) -> None:
-    """Start the next attempt at a run, or follow the one that lives.
+    """Start the next attempt at a run; if an attempt is running, follow it.
 
     Raises:
-        UsageError: the cluster cannot be reached, or the user can mend what ended the run.
-        RunError: it failed or was stopped.
+        UsageError: the cluster cannot be reached, or the run failed because of something the user
+            can fix.
+        RunError: the run failed otherwise, or was stopped.
     """
     text = package.settings_text(settings)
     job = Job(run_name(settings.output), ("run", package.CONFIG), text, settings.output)
     client = cluster.connect()
-    with answers(cluster.named):
+    with readable_errors(cluster.chosen):
         attempt = begin(client, job, shipping)
         if not watch:
-            log(f"{attempt} goes on; legrad jobs logs -f {attempt} follows it")
+            log(f"{attempt} is on the cluster; to follow it: legrad jobs logs -f {attempt}")
             return
         _follow(client, attempt)
 
 
-def examine_there(cluster: ClusterOptions, settings: RunConfig | None) -> None:
-    """``legrad doctor`` on a cluster's head node, and with a run's settings on all of its nodes.
+def examine_cluster(cluster: ClusterOptions, settings: RunConfig | None) -> None:
+    """Run ``legrad doctor`` on a cluster's head node; with settings, it asks all nodes.
 
     Raises:
-        UsageError: something there does not fit.
+        UsageError: a check failed.
     """
     text = None if settings is None else package.settings_text(settings)
     arguments = ("doctor",) if text is None else ("doctor", package.CONFIG)
     client = cluster.connect()
-    with answers(cluster.named):
+    with readable_errors(cluster.chosen):
         job = Job("doctor", arguments, text)
         _follow(client, _start(client, job, ShippingOptions(), _next(client, job)))
 
@@ -99,50 +106,51 @@ def _follow(client: "JobSubmissionClient", attempt: str) -> None:
     try:
         details = follow(client, attempt)
     except KeyboardInterrupt:
-        log(f"{attempt} goes on; legrad jobs stop {attempt} ends it")
+        log(f"{attempt} keeps running; to end it: legrad jobs stop {attempt}")
         raise
     conclude(attempt, details)
 
 
 def begin(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions) -> str:
-    """Start the next attempt at a run, or find the one that lives; returns its id.
+    """Start the next attempt at a run; if an attempt is running, return its id instead.
 
     Raises:
-        UsageError: one with other settings lives.
-        RuntimeError: the job server refuses.
+        UsageError: an attempt with other settings is running.
+        RuntimeError: the job server refuses the job.
     """
-    alive = _alive(client, job)
-    if alive is not None:
-        return _joined(alive, job)
+    active = _active_attempt(client, job)
+    if active is not None:
+        return _same_settings(active, job)
     number = _next(client, job)
     try:
         return _start(client, job, shipping, number)
     except RuntimeError:
-        alive = _alive(client, job)  # somebody else was faster, and has the id
-        if alive is None:
+        active = _active_attempt(client, job)  # another `submit` may have taken the id meanwhile
+        if active is None:
             raise
-        log(f"{submission_id(job.run, number)} was taken meanwhile")
-        return _joined(alive, job)
+        log(f"{submission_id(job.run, number)} was submitted by somebody else meanwhile")
+        return _same_settings(active, job)
 
 
 def _next(client: "JobSubmissionClient", job: Job) -> int:
-    return 1 + max((attempt.number for attempt in attempts(client, job.run)), default=0)
+    return 1 + max((attempt.number for attempt in list_attempts(client, job.run)), default=0)
 
 
-def _alive(client: "JobSubmissionClient", job: Job) -> Attempt | None:
-    alive = [attempt for attempt in attempts(client, job.run) if attempt.lives]
-    return alive[-1] if alive else None
+def _active_attempt(client: "JobSubmissionClient", job: Job) -> Attempt | None:
+    active = [attempt for attempt in list_attempts(client, job.run) if attempt.active]
+    return active[-1] if active else None
 
 
-def _joined(alive: Attempt, job: Job) -> str:
-    if (alive.details.metadata or {}).get("settings") != job.metadata["settings"]:
+def _same_settings(active: Attempt, job: Job) -> str:
+    """The id of an active attempt, if it has the job's settings."""
+    if (active.details.metadata or {}).get("settings") != job.metadata["settings"]:
         raise UsageError(
-            f"{alive.id} is {alive.status.lower()} on this output with other settings. Wait for "
-            f"its end, or end it: legrad jobs stop {alive.id}; or choose another place: --set "
-            "output=NEW"
+            f"{active.id} is {active.status.lower()} on this output with other settings. Wait "
+            f"until it ends, stop it (legrad jobs stop {active.id}), or choose another output: "
+            "--set output=NEW"
         )
-    log(f"{alive.id} is {alive.status.lower()} already; following it")
-    return alive.id
+    log(f"{active.id} is already {active.status.lower()}; following it")
+    return active.id
 
 
 def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, number: int) -> str:
@@ -161,13 +169,13 @@ def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, n
             "metadata": job.metadata,
         }
         _send(client, request)
-    again = "" if number == 1 else ", which continues what was committed"
-    log(f"submitted {attempt}{again}")
+    continues = "" if number == 1 else ", which continues from the committed rows"
+    log(f"submitted {attempt}{continues}")
     return attempt
 
 
 def _send(client: "JobSubmissionClient", request: dict[str, Any]) -> None:
-    """Submit; a cluster that was just started needs a moment until it takes jobs."""
+    """Submit a job; a cluster that was just started needs a moment until it accepts one."""
     end = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -177,9 +185,9 @@ def _send(client: "JobSubmissionClient", request: dict[str, Any]) -> None:
                 raise
             if time.monotonic() > end:
                 raise RunError(
-                    "the cluster takes no jobs: the dashboard agent of its head node is not up. "
+                    "the cluster accepts no jobs: its head node's dashboard agent is not running. "
                     "dashboard_agent.log in Ray's log folder there says why (often a port that is "
-                    "taken: ray start --dashboard-agent-listen-port)"
+                    "in use: ray start --dashboard-agent-listen-port)"
                 ) from error
             time.sleep(1)
         else:

@@ -97,8 +97,7 @@ def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[Ed
     """
     if audit.settings.depth != "reliance" or not limits.images:
         return {}
-    from pipeline.reliance.edit_pictures import examples
-    from pipeline.reliance.task import Kind
+    from pipeline.reliance.edits import Kind
 
     count = min(_EDITS_PER_PAIR, limits.each)
     return {
@@ -111,7 +110,7 @@ def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[Ed
                 edit.change,
                 edit.control_change,
             )
-            for edit in examples(audit.reliance, pair.cls, pair.cue, count, limits.side)
+            for edit in audit.reliance.examples(pair.cls, pair.cue, count, limits.side)
         ]
         for pair in audit.reliance.listed[:_EDITED_PAIRS]
     }

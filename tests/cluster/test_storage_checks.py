@@ -111,7 +111,6 @@ def test_a_place_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError) as caught:
         check_output(run_folder(f"{tmp_path}/out"))
     assert str(caught.value).startswith(f"{tmp_path}/out: permission denied")
-    assert "who owns it" in str(caught.value)
 
 
 @pytest.mark.slow

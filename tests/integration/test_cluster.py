@@ -1,6 +1,7 @@
 """A run on a real cluster of several raylets: submitted, watched, robbed of a node, stopped."""
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def test_a_run_on_three_nodes(tmp_path: Path, token: str | None) -> None:
         _loses_a_node(cluster, home, lambda: kill(workers[0]))
         again = cluster.legrad("submit", "run.yaml", cwd=home)
         assert again.returncode == 0, again.stdout + again.stderr
-        assert "nothing to do: the run was complete" in again.stdout
+        assert "nothing to do" in again.stdout
         _stops_and_resumes(cluster, home)
         listed = cluster.legrad("jobs", "list", cwd=home).stdout
         assert listed.count("SUCCEEDED") == 3
@@ -98,10 +99,10 @@ def _loses_a_node(cluster: Cluster, home: Path, lose: Callable[[], None]) -> Non
     assert job.endswith("-1")
     until(lambda: committed(home / "out") >= 3)
     joined = cluster.legrad("submit", "run.yaml", "--no-wait", cwd=home)
-    assert f"{job} is running already" in joined.stderr
+    assert job in joined.stderr
     other = cluster.legrad("submit", "run.yaml", "--set", "model.layers=1", cwd=home)
     assert other.returncode == 2
-    assert "with other settings" in other.stderr
+    assert f"legrad jobs stop {job}" in other.stderr
     lose()
     watched = cluster.legrad("check", "out", "--watch", cwd=home)
     assert watched.returncode == 0, watched.stdout + watched.stderr
@@ -134,8 +135,8 @@ def _stops_and_resumes(cluster: Cluster, home: Path) -> None:
     assert 0 < kept < IMAGES
     again = cluster.legrad("submit", "run.yaml", *sets, cwd=home)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "-2, which continues what was committed" in again.stderr
-    assert "rows were there already" in again.stdout
+    assert re.search(r"submitted legrad-\S+-2\b", again.stderr)
+    assert "resumed" in again.stdout
     whole(home / "stopped", IMAGES)
     logs = sorted((home / "stopped" / "_run" / "log").glob("*.jsonl"))
     events = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
@@ -152,7 +153,7 @@ def test_a_cluster_that_wants_a_token(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         whole(home / "out", 60)
         for token, words in (
-            (None, "wants a token, and none was sent. Set RAY_AUTH_MODE=token"),
+            (None, "RAY_AUTH_MODE=token"),
             (TOKEN[::-1], "refuses the token of RAY_AUTH_TOKEN_PATH"),
         ):
             refused = cluster.legrad("submit", "run.yaml", cwd=home, token=token)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from typer.testing import CliRunner
 
-from jobs import models as shelf
+from jobs import models
 from jobs.cli import app
 from jobs.explain import explain
 from jobs.options import ModelOptions, ViewOptions
@@ -168,7 +168,7 @@ def test_suppression_without_a_baseline_takes_the_empty_prompt(scenes: Path) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": None}, "which model?.*legrad models"),
+        ({"model": None}, "--model.*legrad models"),
         ({"model": "ViT-B-32"}, "needs an open_clip tag or a weights file"),
         ({"model": "ViT-B-33", "pretrained": "openai"}, "Did you mean ViT-B-32"),
         ({"model": "ViT-B-32", "pretrained": "/nowhere/w.safetensors"}, "no weights file"),
@@ -176,7 +176,7 @@ def test_suppression_without_a_baseline_takes_the_empty_prompt(scenes: Path) -> 
         ({"size": 100}, "multiples of the patch"),
         ({"resize": "stretch"}, "resize.*stretch"),
         ({"out": "out.txt"}, "expected a name ending in png"),
-        ({"out": "boat.png"}, "one of the images"),
+        ({"out": "boat.png"}, "boat.png"),
         ({"maps": "m.npy"}, "expected a name ending in npz"),
         ({"view": ViewOptions(scale="all")}, "expected one of row, column, figure, map"),
     ],
@@ -245,7 +245,7 @@ def test_real_photographs_with_a_local_model(name: str, tmp_path: Path) -> None:
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    shelf.show(["l-14"], every=False, as_json=False)
+    models.show(["l-14"], every=False, as_json=False)
     said = capsys.readouterr().out
     names = [model.name for model in list_models()]
     lines = [line.split() for line in said.splitlines()]
@@ -253,15 +253,15 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed == [name for name in names if "L-14" in name]
     assert "laion2b_s32b_b82k" in said
     assert f"of {len(names)} models" in said
-    shelf.show(["S-32"], every=True, as_json=True)
+    models.show(["S-32"], every=True, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert {model["name"] for model in found} >= {"ViT-S-32", "ViT-S-32-alt"}
     assert found[0]["patch_size"] == [32, 32]
     with pytest.raises(UsageError, match=r"no model with 'dragon'$"):
-        shelf.show(["dragon"], every=True, as_json=False)
+        models.show(["dragon"], every=True, as_json=False)
     for word in ("resnet", "RN50", "convnext", "fastvit", "MobileCLIP-S1", "swin", "vitamin-l2"):
         with pytest.raises(UsageError, match=rf"no model with '{word}'; .* has .*supported are"):
-            shelf.show([word], every=False, as_json=False)
+            models.show([word], every=False, as_json=False)
 
 
 def test_models_is_a_command() -> None:

@@ -12,9 +12,16 @@ import yaml
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs import package
-from jobs.attempts import attempts, find, run_name, submission_id
-from jobs.client import ADDRESS_VARIABLES, ClusterOptions, refusal
-from jobs.follow import _Screen, conclude, reason
+from jobs.client import ADDRESS_VARIABLES, ClusterOptions, explain_refusal
+from jobs.cluster_jobs import (
+    Screen,
+    conclude,
+    find_attempt,
+    list_attempts,
+    reason,
+    run_name,
+    submission_id,
+)
 from jobs.options import ShippingOptions
 from jobs.submission import Job, begin
 from legrad import __version__
@@ -84,7 +91,7 @@ def test_attempts_are_counted_and_used_ids_are_never_asked_for() -> None:
         + [details(f"legrad-{run}-{n}", "FAILED") for n in (1, 10, 2)]
         + [details("legrad-other-run-3", "RUNNING")]
     )
-    assert [a.number for a in attempts(server, run)] == [1, 2, 10]  # type: ignore[arg-type]
+    assert [a.number for a in list_attempts(server, run)] == [1, 2, 10]  # type: ignore[arg-type]
     assert begin(server, job(), ShippingOptions()) == f"legrad-{run}-11"  # type: ignore[arg-type]
     assert server.sent[0]["entrypoint"] == "python -m jobs run run.yaml"
 
@@ -96,7 +103,7 @@ def test_one_that_lives_is_followed_and_another_with_other_settings_refused() ->
     assert len(server.sent) == 1
     text = (job().settings or "") + "# changed"
     other = Job(job().run, job().arguments, text, job().output)
-    with pytest.raises(UsageError, match="with other settings"):
+    with pytest.raises(UsageError, match="settings"):
         begin(server, other, ShippingOptions())  # type: ignore[arg-type]
 
 
@@ -111,12 +118,12 @@ def test_two_that_submit_at_once_make_one_job() -> None:
 def test_a_job_is_found_by_the_beginning_of_its_name() -> None:
     names = ["legrad-a-1-1", "legrad-a-1-2", "legrad-b-1"]
     server = Server([details(name, "SUCCEEDED") for name in names])
-    assert find(server, "legrad-a-1-1").id == "legrad-a-1-1"  # type: ignore[arg-type]
-    assert find(server, "a-").id == "legrad-a-1-2"  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="may be a-1, b"):
-        find(server, "legrad-")  # type: ignore[arg-type]
+    assert find_attempt(server, "legrad-a-1-1").id == "legrad-a-1-1"  # type: ignore[arg-type]
+    assert find_attempt(server, "a-").id == "legrad-a-1-2"  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a-1, b"):
+        find_attempt(server, "legrad-")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no job 'c'"):
-        find(server, "c")  # type: ignore[arg-type]
+        find_attempt(server, "c")  # type: ignore[arg-type]
 
 
 def test_variables_travel_in_a_file_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +137,10 @@ def test_variables_travel_in_a_file_and_nowhere_else(monkeypatch: pytest.MonkeyP
     )
     assert {"run.yaml", "legrad-variables.json", "pipeline/configs/base.yaml"} <= set(server.files)
     assert not [name for name in server.files if name.endswith(".pyc")]
-    for name, words in (("NOT_THERE", "not set here"), ("A=b", "--env A: give the name alone")):
-        with pytest.raises(UsageError, match=words):
+    for name in ("NOT_THERE", "A=b"):
+        with pytest.raises(UsageError, match=f"--env {name[0]}") as refused:
             package.variables([name])
+        assert "=b" not in str(refused.value)
 
 
 @pytest.mark.starts
@@ -157,7 +165,7 @@ def test_what_is_shipped_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_package_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "MOST_BYTES", 10**6)
     with (
-        pytest.raises(UsageError, match=r"at most 0\..*--installed"),
+        pytest.raises(UsageError, match="--installed"),
         package.packaged(None, {}, ship=True),
     ):
         pass
@@ -169,10 +177,10 @@ def test_credentials_do_not_travel_in_settings() -> None:
     assert yaml.safe_load(package.settings_text(config))["output_options"] == plain
     for options in ({"key": "k"}, {"client_kwargs": {"aws_secret_access_key": "x"}}):
         config = mini_config(SOURCE, "s3://b/out", output_options=options)
-        with pytest.raises(UsageError, match=r"output_options.*--env AWS_ACCESS_KEY_ID"):
+        with pytest.raises(UsageError, match=r"output_options.*--env"):
             package.settings_text(config)
     config = mini_config(SOURCE | {"uri": "ftp://me:pass@host/x"}, "s3://b/out")
-    with pytest.raises(UsageError, match="a URI with a password"):
+    with pytest.raises(UsageError, match="password"):
         package.settings_text(config)
 
 
@@ -184,28 +192,28 @@ def test_dependencies_leave_ray_and_extras_out() -> None:
 
 def test_refusals_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/t")
-    none = refusal("http://h:8265", "Authentication required: Unauthorized: Missing\n\nx")
-    assert "wants a token, and none was sent. Set RAY_AUTH_MODE=token" in none
-    wrong = refusal("http://h:8265", "Authentication failed: Forbidden\n\nx")
+    none = explain_refusal("http://h:8265", "Authentication required: Unauthorized: Missing\n\nx")
+    assert "RAY_AUTH_MODE=token" in none
+    wrong = explain_refusal("http://h:8265", "Authentication failed: Forbidden\n\nx")
     assert "refuses the token of RAY_AUTH_TOKEN_PATH" in wrong
     for name in ADDRESS_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="which cluster"):
+    with pytest.raises(UsageError, match="--address"):
         ClusterOptions().connect()
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-    assert ClusterOptions("http://h").named == "http://h"
-    assert ClusterOptions().named == "http://127.0.0.1:1"
+    assert ClusterOptions("http://h").chosen == "http://h"
+    assert ClusterOptions().chosen == "http://127.0.0.1:1"
 
 
 def test_no_cluster_there(tmp_path: Path) -> None:
     done = legrad("jobs", "list", "--address", "http://127.0.0.1:1", cwd=tmp_path)
     assert done.returncode == 2
-    assert "no Ray job server answers there" in done.stderr
+    assert "http://127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_log_that_begins_anew_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = _Screen()
+    screen = Screen()
     for chunks in (["ab", "cd"], ["abc", "def"], ["a", "b", "cdef", "g"]):
         screen.rewind()
         for chunk in chunks:
@@ -219,8 +227,8 @@ def test_how_a_job_ended_is_the_exit_code() -> None:
     assert reason(failed) == "Job entrypoint command failed with exit code 2"
     with pytest.raises(RunError, match="exit code 2"):
         conclude("j", failed)
-    with pytest.raises(UsageError, match="what to mend"):
+    with pytest.raises(UsageError, match="its log"):
         conclude("j", failed.model_copy(update={"driver_exit_code": 2}))
-    with pytest.raises(RunError, match="submit the run again"):
+    with pytest.raises(RunError, match="stopped"):
         conclude("j", details("j", "STOPPED"))
     conclude("j", details("j", "SUCCEEDED"))

@@ -1,0 +1,127 @@
+"""``legrad check``: is a run's output complete, and what is the run doing?"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.options import Limit, OutArgument, StorageOptions, grouped
+
+if TYPE_CHECKING:
+    from pipeline.runs.manifest import RunFolder
+    from pipeline.runs.observe import Sight
+
+_POLL_SECONDS = 5.0
+
+
+@grouped
+def check(
+    out: OutArgument,
+    storage: StorageOptions,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List the images without results and why.")
+    ] = False,
+    csv: Annotated[
+        str | None, typer.Option(help="Write that list to this CSV file; - for standard output.")
+    ] = None,
+    again: Annotated[
+        int,
+        typer.Option(
+            "--recompute",
+            metavar="N",
+            min=0,
+            help="Explain N images again and compare the results.",
+        ),
+    ] = 0,
+    limit: Limit = 20,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="First follow the run until it ends, wherever it runs."),
+    ] = False,
+) -> None:
+    """Check that a run's output is complete and holds every image once.
+
+    Exit code 0: it is; 1: it is not, or not yet.
+    """
+    from jobs import display
+    from pipeline.runs.check import check as check_output
+    from pipeline.runs.check import failures as failed_rows
+    from pipeline.runs.manifest import run_folder
+
+    folder = run_folder(out, storage.options())
+    if watch:
+        watch_run(folder)
+    if failures or csv is not None:
+        frame = failed_rows(folder)
+        if csv is None:
+            display.failures(frame, limit)
+        else:
+            frame.to_csv(sys.stdout if csv == "-" else csv, index=False)
+        return
+    result = check_output(folder)
+    display.check(result, limit)
+    sound = result.sound
+    if again:
+        from pipeline import open_results
+        from pipeline.results.reproduce import recompute
+
+        comparison = recompute(open_results(out, storage.options()), again)
+        display.recomputed(comparison)
+        sound = sound and comparison.agree
+    raise typer.Exit(0 if sound else 1)
+
+
+def watch_run(folder: "RunFolder", seconds: float = _POLL_SECONDS) -> None:
+    """Print a line whenever the state of a run changes, until nobody writes to its output.
+
+    Args:
+        folder: the run's output.
+        seconds: pause between two looks.
+    """
+    from jobs.display import log
+    from pipeline.runs.observe import observe
+
+    previous = ""
+    for sight in observe(folder, seconds):
+        text = state_line(sight)
+        if text != previous:
+            log(text)
+            previous = text
+
+
+def state_line(sight: "Sight") -> str:
+    """``1,200 of ~2,000 images  85 images/s; committed 1,000 rows in 3 parts, 9.1 MiB``."""
+    from jobs.display import size
+
+    committed = f"committed {sight.rows:,} rows in {sight.parts} parts, {size(sight.bytes)}"
+    return "; ".join([*_progress(sight), committed, *_outcome(sight)])
+
+
+def _progress(sight: "Sight") -> list[str]:
+    from jobs.display import duration
+
+    if sight.over:
+        return []
+    counts = sight.progress
+    if counts is None:
+        return [sight.stage] if sight.stage else []
+    done, expected = counts["resumed"] + counts["rows"], counts["expected"]
+    parts = [f"{done:,} of ~{expected:,} images" if expected else f"{done:,} images"]
+    parts.append(f"{counts['images_per_second']:.0f} images/s")
+    if counts["seconds_left"] is not None:
+        parts.append(f"{duration(counts['seconds_left'])} left")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']:,} failed")
+    return ["  ".join(parts)]
+
+
+def _outcome(sight: "Sight") -> list[str]:
+    from jobs.display import duration
+
+    if sight.holder is not None and not sight.over:
+        return []
+    if sight.holder is not None:
+        return [f"no sign of {sight.holder} for {duration(sight.silent)}"]
+    if sight.outcome not in (None, "complete"):
+        return [f"the last attempt {sight.outcome}: {sight.error}"]
+    return ["complete" if sight.complete else "no run is writing there"]
