@@ -1,4 +1,4 @@
-"""Errors of the method, each with what was expected, what was found and what to do."""
+"""The errors that legrad raises on its own account, and the towers it supports."""
 
 
 class UnsupportedModelError(ValueError):

@@ -1,6 +1,6 @@
-"""PIL image -> uint8 pixels of the model's input size; no torch, so that decode workers stay light.
+"""PIL image -> uint8 pixels of the model's input size, without torch, to keep decode workers light.
 
-Normalisation is not done here: pixels travel as bytes and are normalised on the device.
+Pixels stay bytes until they are normalised, on the model's device.
 """
 
 import math
@@ -34,11 +34,11 @@ class Preprocess:
 
     Attributes:
         size: (height, width) in pixels.
-        mode: ``squash`` resizes both sides freely and keeps the whole picture, edges included;
-            ``center_crop`` resizes the shorter side and crops the middle, as CLIP was trained;
-            ``pad`` keeps the whole picture and its aspect, in the middle of the input.
+        mode: ``squash`` keeps the whole picture but not its aspect ratio; ``center_crop`` resizes
+            the shorter side and crops the middle, as in CLIP's training; ``pad`` keeps the whole
+            picture and its aspect ratio, centred in the input.
         interpolation: ``bicubic`` or ``bilinear``, both antialiased.
-        fill: RGB of the padding; best the model's mean, which normalises to zero.
+        fill: RGB of the padding; the model's mean normalises to zero.
     """
 
     size: tuple[int, int]
@@ -55,7 +55,7 @@ class Preprocess:
             )
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Args: any PIL image. Returns: uint8 (3, height, width), RGB."""
+        """Any PIL image -> uint8 (3, height, width), RGB."""
         rgb = to_rgb(image)
         height, width = self.size
         filter_ = _FILTERS[self.interpolation]
@@ -70,8 +70,8 @@ class Preprocess:
     def box(self, width: int, height: int) -> Box:
         """The part of a width x height image that the input shows: (left, top, right, bottom).
 
-        Units are pixels of the upright image; a map's grid lies on exactly this box. With ``pad``
-        it reaches beyond the image, whose place in the input is rounded to whole input pixels.
+        Units are pixels of the upright image; a map's grid covers exactly this box. With ``pad``
+        it reaches beyond the image, whose position in the input is rounded to whole pixels.
         """
         if self.mode == "squash":
             return (0.0, 0.0, float(width), float(height))
@@ -80,7 +80,7 @@ class Preprocess:
     def cells(self, width: int, height: int, grid: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of an h x w grid that show a width x height image, not padding.
 
-        A cell does where its centre lies on the image; at least one does.
+        A cell counts if its centre lies on the image; at least one cell is returned.
         """
         if self.mode != "pad":
             return slice(0, grid[0]), slice(0, grid[1])
@@ -91,7 +91,7 @@ class Preprocess:
         )
 
     def transform(self) -> dict[str, str]:
-        """`box` as formulas in ``width`` and ``height``, for readers without this package."""
+        """`box` as formulas in ``width`` and ``height``, for users without this package."""
         if self.mode == "squash":
             return {"left": "0", "top": "0", "right": "width", "bottom": "height"}
         fit = "min" if self.mode == "center_crop" else "max"
@@ -115,10 +115,12 @@ class Preprocess:
 
 
 def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) -> Box:
-    """A box of the aspect of ``size`` (height, width) in the middle of a width x height image.
+    """A box with the aspect ratio of ``size``, centred in a width x height image.
 
     Args:
-        cover: the largest box inside the image; else the smallest around it.
+        size: (height, width).
+        width, height: of the image in pixels.
+        cover: whether to return the largest box inside the image; else the smallest around it.
     """
     scale = (min if cover else max)(width / size[1], height / size[0])
     box_width, box_height = size[1] * scale, size[0] * scale
@@ -127,7 +129,7 @@ def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) 
 
 
 def _centres_within(start: int, stop: int, cell: float) -> slice:
-    """Cells of a row whose centre lies in [start, stop); the one in the middle if none does."""
+    """Cells whose centre lies in [start, stop); the one in the middle if none does."""
     first, last = math.ceil(start / cell - 0.5), math.ceil(stop / cell - 0.5)
     if last > first:
         return slice(first, last)
@@ -138,8 +140,8 @@ def _centres_within(start: int, stop: int, cell: float) -> slice:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Upright 8-bit RGB of any PIL mode.
 
-    EXIF rotation is applied, 16-bit and float greys are scaled to 8 bits, transparency is shown on
-    white (dropping the alpha channel would reveal arbitrary hidden colours).
+    EXIF rotation is applied, 16-bit and float greyscale is scaled to 8 bits, and transparency is
+    shown on white, since dropping the alpha channel would reveal arbitrary hidden colours.
     """
     turn = _TURNS.get(orientation(image))
     image = image if turn is None else image.transpose(turn)

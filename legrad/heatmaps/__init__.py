@@ -1,6 +1,6 @@
-"""Maps made visible: normalise, suppress, upsample, lay over an image, draw grids of them.
+"""How maps are shown: normalised, suppressed, upsampled, laid over images, drawn in grids.
 
-Presentation only: what is stored and what is counted are the raw maps.
+For presentation only: stored maps and all statistics are raw.
 """
 
 from legrad.heatmaps.figure import SCALES, FigureRow, Scale, grid_figure

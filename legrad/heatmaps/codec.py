@@ -1,4 +1,4 @@
-"""Compressed maps: one byte a cell and one float a map, encoder and decoder side by side."""
+"""Compressed maps: one byte per cell and one float per map."""
 
 import numpy as np
 from numpy.typing import NDArray

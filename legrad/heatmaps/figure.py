@@ -1,4 +1,4 @@
-"""Figures: an image a row, a query a column, heat over the pictures, one scale for comparison."""
+"""Figures with one row per image and one column per query, on a common colour scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,13 +38,13 @@ class FigureRow:
     Attributes:
         heatmaps: (h, w) raw maps, left to right.
         image: upright RGB; None shows the maps alone.
-        label: over the picture.
-        captions: over the maps, such as scores.
-        note: left of the row; lines are kept.
+        label: text over the picture.
+        captions: texts over the maps, such as scores.
+        note: text left of the row; its line breaks are kept.
         box: the part of the image that the grid covers, in its pixels, see `Preprocess.box`.
         boxes: one box for each map, where the maps cover different parts; used instead of ``box``.
-        outlines: per column (0 is the first map) a bool mask (height, width) of the image, whose
-            edge is drawn: what is truly there.
+        outlines: column (0 is the first map) -> bool mask (height, width) of the image, such as
+            the true object; its outline is drawn.
     """
 
     heatmaps: Sequence[NDArray[np.floating]]
@@ -58,7 +58,7 @@ class FigureRow:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the picture, or of the grid where there is none."""
+        """(width, height) of the picture, or of the grid if there is no picture."""
         if self.image is not None:
             return self.image.size
         h, w = self.heatmaps[0].shape
@@ -73,16 +73,17 @@ def grid_figure(
     scale: Scale = "row",
     cell: int = CELL,
 ) -> Image.Image:
-    """Draw images, and their heat for every query.
+    """Draw images with their heat for every query.
 
     Args:
         rows: top to bottom; all with as many maps as there are columns, all or none with an image.
         columns: headings of the maps, such as the queries' texts.
         title: headline.
         scale: which maps share one colour scale, from zero to their largest value: those of a
-            ``row`` (an image), of a ``column`` (a query, the only comparison of raw maps that
-            means something across images), or all of the ``figure``. ``map`` shows each from its
-            own lowest to its own highest value, as LeGrad's authors do: nothing is comparable.
+            ``row`` (an image), of a ``column`` (a query, the only scale on which maps of
+            different images are comparable), or all of the ``figure``. ``map`` shows each from
+            its own lowest to its own highest value, as LeGrad's authors do, so that no two maps
+            are comparable.
         cell: width of a column in pixels.
 
     Returns:
@@ -131,12 +132,12 @@ def _check(rows: Sequence[FigureRow], columns: Sequence[str], scale: str) -> Non
 
 
 def _peaks(rows: Sequence[FigureRow], scale: Scale) -> NDArray[np.float64]:
-    """(rows, columns): the value that each map shows at full strength."""
-    own = np.array([[float(heat.max()) for heat in row.heatmaps] for row in rows])
+    """(rows, columns): the value that is drawn at full strength in each map."""
+    maxima = np.array([[float(heat.max()) for heat in row.heatmaps] for row in rows])
     if scale == "map":
-        return own
+        return maxima
     axis = {"row": 1, "column": 0, "figure": None}[scale]
-    return np.broadcast_to(own.max(axis=axis, keepdims=True), own.shape)
+    return np.broadcast_to(maxima.max(axis=axis, keepdims=True), maxima.shape)
 
 
 def _draw_row(
@@ -146,58 +147,58 @@ def _draw_row(
     peaks: NDArray[np.float64],
     column: int,
 ) -> None:
-    """The picture where there is one, then the maps; a caption over each."""
+    """Draw the picture, if there is one, and the maps, with a caption over each."""
     pen = ImageDraw.Draw(canvas)
     if row.image is not None:
         canvas.paste(_fitted(row.image, cells[0]), (cells[0].left, cells[0].top))
         _draw_caption(pen, cells[0], row.label, column, bold=True)
-    places = cells[-len(row.heatmaps) :]
-    for i, place in enumerate(places):
-        canvas.paste(_picture(row, i, place, peaks[i]), (place.left, place.top))
-    for place, caption in zip(places, row.captions, strict=False):
-        _draw_caption(pen, place, caption, column)
+    map_cells = cells[-len(row.heatmaps) :]
+    for i, cell in enumerate(map_cells):
+        canvas.paste(_picture(row, i, cell, peaks[i]), (cell.left, cell.top))
+    for cell, caption in zip(map_cells, row.captions, strict=False):
+        _draw_caption(pen, cell, caption, column)
 
 
-def _picture(row: FigureRow, column: int, place: Cell, peak: float) -> Image.Image:
+def _picture(row: FigureRow, column: int, cell: Cell, peak: float) -> Image.Image:
     if row.image is None:
-        blank = Image.new("RGB", (place.width, place.height))
+        blank = Image.new("RGB", (cell.width, cell.height))
         return overlay(blank, row.heatmaps[column], peak=peak, opacity=1)
-    across, down = place.width / row.image.width, place.height / row.image.height
+    across, down = cell.width / row.image.width, cell.height / row.image.height
     box = row.boxes[column] if row.boxes else row.box
     left, top, right, bottom = box or (0, 0, *row.image.size)
     scaled = (left * across, top * down, right * across, bottom * down)
-    shown = overlay(_fitted(row.image, place), row.heatmaps[column], peak=peak, box=scaled)
+    shown = overlay(_fitted(row.image, cell), row.heatmaps[column], peak=peak, box=scaled)
     if column in row.outlines:
-        shown.paste(_OUTLINE, mask=_edge(row.outlines[column], place))
+        shown.paste(_OUTLINE, mask=_edge(row.outlines[column], cell))
     return shown
 
 
-def _fitted(image: Image.Image, place: Cell) -> Image.Image:
-    return image.resize((place.width, place.height), Image.Resampling.LANCZOS)
+def _fitted(image: Image.Image, cell: Cell) -> Image.Image:
+    return image.resize((cell.width, cell.height), Image.Resampling.LANCZOS)
 
 
-def _edge(mask: NDArray[np.bool_], place: Cell) -> Image.Image:
-    """The line around a mask, as opacity."""
-    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize((place.width, place.height))
+def _edge(mask: NDArray[np.bool_], cell: Cell) -> Image.Image:
+    """The outline of a mask, as opacity."""
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize((cell.width, cell.height))
     hard = soft.point([0] * 128 + [255] * 128)
     return ImageChops.subtract(hard.filter(ImageFilter.MaxFilter(5)), hard)
 
 
 def _draw_caption(
-    pen: ImageDraw.ImageDraw, place: Cell, caption: str, column: int, *, bold: bool = False
+    pen: ImageDraw.ImageDraw, cell: Cell, caption: str, column: int, *, bold: bool = False
 ) -> None:
-    """The line over a cell, from its picture's left to its column's right."""
+    """Draw the line over a cell, from the left of its picture to the right of its column."""
     face = font(_SMALL, bold=bold)
-    text = shortened(caption, face, column - (column - place.width) // 2)
-    pen.text((place.left, place.top - 6), text, _INK, face, anchor="ls")
+    text = shortened(caption, face, column - (column - cell.width) // 2)
+    pen.text((cell.left, cell.top - 6), text, _INK, face, anchor="ls")
 
 
 def _draw_headings(pen: ImageDraw.ImageDraw, layout: Layout, headings: Sequence[str]) -> None:
-    """Each heading stands on the line above its column's first caption."""
+    """Draw each heading on the line above its column's first caption."""
     bottom = layout.cells[0][0].top - CAPTION - 4
     for index, text in enumerate(headings):
-        place = (layout.column(index), bottom - (text.count("\n") + 1) * HEADING)
-        pen.multiline_text(place, text, _INK, font(_TEXT, bold=True), spacing=6)
+        position = (layout.column(index), bottom - (text.count("\n") + 1) * HEADING)
+        pen.multiline_text(position, text, _INK, font(_TEXT, bold=True), spacing=6)
 
 
 def _wrapped_note(note: str) -> str:
@@ -205,7 +206,7 @@ def _wrapped_note(note: str) -> str:
 
 
 def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:
-    """``no heat [colours] strongest heat of its row``, under the figure."""
+    """Draw the colour scale under the figure: ``no heat [colours] strongest heat of its row``."""
     pen, face = ImageDraw.Draw(canvas), font(_SMALL)
     middle = layout.height - MARGIN - 6
     left, width = layout.left, 120

@@ -1,4 +1,4 @@
-"""Where everything of a figure lies, in whole pixels."""
+"""Positions and sizes in a figure, in whole pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Layout:
 
     Attributes:
         width, height: of the figure.
-        left: where the first column begins.
-        heading: where the columns' headings begin.
-        cells: per row, the cells left to right; each has its picture's proportions.
+        left: x of the first column.
+        heading: y of the columns' headings.
+        cells: for each row, its cells left to right, with the proportions of its picture.
         cell: width of a column.
     """
 
@@ -61,11 +61,11 @@ def lay_out(
 
     Args:
         sizes: (width, height) of each row's picture, in any unit.
-        columns: cells a row.
-        cell: width of a column in pixels; a very tall picture is narrower and stands in its middle.
+        columns: number of cells per row.
+        cell: width of a column in pixels; a very tall picture is narrower and centred in it.
         title: whether there is a headline.
-        notes: width of the text left of the rows in pixels; 0 for none.
-        heading_lines: of the columns' headings; 0 for none.
+        notes: width of the notes left of the rows in pixels; 0 for none.
+        heading_lines: number of lines of the columns' headings; 0 for none.
     """
     left = MARGIN + (notes + MARGIN if notes else 0)
     heading = MARGIN + (TITLE if title else 0)

@@ -1,4 +1,4 @@
-"""Heat laid over a picture, so that it is seen on any picture, in grey print, by any eye."""
+"""Heat laid over a picture, visible on any picture, in greyscale print, with any colour vision."""
 
 from functools import cache
 
@@ -24,16 +24,16 @@ def overlay(
     opacity: float = OPACITY,
     box: Box | None = None,
 ) -> Image.Image:
-    """Lay a raw map over an image, muted so that colour and brightness mean heat alone.
+    """Lay a raw map over an image, which is muted so that only heat is colourful and bright.
 
     Args:
         image: RGB.
         heatmap: (h, w), non-negative.
-        peak: the value shown at full strength; default the map's own maximum. Give one peak to
-            several overlays to put them on one colour scale.
-        opacity: of the strongest heat, 0 to 1; no heat is transparent, between them it is linear.
+        peak: the value shown at full strength; default: the map's own maximum. Pass the same peak
+            to several overlays to put them on one colour scale.
+        opacity: of the strongest heat, 0 to 1; opacity is proportional to heat.
         box: (left, top, right, bottom) in image pixels that the map's grid covers, see
-            `Preprocess.box`; default all. What lies outside was not seen by the model: darker.
+            `Preprocess.box`; default: all. The rest, which the model did not see, is darkened.
 
     Returns:
         RGB image of the same size.
@@ -61,12 +61,12 @@ def heat_colours() -> NDArray[np.float32]:
 
 
 def _muted(image: Image.Image, box: Box | None) -> NDArray[np.float32]:
-    """(height, width, 3), 0 to 255: nearly grey, and never as bright as heat."""
+    """(height, width, 3), 0 to 255: the image nearly grey, and darker than any heat."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
     grey = (pixels @ _LUMINANCE)[..., None]
     muted = grey + (pixels - grey) * np.float32(_SATURATION)
     muted = muted * (_BRIGHTEST - _DARKEST) + _DARKEST
     if box is not None:
-        seen = upsample(np.ones((1, 1)), (image.height, image.width), box)[..., None]
-        muted = muted * (_UNSEEN + (1 - _UNSEEN) * seen)
+        covered = upsample(np.ones((1, 1)), (image.height, image.width), box)[..., None]
+        muted = muted * (_UNSEEN + (1 - _UNSEEN) * covered)
     return np.asarray(muted, dtype=np.float32)

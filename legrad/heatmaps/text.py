@@ -18,7 +18,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def shortened(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, its middle left out where it is wider than ``width`` pixels."""
+    """The text, with its middle left out if it is wider than ``width`` pixels."""
     if face.getlength(text) <= width:
         return text
     keep = len(text) - 1
@@ -29,18 +29,18 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> str:
     """The text broken at spaces into at most ``lines`` lines of ``width`` pixels."""
-    found: list[str] = []
+    broken: list[str] = []
     words = text.split()
-    while words and len(found) < lines - 1:
+    while words and len(broken) < lines - 1:
         count = max(
             [n for n in range(1, len(words) + 1) if face.getlength(" ".join(words[:n])) <= width],
             default=1,
         )
-        found.append(shortened(" ".join(words[:count]), face, width))
+        broken.append(shortened(" ".join(words[:count]), face, width))
         words = words[count:]
     if words:
-        found.append(shortened(" ".join(words), face, width))
-    return "\n".join(found)
+        broken.append(shortened(" ".join(words), face, width))
+    return "\n".join(broken)
 
 
 def signed(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Arithmetic of maps before they are shown: normalise, suppress, place on pixels."""
+"""How maps are transformed before they are shown: normalised, suppressed, upsampled."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ def suppress(
     baseline: NDArray[np.floating],
     threshold: float = PUBLISHED_THRESHOLD,
 ) -> NDArray[np.float32]:
-    """Zero the cells where the map of a baseline query is hot, whatever the text.
+    """Zero the cells in which the map of a baseline query is hot.
 
-    Attention sinks are hot for every text, an empty one included. LeGrad's published code zeroes
-    them for SigLIP, with an empty prompt as the baseline. Stored maps stay raw: apply this when
-    reading, to any map and the baseline's map of the same image.
+    Some tokens attract attention whatever the text, and are hot even for an empty one. LeGrad's
+    published code zeroes them for SigLIP, with an empty prompt as the baseline. Stored maps are
+    raw: apply this to a map that was read and the baseline's map of the same image.
 
     Args:
         heatmap: (..., h, w), raw.
@@ -57,7 +57,7 @@ def upsample(
     Args:
         heatmap: (h, w).
         size: (height, width) in pixels, not smaller than the grid.
-        box: the part of these pixels that the grid covers; default all. Pixels whose centre lies
+        box: the part of these pixels that the grid covers; default: all. Pixels whose centre lies
             outside are zero.
     """
     height, width = size
@@ -72,7 +72,7 @@ def _interpolation(pixels: int, start: float, stop: float, cells: int) -> NDArra
     """(pixels, cells): how much of each cell's value each pixel shows; rows sum to 1, or to 0."""
     centre = np.arange(pixels) + 0.5
     inside = (centre >= start) & (centre < stop)
-    place = (centre - start) / (stop - start) * cells - 0.5
-    distance = np.abs(place.clip(0, cells - 1)[:, None] - np.arange(cells))
+    position = (centre - start) / (stop - start) * cells - 0.5
+    distance = np.abs(position.clip(0, cells - 1)[:, None] - np.arange(cells))
     weights: NDArray[np.floating] = np.maximum(1 - distance, 0) * inside[:, None]
     return weights.astype(np.float32)

@@ -9,16 +9,16 @@ from torch import Tensor
 CPU_BYTES = 64 * 2**20
 CUDA_BYTES = 2**30
 CACHE_BYTES = 8 * 2**20
-"""The T x T products of a chunk are written, clamped and summed: on a CPU that has to stay near."""
+"""Bound on the T x T products, which are written, clamped and summed: a CPU needs them in cache."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is worked on at once.
+    """What is worked on at once.
 
     Attributes:
         pairs: (image, query) pairs of a chunk, at least one.
-        products: numbers in the T x T arrays of some heads; one head takes what it needs.
+        products: numbers in the T x T arrays; one head is worked on even if it needs more.
     """
 
     pairs: int
@@ -28,25 +28,27 @@ class Budget:
 def budget(
     chunk_bytes: int, tokens: int, widths: int, number: torch.dtype, device: torch.device
 ) -> Budget:
-    """Split a bound in bytes: half for hidden and gradient, at most half for the products.
+    """Split a bound in bytes: half for the MLP and gradient arrays, at most half for the products.
 
     Args:
+        chunk_bytes: the bound.
         tokens: T.
-        widths: F + D, numbers a token and pair.
+        widths: numbers per token and pair, F + D.
         number: dtype of the arrays.
+        device: where they are allocated.
     """
-    room = chunk_bytes // 2 // number.itemsize
-    near = room if device.type == "cuda" else min(room, CACHE_BYTES // number.itemsize)
-    return Budget(max(1, room // (tokens * widths)), near)
+    half = chunk_bytes // 2 // number.itemsize
+    products = half if device.type == "cuda" else min(half, CACHE_BYTES // number.itemsize)
+    return Budget(max(1, half // (tokens * widths)), products)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some images, and as many queries of each.
+    """Consecutive images, and equally many queries for each.
 
     Attributes:
         images: the b consecutive images.
-        queries: (b, q) int64, which queries of each image.
+        queries: (b, q) int64, the queries' indices for each image.
     """
 
     images: slice
@@ -54,20 +56,20 @@ class Chunk:
 
 
 def default_bytes(device: torch.device) -> int:
-    """What a chunk may take: on a CPU what caches and heap hold on to, more on a GPU."""
+    """Default bound on a chunk: on a CPU small enough for the caches, larger on a GPU."""
     return CUDA_BYTES if device.type == "cuda" else CPU_BYTES
 
 
 def chunks(
     shape: tuple[int, int], selected: Tensor | None, pairs: int, device: torch.device
 ) -> list[Chunk]:
-    """Every selected pair, once.
+    """Split all selected pairs into chunks.
 
     Args:
         shape: (B, Q).
         selected: (B, Q) bool, or None for all.
-        pairs: at most so many in a chunk.
-        device: where the queries' numbers go.
+        pairs: most pairs in a chunk.
+        device: of `Chunk.queries`.
     """
     images, queries = shape
     if selected is None:
@@ -89,8 +91,8 @@ def _runs(selected: Tensor) -> Iterator[tuple[int, Tensor]]:
     for stop in range(1, len(counts) + 1):
         if stop == len(counts) or counts[stop] != counts[start]:
             if counts[start]:
-                found = selected[start:stop].nonzero()[:, 1]
-                yield start, found.view(stop - start, counts[start])
+                queries = selected[start:stop].nonzero()[:, 1]
+                yield start, queries.view(stop - start, counts[start])
             start = stop
 
 

@@ -1,4 +1,4 @@
-"""LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass, every query."""
+"""LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass for all queries."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,21 +19,21 @@ Sizes = Sequence[tuple[int, int]]
 
 
 class LeGrad:
-    """Explains a vision-language model; holds its constant matrices, changes nothing in it.
+    """Explains a vision-language model without changing it.
 
-    The matrices are multiplied out once, here: make a new LeGrad after the weights have changed.
+    Products of its weights are computed once, here: make a new LeGrad after the weights changed.
 
     Args:
         model: from `load_model` or `from_open_clip`.
         layers: how many of the last blocks to explain, 1 to all; None takes the model's default
-            (2, as in the published code; for the mini model what its card says).
+            (2, as in the published code; for the mini model, what its card says).
         chunk_bytes: bound in bytes on the arrays of the (image, query) pairs that are worked on at
-            once, whatever their number; at least one pair is. None: 64 MiB, 1 GiB on a GPU.
-        compiled: run the work per pair through `torch.compile`. The first call then takes long.
+            once; at least one pair always is. None: 64 MiB on a CPU, 1 GiB on a GPU.
+        compiled: run the work per pair through `torch.compile`, which makes the first call slow.
 
     Raises:
         ValueError: ``layers`` is out of range.
-        UnsupportedModelError: an activation without a derivative here.
+        UnsupportedModelError: no derivative is implemented for an activation of the tower.
     """
 
     def __init__(
@@ -71,25 +71,26 @@ class LeGrad:
         select: Select | None = None,
         sizes: Sizes | None = None,
     ) -> Explanation:
-        """Explain every image for every query with one forward pass an image.
+        """Explain every image for every query, with one forward pass per image.
 
         Args:
             pixels: (B, 3, height, width), any size that is a multiple of the patch: uint8, which
                 is normalised here on the model's device, or already normalised floats.
-            directions: (Q, E) of any length in the embedding space: unit text features, mean
-                features of images, differences of these, weights of a linear probe. The score is
-                the product with the unit image feature; maps and scores are linear in the length.
+            directions: (Q, E), vectors of any length in the embedding space: unit text features,
+                mean features of images, differences of these, weights of a linear probe. The score
+                is the dot product with the unit image feature; maps and scores are linear in the
+                length.
             select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
-                for which the explained blocks run a second time. None: all.
+                which costs a second run of the explained blocks. None: all.
             sizes: (width, height) of the original upright images, for `Explanation.boxes`;
-                required where the model's preprocessing pads, whose cells are left out.
+                required if the model's preprocessing pads, so that cells of padding become 0.
 
         Raises:
-            ValueError: wrong rank, channels, size or embedding width; sizes missing.
+            ValueError: an argument has a wrong shape, or sizes are missing.
         """
         images, queries = self._normalised(pixels), self._directions(directions)
         grid = self._grid(images)
-        shown, boxes = self._places(grid, sizes, len(images))
+        shown, boxes = self._shown_cells(grid, sizes, len(images))
         blocks = self.tower.blocks_at(grid)
         first, explained = blocks[: -self.layers], blocks[-self.layers :]
         with self.model.autocast():
@@ -111,7 +112,7 @@ class LeGrad:
         return Explanation(maps, scores, features, selected, self.layers, boxes)
 
     def _features(self, tokens: Tensor) -> Tensor:
-        """(B, E) unit rows from the last tokens."""
+        """(B, E) unit image features from the tokens after the last block."""
         with self.model.autocast():
             embedded = self.tower.embed(tokens)
         return F.normalize(embedded.to(self.model.exact_dtype), dim=-1)
@@ -119,7 +120,7 @@ class LeGrad:
     def _selected(
         self, select: Select | None, explained: Sequence[Block], tokens: Tensor, directions: Tensor
     ) -> Tensor | None:
-        """(B, Q) bool, None for all."""
+        """Which pairs to explain: (B, Q) bool, None for all."""
         if select is None:
             return None
         if not isinstance(select, Tensor):
@@ -136,21 +137,21 @@ class LeGrad:
             )
         return select.to(tokens.device)
 
-    def _places(
+    def _shown_cells(
         self, grid: tuple[int, int], sizes: Sizes | None, count: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Where images were padded: which cells (B, h, w) show them; and the boxes (B, 4)."""
+        """Cells (B, h, w) that show image and not padding, None for all; and boxes (B, 4)."""
         preprocess, device = self.model.preprocess, self.model.device
         padded = preprocess.mode == "pad"
         if sizes is None:
             if padded:
                 raise ValueError(
-                    "the model's preprocessing pads: give sizes=[(width, height), ...] of the "
+                    "the model's preprocessing pads: pass sizes=[(width, height), ...] of the "
                     "original images, so that padding is left out of the maps"
                 )
             return None, None
         if len(sizes) != count:
-            raise ValueError(f"sizes: {len(sizes)} for {count} images")
+            raise ValueError(f"sizes: expected one for each of {count} images, found {len(sizes)}")
         boxes = torch.tensor([preprocess.box(*size) for size in sizes], dtype=torch.float64)
         if not padded:
             return None, boxes
@@ -199,10 +200,10 @@ def _relevance_of(
     """The kind of relevance that fits a tower.
 
     Args:
-        layers: how many last blocks are explained.
-        dtypes: of large products, and of what comes out.
+        layers: how many of the last blocks are explained.
+        dtypes: of the large products, and of the maps.
         chunk_bytes: bound in bytes on the arrays of the pairs that are worked on at once.
-        compiled: run the work per pair through `torch.compile`, where it is a closed form.
+        compiled: run the closed form of blocks through `torch.compile`.
     """
     compute, exact = dtypes
     if tower.pooler is not None:

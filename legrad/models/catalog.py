@@ -1,6 +1,6 @@
-"""What an open_clip model name means, read from its config file without importing torch.
+"""Facts about open_clip models, read from their config files without importing torch.
 
-Lets a run's settings be checked in a fraction of a second, before any model loads.
+The settings of a run are checked against them in a fraction of a second, before any model loads.
 """
 
 import difflib
@@ -41,11 +41,11 @@ class Architecture:
         image_size: native input size (height, width) in pixels, cut to whole patches.
         patch_size: (height, width) of a patch in pixels.
         layers: number of transformer blocks in the vision tower.
-        width: of the vision tower.
-        embed_dim: of the features that image and text share.
+        width: width of the vision tower.
+        embed_dim: width of the embedding that images and texts share.
         family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``SigLIP`` (1
             and 2), ``PE-Core``, ``EVA`` (01 and 02), ``MobileCLIP``, ``ViT`` (timm's), ``mini``.
-        parameters: of both towers; None where that takes building it.
+        parameters: number in both towers; None if only building the model would tell.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class ListedModel(Architecture):
-    """An architecture and the tags of its published weights, open_clip's own."""
+    """An architecture and open_clip's tags of its published weights."""
 
     tags: tuple[str, ...]
 
@@ -69,11 +69,12 @@ def list_models(*, untagged: bool = False) -> list[ListedModel]:
     """Every model that `load_model` loads and LeGrad explains, ``mini`` first, then by name.
 
     Args:
-        untagged: also architectures without published weights; they take a weights file.
+        untagged: whether to include architectures without published weights, which need a
+            weights file.
     """
-    import open_clip  # it brings torch, which checking settings does without
+    import open_clip  # imports torch, which checking settings must not
 
-    found = []
+    listed = []
     for name in (MINI, *sorted(_config_files(), key=str.lower)):
         if _lacking(_config(name)["text_cfg"]):
             continue
@@ -83,14 +84,14 @@ def list_models(*, untagged: bool = False) -> list[ListedModel]:
             continue
         tags = tuple(open_clip.list_pretrained_tags_by_model(name))
         if tags or untagged or name == MINI:
-            found.append(ListedModel(**vars(arch), tags=tags))
-    return found
+            listed.append(ListedModel(**vars(arch), tags=tags))
+    return listed
 
 
 def needing_transformers() -> list[str]:
     """Names that `list_models` leaves out only because the package transformers is missing.
 
-    Most need it for texts alone: with directions from files or images they load without.
+    Most need it for texts only: with directions from files or images they load without it.
     """
     configs = {name: _config(name) for name in _config_files()}
     return [
@@ -101,7 +102,7 @@ def needing_transformers() -> list[str]:
 
 
 def refused() -> dict[str, str]:
-    """The architectures of open_clip whose vision tower LeGrad does not cover: name -> why."""
+    """The architectures of open_clip whose vision tower is not supported: name -> reason."""
     reasons = {name: _unsupported(_config(name)["vision_cfg"]) for name in _config_files()}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -111,8 +112,8 @@ def architecture(name: str) -> Architecture:
 
     Raises:
         UnsupportedModelError: the name is unknown, its tower is of no supported family, or its
-            text tower needs a package that is missing. (A tokenizer that does is no obstacle to
-            queries without text.)
+            text tower needs a package that is missing. (If only its tokenizer does, queries
+            without texts still work.)
     """
     config = _config(name)
     vision = config["vision_cfg"]
@@ -121,7 +122,7 @@ def architecture(name: str) -> Architecture:
         raise UnsupportedModelError(f"model {name!r} has {reason}; {SUPPORTED_TOWERS}.")
     if _lacking(config["text_cfg"]) == TEXT_TOWER:
         raise UnsupportedModelError(
-            f"model {name!r} has a {TEXT_TOWER} of the package transformers: "
+            f"the {TEXT_TOWER} of model {name!r} needs the package transformers: "
             "pip install transformers"
         )
     trunk = TRUNKS.get(vision.get("timm_model_name", ""))
@@ -140,9 +141,9 @@ def architecture(name: str) -> Architecture:
 
 
 def foreign_tokenizer(name: str) -> str | None:
-    """The Hugging Face tokenizer a model needs, as open_clip names it; None for CLIP's own."""
-    found: str | None = _config(name)["text_cfg"].get("hf_tokenizer_name")
-    return found
+    """Name of the Hugging Face tokenizer that a model needs; None for CLIP's own tokenizer."""
+    hub_name: str | None = _config(name)["text_cfg"].get("hf_tokenizer_name")
+    return hub_name
 
 
 def _family(name: str, config: dict[str, Any]) -> str:
@@ -157,7 +158,7 @@ def _family(name: str, config: dict[str, Any]) -> str:
 
 
 def _parameters(config: dict[str, Any]) -> int | None:
-    """Counted from the config, for plain CLIP with open_clip's own text tower."""
+    """Number of parameters, from the config; None unless text tower and head are plain CLIP's."""
     vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
     if "multimodal_cfg" in config or text.get("hf_model_name"):
         return None
@@ -173,7 +174,7 @@ def _parameters(config: dict[str, Any]) -> int | None:
 def _image_parameters(vision: dict[str, Any], embed: int) -> int:
     trunk = TRUNKS.get(vision.get("timm_model_name", ""))
     if trunk is not None:
-        bias = embed if vision["timm_proj"] is None else 0  # the trunk's own linear layer has one
+        bias = embed if vision["timm_proj"] is None else 0  # the trunk's own has a bias
         head = 0 if vision["timm_proj"] == "none" else trunk.width * embed + bias
         return trunk.parameters + head
     width, (down, across) = vision.get("width", 768), _pair(vision.get("patch_size", 16))
@@ -196,12 +197,12 @@ def _config(name: str) -> dict[str, Any]:
     if name == MINI:
         path = mini.FOLDER / mini.CONFIG
     else:
-        known = _config_files()
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
+        config_files = _config_files()
+        if name not in config_files:
+            near = difflib.get_close_matches(name, config_files, n=3)
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise UnsupportedModelError(f"no model is called {name!r} in open_clip.{hint}")
-        path = known[name]
+        path = config_files[name]
     config: dict[str, Any] = json.loads(path.read_text())
     return config
 
@@ -216,7 +217,7 @@ def _config_files() -> dict[str, Path]:
 
 
 def _unsupported(vision: dict[str, Any]) -> str | None:
-    """Why a vision config has no LeGrad here, or None."""
+    """Why LeGrad does not support a vision config, or None if it does."""
     timm_name = vision.get("timm_model_name")
     if timm_name:
         return None if timm_name in TRUNKS else _why_not(timm_name)
@@ -239,7 +240,7 @@ def _why_not(timm_name: str) -> str:
 
 
 def _lacking(text: dict[str, Any]) -> str | None:
-    """What of a text config takes the package transformers, where that is missing."""
+    """The part of a text config that needs the package transformers, if that is missing."""
     foreign = [what for what, key in _FOREIGN.items() if text.get(key)]
     return foreign[0] if foreign and find_spec("transformers") is None else None
 

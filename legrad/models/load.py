@@ -1,4 +1,4 @@
-"""load_model(): an open_clip model by name, or one that is in memory already."""
+"""Make a `VisionLanguageModel`: an open_clip model by its name, or from a module in memory."""
 
 import json
 from collections.abc import Sequence
@@ -41,19 +41,21 @@ def load_model(
         name: open_clip's name of an architecture (``ViT-B-32``), or ``mini``, the embedded one.
         pretrained: an open_clip tag (``laion2b_s34b_b88k``; fetched from the hub), or a weights
             file at a path or any fsspec URI: ``.safetensors``, or ``.pt``/``.pth``/``.bin``, which
-            are only read with ``weights_only=True``. None for ``mini``.
-        image_size: input side, or (height, width), in pixels; default the model's own. Any
-            multiple of the patch: positional embeddings are interpolated, the module stays as is.
-        device: torch device; default CUDA where there is one, else the CPU.
+            are read with ``weights_only=True``. None for ``mini``.
+        image_size: input side, or (height, width), in pixels; default: the model's own. Any
+            multiple of the patch works: positional embeddings are interpolated in each forward
+            pass, and the module is not changed.
+        device: torch device; default: CUDA if there is a GPU, else the CPU.
         precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
         resize: how an image is brought to the input size, see `Preprocess`.
         tokenizer: for models whose tokenizer is on the Hugging Face hub (SigLIP, CLIPA, ...): a
-            folder that holds it, or another name there. It is read with the first text.
+            folder that holds it, or another name on the hub. It is read with the first text.
 
     Raises:
         UnsupportedModelError: unknown name, or a vision tower of no supported family.
-        FileNotFoundError: the weights file is not there.
-        ValueError: ``image_size``, ``precision``, ``pretrained`` or the weights do not fit.
+        FileNotFoundError: the weights file does not exist.
+        ValueError: ``image_size``, ``precision``, ``pretrained`` or ``tokenizer`` is invalid, or
+            the weights do not fit the model.
     """
     _check_precision(precision)
     arch = catalog.architecture(name)
@@ -62,7 +64,7 @@ def load_model(
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name == catalog.MINI:
         if pretrained is not None:
-            raise ValueError(f"pretrained={pretrained!r}: the mini model brings its own weights")
+            raise ValueError(f"pretrained={pretrained!r}: the mini model has its own weights")
         return _load_mini(size, target, precision, resize)
     module = _create(name, pretrained)
     config = _preprocessing(name, module)
@@ -91,14 +93,20 @@ def from_open_clip(
     mean: tuple[float, float, float] = OPENAI_DATASET_MEAN,
     std: tuple[float, float, float] = OPENAI_DATASET_STD,
 ) -> VisionLanguageModel:
-    """Wrap an open_clip module that is already in memory (a fine-tuned one, say).
+    """Wrap an open_clip module that is already in memory, such as a fine-tuned one.
 
     Args:
-        device: where to move the module to; default: it stays where it is.
+        module: with a vision tower ``module.visual`` of a supported family.
+        tokenizer: default: CLIP's.
+        name: used in messages and metadata.
+        image_size: input side, or (height, width), in pixels; default: the tower's own.
+        device: where to move the module; default: it stays where it is.
+        precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
+        mean, std: normalisation per channel, in units of [0, 1] pixels; default: CLIP's.
 
     Raises:
         UnsupportedModelError: its vision tower is of no supported family.
-        ValueError: ``image_size`` is not a multiple of the patch, or no such ``precision``.
+        ValueError: ``image_size`` is not a multiple of the patch, or ``precision`` is unknown.
     """
     _check_precision(precision)
     visual = module.get_submodule("visual")
@@ -120,7 +128,7 @@ def from_open_clip(
 def _load_mini(
     size: tuple[int, int], device: torch.device, precision: Precision, resize: ResizeMode
 ) -> VisionLanguageModel:
-    from legrad.mini import loader  # its world and weights are of no use to other models
+    from legrad.mini import loader  # other models do not need it
 
     mini = loader.load()
     return VisionLanguageModel(
@@ -148,17 +156,19 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
         return model_with_weights(name, pretrained)
     require_tag(name, pretrained)
     quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
-    tagged: nn.Module = open_clip.create_model(  # some tags want another GELU than the name says
-        name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
+    tagged: nn.Module = (
+        open_clip.create_model(  # some tags need QuickGELU although the name does not say so
+            name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
+        )
     )
     return tagged
 
 
 def require_tag(name: str, pretrained: str) -> None:
-    """Is there such a tag of published weights? Nothing is fetched.
+    """Check that open_clip has a tag of published weights; nothing is fetched.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such tag.
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
@@ -169,19 +179,20 @@ def require_tag(name: str, pretrained: str) -> None:
 
 
 def _preprocessing(name: str, module: nn.Module) -> dict[str, Any]:
-    """Mean, deviation and interpolation: of the loaded tag; for a file, what all tags agree on.
+    """Mean, standard deviation and interpolation of the input.
 
     A weights file does not say how its pixels were normalised, and open_clip then assumes CLIP's
-    way; SigLIP, PE-Core and MobileCLIP have their own.
+    values, which are wrong for SigLIP, PE-Core and MobileCLIP. So where all published tags of the
+    architecture agree on a value, that value is taken.
     """
-    own: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+    config: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
     tags = open_clip.list_pretrained_tags_by_model(name)
-    told = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    published = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     for key in ("mean", "std", "interpolation"):
-        values = {json.dumps(one.get(key)) for one in told}
-        if len(values) == 1 and told[0].get(key) is not None:
-            own = own | {key: told[0][key]}
-    return own
+        values = {json.dumps(tag_config.get(key)) for tag_config in published}
+        if len(values) == 1 and published[0].get(key) is not None:
+            config = config | {key: published[0][key]}
+    return config
 
 
 def _fill(mean: Sequence[float]) -> tuple[int, int, int]:

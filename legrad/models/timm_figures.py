@@ -1,6 +1,6 @@
-"""What open_clip's configs leave to timm: figures of its transformers, so that no torch is needed.
+"""Facts about the timm transformers that open_clip uses, so that checking settings needs no torch.
 
-A config names a timm model and no more. A test builds every one and compares.
+open_clip's configs give only their names. A test builds every one and compares.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Trunk:
         family: as `Architecture.family`.
         patch: side of a patch in pixels.
         layers: number of blocks.
-        width: of the tokens.
-        parameters: of the trunk without a linear head.
+        width: width of the tokens.
+        parameters: number of parameters, without a linear head.
     """
 
     family: str
@@ -64,4 +64,4 @@ WITHOUT_TOKENS = {
     "swin": "Swin attends within windows: it has no attention over all tokens",
     "vitamin": "ViTamin has convolutional stages and gated MLPs, which are not covered",
 }
-"""Why timm's other towers have no LeGrad here, by the beginning of their names."""
+"""Why other timm towers are not supported, by the beginning of their names."""

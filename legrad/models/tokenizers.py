@@ -1,4 +1,4 @@
-"""A model's own tokenizer; those of SigLIP and other multilingual models come from Hugging Face."""
+"""The tokenizer of a model: open_clip's own, or one from Hugging Face (SigLIP, CLIPA, ...)."""
 
 import hashlib
 from importlib.util import find_spec
@@ -17,16 +17,16 @@ _FOLDER = (
 
 
 def check_tokenizer(name: str, tokenizer: str | None) -> None:
-    """Whether a tokenizer is of use to a model, without loading it.
+    """Check that a model can use a tokenizer, without loading it.
 
     Raises:
-        ValueError: the model brings its own, or the folder is not there.
+        ValueError: the model has a tokenizer of its own, or the folder does not exist.
     """
     if tokenizer is None:
         return
     if catalog.foreign_tokenizer(name) is None:
-        raise ValueError(f"tokenizer {tokenizer}: model {name!r} brings its own, leave it out")
-    if _is_place(tokenizer) and not Path(tokenizer).expanduser().is_dir():
+        raise ValueError(f"tokenizer {tokenizer}: model {name!r} has its own, leave this out")
+    if _is_folder(tokenizer) and not Path(tokenizer).expanduser().is_dir():
         raise ValueError(f"tokenizer {tokenizer}: no such folder")
 
 
@@ -35,13 +35,13 @@ def obstacle(name: str) -> str | None:
     if catalog.foreign_tokenizer(name) is None or find_spec("transformers") is not None:
         return None
     return (
-        f"model {name!r} has a tokenizer of the package transformers: pip install transformers "
-        "sentencepiece (queries made of images or vectors do without)"
+        f"the tokenizer of model {name!r} needs the package transformers: pip install transformers "
+        "sentencepiece (queries made of images or vectors need no tokenizer)"
     )
 
 
 def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
-    """The tokenizer that open_clip's config names, or the same kind from elsewhere.
+    """The tokenizer that open_clip's config names, or one of the same kind from another source.
 
     Args:
         name: open_clip's name of the model.
@@ -55,13 +55,13 @@ def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
     check_tokenizer(name, tokenizer)
     hub = catalog.foreign_tokenizer(name)
     if hub is None:
-        own: Tokenizer = open_clip.get_tokenizer(name)
-        return own
-    lacking = obstacle(name)
-    if lacking is not None:
-        raise ValueError(lacking)
+        clip_tokenizer: Tokenizer = open_clip.get_tokenizer(name)
+        return clip_tokenizer
+    reason = obstacle(name)
+    if reason is not None:
+        raise ValueError(reason)
     source = hub if tokenizer is None else tokenizer
-    if tokenizer is not None and _is_place(tokenizer):
+    if tokenizer is not None and _is_folder(tokenizer):
         source = str(Path(tokenizer).expanduser())
     try:
         return _foreign(name, source)
@@ -73,23 +73,23 @@ def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
 
 
 def _foreign(name: str, source: str) -> "Tokenizer":
-    """open_clip's wrapper with all that the model's config says, the source apart."""
+    """open_clip's wrapper with the settings of the model's config, but files from ``source``."""
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 
     config: dict[str, Any] = (open_clip.get_model_config(name) or {})["text_cfg"]
-    made: Tokenizer = HFTokenizer(
+    tokenizer: Tokenizer = HFTokenizer(
         source,
         context_length=config.get("context_length", 77),
         tokenizer_mode=config.get("tokenizer_mode"),
         **config.get("tokenizer_kwargs", {}),
     )
-    return made
+    return tokenizer
 
 
 def tokenizer_digest(tokenizer: str | None) -> str | None:
-    """What results depend on: SHA-256 (hex) of a folder's files, or the name on the hub."""
-    if tokenizer is None or not _is_place(tokenizer):
+    """Identity of a tokenizer: SHA-256 (hex) of a folder's files, or the name on the hub."""
+    if tokenizer is None or not _is_folder(tokenizer):
         return tokenizer
     sha = hashlib.sha256()
     for path in sorted(Path(tokenizer).expanduser().iterdir()):
@@ -100,10 +100,10 @@ def tokenizer_digest(tokenizer: str | None) -> str | None:
     return sha.hexdigest()
 
 
-def _is_place(tokenizer: str) -> bool:
-    """Whether a folder is meant: it exists, or does not look like the hub's ``owner/name``."""
-    path = tokenizer.startswith(("/", ".", "~")) or tokenizer.count("/") > 1
-    return path or Path(tokenizer).is_dir()
+def _is_folder(tokenizer: str) -> bool:
+    """Whether a folder is meant: it exists, or cannot be a name on the hub (``owner/name``)."""
+    is_path = tokenizer.startswith(("/", ".", "~")) or tokenizer.count("/") > 1
+    return is_path or Path(tokenizer).is_dir()
 
 
 def _first_line(error: Exception) -> str:

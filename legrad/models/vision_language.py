@@ -1,4 +1,4 @@
-"""An open_clip model with its own preprocessing, tokenizer and tower adapter; never changed."""
+"""An open_clip model with its preprocessing, tokenizer and tower adapter."""
 
 import hashlib
 import warnings
@@ -25,7 +25,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """An open_clip model and what goes with it; the module is never changed.
+    """An open_clip model and what goes with it; the module itself is never changed.
 
     Attributes:
         name: open_clip's model name, or ``mini``.
@@ -34,8 +34,10 @@ class VisionLanguageModel:
         preprocess: PIL image -> uint8 (3, height, width).
         mean, std: per channel, in units of [0, 1] pixels; applied on the device.
         precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
-        default_layers: how many last blocks LeGrad explains unless told otherwise.
-        known_tokens: token ids seen in training, where known; others give a warning.
+        default_layers: how many of the last blocks LeGrad explains by default.
+        known_tokens: ids of the tokens that occurred in training, if known; texts with other
+            tokens give a warning.
+        make_tokenizer: called when the first text is encoded.
     """
 
     name: str
@@ -51,7 +53,7 @@ class VisionLanguageModel:
 
     @cached_property
     def tower(self) -> Tower:
-        """The adapter that LeGrad reads the vision tower through."""
+        """The adapter through which LeGrad reads the vision tower."""
         return tower_of(self.model.get_submodule("visual"))
 
     @cached_property
@@ -67,29 +69,29 @@ class VisionLanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.tower.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Dtype of the weights."""
         return self.tower.weight.dtype
 
     @property
     def exact_dtype(self) -> torch.dtype:
-        """What scores, features and maps come in: float32, or float64 for float64 weights."""
+        """Dtype of scores, features and maps: float32, or float64 for float64 weights."""
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """What matrix products are done in at this precision."""
+        """Dtype of the matrix products at this precision."""
         return _AUTOCAST.get(self.precision, self.dtype)
 
     @property
     def logit(self) -> dict[str, float | None]:
-        """What the model was trained to make of a cosine: ``scale * cosine + bias``.
+        """Scale and bias that turn a score, a cosine, into the model's logit: scale * score + bias.
 
-        SigLIP's sigmoid has a bias; the softmax of CLIP has none (None). Scores are cosines.
+        SigLIP has a bias, CLIP has none (None).
         """
         scale = getattr(self.model, "logit_scale", None)
         bias = getattr(self.model, "logit_bias", None)
@@ -100,7 +102,7 @@ class VisionLanguageModel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over names, dtypes, shapes and bytes of all weights."""
+        """SHA-256 (hex) of the names, dtypes, shapes and bytes of all weights."""
         sha = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             flat = tensor.detach().cpu().contiguous()
@@ -125,9 +127,10 @@ class VisionLanguageModel:
         return (floats / 255 - mean) / std
 
     def moved(self, tensor: Tensor) -> Tensor:
-        """The tensor on the model's device; a copy to a GPU is pinned and not waited for.
+        """The tensor on the model's device.
 
-        One to the CPU is: what reads it there would not wait.
+        A copy to a GPU is asynchronous, from pinned memory; one to the CPU is synchronous, since
+        code that reads it there would not wait for it.
         """
         onto_gpu = self.device.type == "cuda"
         if onto_gpu and tensor.device.type == "cpu":
@@ -135,7 +138,7 @@ class VisionLanguageModel:
         return tensor.to(self.device, non_blocking=onto_gpu)
 
     def _per_channel(self, values: tuple[float, float, float]) -> Tensor:
-        """(3, 1, 1) on the device; made on the host, since the device would be waited for."""
+        """(3, 1, 1) on the device; made on the host, to copy it without waiting for the device."""
         row = torch.tensor(values, dtype=self.dtype)[:, None, None]
         return row.to(self.device, non_blocking=True)
 
@@ -154,7 +157,7 @@ class VisionLanguageModel:
         """Texts -> (Q, E) unit rows on the model's device.
 
         Warns:
-            UserWarning: a text has words the model never saw (known for the mini model).
+            UserWarning: a text has words that did not occur in training (mini model only).
         """
         if isinstance(texts, str):
             raise TypeError("encode_text takes a list of texts, not one string")
@@ -168,14 +171,14 @@ class VisionLanguageModel:
     def _warn_unknown(self, texts: Sequence[str], tokens: Tensor) -> None:
         if self.known_tokens is None:
             return
-        strange = [
+        unknown = [
             text
             for text, row in zip(texts, tokens.tolist(), strict=True)
             if not self.known_tokens.issuperset(row)
         ]
-        if strange:
+        if unknown:
             warnings.warn(
-                f"model {self.name!r} never saw some words of: {', '.join(map(repr, strange))}. "
+                f"model {self.name!r} never saw some words of: {', '.join(map(repr, unknown))}. "
                 "Their scores and maps mean nothing.",
                 stacklevel=3,
             )

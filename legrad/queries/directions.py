@@ -1,4 +1,4 @@
-"""Directions in the embedding space that no text gives: exemplar images, vectors from a file."""
+"""Directions in the embedding space from exemplar images and from files with vectors."""
 
 import hashlib
 import io
@@ -18,40 +18,46 @@ if TYPE_CHECKING:
 VECTOR_SUFFIXES = (".npy", ".safetensors")
 
 
-def split_place(vector: str) -> tuple[str, str]:
-    """``file#part`` -> file and part; the part is empty where there is none."""
+def split_part(vector: str) -> tuple[str, str]:
+    """``file#part`` -> file and part; the part may be empty."""
     file, _, part = vector.partition("#")
     return file, part
 
 
-def read_vector(place: str) -> NDArray[np.float32]:
+def read_vector(vector: str) -> NDArray[np.float32]:
     """A vector (E,) from a file at a path or any fsspec URI.
 
     Args:
-        place: a ``.npy`` file of one row, or of several with ``#number``; or a ``.safetensors``
-            file of one tensor, or of several with ``#name``.
+        vector: a ``.npy`` file of one row, or ``file#number`` for one of several; or a
+            ``.safetensors`` file of one tensor, or ``file#name`` for one of several.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: not such a file, no such part, or not one row of finite numbers.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is of another format, has no such part, or the part is not one row of
+            finite floats.
     """
-    file, part = split_place(place)
+    file, part = split_part(vector)
     data = _read(file)
-    values = _from_npy(place, data, part) if file.endswith(".npy") else _pick(place, data, part)
+    values = (
+        _from_npy(vector, data, part)
+        if file.endswith(".npy")
+        else _from_safetensors(vector, data, part)
+    )
     row = np.squeeze(values)
     if row.ndim != 1 or not np.issubdtype(row.dtype, np.floating) or not np.isfinite(row).all():
         raise ValueError(
-            f"vector {place}: expected one row of finite floats, found {values.dtype} "
-            f"{values.shape} (name a row or tensor behind #)"
+            f"vector {vector}: expected one row of finite floats, found {values.dtype} "
+            f"{values.shape} (give the number of a row or the name of a tensor after #)"
         )
     return row.astype(np.float32)
 
 
 def exemplar_mean(model: "VisionLanguageModel", uris: Sequence[str]) -> "Tensor":
-    """(E,) unit mean of the unit features of some image files, on the model's device.
+    """(E,) normalised mean of the unit features of image files, on the model's device.
 
     Raises:
-        FileNotFoundError: a file is missing.  ValueError: it is no image.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not an image.
     """
     import torch
     import torch.nn.functional as F
@@ -61,7 +67,7 @@ def exemplar_mean(model: "VisionLanguageModel", uris: Sequence[str]) -> "Tensor"
 
 
 def content_digest(images: Sequence[str], vector: str | None) -> str | None:
-    """SHA-256 (hex) of what a query's files hold, wherever they lie; None for a text."""
+    """SHA-256 (hex) of the content of a query's files, whatever their paths; None without files."""
     if vector is not None:
         return hashlib.sha256(read_vector(vector).tobytes()).hexdigest()
     if not images:
@@ -79,25 +85,27 @@ def _read(uri: str) -> bytes:
     return data
 
 
-def _from_npy(place: str, data: bytes, part: str) -> NDArray[np.generic]:
+def _from_npy(vector: str, data: bytes, part: str) -> NDArray[np.generic]:
     try:
         values: NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
         return values[int(part)] if part else values
     except (ValueError, EOFError, IndexError) as error:
-        raise ValueError(f"vector {place}: not a row of a .npy file: {error}") from error
+        raise ValueError(f"vector {vector}: not a row of a .npy file: {error}") from error
 
 
-def _pick(place: str, data: bytes, part: str) -> NDArray[np.generic]:
+def _from_safetensors(vector: str, data: bytes, part: str) -> NDArray[np.generic]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise ValueError(f"vector {place}: not a .safetensors file: {error}") from error
+        raise ValueError(f"vector {vector}: not a .safetensors file: {error}") from error
     name = next(iter(tensors)) if not part and len(tensors) == 1 else part
     if name not in tensors:
-        raise ValueError(f"vector {place}: name a tensor behind #: {', '.join(sorted(tensors))}")
+        raise ValueError(
+            f"vector {vector}: give the name of a tensor after #: {', '.join(sorted(tensors))}"
+        )
     picked: NDArray[np.generic] = tensors[name]
     return picked
 

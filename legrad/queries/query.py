@@ -1,7 +1,7 @@
-"""Named queries -> directions in the embedding space. No torch at import.
+"""Named queries, each a direction in the embedding space. No torch at import.
 
-A query is one of four kinds: texts, exemplar images, the difference of two others, or a vector from
-a file. Whatever it is, its score is < unit image feature, direction >.
+A query is of one of four kinds: texts, exemplar images, the difference of two other queries, or a
+vector from a file. The score of an image is always < unit image feature, direction >.
 """
 
 import re
@@ -16,7 +16,7 @@ from legrad.queries.directions import (
     content_digest,
     exemplar_mean,
     read_vector,
-    split_place,
+    split_part,
 )
 from legrad.settings import PathOrUri, Settings
 
@@ -35,15 +35,15 @@ class Role(StrEnum):
     CUE = "cue"
     BASELINE = "baseline"
     DECOY = "decoy"
-    """A cue that the model knows and the data set lacks: how often it is found says how often the
-    audit is wrong."""
+    """A cue that the model knows but the data set does not contain: the rate at which the audit
+    reports decoys estimates its rate of false findings."""
 
 
 def _checked_name(name: Any) -> Any:
     if not isinstance(name, str):
         raise ValueError(
-            f"expected text, found {name!r} (YAML reads null, on, off, yes, no and numbers as "
-            "other things: put the name in quotes)"
+            f"expected text, found {name!r} (YAML does not read null, on, off, yes, no and numbers "
+            "as text: put the name in quotes)"
         )
     if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(
@@ -68,19 +68,20 @@ class Query(Settings):
     """One query: exactly one of ``prompts``, ``images``, ``difference`` and ``vector``.
 
     Attributes:
-        name: column suffix: ``score__<name>``, ``heatmap__<name>``.
-        role: ``class``, ``cue``, ``decoy`` (a cue that the data set lacks) or ``baseline``.
+        name: suffix of its columns: ``score__<name>``, ``heatmap__<name>``.
+        role: ``class``, ``cue``, ``decoy`` (a cue that the data set does not contain) or
+            ``baseline``.
         prompts: texts; their features are averaged and normalised again. Default: the name with
             spaces for underscores.
-        templates: put around each prompt: ``none``, ``simple`` (7) or ``imagenet`` (80), as
-            open_clip ships them, or own texts that contain ``{}``.
+        templates: sentences that each prompt is put into: ``none``, ``simple`` (7) or
+            ``imagenet`` (80) from open_clip, or your own texts, each with ``{}``.
         images: files of exemplar images (paths or URIs); their unit features are averaged and
             normalised again.
         difference: names of two other queries, neither a difference; the first direction minus the
             second, so that the score is the difference of their scores.
-        vector: a row of a ``.npy`` or a tensor of a ``.safetensors`` file, ``file#part`` where it
-            has several; taken as it is, of any length.
-        label: for a class, the data set's label it stands for; default: the name.
+        vector: a row of a ``.npy`` or a tensor of a ``.safetensors`` file, written ``file#part``
+            if the file has several; used as it is, whatever its length.
+        label: for a class, its label in the data set; default: the name.
     """
 
     name: QueryName
@@ -134,8 +135,8 @@ class Query(Settings):
 
     def _check_direction(self) -> None:
         if self.templates != "none":
-            raise ValueError(f"query {self.name!r}: templates go around prompts, it has none")
-        if self.vector and not split_place(self.vector)[0].endswith(VECTOR_SUFFIXES):
+            raise ValueError(f"query {self.name!r} has templates but no prompts to put into them")
+        if self.vector and not split_part(self.vector)[0].endswith(VECTOR_SUFFIXES):
             raise ValueError(
                 f"query {self.name!r}: vector {self.vector!r}: expected a file ending in "
                 f"{' or '.join(VECTOR_SUFFIXES)}"
@@ -145,63 +146,63 @@ class Query(Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths and URIs that the query is made of."""
-        return self.images if self.vector is None else (split_place(self.vector)[0],)
+        """Paths and URIs of the files that define the query; empty for texts and differences."""
+        return self.images if self.vector is None else (split_part(self.vector)[0],)
 
     def texts(self) -> list[str]:
-        """All prompts in all templates; empty for a query that is no text."""
+        """All prompts in all templates; empty for a query without texts."""
         return [text for prompt in self.prompts for text in _fill(self.templates, prompt)]
 
 
 def check_differences(queries: Sequence[Query]) -> None:
-    """Every difference is of two other queries that are none themselves.
+    """Check that every difference is of two other queries that are not differences themselves.
 
     Raises:
         ValueError: one is not.
     """
     plain = {query.name for query in queries if query.difference is None}
     for query in queries:
-        strange = [name for name in query.difference or () if name not in plain]
-        if strange:
+        invalid = [name for name in query.difference or () if name not in plain]
+        if invalid:
             raise ValueError(
-                f"query {query.name!r} is a difference with {strange[0]!r}: expected names of two "
-                f"other queries that are no differences: {', '.join(sorted(plain)) or 'none'}"
+                f"query {query.name!r} is a difference with {invalid[0]!r}: expected names of two "
+                f"other queries that are not differences: {', '.join(sorted(plain)) or 'none'}"
             )
 
 
 def encode_queries(model: "VisionLanguageModel", queries: Sequence[Query]) -> "Tensor":
-    """(Q, E) directions on the model's device: unit rows but for differences and vectors.
+    """(Q, E) directions on the model's device: unit rows, except for differences and vectors.
 
     Raises:
         FileNotFoundError: a file of a query is missing.
-        ValueError: a file does not fit, or a difference of what is not there.
+        ValueError: a file is invalid, or a difference is of a query that is not given.
     """
     import torch
 
     check_differences(queries)
-    known = dict(_text_features(model, [query for query in queries if query.prompts]))
+    directions = dict(_text_features(model, [query for query in queries if query.prompts]))
     for query in queries:
         if query.images:
-            known[query.name] = exemplar_mean(model, query.images)
+            directions[query.name] = exemplar_mean(model, query.images)
         elif query.vector is not None:
-            known[query.name] = _vector(model, query.vector)
+            directions[query.name] = _vector(model, query.vector)
     for query in queries:
         if query.difference is not None:
             plus, minus = query.difference
-            known[query.name] = known[plus] - known[minus]
-    return torch.stack([known[query.name] for query in queries])
+            directions[query.name] = directions[plus] - directions[minus]
+    return torch.stack([directions[query.name] for query in queries])
 
 
 def query_digests(queries: Sequence[Query]) -> dict[str, str]:
-    """SHA-256 (hex) of the files' content, by the name of each query that is made of files."""
-    found = {query.name: content_digest(query.images, query.vector) for query in queries}
-    return {name: digest for name, digest in found.items() if digest is not None}
+    """SHA-256 (hex) of the files' content, by name, of each query that is defined by files."""
+    digests = {query.name: content_digest(query.images, query.vector) for query in queries}
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _text_features(
     model: "VisionLanguageModel", queries: Sequence[Query]
 ) -> list[tuple[str, "Tensor"]]:
-    """Each query's texts encoded, averaged and normalised again, by its name."""
+    """(name, direction) of each query: the features of its texts averaged and normalised again."""
     import torch.nn.functional as F
 
     if not queries:
@@ -213,14 +214,15 @@ def _text_features(
     return [(name, F.normalize(mean, dim=-1)) for name, mean in zip(names, means, strict=True)]
 
 
-def _vector(model: "VisionLanguageModel", place: str) -> "Tensor":
+def _vector(model: "VisionLanguageModel", vector: str) -> "Tensor":
     import torch
 
-    values = torch.from_numpy(read_vector(place))
+    values = torch.from_numpy(read_vector(vector))
     width = model.tower.embed_dim
     if len(values) != width:
         raise ValueError(
-            f"vector {place}: has {len(values)} numbers, the embedding of {model.name!r} {width}"
+            f"vector {vector}: expected {width} numbers, the width of the embedding of "
+            f"{model.name!r}, found {len(values)}"
         )
     return values.to(model.device, model.exact_dtype)
 

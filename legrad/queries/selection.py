@@ -1,4 +1,4 @@
-"""Which (image, query) pairs get a map: all, the image's own class, the best classes, or a bar."""
+"""Which (image, query) pairs get a map: all, or classes chosen by label, rank or score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ MAPS_MODES: tuple[str, ...] = get_args(MapsMode)
 
 @dataclass(frozen=True)
 class Selection:
-    """A rule for the classes among the queries; all other queries always get maps.
+    """A rule for the queries that are classes; all other queries always get maps.
 
     Attributes:
         mode: ``all``; ``own_label``: the image's own class; ``top_k``: the ``k`` classes with the
             highest scores; ``above``: classes with a score of at least ``threshold``.
-        classes: (Q,) whether a query is a class.
-        labels: label -> number of its class query, for ``own_label``.
-        k: for ``top_k``.
-        threshold: for ``above``, in the units of the score.
+        classes: (Q,), whether each query is a class.
+        labels: label -> index of its class query; used by ``own_label``.
+        k: number of classes for ``top_k``.
+        threshold: score for ``above``.
     """
 
     mode: MapsMode = "all"
@@ -37,11 +37,11 @@ class Selection:
             raise ValueError(f"maps {self.mode!r}: expected one of {MAPS_MODES}")
 
     def own(self, labels: Sequence[str | None]) -> list[int]:
-        """The number of each image's own class query, -1 where it has none."""
+        """Index of the query of each image's own class, -1 if there is none."""
         return [-1 if label is None else self.labels.get(label, -1) for label in labels]
 
     def select(self, labels: Sequence[str | None]) -> "Select | None":
-        """The rule for a batch of images with these labels, as `LeGrad.explain` takes it."""
+        """The argument ``select`` of `LeGrad.explain` for images with these labels."""
         if self.mode == "all":
             return None
         return self._by_label(labels) if self.mode == "own_label" else self._by_score
@@ -63,5 +63,5 @@ class Selection:
         if self.mode == "above":
             return wanted | (classes & (scores >= self.threshold))
         best = scores.masked_fill(~classes, -torch.inf)
-        places = best.topk(min(self.k, sum(self.classes)), dim=1).indices
-        return wanted.scatter_(1, places, True)
+        indices = best.topk(min(self.k, sum(self.classes)), dim=1).indices
+        return wanted.scatter_(1, indices, True)

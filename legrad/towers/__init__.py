@@ -1,23 +1,22 @@
-"""What the gradient needs of a vision tower, read from its module and never patched into it.
+"""Adapters that show LeGrad a vision tower; modules are read and never patched.
 
-A family is one class behind the interface `Tower` (`base.py`), one family a file:
+Each family of towers is a class that implements `Tower` (`base.py`):
 
-    clip.py    open_clip's ViT, class token or average of the patches (CLIP, CLIPA)
-    coca.py    the same with an attentional pooler (CoCa)
-    vit.py     timm's ViT, class token or average (MobileCLIP-B and -L, ViT medium)
+    clip.py    open_clip's ViT with a class token or the average of the patches (CLIP, CLIPA)
+    coca.py    open_clip's ViT with an attentional pooler (CoCa)
+    vit.py     timm's ViT with a class token or average, absolute or relative positions
+               (MobileCLIP-B and -L, ViT medium)
     siglip.py  timm's ViT with attention pooling (SigLIP, SigLIP 2, NLLB-SigLIP)
     eva.py     timm's Eva (EVA01, EVA02)
     pe.py      timm's Eva with attention pooling (PE-Core)
-    relpos.py  timm's ViT with relative positions
 
-A family exposes tokens before the first block, blocks cut where the heads end, and a head from a
-pooled token to the embedding; or a `Pooler`, where the tower pools by attention. Which gradient is
-taken follows from that (`legrad.method`): a pooler's, else each block's own, in closed form for
-a `PlainBlock` and by autograd through `Block.finish` for any other.
+`timm_tower.py` holds what the timm towers share.
 
-To add one: write the class, name it in `tower_of`, give its timm trunks to
-`legrad.models.timm_figures`, and let tests/legrad/test_families.py build it: the oracle there
-needs to know nothing of the class.
+A tower exposes the tokens before the first block, the blocks, split at the outputs of their heads,
+and either a head from a pooled token to the embedding or, if it pools by attention, a `Pooler`.
+This decides which attention the gradient is taken against (`legrad.method.relevance`): the
+pooler's if there is one, else that of each block, in closed form for a `PlainBlock` and by
+autograd through `Block.finish` for any other block. docs/models.md says how to add a tower.
 """
 
 from timm.models.eva import Eva

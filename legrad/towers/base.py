@@ -1,4 +1,4 @@
-"""The interface of a vision tower: what a family exposes, and nothing that the method needs not."""
+"""The interface of a vision tower: what the method needs, and nothing else."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 
 Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Attention of a module: its input (B, T, D) -> head outputs side by side (B, T, H d), before the
+"""A module's attention: input (B, T, D) -> the heads' concatenated outputs (B, T, H d), before the
 output projection, and values (B, H, T, d)."""
 
 
 class Block(ABC):
-    """One transformer block, cut where the attention's heads end.
+    """One transformer block, split at the outputs of its attention heads.
 
     Attributes:
         heads: number of attention heads H.
@@ -32,7 +32,7 @@ class Block(ABC):
 
     @abstractmethod
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The rest of the block: tokens that entered and head outputs -> tokens that leave."""
+        """The rest of the block: its input and head outputs -> its output (B, T, D)."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Tokens (B, T, D) through the block."""
@@ -41,10 +41,10 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class PlainBlock(Block):
-    """A pre-norm block, the one that the closed form is written for.
+    """A pre-norm block, for which the closed form is written.
 
     ``x1 = x + ls1 (W_out heads(x) + b)``, ``z = x1 + ls2 (W2 act(W1 ln2 x1 + b1) + b2)``. How the
-    heads come about (biases, rotary or relative positions) does not matter to the gradient.
+    heads are computed (biases, rotary or relative positions) does not matter to the gradient.
     """
 
     heads: int
@@ -72,7 +72,7 @@ class PlainBlock(Block):
         return x + (branch if self.ls_1 is None else branch * self.ls_1)
 
     def feed(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        """The MLP branch: x1 (B, T, D) -> hidden (B, T, F) before the activation, and tokens."""
+        """The MLP branch: x1 (B, T, D) -> hidden (B, T, F) before the activation, and output."""
         hidden = self.up(self.ln_2(x1))
         branch = self.down(self.activation(hidden))
         return hidden, x1 + (branch if self.ls_2 is None else branch * self.ls_2)
@@ -91,7 +91,7 @@ class Head:
     bias: Tensor | None = None
 
     def project(self, z: Tensor) -> Tensor:
-        """What follows the norm."""
+        """The part after the norm."""
         if self.matrix is None:
             return z
         projected: Tensor = F.linear(z, self.matrix.T, self.bias)
@@ -124,12 +124,12 @@ class Pooler:
 
     Attributes:
         heads: number of heads H.
-        attend: tokens after a block (B, T, D) -> the heads' outputs side by side (B, H d), and
-            values (B, H, T, d); a final norm before the pooler is inside.
+        attend: tokens after a block (B, T, D) -> the heads' concatenated outputs (B, H d), and
+            values (B, H, T, d); includes a final norm before the pooler.
         out: output projection of the attention.
-        mlp: residual MLP behind it, where there is one.
+        mlp: residual MLP after it, if there is one.
         head: from there to the embedding.
-        skipped: so many first keys are no patches.
+        skipped: how many of the first keys are not patches.
     """
 
     heads: int
@@ -146,14 +146,14 @@ class Pooler:
 
 
 class Tower(ABC):
-    """A vision tower as LeGrad reads it; the module is only read.
+    """A vision tower as LeGrad sees it; the module is only read.
 
     Attributes:
         visual: open_clip's module.
-        blocks: for the native grid.
-        prefix: number of tokens in front of the patches (class token, registers).
-        head: of a tower that pools a token or averages; LeGrad hands it the mean of all tokens.
-        pooler: of a tower that pools by attention (then `head` is the pooler's).
+        blocks: the transformer blocks, for the native grid.
+        prefix: number of tokens before the patches (class token, registers).
+        head: of a tower that pools a token or averages; LeGrad applies it to the mean token.
+        pooler: of a tower that pools by attention; None for other towers.
     """
 
     visual: Any
@@ -170,7 +170,7 @@ class Tower(ABC):
     @property
     @abstractmethod
     def native_grid(self) -> tuple[int, int]:
-        """(h, w) of the grid that the positions were made for."""
+        """(h, w) of the grid that the positions were trained for."""
 
     @property
     @abstractmethod
@@ -185,7 +185,7 @@ class Tower(ABC):
     @property
     @abstractmethod
     def weight(self) -> Tensor:
-        """A matrix of the tower, to tell its device and dtype."""
+        """A weight matrix of the tower; its device and dtype are the tower's."""
 
     @abstractmethod
     def tokens(self, pixels: Tensor) -> Tensor:
@@ -197,17 +197,17 @@ class Tower(ABC):
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """(height, width) in pixels that the native grid covers."""
+        """(height, width) of the native input in pixels."""
         (h, w), (down, across) = self.native_grid, self.patch_size
         return h * down, w * across
 
     def blocks_at(self, grid: tuple[int, int]) -> Sequence[Block]:
-        """The blocks for a grid; other than `blocks` where these hold positions themselves."""
+        """The blocks for a grid; differ from `blocks` if blocks contain positions."""
         del grid
         return self.blocks
 
     def check_grid(self, grid: tuple[int, int]) -> None:
-        """Raises ValueError where the tower cannot be run at a grid; every grid will do here."""
+        """Raise ValueError if the tower cannot run at a grid; by default every grid is allowed."""
         del grid
 
 
@@ -217,10 +217,10 @@ def unsupported(what: str) -> UnsupportedModelError:
 
 
 def layer_norm(module: nn.Module, what: str) -> nn.LayerNorm:
-    """The module, being a LayerNorm with weight and bias.
+    """The module, checked to be a LayerNorm with weight and bias.
 
     Raises:
-        UnsupportedModelError: it is another norm.
+        UnsupportedModelError: it is not.
     """
     if not isinstance(module, nn.LayerNorm) or module.bias is None:
         raise unsupported(f"has a {type(module).__name__} as {what}, not a LayerNorm with bias")
@@ -228,7 +228,7 @@ def layer_norm(module: nn.Module, what: str) -> nn.LayerNorm:
 
 
 def layer_scale(module: Any) -> Tensor | None:
-    """Factor of a layer scale; None where there is none."""
+    """Factors (D,) of a layer scale; None if the block has none."""
     if isinstance(module, nn.Identity):
         return None
     gamma: Tensor = module.gamma

@@ -1,4 +1,4 @@
-"""open_clip's own ``VisionTransformer``: CLIP with a class token, CLIPA with the patches' mean."""
+"""open_clip's ``VisionTransformer``: CLIP with a class token, CLIPA with the patches' mean."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ _HALF = (torch.float16, torch.bfloat16)
 class ClipTower(Tower):
     """Pre-norm blocks, a class token, and a head of ``ln_post`` and a matrix.
 
-    The layer score is LeGrad's own: the head on the mean of all tokens, class token included,
-    whichever the model itself pools.
+    The layer score is the head on the mean of all tokens, class token included, as LeGrad defines
+    it, even if the model itself pools another token.
 
     Raises:
-        UnsupportedModelError: blocks, activations or a pooling the closed form does not cover.
+        UnsupportedModelError: the closed form does not cover the blocks or the pooling.
     """
 
     blocks: Sequence[PlainBlock]
@@ -29,7 +29,6 @@ class ClipTower(Tower):
     def __init__(self, visual: nn.Module) -> None:
         if not isinstance(visual, VisionTransformer):
             raise unsupported(f"is a {type(visual).__name__}")
-        # open_clip declares several attributes loosely; they are read as what they are.
         self.visual: Any = visual
         if self.visual.pool_type not in ("tok", "avg"):
             raise unsupported("does not pool its tokens")
@@ -79,7 +78,7 @@ class ClipTower(Tower):
         return normed
 
     def positional_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """(T, D) for any grid; a foreign one is interpolated (bicubic, antialiased), not stored."""
+        """(T, D); for a grid other than the native one interpolated (bicubic, antialiased)."""
         position: Tensor = self.visual.positional_embedding
         if grid == self.native_grid:
             return position
@@ -106,7 +105,7 @@ def _block(module: nn.Module) -> PlainBlock:
     block: Any = module
     attention: nn.MultiheadAttention = block.attn
     if attention.in_proj_weight is None or attention.bias_k is not None:
-        raise unsupported("has attention with separate or extra key/value weights")
+        raise unsupported("has attention with separate or extra key and value weights")
     return PlainBlock(
         heads=int(attention.num_heads),
         mix=_mix(block.ln_1, attention),

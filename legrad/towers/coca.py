@@ -13,13 +13,13 @@ from legrad.towers.clip import ClipTower
 class CocaTower(ClipTower):
     """256 learned queries attend over the tokens; the first becomes the embedding.
 
-    Relevance is that of the first query's row of attention. The layer score is the model's whole
-    head: pooler, ``ln_post``, projection, normalisation; at the last layer it is the model's own
-    similarity. LeGrad's published code leaves out ``ln_post`` and the normalisation; its maps
-    differ.
+    Relevance is taken against the first query's row of attention. The layer score is the model's
+    whole head: pooler, ``ln_post``, projection, normalisation; at the last layer it equals the
+    model's similarity. LeGrad's published code leaves out ``ln_post`` and the normalisation, so its
+    maps differ.
 
     Raises:
-        UnsupportedModelError: the pooler is of another kind.
+        UnsupportedModelError: no single query of the pooler becomes the embedding.
     """
 
     def __init__(self, visual: nn.Module) -> None:
@@ -51,7 +51,7 @@ def _first_row(queries: Tensor, ln_q: nn.Module, ln_k: nn.Module, attention: Any
 
     def attend(tokens: Tensor) -> tuple[Tensor, Tensor]:
         batch = len(tokens)
-        seen = ln_k(tokens)
+        normed = ln_k(tokens)
         q_bias, k_bias, v_bias = attention.in_proj_bias.split(width)
         if attention.in_proj_weight is not None:  # the pooler is as wide as the tower
             q_weight, k_weight, v_weight = attention.in_proj_weight.split(width)
@@ -59,7 +59,7 @@ def _first_row(queries: Tensor, ln_q: nn.Module, ln_k: nn.Module, attention: Any
             q_weight, k_weight = attention.q_proj_weight, attention.k_proj_weight
             v_weight = attention.v_proj_weight
         query = F.linear(ln_q(queries[:1]), q_weight, q_bias).expand(batch, 1, width)
-        key, value = F.linear(seen, k_weight, k_bias), F.linear(seen, v_weight, v_bias)
+        key, value = F.linear(normed, k_weight, k_bias), F.linear(normed, v_weight, v_bias)
         query, key, value = (
             rows.view(batch, -1, heads, width // heads).transpose(1, 2)
             for rows in (query, key, value)

@@ -1,4 +1,4 @@
-"""EVA and EVA02: timm's ``Eva``: rotary positions, SwiGLU, inner norms, or post-norm blocks."""
+"""EVA01 and EVA02, timm's ``Eva``: rotary positions, SwiGLU, inner norms, or post-norm blocks."""
 
 import copy
 from collections.abc import Sequence
@@ -52,10 +52,10 @@ class PostNormBlock(InnerNormBlock):
 
 
 class EvaTower(TimmTower):
-    """A class token, positions in the tokens and (EVA02) in every block's attention.
+    """A class token; positions are added to the tokens and, in EVA02, to every block's attention.
 
-    EVA01's blocks are plain and take the closed form; EVA02's are differentiated by autograd, one
-    block at a time. The layer score is the head on the mean of all tokens, as for CLIP.
+    EVA01's blocks are plain, so the closed form applies; EVA02's are differentiated by autograd,
+    one block at a time. The layer score is the head on the mean of all tokens, as for CLIP.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -74,10 +74,10 @@ class EvaTower(TimmTower):
 
 
 def eva_block(module: Any, rope: Tensor | None) -> Block:
-    """A block with the rotary positions of a grid.
+    """The adapter of a block, with the rotary positions of a grid.
 
     Raises:
-        UnsupportedModelError: it is of another type.
+        UnsupportedModelError: the block is of another type.
     """
     if type(module) is EvaBlockPostNorm:
         mix = heads_of(module.attn, None, rope)
@@ -95,7 +95,7 @@ def _hidden(module: Any) -> int:
 
 
 def _rope_at(trunk: Any, grid: tuple[int, int] | None) -> Tensor | None:
-    """(n, 2 d) sines and cosines of the patches' places; None: of the native grid."""
+    """(n, 2 d) sines and cosines of the patches' positions; ``grid`` None is the native grid."""
     if trunk.rope is None:
         return None
     if not isinstance(trunk.rope, RotaryEmbeddingCat):
@@ -104,5 +104,5 @@ def _rope_at(trunk: Any, grid: tuple[int, int] | None) -> Tensor | None:
     if grid is not None:
         rope = copy.deepcopy(rope)
         rope.update_feat_shape(list(grid))
-    turns: Tensor = rope.get_embed()
-    return turns
+    embedding: Tensor = rope.get_embed()
+    return embedding

@@ -8,10 +8,9 @@ from legrad.towers.siglip import checked_map, map_pooler
 
 
 class PerceptionTower(EvaTower):
-    """SigLIP's pooler on EVA's blocks; the pooler sees the class token too, where there is one.
+    """SigLIP's pooler on EVA's blocks; if there is a class token, the pooler sees it too.
 
-    Relevance and layer score are SigLIP's (see `SiglipTower`); the class token's key is left out of
-    the map.
+    Relevance and layer score are as for `SiglipTower`; the class token is left out of the map.
     """
 
     def _check(self) -> None:
@@ -19,5 +18,5 @@ class PerceptionTower(EvaTower):
 
     @cached_property
     def pooler(self) -> Pooler:  # type: ignore[override]
-        """The query's row of attention, and what follows."""
+        """The query's row of attention, and what follows it."""
         return map_pooler(self.trunk, self.map_pooler, self.head, front=0)

@@ -15,10 +15,11 @@ from legrad.towers.vit import VitTower
 class SiglipTower(VitTower):
     """One learned query attends over the normed tokens; a residual MLP follows.
 
-    Relevance is that of the query's row of attention, on every explained layer's tokens. The layer
-    score is the model's whole head: the trunk's final norm, pooler, MLP, projection where there is
-    one, normalisation; at the last layer it is the model's own similarity. LeGrad's published code
-    leaves the final norm out and blanks cells by an empty prompt's map; neither is done here.
+    Relevance is taken against the query's row of attention, on every explained layer's tokens. The
+    layer score is the model's whole head: the trunk's final norm, pooler, MLP, projection if there
+    is one, normalisation; at the last layer it equals the model's similarity. LeGrad's published
+    code leaves out the final norm and zeroes cells where an empty prompt's map is hot; neither is
+    done here.
     """
 
     def _check(self) -> None:
@@ -26,16 +27,16 @@ class SiglipTower(VitTower):
 
     @cached_property
     def pooler(self) -> Pooler:  # type: ignore[override]
-        """The query's row of attention, and what follows."""
+        """The query's row of attention, and what follows it."""
         front = 0 if self.trunk.pool_include_prefix else self.prefix
         return map_pooler(self.trunk, self.map_pooler, self.head, front)
 
 
 def checked_map(trunk: Any) -> Any:
-    """The trunk's pooler, of the kind that is read here.
+    """The trunk's pooler, checked to be of the kind that `map_pooler` reads.
 
     Raises:
-        UnsupportedModelError: it pools otherwise.
+        UnsupportedModelError: it is of another kind.
     """
     pool: Any = trunk.attn_pool
     plain = type(pool) is AttentionPoolLatent and type(pool.mlp) is TimmMlp
@@ -51,11 +52,13 @@ def checked_map(trunk: Any) -> Any:
 
 
 def map_pooler(trunk: Any, pool: Any, head: Head, front: int) -> Pooler:
-    """The pooler of a trunk.
+    """The adapter of a trunk's pooler.
 
     Args:
-        head: of the tower; its norm stands before the pooler, its linear layer after it.
-        front: so many first tokens the pooler does not see.
+        trunk: timm's vision transformer.
+        pool: its pooler, from `checked_map`.
+        head: of the tower: its norm comes before the pooler, its linear layer after it.
+        front: how many of the first tokens the pooler does not see.
     """
     return Pooler(
         heads=int(pool.num_heads),
@@ -69,10 +72,12 @@ def map_pooler(trunk: Any, pool: Any, head: Head, front: int) -> Pooler:
 
 def _latent_row(pool: Any, norm: nn.Module, front: int) -> Mix:
     def attend(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        seen = norm(tokens)[:, front:]
-        batch, count, _ = seen.shape
+        normed = norm(tokens)[:, front:]
+        batch, count, _ = normed.shape
         query = pool.q(pool.latent).view(1, 1, pool.num_heads, -1).transpose(1, 2)
-        key, value = pool.kv(seen).view(batch, count, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4)
+        key, value = (
+            pool.kv(normed).view(batch, count, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4)
+        )
         query, key = pool.q_norm(query).expand(batch, -1, -1, -1), pool.k_norm(key)
         mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, 1, d)
         return mixed.reshape(batch, -1), value

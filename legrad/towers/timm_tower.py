@@ -1,4 +1,4 @@
-"""What all of timm's transformers share behind open_clip's ``TimmModel``: tokens, heads, blocks."""
+"""What the timm transformers in open_clip's ``TimmModel`` share: tokens, heads, blocks."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ Bias = Callable[[], Tensor] | None
 
 
 class TimmTower(Tower):
-    """Patches or a convolutional stem, tokens in front, positions, blocks, a linear head.
+    """Patches or a convolutional stem, prefix tokens, positions, blocks, a linear head.
 
-    A family says what its blocks are. Where the tower pools a token or averages, LeGrad hands the
-    head the mean of all tokens, as for CLIP.
+    A subclass describes its blocks. If the tower pools a token or averages, LeGrad applies the
+    head to the mean of all tokens, as for CLIP.
 
     Args:
         visual: open_clip's ``TimmModel``.
 
     Raises:
-        UnsupportedModelError: a part is of another kind.
+        UnsupportedModelError: a part is of a kind that is not covered.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -49,15 +49,15 @@ class TimmTower(Tower):
 
     @abstractmethod
     def _block(self, module: Any) -> Block:
-        """A block of the trunk."""
+        """The adapter of one block of the trunk."""
 
     def _check(self) -> None:
-        """Raises UnsupportedModelError unless the trunk pools as the family does."""
+        """Raise UnsupportedModelError unless the trunk pools as its family does."""
         if self.trunk.global_pool not in ("token", "avg"):
             raise unsupported(f"pools by {self.trunk.global_pool!r}")
 
     def _final_norm(self) -> nn.LayerNorm | None:
-        """The norm before or after the pooling: there is one of the two."""
+        """The norm before or after the pooling; exactly one of the two is expected."""
         norms = [n for n in (self.trunk.norm, self.trunk.fc_norm) if not isinstance(n, nn.Identity)]
         if len(norms) != 1:
             raise unsupported(f"has {len(norms)} final norms")
@@ -88,7 +88,7 @@ class TimmTower(Tower):
 
     @property
     def patch_size(self) -> tuple[int, int]:
-        """See `Tower.patch_size`; of a convolutional stem, its stride."""
+        """See `Tower.patch_size`; for a convolutional stem, its stride."""
         stem = self.trunk.patch_embed
         down, across = stem.patch_size
         ratio = getattr(stem, "feature_ratio", (1, 1))
@@ -107,7 +107,7 @@ class TimmTower(Tower):
         position = self._positions(grid)
         if position is None:
             return self._normed(self._prefixed(patches))
-        if position.shape[1] == patches.shape[1]:  # none for the tokens in front
+        if position.shape[1] == patches.shape[1]:  # the prefix tokens have none
             return self._normed(self._prefixed(patches + position))
         return self._normed(self._prefixed(patches) + position)
 
@@ -126,8 +126,8 @@ class TimmTower(Tower):
         return patches
 
     def _prefixed(self, patches: Tensor) -> Tensor:
-        front = [self.trunk.cls_token, getattr(self.trunk, "reg_token", None)]
-        rows = [row.expand(len(patches), -1, -1) for row in front if row is not None]
+        prefix = [self.trunk.cls_token, getattr(self.trunk, "reg_token", None)]
+        rows = [row.expand(len(patches), -1, -1) for row in prefix if row is not None]
         return torch.cat([*rows, patches], dim=1) if rows else patches
 
     def _normed(self, tokens: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class TimmTower(Tower):
         return tokens if norm is None else norm(tokens)
 
     def _positions(self, grid: tuple[int, int]) -> Tensor | None:
-        """(1, n or T, D) for any grid; a foreign one as timm interpolates it, not stored."""
+        """(1, n or T, D); for a grid other than the native one interpolated as timm does it."""
         position: Tensor | None = getattr(self.trunk, "pos_embed", None)
         if position is None or grid == self.native_grid:
             return position
@@ -153,18 +153,18 @@ class TimmTower(Tower):
         if self.pooler is not None:
             return self.pooler(tokens)
         tokens = self.trunk.norm(tokens)
-        whole = getattr(self.trunk, "pool_include_prefix", False)
+        include_prefix = getattr(self.trunk, "pool_include_prefix", False)
         if self.trunk.global_pool == "token":
             pooled = tokens[:, 0]
         else:
-            pooled = tokens[:, 0 if whole else self.prefix :].mean(dim=1)
+            pooled = tokens[:, 0 if include_prefix else self.prefix :].mean(dim=1)
         return self.head.project(self.trunk.fc_norm(pooled))
 
 
 def _linear(visual: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Matrix (D, E) and bias of the one linear layer behind the pooling, or none."""
-    behind = [visual.trunk.head, *visual.head.children()]
-    linear = [m for m in behind if not isinstance(m, nn.Identity | nn.Dropout)]
+    """Matrix (D, E) and bias of the linear layer after the pooling, if there is one."""
+    after_pooling = [visual.trunk.head, *visual.head.children()]
+    linear = [m for m in after_pooling if not isinstance(m, nn.Identity | nn.Dropout)]
     if not linear:
         return None, None
     if len(linear) > 1 or not isinstance(linear[0], nn.Linear):
@@ -176,12 +176,13 @@ def _linear(visual: Any) -> tuple[Tensor | None, Tensor | None]:
 def heads_of(
     attention: Any, norm: nn.Module | None, rope: Tensor | None = None, bias: Bias = None
 ) -> Mix:
-    """Attention as timm's modules do it, up to the heads' outputs.
+    """Attention as timm computes it, up to the heads' outputs.
 
     Args:
-        norm: before the attention, where there is one.
+        attention: timm's module.
+        norm: applied before the attention, if there is one.
         rope: (n, 2 d) rotary positions of the patches.
-        bias: gives what is added to the logits, (1, H, T, T).
+        bias: returns what is added to the attention logits, (1, H, T, T).
     """
     if not all(hasattr(attention, name) for name in ("qkv", "q_norm", "k_norm", "proj")):
         raise unsupported(f"has attention of type {type(attention).__name__}")
@@ -208,17 +209,17 @@ def _projected(attention: Any, x: Tensor) -> Sequence[Tensor]:
         rows = [layer(x).view(batch, count, attention.num_heads, -1) for layer in layers]
         return [row.transpose(1, 2) for row in rows]
     fused = attention.qkv(x)
-    if getattr(attention, "q_bias", None) is not None:  # EVA keeps them beside the layer
+    if getattr(attention, "q_bias", None) is not None:  # EVA keeps the biases apart from the layer
         fused = fused + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
     split: Tensor = fused.view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     return split.unbind(0)
 
 
 def _rotated(attention: Any, rows: Tensor, rope: Tensor) -> Tensor:
-    front = attention.num_prefix_tokens
+    prefix = attention.num_prefix_tokens
     half = getattr(attention, "rotate_half", False)
-    turned = apply_rot_embed_cat(rows[:, :, front:], rope, half=half)
-    return torch.cat([rows[:, :, :front], turned], dim=2)
+    turned = apply_rot_embed_cat(rows[:, :, prefix:], rope, half=half)
+    return torch.cat([rows[:, :, :prefix], turned], dim=2)
 
 
 def is_plain(block: Any) -> bool:
@@ -228,7 +229,7 @@ def is_plain(block: Any) -> bool:
 
 
 def plain_block(block: Any, mix: Mix, scales: tuple[Tensor | None, Tensor | None]) -> PlainBlock:
-    """A timm block that `is_plain`."""
+    """The adapter of a timm block for which `is_plain` holds."""
     return PlainBlock(
         heads=int(block.attn.num_heads),
         mix=mix,
@@ -243,10 +244,10 @@ def plain_block(block: Any, mix: Mix, scales: tuple[Tensor | None, Tensor | None
 
 
 def vit_block(block: Any, bias: Bias = None) -> PlainBlock:
-    """A block of timm's ViT, with relative positions or without.
+    """A block of timm's ViT, with or without relative positions.
 
     Raises:
-        UnsupportedModelError: it has norms or an MLP of another kind.
+        UnsupportedModelError: it has inner norms or a gated MLP.
     """
     if not is_plain(block):
         raise unsupported(f"has blocks of type {type(block).__name__} with inner norms")

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,9 @@ def check(model: nn.Module, pixels: Tensor, directions: Tensor, layers: int) -> 
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("layers", "dtype"), [(1, torch.float64), (3, torch.float64), (2, torch.float32)]
+)
 @pytest.mark.parametrize("tower", TOWERS)
 def test_towers_and_layers(tower: str, layers: int, dtype: torch.dtype) -> None:
     model = tiny_clip(0, **TOWERS[tower], dtype=dtype)
@@ -58,14 +60,11 @@ def test_towers_and_layers(tower: str, layers: int, dtype: torch.dtype) -> None:
     check(model, pixels, directions, layers)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("size", [(48, 48), (16, 56), (56, 8), (64, 40), (24, 24)])
+@pytest.mark.parametrize("size", [(48, 48), (16, 56), (56, 8), (24, 24)])
 @pytest.mark.parametrize("native", [(32, 32), (24, 48)])
-def test_foreign_image_sizes(
-    native: tuple[int, int], size: tuple[int, int], dtype: torch.dtype
-) -> None:
-    model = tiny_clip(0, image_size=native, dtype=dtype)
-    pixels, directions = images(1, 2, size, dtype), unit_directions(2, 3, dtype=dtype)
+def test_foreign_image_sizes(native: tuple[int, int], size: tuple[int, int]) -> None:
+    model = tiny_clip(0, image_size=native)
+    pixels, directions = images(1, 2, size), unit_directions(2, 3)
     seen = explain(model, pixels, directions)
     assert seen.maps.shape == (2, 3, size[0] // 8, size[1] // 8)
     check(model, pixels, directions, 2)
@@ -108,7 +107,7 @@ def test_scores_and_features_are_the_models_own(tower: str) -> None:
     torch.testing.assert_close(seen.scores, own @ directions.T, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 100_000, 250_000, 400_000, 800_000])
+@pytest.mark.parametrize("chunk_bytes", [1, 100_000, 400_000])
 def test_chunks_change_nothing(chunk_bytes: int) -> None:
     model = tiny_clip(0)
     pixels, directions = images(1, 5), unit_directions(2, 7)
@@ -190,17 +189,17 @@ def test_half_precision_weights(dtype: torch.dtype) -> None:
     assert 1e-4 < relative_error(rough.maps, exact.maps) < 0.1
 
 
-@pytest.mark.slow
-def test_compiled_equals_eager() -> None:
-    if shutil.which("g++") is None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_equals_eager(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backend "eager" traces the code and compiles nothing, which takes a second."""
+    if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     model = tiny_clip(0, dtype=torch.float32)
     pixels, directions = images(1, 3, dtype=torch.float32), unit_directions(2, 5).float()
-    eager = explain(model, pixels, directions)
-    compiled = LeGrad(from_open_clip(model), compiled=True)
-    for count in (5, 1):
-        seen = compiled.explain(pixels, directions[:count])
-        assert relative_error(seen.maps, eager.maps[:, :count]) <= 1e-5
+    eager = explain(model, pixels, directions, layers=1)
+    compiled = explain(model, pixels, directions, layers=1, compiled=True)
+    assert relative_error(compiled.maps, eager.maps) <= 1e-5
 
 
 @pytest.mark.gpu

@@ -28,7 +28,7 @@ def test_names(name: str) -> None:
     "name", ["", "Dog", "2dogs", "_dog", "a dog", "dög", "a-b", "a" * 49, "a\n"]
 )
 def test_names_that_are_no_column_names(name: str) -> None:
-    with pytest.raises(ValidationError, match="is not a query name: lower-case"):
+    with pytest.raises(ValidationError, match="is not a query name"):
         query(name)
 
 
@@ -60,7 +60,7 @@ def test_one_prompt(prompts: Any) -> None:
 
 @pytest.mark.parametrize("prompts", [[], "", " ", ["dog", "\t"]])
 def test_empty_prompts(prompts: Any) -> None:
-    with pytest.raises(ValidationError, match="query 'wet_dog' has an empty prompt"):
+    with pytest.raises(ValidationError, match="empty prompt"):
         query(prompts=prompts)
 
 
@@ -69,7 +69,7 @@ def test_labels() -> None:
     assert query(role=Role.CLASS).label == "wet_dog"
     assert query(role="class", label="Wet Dog").label == "Wet Dog"
     assert query(role="cue").label is None
-    with pytest.raises(ValidationError, match="is a cue: only a class has a label"):
+    with pytest.raises(ValidationError, match="only a class has a label"):
         query(role="cue", label="dog")
 
 
@@ -191,13 +191,13 @@ def test_a_vector_wherever_it_lies(files: Path, place: str) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("rows.npy", r"expected one row of finite floats, found float32 \(3, 32\)"),
+        ("rows.npy", r"found float32 \(3, 32\)"),
         ("rows.npy#3", "not a row of a .npy file"),
-        ("named.safetensors", "name a tensor behind #: other, probe"),
+        ("named.safetensors", "other, probe"),
         ("0.png#x.npy", "expected a file ending in .npy or .safetensors"),
         ("broken.npy", "not a row of a .npy file"),
         ("broken.safetensors", "not a .safetensors file"),
-        ("short.npy", "has 5 numbers, the embedding of 'custom' 32"),
+        ("short.npy", "expected 32 .*'custom', found 5"),
         ("nan.npy", "expected one row of finite floats"),
     ],
 )
@@ -216,7 +216,7 @@ def test_missing_and_broken_files(files: Path) -> None:
     for fields in ({"vector": f"{files}/no.npy"}, {"images": f"{files}/no.png"}):
         with pytest.raises(FileNotFoundError, match=r"no file at .*/no\.png|no file at .*/no\.npy"):
             encode_queries(model, [query(**fields)])
-    with pytest.raises(ValueError, match=r"rows\.npy: not an image that Pillow reads"):
+    with pytest.raises(ValueError, match=r"rows\.npy: not an image"):
         encode_queries(model, [query(images=f"{files}/rows.npy")])
 
 
@@ -225,7 +225,7 @@ def test_missing_and_broken_files(files: Path) -> None:
     [
         ({"images": ["a.png"], "prompts": "a"}, "has prompts and images: expected one of"),
         ({"vector": "a.npy", "difference": ["a", "b"]}, "has difference and vector"),
-        ({"vector": "a.npy", "templates": "simple"}, "templates go around prompts"),
+        ({"vector": "a.npy", "templates": "simple"}, "templates but no prompts"),
         ({"difference": ["wet_dog", "a"]}, "is a difference with itself"),
         ({"difference": ["a"]}, "difference"),
         ({"difference": ["A", "b"]}, "is not a query name"),
@@ -240,7 +240,7 @@ def test_a_difference_is_of_queries_that_are_there() -> None:
     model = from_open_clip(tiny_clip(0), tokenizer=tokenize)
     two = [query("a"), query("b"), query("c", difference=["a", "b"])]
     for strange in ("d", "c"):
-        with pytest.raises(ValueError, match=f"difference with '{strange}': expected names of two"):
+        with pytest.raises(ValueError, match=f"difference with '{strange}'"):
             encode_queries(model, [*two, query("x", difference=["a", strange])])
 
 

@@ -1,4 +1,4 @@
-"""One model of each family at its real size, random weights, against the oracle."""
+"""Models at their real size, with random weights, against the oracle."""
 
 from typing import Any
 
@@ -18,9 +18,7 @@ from tests.towers import stirred
 
 REAL = (
     "ViT-B-32",
-    "ViT-L-14-CLIPA",
     "ViT-B-32-SigLIP2-256",
-    "ViT-B-16-SigLIP",
     "coca_ViT-B-32",
     "PE-Core-B-16",
     "EVA02-B-16",
@@ -40,9 +38,9 @@ class OnlyVision(nn.Module):
         self.visual = _build_vision_tower(config["embed_dim"], config["vision_cfg"], quick)
 
     def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
-        found: Any = self.visual(pixels)
-        found = found[0] if isinstance(found, tuple) else found  # CoCa gives its tokens too
-        return F.normalize(found, dim=-1) if normalize else found
+        output: Any = self.visual(pixels)
+        features = output[0] if isinstance(output, tuple) else output  # CoCa adds its tokens
+        return F.normalize(features, dim=-1) if normalize else features
 
 
 @pytest.mark.slow

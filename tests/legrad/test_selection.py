@@ -30,8 +30,8 @@ def random_mask(share: float) -> Tensor:
     return torch.rand((B, Q), generator=generator) < share
 
 
-@pytest.mark.parametrize("share", [0.0, 0.15, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("pairs", [1, 2, 3, 7, 8, 20, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.9, 1.0])
+@pytest.mark.parametrize("pairs", [1, 3, 7, 8, 1000])
 def test_chunks_hold_every_pair_once(pairs: int, share: float) -> None:
     mask = random_mask(share)
     seen = torch.zeros(B, Q, dtype=torch.int)
@@ -50,7 +50,7 @@ def test_whole_images_share_a_chunk() -> None:
     assert shapes == [(1, 4), (1, 3)] * 2
 
 
-@pytest.mark.parametrize("queries", [16, 1024])
+@pytest.mark.parametrize("queries", [16, 256])
 @pytest.mark.parametrize("chunk_bytes", [1, 10**6, 4 * 10**6])
 def test_memory_of_a_chunk_is_bounded_whatever_the_number_of_queries(
     chunk_bytes: int, queries: int, monkeypatch: pytest.MonkeyPatch

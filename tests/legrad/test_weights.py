@@ -17,8 +17,6 @@ from legrad import LeGrad, VisionLanguageModel, from_open_clip, load_model
 from legrad.models.weights import load_weights
 from legrad.settings import is_weights_uri
 from tests.builders import images, randomise, raw_images, tiny_clip, unit_directions
-from tests.legrad.compare import relative_error
-from tests.oracle import oracle_maps
 
 SMALL = "ViT-S-32-alt"
 
@@ -255,19 +253,3 @@ def test_digest_is_of_the_file_wherever_it_came_from(
     torch.save(state, path)
     left, right = load(SMALL, safetensors), load(SMALL, path, image_size=64)
     assert left.digest == right.digest
-
-
-def test_vit_b_32_against_the_oracle(folder: Path) -> None:
-    path = folder / "vit-b-32.safetensors"
-    save_file(random_state("ViT-B-32", 1), path)
-    model = load("ViT-B-32", path)
-    path.unlink()
-    model.model.visual.double()
-    directions = unit_directions(3, 2, 512)
-    pixels = images(2, 1, (224, 224))
-    seen = LeGrad(model).explain(pixels, directions)
-    maps, scores, features = oracle_maps(model.model, pixels, directions, 2)
-    assert seen.maps.shape == (1, 2, 7, 7)
-    assert relative_error(seen.maps, maps) <= 1e-6
-    torch.testing.assert_close(seen.scores, scores)
-    torch.testing.assert_close(seen.image_features, features)
