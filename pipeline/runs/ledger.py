@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -117,7 +118,7 @@ class Ledger:
         known = {
             name: record for name, record in self.records.items() if sizes.get(name) == record.size
         }
-        if len(sizes) - len(known) > 1:
+        if not self.records and len(sizes) > 1:
             known |= _indexed(self.folder, {n: s for n, s in sizes.items() if n not in known})
         new = [name for name in sizes if name not in known]
         read = list(map_in_threads(_record, [self.folder.images.child(name) for name in new]))
@@ -225,7 +226,10 @@ def missing_parts(folder: RunFolder) -> list[str]:
 def _starts(indices: pa.Array) -> list[int]:
     """Where the stretches of equal numbers begin."""
     values = indices.to_numpy(zero_copy_only=False)
-    return [i for i in range(len(values)) if i == 0 or values[i] != values[i - 1]]
+    if not len(values):
+        return []
+    starts: list[int] = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()]
+    return starts
 
 
 def _extra_ends(folder: RunFolder) -> list[str]:

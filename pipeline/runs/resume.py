@@ -76,7 +76,7 @@ def find_work(
         for name in missing_parts(folder):
             tell(f"images/{name} is gone; its rows are computed again")
     drop_repeated(ledger, tell)
-    reopen(ledger, redo)
+    reopen(ledger, redo, units)
     ledger.index(INDEXED_FROM)
     _list_input(folder, units)
     rows = CommittedRows(ledger)

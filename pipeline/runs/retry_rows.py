@@ -8,7 +8,7 @@ them out.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,20 @@ from pipeline.machine import map_in_threads
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.parts import read_part, write_part
 from pipeline.schema import BOOK
+from pipeline.sources.read_unit import Unit
 from pipeline.storage.location import Location
 
 _NUMBERED = re.compile(r"part-(\d{5})-")
 
 
-def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
+def reopen(ledger: Ledger, statuses: Collection[str], units: Sequence[Unit]) -> int:
     """Take out the committed rows with one of some statuses, so that they are done again.
 
     Args:
         ledger: of a run whose lease is held; refreshed afterwards.
         statuses: of the rows.
+        units: all of the input. Where a row that is taken out stands for others that could not be
+            read, the ends of its units are forgotten: they may have other numbers of rows now.
 
     Returns:
         How many rows there were.
@@ -43,10 +46,10 @@ def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
         return 0
     stand_ins = gone.filter(pc.less(gone["first"], 0))
     open_shards = set(stand_ins["shard"].to_pylist())
-    units = _units_of(ledger, open_shards)
-    forgotten = pa.array(sorted(units), pa.string())
-    ledger.forget(units)
-    names = set(ledger.totals.part.filter(chosen).to_pylist()) | _holding_ends(ledger, units)
+    keys = [unit.key for unit in units if not open_shards.isdisjoint(unit.shards)]
+    forgotten = pa.array(keys, pa.string())
+    ledger.forget(keys)
+    names = set(ledger.totals.part.filter(chosen).to_pylist()) | _holding_ends(ledger, forgotten)
 
     def take_out(part: Location) -> None:
         table, ends = read_part(part)
@@ -60,25 +63,12 @@ def reopen(ledger: Ledger, statuses: Collection[str]) -> int:
     return int(pc.sum(gone["count"]).as_py())
 
 
-def _units_of(ledger: Ledger, shards: Collection[str]) -> set[str]:
-    """Units of shards whose number of rows may be another one the next time.
-
-    A row that stands for all that followed was among them. The name of a unit is its shard's, with
-    a row number after ``@`` for a part of a table, and more for several files.
-    """
-    names = set(ledger.totals.ends["unit"].to_pylist()) if shards else set()
-    starts = tuple(f"{shard}{mark}" for shard in shards for mark in ("@", " and "))
-    return {name for name in names if name in shards or name.startswith(starts)}
-
-
-def _holding_ends(ledger: Ledger, units: Collection[str]) -> set[str]:
-    if not units:
-        return set()
-    wanted = pa.array(sorted(units), pa.string())
+def _holding_ends(ledger: Ledger, keys: pa.Array) -> set[str]:
+    """Parts that record the ends of some units."""
     return {
         name
         for name, record in ledger.records.items()
-        if record.ends.num_rows and pc.any(pc.is_in(record.ends["unit"], wanted)).as_py()
+        if record.ends.num_rows and pc.any(pc.is_in(record.ends["unit"], keys)).as_py()
     }
 
 

@@ -64,11 +64,11 @@ def left(folder: RunFolder, *redo: str) -> list[str]:
 
 def test_only_the_rows_that_are_asked_for_go(folder: RunFolder) -> None:
     ledger = Ledger(folder).refresh()
-    assert reopen(ledger, []) == 0
-    assert reopen(ledger, ["read_error"]) == 1
+    assert reopen(ledger, [], UNITS) == 0
+    assert reopen(ledger, ["read_error"], UNITS) == 1
     assert ledger.statuses == {"ok": 4, "decode_error": 1}
-    assert reopen(ledger, ["read_error"]) == 0
-    assert reopen(ledger, ["decode_error"]) == 1
+    assert reopen(ledger, ["read_error"], UNITS) == 0
+    assert reopen(ledger, ["decode_error"], UNITS) == 1
     assert ledger.statuses == {"ok": 4}
 
 
@@ -94,7 +94,7 @@ def test_an_end_in_another_part_is_forgotten_as_well(folder: RunFolder) -> None:
     fault = row("t", "#unreadable-0", status="read_error") | {BOOK: stand_in(0, within=True)}
     part(folder, [fault])
     kept = part(folder, rows("t", "cd"), first=2, ends=[end(unit, 3)])
-    reopen(Ledger(folder).refresh(), ["read_error"])
+    reopen(Ledger(folder).refresh(), ["read_error"], [unit])
     assert "t@0" not in Ledger(folder).refresh().totals.ends["unit"].to_pylist()
     assert Path(kept.path).exists()
     assert Ledger(folder).refresh().totals.shards["t"] == 2
