@@ -17,9 +17,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from pipeline import Audit
-from pipeline.reliance.edit_pictures import examples
+from pipeline.reliance.edits import Kind
 from pipeline.reliance.probe_maps import probe_query
-from pipeline.reliance.task import Kind
 
 CLS, CUE, TEXT = "frozen fish", "watermark", "frozen_fish"
 _ROWS = 2
@@ -34,7 +33,7 @@ def main() -> None:
     audit = Audit.from_results(args.out, settings={"depth": "reliance"}, tell=print)
     row = audit.pair(CLS, CUE).finding
     results = audit.reliance.probe_maps()
-    every = examples(audit.reliance, CLS, CUE, count=60, side=288)
+    every = audit.reliance.examples(CLS, CUE, count=60, side=288)
     query = probe_query(CLS)
     ids = [one.image_id for one in every if one.kind is Kind.DELETED]
     seen = dict(zip(ids, ~np.isnan(results.maps(query, ids)[1]).any(axis=(1, 2)), strict=True))

@@ -36,9 +36,7 @@ from pipeline.audit.inference import share_interval
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.machine import cores
 from pipeline.reliance.claims import Claims, Directions
-from pipeline.reliance.probe import cross_fitted, fit
-from pipeline.reliance.probe_quality import judge
-from pipeline.reliance.probe_statistics import GROUPS, collect
+from pipeline.reliance.probe import GROUPS, collect, cross_fitted, fit, probe_quality
 
 SIZES = {400: 3, 2000: 1}
 """Images of a data set -> data sets of each setting and pool."""
@@ -55,7 +53,7 @@ def audited(
     sums = collect(world, found.population, found.presence, list(every[found.presence.measured]))
     probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
     rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
-    judged = judge(world, found.population, probes, rivals)
+    judged = probe_quality(world, found.population, probes, rivals)
     pairs = _edited(pool, world, found, rivals)
     claims = Claims(found, sums, judged, own, _SETTINGS).frame(pairs)
     control = Claims(found, sums, judged, _with_cue(own, pairs), _SETTINGS)

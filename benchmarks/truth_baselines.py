@@ -9,8 +9,7 @@ from sklearn.naive_bayes import GaussianNB
 from benchmarks.truth_pool import CUES, Pool
 from benchmarks.truth_sets import World
 from pipeline.audit.evidence import overlap_excess
-from pipeline.reliance.probe import Probe
-from pipeline.reliance.probe_statistics import FOLDS, groups
+from pipeline.reliance.probe import FOLDS, Probe, groups
 
 _OVERLAP_IMAGES = 100
 _FLAGGED_BELOW = 0.3  # cleanlab's own line

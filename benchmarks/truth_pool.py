@@ -25,7 +25,7 @@ from legrad.preprocess import Preprocess
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.reliance.claims import Directions
 from pipeline.reliance.editor import Editor
-from pipeline.reliance.task import PLACE, PairTask
+from pipeline.reliance.shortlist import IMAGE_COLUMNS, PairTask
 from training.captions import named
 
 SIDE = 192
@@ -205,6 +205,6 @@ def image_id(place: int) -> str:
 
 
 def _row(place: int, others: Sequence[str]) -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(PLACE)
+    row: dict[str, object] = dict.fromkeys(IMAGE_COLUMNS)
     known = {"image_id": image_id(place), "row": place, "width": SIDE, "height": SIDE}
     return row | known | {"others": list(others)}

@@ -10,9 +10,8 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from benchmarks.truth_pool import CUES, DECOYS, HOSTED, OBJECTS, Pool, image_id
-from pipeline.reliance.claims import Directions, Pair
-from pipeline.reliance.edited import Edited
-from pipeline.reliance.task import Kind
+from pipeline.reliance.claims import Directions, EditedPair
+from pipeline.reliance.edits import Kind, PairEdits
 from pipeline.schema import EMBEDDING, score_column
 
 BASE = 0.05
@@ -134,7 +133,7 @@ def _table(
     return ds.dataset(pa.table(columns))
 
 
-def edited_pair(pool: Pool, world: World, cls: str, cue: str, rival: str) -> Pair | None:
+def edited_pair(pool: Pool, world: World, cls: str, cue: str, rival: str) -> EditedPair | None:
     """The pool's edits of a pair, of the images that are in the data set; None without any."""
     table = pool.edits.get((world.cell.labels[cls], cue))
     if table is None:
@@ -154,4 +153,4 @@ def edited_pair(pool: Pool, world: World, cls: str, cue: str, rival: str) -> Pai
     kept = table.filter(pc.or_(mine, other))
     every = names | targets
     ids = pa.array([every[name] for name in kept["image_id"].to_pylist()], pa.string())
-    return Pair(cls, cue, rival, Edited.of(kept.set_column(0, "image_id", ids)))
+    return EditedPair(cls, cue, rival, PairEdits.of(kept.set_column(0, "image_id", ids)))

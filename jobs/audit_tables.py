@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pipeline.audit.overview import Overview
     from pipeline.auditor import Audit
 
-_MOST_ODDS = 1000.0
 _MOST_NOT_MEASURED = 8
 _MOST_NAMES = 12
 _ASSOCIATION_LEGEND = (
@@ -103,7 +102,9 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _association_cells(row: Mapping[str, Any]) -> list[str]:
-    effect, low, high = (_odds(float(row[f"association__{n}"])) for n in ("effect", "low", "high"))
+    from pipeline.report.words import odds
+
+    effect, low, high = (odds(float(row[f"association__{n}"])) for n in ("effect", "low", "high"))
     heat = row["heat_on_cue"]
     return [
         f"{row['share']:.0%}",
@@ -111,12 +112,6 @@ def _association_cells(row: Mapping[str, Any]) -> list[str]:
         f"{effect} ({low}-{high})",
         "" if pd.isna(heat) else f"{heat:.1f}",
     ]
-
-
-def _odds(value: float) -> str:
-    if value >= _MOST_ODDS:
-        return f">{_MOST_ODDS:.0f}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _reasons(rows: pd.DataFrame) -> Table:
@@ -255,7 +250,7 @@ def _reliance_reasons(row: Mapping[str, Any]) -> list[str]:
 
 def _probe_quality(audit: "Audit") -> str:
     """How well the probe recognises the classes, and which ones it does not."""
-    quality = audit.reliance.judged
+    quality = audit.reliance.probe_quality
     at_chance = ~(quality["accuracy_low"] > quality["chance"])
     names = [str(name) for name in quality.loc[at_chance, "class"]]
     text = (

@@ -1,4 +1,4 @@
-"""Settings of the audit: gates, data beside the run, and what it may cost."""
+"""Settings of the audit: gates, tables of the user, and limits of the cost."""
 
 from typing import Annotated, Literal
 
@@ -10,29 +10,32 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Gates(Settings):
-    """What a finding must pass; chosen on drawn scenes before any of the tests were drawn.
+    """Conditions for a finding; chosen on drawn scenes before any of the test scenes were drawn.
 
     Attributes:
-        separation: distance of a cue's two states within a class, in standard deviations, from
-            which its presence counts as measured.
+        separation: smallest distance of a cue's two states within a class, in standard deviations,
+            at which its presence counts as measured.
         gain: log-likelihood that two states must gain over class means alone.
-        images: images of each state that a cue needs, and of the cue in the class.
-        usual_share: share of a usual (median) class's images above which two states do not count
-            as presence: a cue that most images have sets no class apart, and what looks like its
-            absence is often something else that lowers the score.
+        images: number of images that each state of a cue needs, and that must have the cue in the
+            class.
+        usual_share: share of the images of a usual (median) class above which two states do not
+            count as presence. A cue that most images have does not distinguish a class, and what
+            looks like its absence is often something else that lowers the score.
         echo: correlation of presence with that of a better separated cue above which a cue counts
-            as that one's echo: the model does not tell the two apart.
-        class_images: images of a class below which nothing is claimed of it.
+            as an echo of the other, because the model does not distinguish the two.
+        class_images: number of images that a class needs for any claim.
         odds_ratio: what the lower bound of the odds ratio must exceed.
-        q: false discovery rate of Benjamini and Hochberg.
-        balanced_accuracy: of a threshold learned from examples, on those held out.
-        examples: labelled images that a cue needs for a threshold of its own.
-        edits: images whose cue is verifiably gone after deletion (or there after insertion) that a
-            test of reliance needs.
-        clip_effect: what the lower bound of CLIP's change by deletion must exceed, in standard
-            deviations of the class's text margin.
-        probe_auc: what the lower bound of the probe's held-out AUC of class and rival must exceed.
-        probe_share: what the lower bound of the share of the probe's evidence must exceed.
+        q: largest false discovery rate (Benjamini, Hochberg).
+        balanced_accuracy: smallest balanced accuracy on held-out examples of a threshold that was
+            learned from examples.
+        examples: number of labelled images that a cue needs for a learned threshold.
+        edits: number of images in which deletion really removed the cue (or insertion added it)
+            that a test of reliance needs.
+        clip_effect: what the lower bound of the fall of CLIP's text margin by deletion must exceed,
+            in standard deviations of this margin over the class.
+        probe_auc: what the lower bound of the probe's held-out AUC, class against rival, must
+            exceed.
+        probe_share: what the lower bound of the cue's share of the probe's evidence must exceed.
     """
 
     separation: Annotated[float, Field(gt=0)] = 4.0
@@ -52,18 +55,19 @@ class Gates(Settings):
 
 
 class RelianceConfig(Settings):
-    """How much is edited for the claims of reliance, and where the edits are kept.
+    """How much is edited for the claims of reliance, and where the edits are stored.
 
     Attributes:
-        pairs: flagged associations that are tested, the strongest first.
-        images: of each pair, at most.
-        region: share of the cells that count as the cue, the hottest of its map, at most.
+        pairs: largest number of flagged associations to test, the strongest first.
+        images: largest number of images of each pair.
+        region: largest share of the cells that count as the cue: the hottest of its map.
         floor: share of a map's maximum below which a cell does not count.
-        object_region: the same of the class's own map, spared in the test of CLIP itself.
-        ridge: of the probe's covariance, as a share of its mean eigenvalue.
-        resamples: of the bootstrap.
-        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), taken where there is
-            one instead of the hottest cells.
+        object_region: largest share of the cells that count as the object: the hottest of the
+            class's map. The test of CLIP does not delete them.
+        ridge: what is added to the covariance of the probe, as a share of its mean eigenvalue.
+        resamples: number of bootstrap resamples.
+        masks: folder of true masks, ``<cue>/<image_id>.png`` (bright = cue), which are used instead
+            of the hottest cells where they exist.
         work: folder for edits and probe maps; default ``_run/reliance`` of the run.
     """
 
@@ -79,27 +83,28 @@ class RelianceConfig(Settings):
 
 
 class AuditConfig(Settings):
-    """How a run's results are audited.
+    """How the results of a run are audited.
 
     Attributes:
-        depth: ``association``: from stored scores and maps alone; ``reliance``: also what the
-            model, and a linear probe trained on the labels, lose when the cue is deleted. Edits
-            images and takes the model.
-        gates: what a finding must pass.
+        depth: ``association`` uses stored scores and maps alone; ``reliance`` also tests what the
+            model, and a linear probe trained on the labels, lose when the cue is deleted, for which
+            it loads the model and edits images.
+        gates: conditions for a finding.
+        reliance: settings of the depth ``reliance``.
         thresholds: score from which a cue is present, for cues whose threshold is known.
         examples: CSV or Parquet table with ``image_id``, ``cue`` and ``present``, from which
             thresholds are learned.
-        decoys: cues that the data set lacks, beside the queries of role ``decoy``.
+        decoys: cues that the data set does not have, besides the queries with role ``decoy``.
         discovered: cues that were found by looking at this data set; they are tested on the half
-            of the images that `pipeline.audit.split` keeps for it.
+            of the images that `pipeline.audit.split.confirming` reserves for it.
         stratum: column of the results within whose values the association must hold as well.
-        bootstrap: resamples.
-        seed: of everything drawn.
-        bins: cells of a score's histogram.
-        max_classes: labels that are audited, the most frequent; the others count as one.
-        maps: whether maps are read (evidence, mean maps); without them only scores are.
-        evidence_images: images a class whose maps are compared.
-        evidence_total: the same in all, which bounds the memory.
+        bootstrap: number of bootstrap resamples.
+        seed: of all random draws.
+        bins: number of bins of the score histograms.
+        max_classes: number of labels that are audited, the most frequent; the others are merged.
+        maps: whether maps are read, for evidence and mean maps.
+        evidence_images: number of images of each class whose maps are compared.
+        evidence_total: largest number of such images of all classes, which bounds the memory.
     """
 
     depth: Literal["association", "reliance"] = "association"

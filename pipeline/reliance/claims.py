@@ -1,4 +1,4 @@
-"""From edits to claims: was the cue really gone, what did it change, and does that count?"""
+"""From edits to claims: was the cue really removed, what did that change, and is it flagged?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import norm
 
 from pipeline.audit.findings import Findings
-from pipeline.audit.inference import Array
+from pipeline.audit.inference import Array, adjusted
+from pipeline.audit.ranking import FIELDS
 from pipeline.config.audit_settings import AuditConfig, Gates
-from pipeline.reliance import margin
-from pipeline.reliance.edited import Deletion, Edited, Vectors
-from pipeline.reliance.effects import Contrast, shares
-from pipeline.reliance.fills import FILLS
-from pipeline.reliance.probe_statistics import ProbeSums
+from pipeline.reliance.edits import Deletion, PairEdits, Vectors
+from pipeline.reliance.effects import Contrast, direction_change, evidence_shares, margin_change
+from pipeline.reliance.probe import ProbeSums
 from pipeline.reliance.reasons import clip_reason, probe_reason, untestable
+from pipeline.reliance.regions import FILLS
 
 CLIP, PROBE = "clip_reliance", "probe_reliance"
 MORE: dict[str, tuple[str, ...]] = {
@@ -36,17 +36,17 @@ MORE: dict[str, tuple[str, ...]] = {
         "joint_with",
     ),
 }
-"""Columns of each claim beside effect, low, high, q, flag and reason."""
+"""Columns of each claim besides `FIELDS`."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """What the claims are measured along.
+    """Directions of texts in the embedding space.
 
     Attributes:
-        cues: cue -> (E,) its text.
-        classes: label -> (E,) its text, for the classes that have one.
-        controls: (label, cue) -> (E,): class with cue minus class, in words.
+        cues: cue -> (E,) direction of its text.
+        classes: label -> (E,) direction of its text, for classes with a query.
+        controls: (label, cue) -> (E,) "class with cue" minus "class", the positive control.
     """
 
     cues: Mapping[str, Vectors]
@@ -55,113 +55,114 @@ class Directions:
 
 
 @dataclass(frozen=True)
-class Pair:
+class EditedPair:
     """A pair whose images were edited.
 
     Attributes:
         cls, cue, rival: names.
-        edited: what came out.
+        edits: their embeddings.
     """
 
     cls: str
     cue: str
     rival: str
-    edited: Edited
+    edits: PairEdits
 
 
 class Claims:
-    """Both claims for some pairs.
+    """The two claims of reliance for some pairs.
 
     Args:
-        found: claim A, with the presence of every cue.
-        sums: of the embeddings.
-        judged: see `judged.judge`.
-        directions: of texts.
-        settings: gates, ridge, resamples.
+        findings: the association claim, with the presence of every cue.
+        sums: sums of the embeddings.
+        quality: see `probe_quality`.
+        directions: directions of the texts.
+        settings: gates, ridge, and resamples.
     """
 
     def __init__(
         self,
-        found: Findings,
+        findings: Findings,
         sums: ProbeSums,
-        judged: pd.DataFrame,
+        quality: pd.DataFrame,
         directions: Directions,
         settings: AuditConfig,
     ) -> None:
-        self.found = found
+        self.findings = findings
         self.sums = sums
-        self.judged: dict[str, dict[str, Any]] = {
+        self.quality: dict[str, dict[str, Any]] = {
             str(row["class"]): {str(name): value for name, value in row.items()}
-            for row in judged.to_dict(orient="records")
+            for row in quality.to_dict(orient="records")
         }
         self.directions = directions
         self.settings = settings
         self.gates: Gates = settings.gates
 
-    def frame(self, pairs: Sequence[Pair]) -> pd.DataFrame:
-        """A row a pair: class, cue, and the columns of both claims."""
-        columns = [f"{c}__{f}" for c in (CLIP, PROBE) for f in (*_FIELDS, *MORE[c])]
+    def frame(self, pairs: Sequence[EditedPair]) -> pd.DataFrame:
+        """One row per pair: class, cue, and the columns of both claims."""
+        columns = [f"{c}__{f}" for c in (CLIP, PROBE) for f in (*FIELDS, *MORE[c])]
         if not pairs:
             return pd.DataFrame(columns=["class", "cue", *columns])
         probe = self._probe(pairs)
         rows = [
-            {"class": pair.cls, "cue": pair.cue} | self.clip(pair) | own
-            for pair, own in zip(pairs, probe, strict=True)
+            {"class": pair.cls, "cue": pair.cue} | self.clip(pair) | row
+            for pair, row in zip(pairs, probe, strict=True)
         ]
         frame = pd.DataFrame(rows).reindex(columns=["class", "cue", *columns])
         for claim in (CLIP, PROBE):
-            frame[f"{claim}__q"] = _adjusted(frame[f"{claim}__q"].to_numpy(float))
+            frame[f"{claim}__q"] = adjusted(frame[f"{claim}__q"].to_numpy(float))
         return frame
 
     def threshold(self, cls: str, cue: str) -> float:
-        """Score from which the cue counts as there in images of a class."""
-        presence = self.found.presence
-        place = presence.histograms.cues.index(cue)
-        return float(presence.threshold[place, self.found.population.index[cls]])
+        """Score from which the cue counts as present in images of a class."""
+        presence = self.findings.presence
+        index = presence.histograms.cues.index(cue)
+        return float(presence.threshold[index, self.findings.population.index[cls]])
 
-    def gone(self, pair: Pair, deletion: Deletion) -> NDArray[np.bool_]:
-        """(n,) whether the cue's score fell below its threshold, with every fill."""
+    def removed(self, pair: EditedPair, deletion: Deletion) -> NDArray[np.bool_]:
+        """(n,) whether the cue's score fell below its threshold with every fill."""
         scores = deletion.without @ self.directions.cues[pair.cue]
         below = scores < self.threshold(pair.cls, pair.cue)
         return np.asarray(below.all(axis=0), dtype=bool)
 
-    def came(self, pair: Pair) -> NDArray[np.bool_]:
-        """(n,) whether the cue's score rose above the rival's threshold by insertion."""
-        scores = pair.edited.inserted.inserted @ self.directions.cues[pair.cue]
+    def appeared(self, pair: EditedPair) -> NDArray[np.bool_]:
+        """(n,) whether insertion raised the cue's score to its threshold in the rival class."""
+        scores = pair.edits.inserted.inserted @ self.directions.cues[pair.cue]
         result: NDArray[np.bool_] = scores >= self.threshold(pair.rival, pair.cue)
         return result
 
-    def clip(self, pair: Pair) -> dict[str, object]:
-        """Claim B for one pair, by column; its q is not adjusted yet."""
-        gone = self.gone(pair, pair.edited.spared)
-        kept = pair.edited.spared.take(gone)
-        row: dict[str, object] = {"images": len(kept.ids), "removed": _share(gone)}
-        reason = untestable(pair.edited, pair.edited.spared, gone, self.gates)
+    def clip(self, pair: EditedPair) -> dict[str, object]:
+        """Columns of ``clip_reliance`` for one pair; q is not adjusted yet."""
+        removed = self.removed(pair, pair.edits.spared)
+        kept = pair.edits.spared.take(removed)
+        row: dict[str, object] = {"images": len(kept.ids), "removed": _share(removed)}
+        reason = untestable(pair.edits, pair.edits.spared, removed, self.gates)
         if not reason and pair.cls not in self.directions.classes:
             reason = "the class has no query of its own, so no text to test"
         if reason:
             return _named(CLIP, row | {"flag": False, "reason": f"not testable: {reason}"})
         names = list(self.directions.classes)
         texts = np.stack([self.directions.classes[name] for name in names])
-        change = margin.of_margin(kept, texts, names.index(pair.cls))
-        control = self.directions.controls.get((pair.cls, pair.cue))
-        proof = None if control is None else margin.of_direction(kept, control)
-        reason = clip_reason(change, proof, self.gates)
+        change = margin_change(kept, texts, names.index(pair.cls))
+        direction = self.directions.controls.get((pair.cls, pair.cue))
+        control = None if direction is None else direction_change(kept, direction)
+        reason = clip_reason(change, control, self.gates)
         row |= {"effect": change.effect, "low": change.low, "high": change.high, "q": change.p}
-        row |= {"control": np.nan if proof is None else proof.effect}
+        row |= {"control": np.nan if control is None else control.effect}
         return _named(CLIP, row | {"flag": not reason, "reason": reason})
 
-    def _probe(self, pairs: Sequence[Pair]) -> list[dict[str, object]]:
-        kept = [pair.edited.deleted.take(self.gone(pair, pair.edited.deleted)) for pair in pairs]
-        came = [self.came(pair) for pair in pairs]
+    def _probe(self, pairs: Sequence[EditedPair]) -> list[dict[str, object]]:
+        """Columns of ``probe_reliance`` for all pairs, which share the resamples."""
+        kept = [pair.edits.deleted.take(self.removed(pair, pair.edits.deleted)) for pair in pairs]
+        appeared = [self.appeared(pair) for pair in pairs]
         main = [
-            self._contrast(p, k.ids, k.change.mean(axis=0))
-            for p, k in zip(pairs, kept, strict=True)
+            self._contrast(pair, deletion.ids, deletion.change.mean(axis=0))
+            for pair, deletion in zip(pairs, kept, strict=True)
         ]
-        inserted = [self._inserted(p, rows) for p, rows in zip(pairs, came, strict=True)]
+        inserted = [self._inserted(p, rows) for p, rows in zip(pairs, appeared, strict=True)]
         joint = [self._joint(pair) for pair in pairs]
         config = self.settings.reliance
-        drawn = shares(
+        shares = evidence_shares(
             self.sums,
             [*main, *inserted, *joint],
             config.ridge,
@@ -169,75 +170,73 @@ class Claims:
             self.settings.seed,
         )
         by_fill = self._by_fill(pairs, kept)
-        low, high = drawn.bounds()
-        p = norm.sf(drawn.effect / np.maximum(drawn.errors(), 1e-12))
+        low, high = shares.bounds()
+        p = norm.sf(shares.effect / np.maximum(shares.errors(), 1e-12))
         rows, count = [], len(pairs)
         for n, pair in enumerate(pairs):
-            at, gone = count + n, self.gone(pair, pair.edited.deleted)
-            values = self._about(pair, gone, came[n])
-            if came[n].sum() >= self.gates.edits:
-                values |= {"insertion": drawn.effect[at]}
+            at, removed = count + n, self.removed(pair, pair.edits.deleted)
+            values = self._counts(pair, removed, appeared[n])
+            if appeared[n].sum() >= self.gates.edits:
+                values |= {"insertion": shares.effect[at]}
                 values |= {"insertion_low": low[at], "insertion_high": high[at]}
             if len(joint[n].ids) >= self.gates.edits:
-                values["joint"] = drawn.effect[2 * count + n]
-            reason = untestable(pair.edited, pair.edited.deleted, gone, self.gates)
+                values["joint"] = shares.effect[2 * count + n]
+            reason = untestable(pair.edits, pair.edits.deleted, removed, self.gates)
             if reason:
                 reason = f"not testable: {reason}"
             else:
-                values |= {"effect": drawn.effect[n], "low": low[n], "high": high[n], "q": p[n]}
+                values |= {"effect": shares.effect[n], "low": low[n], "high": high[n], "q": p[n]}
                 against = bool(values.get("insertion_high", 1.0) < 0)
-                seen = self.judged[pair.cls]
+                quality = self.quality[pair.cls]
                 reason = probe_reason(
-                    seen, (low[n], high[n]), by_fill[n], self.gates, against=against
+                    quality, (low[n], high[n]), by_fill[n], self.gates, against=against
                 )
             rows.append(_named(PROBE, values | {"flag": not reason, "reason": reason}))
         return rows
 
-    def _about(
-        self, pair: Pair, gone: NDArray[np.bool_], came: NDArray[np.bool_]
+    def _counts(
+        self, pair: EditedPair, removed: NDArray[np.bool_], appeared: NDArray[np.bool_]
     ) -> dict[str, Any]:
-        """What was tested, on how many images."""
-        seen = self.judged[pair.cls]
+        """Columns that say what was tested, and on how many images."""
+        quality = self.quality[pair.cls]
         return {
-            "images": int(gone.sum()),
-            "removed": _share(gone),
+            "images": int(removed.sum()),
+            "removed": _share(removed),
             "rival": pair.rival,
-            "auc": seen["auc"],
-            "auc_low": seen["auc_low"],
-            "insertion_images": int(came.sum()),
-            "joint_with": next(iter(pair.edited.joint), ""),
+            "auc": quality["auc"],
+            "auc_low": quality["auc_low"],
+            "insertion_images": int(appeared.sum()),
+            "joint_with": next(iter(pair.edits.joint), ""),
         }
 
     def _contrast(
-        self, pair: Pair, ids: Sequence[str], change: Vectors, *, by_share: bool = True
+        self, pair: EditedPair, ids: Sequence[str], change: Vectors, *, by_share: bool = True
     ) -> Contrast:
-        index = self.found.population.index
+        index = self.findings.population.index
         cue = self.sums.cues.index(pair.cue)
         return Contrast(index[pair.cls], index[pair.rival], cue, ids, change, by_share)
 
-    def _inserted(self, pair: Pair, came: NDArray[np.bool_]) -> Contrast:
-        found = pair.edited.inserted
-        ids = [name for name, kept in zip(found.ids, came, strict=True) if kept]
-        return self._contrast(pair, ids, (found.inserted - found.control)[came], by_share=False)
+    def _inserted(self, pair: EditedPair, appeared: NDArray[np.bool_]) -> Contrast:
+        insertion = pair.edits.inserted
+        ids = [name for name, kept in zip(insertion.ids, appeared, strict=True) if kept]
+        change = (insertion.inserted - insertion.control)[appeared]
+        return self._contrast(pair, ids, change, by_share=False)
 
-    def _joint(self, pair: Pair) -> Contrast:
-        for deletion in pair.edited.joint.values():
-            kept = deletion.take(self.gone(pair, deletion))
+    def _joint(self, pair: EditedPair) -> Contrast:
+        for deletion in pair.edits.joint.values():
+            kept = deletion.take(self.removed(pair, deletion))
             return self._contrast(pair, kept.ids, kept.change.mean(axis=0), by_share=False)
         return self._contrast(pair, [], np.zeros((0, self.sums.width), np.float32), by_share=False)
 
-    def _by_fill(self, pairs: Sequence[Pair], kept: Sequence[Deletion]) -> Array:
+    def _by_fill(self, pairs: Sequence[EditedPair], kept: Sequence[Deletion]) -> Array:
         """(P, F) effect of each fill alone."""
         contrasts = [
-            self._contrast(pair, one.ids, change, by_share=False)
-            for pair, one in zip(pairs, kept, strict=True)
-            for change in one.change
+            self._contrast(pair, deletion.ids, change, by_share=False)
+            for pair, deletion in zip(pairs, kept, strict=True)
+            for change in deletion.change
         ]
-        alone = shares(self.sums, contrasts, self.settings.reliance.ridge, 0, 0)
+        alone = evidence_shares(self.sums, contrasts, self.settings.reliance.ridge, 0, 0)
         return alone.effect.reshape(len(pairs), len(FILLS))
-
-
-_FIELDS = ("effect", "low", "high", "q", "flag", "reason")
 
 
 def _named(claim: str, values: Mapping[str, object]) -> dict[str, object]:
@@ -246,12 +245,3 @@ def _named(claim: str, values: Mapping[str, object]) -> dict[str, object]:
 
 def _share(rows: NDArray[np.bool_]) -> float:
     return float(rows.mean()) if len(rows) else float("nan")
-
-
-def _adjusted(p: Array) -> Array:
-    """Benjamini and Hochberg over what was tested."""
-    q = np.full(len(p), np.nan)
-    tested = np.isfinite(p)
-    if tested.any():
-        q[tested] = false_discovery_control(p[tested])
-    return q

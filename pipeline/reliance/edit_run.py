@@ -1,7 +1,7 @@
-"""The edits of all pairs through a pool of model replicas; what is done is not done again.
+"""Edit the pairs that have no file of edits yet, on a pool of model replicas.
 
-A pair is one file, written in one piece: a run that was killed continues with the pairs that are
-not there yet.
+The edits of a pair are one file, written atomically: a run that was killed continues with the pairs
+whose files are missing.
 """
 
 import io
@@ -28,7 +28,7 @@ from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import UsageError
 from pipeline.reliance.editor import Editor
 from pipeline.reliance.regions import Cells, cells_of
-from pipeline.reliance.task import PairTask
+from pipeline.reliance.shortlist import PairTask
 from pipeline.results.reproduce import pixels_again
 from pipeline.runs.manifest import RunFolder
 from pipeline.sources.fetch import Origin
@@ -39,18 +39,18 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Work:
+class EditJob:
     """What every replica needs.
 
     Attributes:
-        settings: of the model.
-        digest: that its weights must have.
-        directions: query -> (E,).
-        config: how much is edited.
-        origin: where the images are.
+        settings: how to load the model.
+        digest: digest that its weights must have.
+        directions: query -> (E,) direction.
+        config: sizes of the regions.
+        origin: source of the images.
         max_pixels: larger images are refused.
         masks: folder of true masks, or None.
-        folder: where the files of the pairs go.
+        folder: folder for the files of edits.
     """
 
     settings: ReplicaSettings
@@ -64,23 +64,23 @@ class Work:
 
 
 class EditStage:
-    """An actor of Ray Data: a pair in, its file written, a row with counts out."""
+    """An actor of Ray Data that writes the file of a pair and returns its counts."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        model = work.settings.load()
-        if model.digest != work.digest:
-            raise UsageError(f"{work.settings.model.name}: has other weights here than in the run")
+    def __init__(self, job: EditJob) -> None:
+        self.job = job
+        model = job.settings.load()
+        if model.digest != job.digest:
+            raise UsageError(f"{job.settings.model.name} has other weights here than in the run")
         self.preprocess: Preprocess = model.preprocess
         self.grid = model.grid
-        layers = work.settings.model.layers or model.default_layers
-        self.editor = Editor(model, layers, work.directions, work.config, self._fetch, self._mask)
+        layers = job.settings.model.layers or model.default_layers
+        self.editor = Editor(model, layers, job.directions, job.config, self._fetch, self._mask)
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """A batch of one: ``task`` (JSON) and ``name`` of its file."""
+        """Edit a batch of one row: ``task`` (JSON) and ``name`` of its file."""
         task = PairTask.from_json(str(batch["task"][0]))
         table = self.editor.edit(task)
-        self.work.folder.child(str(batch["name"][0])).write(packed(table))
+        self.job.folder.child(str(batch["name"][0])).write(packed(table))
         lost = table["error"].length() - table["error"].null_count
         return {
             "class": np.array([task.cls]),
@@ -90,12 +90,12 @@ class EditStage:
         }
 
     def _fetch(self, row: Mapping[str, Any]) -> NDArray[np.uint8] | str:
-        return pixels_again(self.work.origin, row, self.preprocess, self.work.max_pixels)
+        return pixels_again(self.job.origin, row, self.preprocess, self.job.max_pixels)
 
     def _mask(self, cue: str, image_id: str) -> Cells | None:
-        if self.work.masks is None:
+        if self.job.masks is None:
             return None
-        file = self.work.masks.child(cue, f"{image_id}.png")
+        file = self.job.masks.child(cue, f"{image_id}.png")
         if not file.exists():
             return None
         with Image.open(io.BytesIO(file.read())) as image:
@@ -104,35 +104,40 @@ class EditStage:
 
 
 def packed(table: pa.Table) -> bytes:
-    """A table as a Parquet file."""
+    """Content of a Parquet file with a table."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def run_edits(
-    tasks: Mapping[str, PairTask], work: Callable[[Resources], Work], folder: RunFolder, tell: Tell
+    tasks: Mapping[str, PairTask],
+    prepare: Callable[[Resources], EditJob],
+    folder: RunFolder,
+    tell: Tell,
 ) -> None:
-    """Edit what has no file yet.
+    """Prepare the model, and edit the pairs.
 
     Args:
-        tasks: file name -> pair.
-        work: what the replicas need, once their place is known.
-        folder: where the files go, for messages.
-        tell: told of every pair.
+        tasks: file name -> pair; may be empty, then the model is only prepared.
+        prepare: makes the job, once it is known on which resources it runs.
+        folder: folder of the files, for messages.
+        tell: called with a message about every pair.
 
     Raises:
-        UsageError: the cluster has no room, or the model cannot be loaded.
-        RunError: a replica died twice, or the storage refused; the same command continues.
+        UsageError: the cluster lacks the resources, or the model cannot be loaded.
+        RunError: a replica died twice, or the storage failed; the same command continues.
     """
-    with session(), _quiet():
-        spread = resources_of_cluster(RuntimeConfig(), tell)
-        ready = work(spread)
+    with session(), _without_progress_bars():
+        resources = resources_of_cluster(RuntimeConfig(), tell)
+        job = prepare(resources)
         rows = [{"name": name, "task": task.to_json()} for name, task in tasks.items()]
-        tell(f"editing and embedding {sum(t.edits for t in tasks.values()):,} images at most")
+        if not rows:
+            return
+        tell(f"editing and embedding at most {sum(t.edits for t in tasks.values()):,} images")
         try:
-            found = _stage(rows, ready, spread).iter_batches(batch_size=1)
-            for done, batch in enumerate(found, start=1):
+            batches = _stage(rows, job, resources).iter_batches(batch_size=1)
+            for done, batch in enumerate(batches, start=1):
                 lost = int(batch["lost"][0])
                 note = f", {lost} images could not be fetched" if lost else ""
                 pair = f"{batch['class'][0]} / {batch['cue'][0]}"
@@ -145,8 +150,8 @@ def run_edits(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without bars of its own."""
+def _without_progress_bars() -> Iterator[None]:
+    """Turn off the progress bars of Ray Data."""
     context = DataContext.get_current()
     names = ("enable_progress_bars", "print_on_execution_start")
     before = {name: getattr(context, name) for name in names}
@@ -159,15 +164,15 @@ def _quiet() -> Iterator[None]:
             setattr(context, name, value)
 
 
-def _stage(rows: Sequence[Mapping[str, str]], work: Work, spread: Resources) -> Any:
+def _stage(rows: Sequence[Mapping[str, str]], job: EditJob, resources: Resources) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
         return ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
             EditStage,
-            fn_constructor_kwargs={"work": work},
+            fn_constructor_kwargs={"job": job},
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(spread.actors, len(rows))),
-            num_cpus=spread.cpus,
-            num_gpus=spread.gpus,
+            compute=ActorPoolStrategy(size=min(resources.actors, len(rows))),
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
             max_task_retries=RETRIES,
         )

@@ -1,10 +1,16 @@
-"""Claim C': how much of a probe's evidence for a class is the cue, with a bootstrap that refits.
+"""What deletion of the cue changes: the probe's evidence for the class, and the model's own margin.
 
-``phi = [P(c|y) - P(c|r)] * mean eps / gap``: ``eps`` is what the probe's logit (class y against its
-nearest rival r) loses when the cue is deleted, more than when a region of its shape is deleted
-elsewhere; ``gap`` is the held-out distance of the two classes' mean logits. If the label is the
-cue, phi is 1; if the probe looks elsewhere, 0. One probe serves all images, so that their effects
-are not independent: intervals come from drawing groups of images again, fitting anew each time.
+**Probe**: ``phi = [P(c|y) - P(c|r)] * mean eps / gap``. ``eps`` is what the probe's logit of class
+y against its nearest rival r loses when the cue is deleted, beyond what it loses when a region of
+the same shape is deleted elsewhere; ``gap`` is the held-out distance between the two classes' mean
+logits. If the label is the cue, phi is 1; if the probe does not use the cue, 0. One probe serves
+all images, so their effects are not independent: the intervals come from a bootstrap that draws
+groups of images and fits the probe anew each time.
+
+**Model**: the text margin ``m_y(x) = cos(x, t_y) - max over y' of cos(x, t_y')``. Classes with the
+same text as y are no rivals. The positive control is a direction whose words name the cue, "a fish
+with a watermark" minus "a fish": where deletion does not move even that, an unchanged margin proves
+nothing.
 """
 
 from collections.abc import Sequence
@@ -12,25 +18,27 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
-from pipeline.audit.inference import Array
-from pipeline.reliance.edited import Vectors
-from pipeline.reliance.probe import cross_fitted
-from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, groups
+from pipeline.audit.inference import Z95, Array, ratio
+from pipeline.reliance.edits import Deletion, Vectors
+from pipeline.reliance.probe import FOLDS, GROUPS, ProbeSums, cross_fitted, groups
+
+_SAME_TEXT = 0.999  # cosine from which two texts count as one
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A class against its rival, and changes of images by the presence of a cue.
+    """A class against its rival, and how edits of a cue changed n images.
 
     Attributes:
-        cls, rival: places of the classes.
-        cue: place of the cue in `ProbeSums.cues`.
-        ids: (n,) of the edited images.
-        change: (n, E) of the embeddings.
-        by_share: whether the change counts by the difference of the cue's shares (phi), or as it
-            is (a single image's).
+        cls, rival: codes of the classes.
+        cue: index of the cue in `ProbeSums.cues`.
+        ids: (n,) image_ids of the edited images.
+        change: (n, E) changes of the embeddings.
+        by_share: whether the effect is multiplied by the difference of the cue's shares (phi), or
+            left as the mean effect on an image.
     """
 
     cls: int
@@ -42,119 +50,185 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Share of the gap for each of P contrasts.
+class EvidenceShares:
+    """Share of the probe's evidence for each of P contrasts.
 
     Attributes:
-        effect: (P,) on the data as they are.
-        drawn: (R, P) on groups drawn again, probe and all.
+        effect: (P,) on all groups.
+        resampled: (R, P) on resampled groups, with the probe fitted anew.
     """
 
     effect: Array
-    drawn: Array
+    resampled: Array
 
     def bounds(self) -> tuple[Array, Array]:
-        """(P,) lower and upper 95 % bound: the percentiles of what was drawn."""
+        """(P,) lower and upper 95 % bounds: percentiles of the resamples."""
         bounds = np.full((2, *self.effect.shape), np.nan)
-        known = self._known
-        if known.any():
-            bounds[:, known] = np.nanquantile(self.drawn[:, known], [0.025, 0.975], axis=0)
+        finite = self._finite
+        if finite.any():
+            bounds[:, finite] = np.nanquantile(self.resampled[:, finite], [0.025, 0.975], axis=0)
         return bounds[0], bounds[1]
 
     def errors(self) -> Array:
         """(P,) standard errors."""
         errors = np.full(self.effect.shape, np.nan)
-        if self._known.any():
-            errors[self._known] = np.nanstd(self.drawn[:, self._known], axis=0)
+        finite = self._finite
+        if finite.any():
+            errors[finite] = np.nanstd(self.resampled[:, finite], axis=0)
         return errors
 
     @property
-    def _known(self) -> NDArray[np.bool_]:
-        """(P,) contrasts that some draw gave a value for."""
-        return np.asarray(np.isfinite(self.drawn).any(axis=0), dtype=bool)
+    def _finite(self) -> NDArray[np.bool_]:
+        """(P,) contrasts with a value in at least one resample."""
+        return np.asarray(np.isfinite(self.resampled).any(axis=0), dtype=bool)
 
 
-def shares(
+def evidence_shares(
     sums: ProbeSums, contrasts: Sequence[Contrast], ridge: float, resamples: int, seed: int
-) -> Shares:
+) -> EvidenceShares:
     """Share of the gap between class and rival that each change accounts for.
 
-    One BLAS thread: the matrices are small, and threads that wait for each other on a busy machine
-    made this a hundred times slower.
+    Uses one BLAS thread: the matrices are small, and on a busy machine threads that wait for each
+    other made this a hundred times slower.
+
+    Args:
+        ridge: see `probe.fit`.
+        resamples: number of bootstrap resamples.
+        seed: of the bootstrap.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        return _drawn(sums, contrasts, ridge, resamples, seed)
+        return _resampled(sums, contrasts, ridge, resamples, seed)
 
 
-def _drawn(
+def _resampled(
     sums: ProbeSums, contrasts: Sequence[Contrast], ridge: float, resamples: int, seed: int
-) -> Shares:
-    prepared = [_Prepared.of(contrast) for contrast in contrasts]
+) -> EvidenceShares:
+    prepared = [_GroupedChanges.of(contrast) for contrast in contrasts]
     rng = np.random.default_rng(seed)
-    every = np.ones(GROUPS)
-    effect = _once(sums, prepared, every, ridge)
-    again = [np.zeros((0, len(prepared)))]
+    effect = _effects(sums, prepared, np.ones(GROUPS), ridge)
+    resampled = [np.zeros((0, len(prepared)))]
     for _ in range(resamples if prepared else 0):
         weights = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS)).astype(np.float64)
-        again.append(_once(sums, prepared, weights, ridge)[None])
-    return Shares(effect, np.concatenate(again))
+        resampled.append(_effects(sums, prepared, weights, ridge)[None])
+    return EvidenceShares(effect, np.concatenate(resampled))
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """Changes summed by group, which is all that a resample needs."""
+class _GroupedChanges:
+    """Changes of a contrast summed by group, which is all that a resample needs."""
 
     contrast: Contrast
     images: Array  # (G,)
     changes: Array  # (G, E)
 
     @classmethod
-    def of(cls, contrast: Contrast) -> "_Prepared":
+    def of(cls, contrast: Contrast) -> "_GroupedChanges":
         changes = np.zeros((GROUPS, contrast.change.shape[1]))
-        place: NDArray[np.int64] = (
+        group: NDArray[np.int64] = (
             groups(list(contrast.ids)) if len(contrast.ids) else np.zeros(0, int)
         )
-        np.add.at(changes, place, contrast.change)
-        return cls(contrast, np.bincount(place, minlength=GROUPS).astype(float), changes)
+        np.add.at(changes, group, contrast.change)
+        return cls(contrast, np.bincount(group, minlength=GROUPS).astype(float), changes)
 
 
-def _once(sums: ProbeSums, prepared: Sequence[_Prepared], weights: Array, ridge: float) -> Array:
-    """(P,) NaN where nothing was edited, or the probe does not tell the classes apart."""
-    if not prepared:
+def _effects(
+    sums: ProbeSums, grouped: Sequence[_GroupedChanges], weights: Array, ridge: float
+) -> Array:
+    """(P,) shares for weighted groups; NaN where no image was edited or the probe cannot tell."""
+    if not grouped:
         return np.zeros(0)
-    own = np.array([one.contrast.cls for one in prepared])
-    other = np.array([one.contrast.rival for one in prepared])
-    lost, edited = np.zeros(len(prepared)), np.zeros(len(prepared))
-    gap, tested = np.zeros(len(prepared)), np.zeros(len(prepared))
+    cls = np.array([changes.contrast.cls for changes in grouped])
+    rival = np.array([changes.contrast.rival for changes in grouped])
+    lost, edited = np.zeros(len(grouped)), np.zeros(len(grouped))
+    gap, tested = np.zeros(len(grouped)), np.zeros(len(grouped))
     for fold, probe in enumerate(cross_fitted(sums, weights, ridge)):
-        mine = np.flatnonzero(np.arange(GROUPS) % FOLDS == fold)
-        lines = probe.direction(own, other)
-        images = weights[mine] @ sums.images[mine]
-        totals = np.tensordot(weights[mine], sums.sums[mine], axes=1)
+        held_out = np.flatnonzero(np.arange(GROUPS) % FOLDS == fold)
+        lines = probe.direction(cls, rival)
+        images = weights[held_out] @ sums.images[held_out]
+        totals = np.tensordot(weights[held_out], sums.sums[held_out], axes=1)
         means = totals / np.maximum(images, 1)[:, None]
-        both = (images[own] > 0) & (images[other] > 0)
-        gap += np.where(both, np.einsum("pe,pe->p", lines, means[own] - means[other]), 0.0)
+        both = (images[cls] > 0) & (images[rival] > 0)
+        gap += np.where(both, np.einsum("pe,pe->p", lines, means[cls] - means[rival]), 0.0)
         tested += both
-        for place, one in enumerate(prepared):
-            lost[place] += lines[place] @ (weights[mine] @ one.changes[mine])
-            edited[place] += weights[mine] @ one.images[mine]
-    mean, distance = _ratio(lost, edited), _ratio(gap, tested)
+        for row, changes in enumerate(grouped):
+            lost[row] += lines[row] @ (weights[held_out] @ changes.changes[held_out])
+            edited[row] += weights[held_out] @ changes.images[held_out]
+    mean_loss, distance = ratio(lost, edited), ratio(gap, tested)
     apart = np.where(distance > 0, distance, np.nan)
-    return mean / apart * _share_gap(sums, prepared, weights)
+    return mean_loss / apart * _share_gap(sums, grouped, weights)
 
 
-def _share_gap(sums: ProbeSums, prepared: Sequence[_Prepared], weights: Array) -> Array:
-    """(P,) P(c|y) - P(c|r); 1 where it does not count."""
+def _share_gap(sums: ProbeSums, grouped: Sequence[_GroupedChanges], weights: Array) -> Array:
+    """(P,) P(c|y) - P(c|r), or 1 for contrasts that do not count by share."""
     images = weights @ sums.images
     present = np.tensordot(weights, sums.present, axes=1)
     share = present / np.maximum(images, 1)
     return np.array(
         [
             share[c.cue, c.cls] - share[c.cue, c.rival] if c.by_share else 1.0
-            for c in (one.contrast for one in prepared)
+            for c in (changes.contrast for changes in grouped)
         ]
     )
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
+@dataclass(frozen=True)
+class MarginChange:
+    """How much deletion lowers a value, in its standard deviation over the unchanged images.
+
+    Attributes:
+        effect, low, high: mean over images and its 95 % interval.
+        p: one-sided p-value of no fall.
+        by_fill: mean for each fill.
+    """
+
+    effect: float
+    low: float
+    high: float
+    p: float
+    by_fill: tuple[float, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether the effects of all fills have the same sign."""
+        return len({np.sign(value) for value in self.by_fill}) == 1
+
+
+def margin_change(deletion: Deletion, texts: Vectors, index: int) -> MarginChange:
+    """Fall of the text margin of a class.
+
+    Args:
+        deletion: of the cue, in images of the class.
+        texts: (K', E) unit directions of the class queries.
+        index: of the class's query among them.
+    """
+    own = texts[index]
+    others = texts[(texts @ own) < _SAME_TEXT]
+
+    def margin(vectors: Vectors) -> Array:
+        best = (vectors @ others.T).max(axis=-1) if len(others) else 0.0
+        result: Array = (vectors @ own - best).astype(np.float64)
+        return result
+
+    return _change(margin(deletion.before), margin(deletion.control) - margin(deletion.without))
+
+
+def direction_change(deletion: Deletion, direction: Vectors) -> MarginChange:
+    """Fall along one direction (E,)."""
+    return _change(
+        (deletion.before @ direction).astype(np.float64),
+        (deletion.change @ direction).astype(np.float64),
+    )
+
+
+def _change(before: Array, lost: Array) -> MarginChange:
+    """The change from values (n,) before deletion and their losses (F, n)."""
+    count = lost.shape[1]
+    spread = float(before.std(ddof=1)) if count > 1 else 0.0
+    if spread <= 0:
+        return MarginChange(np.nan, np.nan, np.nan, np.nan, ())
+    scaled = lost / spread
+    mean = scaled.mean(axis=0)
+    effect, error = float(mean.mean()), float(mean.std(ddof=1)) / np.sqrt(count)
+    p = float(norm.sf(effect / error)) if error > 0 else float(effect <= 0)
+    by_fill = tuple(float(value) for value in scaled.mean(axis=1))
+    return MarginChange(effect, effect - Z95 * error, effect + Z95 * error, p, by_fill)

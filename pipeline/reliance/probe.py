@@ -1,18 +1,121 @@
-"""A linear probe on the labels: discriminants with a shared, ridged covariance.
+"""A linear probe on the labels: a discriminant with a shared, ridged covariance, cross-fitted.
 
 Fisher's linear discriminant between two classes, ``w = (S + ridge)^-1 (mu_a - mu_b)``, with ``S``
-the pooled within-class covariance. Exact from sums, so that it is fitted anew for every fold and
-every resample without the images.
+the pooled within-class covariance. Images fall into groups by a hash of their id, and every
+statistic is a sum by group: leaving groups out (cross-fitting) and drawing groups again (bootstrap)
+add up sums, so the embeddings are read once. scikit-learn's discriminant would have to read the
+images again for every fit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from pipeline.audit.inference import Array
-from pipeline.reliance.probe_statistics import FOLDS, ProbeSums
+from pipeline.audit.inference import Array, auc_interval, share_interval
+from pipeline.audit.presence import Presence
+from pipeline.audit.scores import Batch, Population, Readable, batches
+from pipeline.audit.split import folds
+from pipeline.errors import UsageError
+from pipeline.schema import EMBEDDING
+
+GROUPS = 40
+FOLDS = 5
+"""Group g belongs to fold ``g % FOLDS``."""
+
+
+@dataclass(frozen=True)
+class ProbeSums:
+    """Sums over the images of G groups, for K classes, C cues and embeddings of width E.
+
+    Attributes:
+        cues: (C,) names of the cues.
+        images: (G, K) number of images.
+        sums: (G, K, E) sum of the embeddings.
+        products: (G, E, E) sum of their outer products.
+        present: (G, C, K) expected number of images with the cue.
+    """
+
+    cues: tuple[str, ...]
+    images: Array
+    sums: NDArray[np.float32]
+    products: Array
+    present: Array
+
+    @property
+    def width(self) -> int:
+        """E, the width of the embeddings."""
+        return int(self.sums.shape[2])
+
+    @cached_property
+    def fold(self) -> NDArray[np.int64]:
+        """(G,) fold of each group."""
+        return np.arange(GROUPS) % FOLDS
+
+
+def groups(image_ids: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) group of each image; it depends on the id alone."""
+    return folds(image_ids, GROUPS)
+
+
+def collect(
+    results: Readable, population: Population, presence: Presence, cues: Sequence[str]
+) -> ProbeSums:
+    """Sum the embeddings and the presence of some cues, in one pass.
+
+    Raises:
+        UsageError: the run stored no embeddings, or no explained image has a label.
+    """
+    if EMBEDDING not in results.dataset.schema.names:
+        raise UsageError(
+            "reliance needs the embeddings of the images, and this run stored none "
+            "(store.embeddings: false). Make a run with them, into another output"
+        )
+    classes = len(population.classes)
+    sums: ProbeSums | None = None
+    for batch in batches(results, population, cues, ["image_id", EMBEDDING]):
+        vectors = embeddings(batch.table)
+        if sums is None:
+            width = vectors.shape[1]
+            sums = ProbeSums(
+                tuple(cues),
+                np.zeros((GROUPS, classes)),
+                np.zeros((GROUPS, classes, width), np.float32),
+                np.zeros((GROUPS, width, width)),
+                np.zeros((GROUPS, len(cues), classes)),
+            )
+        _add(sums, batch, vectors, presence)
+    if sums is None:
+        raise UsageError("reliance: no explained image has a label, so no probe can be trained")
+    return sums
+
+
+def embeddings(table: pa.Table) -> NDArray[np.float32]:
+    """(n, E) the embedding column of a table, which has no nulls."""
+    column = table[EMBEDDING].combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return flat.reshape(len(array), -1)
+
+
+def _add(sums: ProbeSums, batch: Batch, vectors: NDArray[np.float32], presence: Presence) -> None:
+    group = groups(batch.table["image_id"].to_pylist())
+    names = presence.histograms.cues
+    present = [presence.of(names.index(cue), batch.codes, batch.scores(cue)) for cue in sums.cues]
+    for number in np.unique(group):
+        rows = np.flatnonzero(group == number)
+        of_group, codes = vectors[rows], batch.codes[rows]
+        classes = sums.images.shape[1]
+        sums.images[number] += np.bincount(codes, minlength=classes)
+        np.add.at(sums.sums[number], codes, of_group)
+        sums.products[number] += (of_group.T @ of_group).astype(np.float64)
+        for cue, values in enumerate(present):
+            sums.present[number, cue] += np.bincount(codes, values[rows], minlength=classes)
 
 
 @dataclass(frozen=True)
@@ -20,8 +123,8 @@ class Probe:
     """A fitted probe.
 
     Attributes:
-        images: (K,) of each class that it saw.
-        means: (K, E); rows of classes without images are 0.
+        images: (K,) number of images of each class that it was fitted on.
+        means: (K, E) mean embeddings, 0 for classes without images.
     """
 
     images: Array
@@ -29,30 +132,30 @@ class Probe:
     _factor: tuple[Array, bool]
 
     def direction(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> Array:
-        """(P, E) directions that tell one class from another, for P pairs of classes."""
-        found: Array = self._solve(self.means[one] - self.means[other])
-        return found
+        """(P, E) directions from other classes to classes, for P pairs of codes."""
+        return self._solve(self.means[one] - self.means[other])
 
     def classifier(self) -> tuple[Array, Array]:
-        """Weights (K, E) and offsets (K,) of all classes at equal priors; -inf for unseen ones."""
+        """Weights (K, E) and offsets (K,) of all classes, equal priors; -inf for unseen ones."""
         weights = self._solve(self.means)
         offsets = -0.5 * np.einsum("ke,ke->k", weights, self.means)
         return weights, np.where(self.images > 0, offsets, -np.inf)
 
     def rivals(self, least: int, audited: int | None = None) -> NDArray[np.int64]:
-        """(K,) for each class the one that is hardest to tell from it (Mahalanobis distance).
+        """(K,) code of each class's rival: the nearest other class by Mahalanobis distance.
 
         Args:
-            least: images that a rival must have.
-            audited: how many of the classes are labels of their own, the first ones; None: all.
+            least: number of images that a rival must have.
+            audited: number of classes, from the first, that may be rivals; default all.
 
         Returns:
-            -1 where there is none.
+            -1 for a class without a rival.
         """
         weights = self._solve(self.means)
-        own = np.einsum("ke,ke->k", weights, self.means)
-        distance = own[:, None] + own[None] - 2 * weights @ self.means.T
-        usable = (self.images >= least) & (np.arange(len(own)) < (audited or len(own)))
+        squares = np.einsum("ke,ke->k", weights, self.means)
+        distance = squares[:, None] + squares[None] - 2 * weights @ self.means.T
+        count = len(squares)
+        usable = (self.images >= least) & (np.arange(count) < (audited or count))
         distance[:, ~usable] = np.inf
         np.fill_diagonal(distance, np.inf)
         nearest: NDArray[np.int64] = distance.argmin(axis=1)
@@ -65,11 +168,11 @@ class Probe:
 
 
 def fit(sums: ProbeSums, weights: Array, ridge: float) -> Probe:
-    """Fit on groups, each counted as often as its weight says.
+    """Fit a probe to weighted groups.
 
     Args:
-        weights: (G,) non-negative.
-        ridge: added to the covariance, as a share of its mean eigenvalue.
+        weights: (G,) how often each group counts.
+        ridge: what is added to the covariance, as a share of its mean eigenvalue.
     """
     images = weights @ sums.images
     totals = np.tensordot(weights, sums.sums, axes=1)
@@ -83,5 +186,81 @@ def fit(sums: ProbeSums, weights: Array, ridge: float) -> Probe:
 
 
 def cross_fitted(sums: ProbeSums, weights: Array, ridge: float) -> list[Probe]:
-    """A probe for every fold that saw all groups but this fold's."""
+    """For every fold, a probe fitted to the groups of all other folds."""
     return [fit(sums, np.where(sums.fold == fold, 0.0, weights), ridge) for fold in range(FOLDS)]
+
+
+QUALITY_COLUMNS = (
+    "class",
+    "images",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "chance",
+    "rival",
+    "auc",
+    "auc_low",
+    "auc_high",
+)
+
+
+@dataclass
+class _HeldOut:
+    """Values of the direction between a class and its rival, on held-out images of both."""
+
+    of_class: list[NDArray[np.float32]]
+    of_rival: list[NDArray[np.float32]]
+
+
+def probe_quality(
+    results: Readable, population: Population, probes: list[Probe], rivals: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Accuracy of the probe on every class, by a second pass over the embeddings.
+
+    Args:
+        probes: one for each fold, which classifies the images of this fold; see `cross_fitted`.
+        rivals: (K,) see `Probe.rivals`.
+
+    Returns:
+        One row per class: ``accuracy`` among all classes with equal priors and its interval
+        (Wilson), ``chance`` (one over the number of classes), ``rival``, and ``auc`` of the
+        direction between class and rival with its interval; NaN without a rival.
+    """
+    classes = len(population.classes)
+    classifiers = [probe.classifier() for probe in probes]
+    pairs = np.flatnonzero(rivals >= 0)
+    lines = [probe.direction(pairs, rivals[pairs]) for probe in probes]
+    right, images = np.zeros(classes), np.zeros(classes)
+    held_out = {int(code): _HeldOut([], []) for code in pairs}
+    for batch in batches(results, population, [], ["image_id", EMBEDDING]):
+        fold = groups(batch.table["image_id"].to_pylist()) % FOLDS
+        vectors = embeddings(batch.table)
+        for number in range(FOLDS):
+            rows = np.flatnonzero(fold == number)
+            codes, of_fold = batch.codes[rows], vectors[rows]
+            weights, offsets = classifiers[number]
+            predicted = (of_fold @ weights.T + offsets).argmax(axis=1) if len(rows) else codes
+            right += np.bincount(codes[predicted == codes], minlength=classes)
+            images += np.bincount(codes, minlength=classes)
+            for pair, code in enumerate(map(int, pairs)):
+                line = lines[number][pair].astype(np.float32)
+                held_out[code].of_class.append(of_fold[codes == code] @ line)
+                held_out[code].of_rival.append(of_fold[codes == rivals[code]] @ line)
+    chance = 1 / max((images > 0).sum(), 1)
+    table = []
+    for code, label in enumerate(population.classes[: population.audited]):
+        count = max(images[code], 1)
+        low, high = (float(bound) for bound in share_interval(right[code], count))
+        row = [label, int(images[code]), right[code] / count, low, high, chance]
+        table.append([*row, *_against_rival(population, rivals[code], held_out.get(code))])
+    return pd.DataFrame(table, columns=list(QUALITY_COLUMNS))
+
+
+def _against_rival(
+    population: Population, rival: int, held_out: _HeldOut | None
+) -> tuple[str, float, float, float]:
+    """Name of the rival, and the AUC with its interval."""
+    if held_out is None:
+        return ("", np.nan, np.nan, np.nan)
+    auc = auc_interval(np.concatenate(held_out.of_class), np.concatenate(held_out.of_rival))
+    return (population.classes[int(rival)], *auc)

@@ -1,8 +1,8 @@
-"""Where the probe looks: its directions as a second query set through the same pipeline.
+"""Maps of where the probe looks: its directions are queries of a second run.
 
-A run of its own beside the edits, over images of the tested classes and their rivals, joined to the
-first by image_id. Only images of one fold are explained, with the probe that did not see that fold,
-so that no image is shown by a probe that learned from it.
+The run is kept with the edits, covers images of the tested classes and their rivals, and is joined
+with the audited run by image_id. Only images of one fold are explained, by the probe that did not
+see this fold, so no image is explained by a probe that learned from it.
 """
 
 import hashlib
@@ -21,10 +21,9 @@ from legrad.queries.query import Query, Role
 from pipeline.config import RunConfig
 from pipeline.flow import run
 from pipeline.progress.watch import Watch
-from pipeline.reliance.edited import Vectors
-from pipeline.reliance.probe import Probe
-from pipeline.reliance.probe_statistics import FOLDS, groups
-from pipeline.reliance.task import PairTask
+from pipeline.reliance.edits import Vectors
+from pipeline.reliance.probe import FOLDS, Probe, groups
+from pipeline.reliance.shortlist import PairTask
 from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.runs.manifest import RunFolder
@@ -32,8 +31,8 @@ from pipeline.schema import Status
 from pipeline.storage.location import Options
 
 FOLD = 0
-"""Whose images are explained."""
-_LONGEST = 32
+"""The fold whose images are explained."""
+_LONGEST_LABEL = 32
 _VECTORS, _IDS = "probes.safetensors", "images.parquet"
 
 
@@ -81,11 +80,11 @@ def probe_maps(
 
 
 def probe_query(cls: str) -> str:
-    """Name of the query that holds the probe of a class against its nearest rival.
+    """Name of the query for the probe of a class against its nearest rival.
 
-    A label that is no query name by itself gets a piece of its digest, so that no two share one.
+    A label that is not a valid query name gets a part of its digest, so that names differ.
     """
-    plain = re.sub(r"[^a-z0-9]+", "_", cls.lower()).strip("_")[:_LONGEST]
+    plain = re.sub(r"[^a-z0-9]+", "_", cls.lower()).strip("_")[:_LONGEST_LABEL]
     if plain == cls.replace(" ", "_"):
         return f"probe_{plain}"
     return f"probe_{plain}_{hashlib.sha256(cls.encode()).hexdigest()[:8]}"

@@ -1,7 +1,10 @@
-"""Which pairs are tested for reliance, and on which images; decided from what is stored."""
+"""Which pairs are tested for reliance, on which images, and at what cost; reads stored results."""
 
+import hashlib
+import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,18 +12,20 @@ import pandas as pd
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from legrad.queries.query import Query, Role
 from pipeline.audit.findings import Findings
 from pipeline.audit.names import Names
 from pipeline.audit.ranking import rank
 from pipeline.audit.split import folds
 from pipeline.config.audit_settings import RelianceConfig
-from pipeline.reliance.task import PLACE, PairTask, place_of
 from pipeline.results.results import Results
-from pipeline.schema import Status, score_column
+from pipeline.schema import FETCH_COLUMNS, Status, score_column
 
+IMAGE_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
+"""Columns by which an image is fetched again."""
 TOGETHER = 0.3
-"""Correlation within the class from which another flagged cue goes together with one."""
-_ORDER = 1 << 40
+"""Correlation of presence in the class from which another flagged cue counts as a partner."""
+_HASH_VALUES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Listed:
 
     Attributes:
         cls, cue: names.
-        rival: the class that the probe tells from it least.
+        rival: the class that is hardest for the probe to tell from this one.
     """
 
     cls: str
@@ -37,76 +42,194 @@ class Listed:
     rival: str
 
 
-def shortlist(found: Findings, rivals: NDArray[np.int64], config: RelianceConfig) -> list[Listed]:
-    """The strongest flagged associations of classes that have a rival."""
-    ranked = rank(found.frame, "association")
+@dataclass(frozen=True)
+class PairTask:
+    """Everything about one pair that decides its edits.
+
+    The names of the fields are part of the digest that names the file of edits.
+
+    Attributes:
+        cls: label of the class.
+        cue: name of the cue's query.
+        own: name of the class's query; None if it has none.
+        images: images of the class with the cue: `IMAGE_COLUMNS`, and ``others``, the names of the
+            other cues that the image has.
+        targets: the same for images of the rival class without the cue.
+        partners: cues that go together with this one in the class.
+    """
+
+    cls: str
+    cue: str
+    own: str | None
+    images: tuple[Mapping[str, Any], ...]
+    targets: tuple[Mapping[str, Any], ...]
+    partners: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """As JSON, to send it to a worker."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "PairTask":
+        """Inverse of `to_json`."""
+        values = json.loads(text)
+        for name in ("images", "targets", "partners"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+    def digest(self, about: Mapping[str, Any]) -> str:
+        """SHA-256 (hex) of the task and of ``about``, everything else that decides the edits."""
+        text = json.dumps(dict(about), sort_keys=True) + self.to_json()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def edits(self) -> int:
+        """Largest number of images to embed."""
+        joint = 4 if self.partners else 0
+        return len(self.images) * (9 + joint) + len(self.targets) * 3
+
+
+def shortlist(
+    findings: Findings, rivals: NDArray[np.int64], config: RelianceConfig
+) -> list[Listed]:
+    """The strongest flagged associations of classes that have a rival.
+
+    Args:
+        rivals: (K,) code of each class's rival, -1 for none.
+    """
+    ranked = rank(findings.frame, "association")
     ranked = ranked[ranked["association__flag"] & ~ranked["decoy"]]
     listed = []
     for cls, cue in zip(ranked["class"], ranked["cue"], strict=True):
-        rival = int(rivals[found.population.index[cls]])
+        rival = int(rivals[findings.population.index[cls]])
         if rival >= 0:
-            listed.append(Listed(cls, cue, found.population.classes[rival]))
+            listed.append(Listed(cls, cue, findings.population.classes[rival]))
     return listed[: config.pairs]
 
 
 def tasks(
-    results: Results, found: Findings, listed: Sequence[Listed], config: RelianceConfig
+    results: Results, findings: Findings, listed: Sequence[Listed], config: RelianceConfig
 ) -> Iterator[PairTask]:
-    """Images and targets of each pair: the first ones in an order that only ids decide."""
-    lookup = Names(results, found)
+    """The task of each pair, class by class. Reads the rows of every class and rival once.
+
+    Of the images that qualify, those that come first by a hash of their ids are taken.
+    """
+    names = Names(results, findings)
     flagged = {(pair.cls, pair.cue) for pair in listed}
+    wanted: dict[str, dict[tuple[str, bool], None]] = defaultdict(dict)
+    for pair in listed:
+        wanted[pair.cls][pair.cue, True] = None
+        wanted[pair.rival][pair.cue, False] = None
+    images: dict[tuple[str, str, bool], tuple[Mapping[str, Any], ...]] = {}
+    for label, choices in wanted.items():
+        rows = _rows(results, findings, label)
+        for cue, present in choices:
+            chosen = rows[(rows[cue] > 0.5) == present].head(config.images)
+            images[label, cue, present] = tuple(_images(chosen, findings, cue))
     for cls in dict.fromkeys(pair.cls for pair in listed):
-        rows = _rows(results, found, cls)
         for pair in (pair for pair in listed if pair.cls == cls):
-            having = rows[rows[pair.cue] > 0.5].head(config.images)
-            others = _rows(results, found, pair.rival)
-            without = others[others[pair.cue] <= 0.5].head(config.images)
             yield PairTask(
                 cls=cls,
                 cue=pair.cue,
-                own=lookup.class_queries.get(cls),
-                images=tuple(_places(having, found, pair.cue)),
-                targets=tuple(_places(without, found, pair.cue)),
-                partners=_partners(found, pair, flagged),
+                own=names.class_queries.get(cls),
+                images=images[cls, pair.cue, True],
+                targets=images[pair.rival, pair.cue, False],
+                partners=_partners(findings, pair, flagged),
             )
 
 
-def _partners(found: Findings, pair: Listed, flagged: set[tuple[str, str]]) -> tuple[str, ...]:
-    """The flagged cue that goes with this one in the class most closely, if any does."""
-    names = found.presence.histograms.cues
-    code = found.population.index[pair.cls]
-    beside = found.together.beside(names.index(pair.cue), code, names)
+def _partners(findings: Findings, pair: Listed, flagged: set[tuple[str, str]]) -> tuple[str, ...]:
+    """The flagged cue that goes with this one in the class most closely, if there is any."""
+    names = findings.presence.histograms.cues
+    code = findings.population.index[pair.cls]
+    beside = findings.together.beside(names.index(pair.cue), code, names)
     for cue, phi in zip(beside["cue"], beside["phi_in_class"], strict=True):
         if phi > TOGETHER and (pair.cls, cue) in flagged:
             return (str(cue),)
     return ()
 
 
-def _rows(results: Results, found: Findings, cls: str) -> pd.DataFrame:
-    """A class's explained images in their order: where they lie, and presence of each cue."""
-    presence = found.presence
-    names = [presence.histograms.cues[place] for place in np.flatnonzero(presence.measured)]
+def _rows(results: Results, findings: Findings, cls: str) -> pd.DataFrame:
+    """Explained images of a class, ordered by hash: `IMAGE_COLUMNS`, and presence of each cue."""
+    presence = findings.presence
+    cues = [int(cue) for cue in np.flatnonzero(presence.measured)]
+    names = [presence.histograms.cues[cue] for cue in cues]
     frame: pd.DataFrame = results.dataset.to_table(
-        columns=[*PLACE, *(score_column(name) for name in names)],
+        columns=[*IMAGE_COLUMNS, *(score_column(name) for name in names)],
         filter=(ds.field("label") == cls) & (ds.field("status") == str(Status.OK)),
     ).to_pandas()
-    codes = np.full(len(frame), found.population.index[cls])
-    for name in names:
-        place = presence.histograms.cues.index(name)
-        frame[name] = presence.of(place, codes, frame.pop(score_column(name)).to_numpy(float))
-    order = np.argsort(folds(frame["image_id"].tolist(), _ORDER), kind="stable")
+    codes = np.full(len(frame), findings.population.index[cls])
+    for cue, name in zip(cues, names, strict=True):
+        scores = frame.pop(score_column(name)).to_numpy(float)
+        frame[name] = presence.of(cue, codes, scores)
+    order = np.argsort(folds(frame["image_id"].tolist(), _HASH_VALUES), kind="stable")
     return frame.iloc[order].reset_index(drop=True)
 
 
-def _places(frame: pd.DataFrame, found: Findings, cue: str) -> Iterator[Mapping[str, Any]]:
-    names = [name for name in found.presence.histograms.cues if name in frame and name != cue]
-    plain = frame[list(PLACE)].astype(object).where(frame[list(PLACE)].notna(), None)
-    there = frame[names].to_numpy(float) > 0.5 if names else np.zeros((len(frame), 0), bool)
-    for row, having in zip(plain.to_dict(orient="records"), there, strict=True):
-        values = {str(name): _number(value) for name, value in row.items()}
-        yield place_of(values, [name for name, has in zip(names, having, strict=True) if has])
+def _images(frame: pd.DataFrame, findings: Findings, cue: str) -> Iterator[dict[str, Any]]:
+    """What a task keeps of each row."""
+    names = [name for name in findings.presence.histograms.cues if name in frame and name != cue]
+    columns = list(IMAGE_COLUMNS)
+    plain = frame[columns].astype(object).where(frame[columns].notna(), None)
+    present = frame[names].to_numpy(float) > 0.5 if names else np.zeros((len(frame), 0), bool)
+    for row, has in zip(plain.to_dict(orient="records"), present, strict=True):
+        values = {str(name): _as_integer(value) for name, value in row.items()}
+        yield task_image(values, [name for name, there in zip(names, has, strict=True) if there])
 
 
-def _number(value: Any) -> Any:
-    """Whole numbers as such: a column with nulls holds floats."""
+def task_image(row: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a row of the results that a task keeps, with the other cues of the image."""
+    return {name: row[name] for name in IMAGE_COLUMNS} | {"others": sorted(others)}
+
+
+def _as_integer(value: Any) -> Any:
+    """Numbers as integers, because a column with nulls comes as floats; others as they are."""
     return int(value) if isinstance(value, float | np.floating | np.integer) else value
+
+
+def control_queries(results: Results, findings: Findings, listed: Sequence[Listed]) -> list[Query]:
+    """Queries ``control_<number>`` that name the class with the cue, for pairs that have texts."""
+    by_name = {query.name: query for query in results.queries}
+    names, controls = Names(results, findings), []
+    for number, pair in enumerate(listed):
+        of_class, cue = by_name.get(names.class_queries.get(pair.cls, "")), by_name[pair.cue]
+        if of_class is not None and of_class.prompts and cue.prompts:
+            text = f"{of_class.prompts[0]} with {cue.prompts[0]}"
+            name = f"control_{number}"
+            control = Query.model_validate({"name": name, "role": Role.BASELINE, "prompts": [text]})
+            controls.append(control.model_copy(update={"templates": of_class.templates}))
+    return controls
+
+
+@dataclass(frozen=True)
+class EditCosts:
+    """What testing the pairs costs.
+
+    Attributes:
+        pairs: number of pairs.
+        done: number of pairs whose edits are stored already.
+        images: number of images to fetch again for the other pairs.
+        edits: largest number of edited images to embed.
+    """
+
+    pairs: int
+    done: int
+    images: int
+    edits: int
+
+    def __str__(self) -> str:
+        if not self.pairs:
+            return "no pair is flagged for association, so there is nothing to test"
+        if self.done == self.pairs:
+            return f"{self.pairs} pairs, all of them edited already: only arithmetic is left"
+        return (
+            f"{self.pairs} pairs, {self.done} edited already; {self.images:,} images to fetch "
+            f"again and to explain, at most {self.edits:,} edited "
+            "images to embed (a plain forward pass each)"
+        )
+
+
+def costs(missing: Sequence[PairTask], pairs: int) -> EditCosts:
+    """Costs of the pairs whose edits are missing, out of all ``pairs``."""
+    images = sum(len(task.images) + len(task.targets) for task in missing)
+    return EditCosts(pairs, pairs - len(missing), images, sum(task.edits for task in missing))

@@ -20,12 +20,11 @@ def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[Ed
     """
     if audit.settings.depth != "reliance" or not limits.images:
         return {}
-    from pipeline.reliance.edit_pictures import examples
-    from pipeline.reliance.task import Kind
+    from pipeline.reliance.edits import Kind
 
     found = {}
     for pair in audit.reliance.listed[:_MOST_PAIRS]:
-        made = examples(audit.reliance, pair.cls, pair.cue, min(_EACH, limits.each), limits.side)
+        made = audit.reliance.examples(pair.cls, pair.cue, min(_EACH, limits.each), limits.side)
         found[pair.cls, pair.cue] = [
             EditPicture(
                 one.kind is Kind.DELETED,

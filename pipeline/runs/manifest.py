@@ -14,8 +14,8 @@ from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import SCHEMA_VERSION
+from pipeline.sources.choice import wanted_ids
 from pipeline.sources.labels import label_table
-from pipeline.sources.wanted_ids import wanted
 from pipeline.storage.location import Location, Options, open_location, redact
 
 Uris = Sequence[str] | Mapping[str, Sequence[str]]
@@ -138,7 +138,7 @@ def _redacted(uri: Uris) -> dict[str, list[str]] | list[str]:
 
 def _only(source: SourceConfig) -> dict[str, str]:
     """Nothing where all images are meant, so that runs of before this setting keep their digest."""
-    some = wanted(source)
+    some = wanted_ids(source)
     return {} if some is None else {"source.only": some.digest}
 
 

@@ -15,6 +15,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import UNREADABLE, source_schema
+from pipeline.sources.choice import draw, forget_wanted_ids, wanted_ids
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
@@ -24,8 +25,6 @@ from pipeline.sources.planning import choose_files, plan_units
 from pipeline.sources.read_unit import Unit
 from pipeline.sources.retry import Whole, reread, unread
 from pipeline.sources.rows import Row, blocks
-from pipeline.sources.sampling import draw
-from pipeline.sources.wanted_ids import forget_wanted, wanted
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import open_location, redact
 
@@ -103,7 +102,7 @@ def open_source(source: SourceConfig) -> ImageSource:
             broken, or a table has no such columns.
     """
     forget_tables()
-    forget_wanted()
+    forget_wanted_ids()
     label_table(source)
     if len({type(open_location(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
@@ -126,8 +125,8 @@ def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
     read = partial(_READERS[source.format], fs, unit, source)
     stand_in = partial(unread, unit.name, unit.files[0].name, source.id_prefix)
     rows = map(Labeller(source), reread(read, stand_in))
-    some = wanted(source)
-    return rows if some is None else some.rows(rows)
+    wanted = wanted_ids(source)
+    return rows if wanted is None else wanted.rows(rows)
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""Any image again, by the place its row names: one ranged read."""
+"""Fetch one image of a run again, with one ranged read, from where its row says it is."""
 
 import glob
 import hashlib
@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.listing import expand_braces
 from pipeline.sources.lists import fetch_from_list
 from pipeline.sources.parquet import fetch_from_parquet
+from pipeline.sources.parquet_file import is_broken
 from pipeline.sources.retry import Whole
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import (
@@ -25,7 +26,7 @@ from pipeline.storage.location import (
 )
 
 Moved = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
-"""A place, several, or one by alias; None: where they were."""
+"""One place, several, or some for each alias of the source; None: where they were."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Origin:
     """Where a run's images came from.
 
     Attributes:
-        roots: the places of the source.
+        roots: places of the source.
         options: storage options.
-        format: of the source.
-        image_field: where the image is, as the settings name it.
+        format: format of the source.
+        image_field: member or column that holds the image, where the settings name it.
     """
 
     roots: Sequence[Root]
@@ -46,10 +47,10 @@ class Origin:
 
     @classmethod
     def of(cls, source: Mapping[str, Any], moved: "Moved", options: Options) -> "Origin":
-        """The origin that a manifest names.
+        """The origin that a run's manifest names.
 
         Args:
-            source: its group ``source``.
+            source: the manifest's group ``source``.
             moved: where the images are now, if they moved.
             options: storage options.
         """
@@ -58,44 +59,44 @@ class Origin:
         return cls(config.roots, options, source["format"], source.get("image_field"))
 
     def fetch(self, row: Mapping[str, Any]) -> bytes:
-        """The encoded bytes of one image, by one ranged read.
+        """The encoded bytes of one image.
 
-        Of a Parquet file the image column of one row group is read, of a compressed tar all that
-        comes before; a list is asked for the image's URI.
+        From a tar or folder they are read as a range of bytes. From a Parquet file the image column
+        of one row group is read, from a compressed tar all that comes before the image, and from a
+        list the part with the image's URI.
 
         Args:
-            row: ``image_id``, ``shard``, ``key``, ``sha256`` and the columns that say where the
-                bytes lie: ``source_offset``, ``source_length``, ``row_group``, ``row``.
+            row: ``image_id`` and the columns `pipeline.schema.FETCH_COLUMNS`.
 
         Raises:
             UsageError: the shard is no longer there, cannot be read, or holds no such image.
         """
-        place = self._find(row["shard"])
+        shard = self._find(row["shard"])
         try:
-            data = self._read(place, row)
+            data = self._read(shard, row)
         except Exception as error:
-            if not is_storage_error(error):
+            if not is_storage_error(error) and not is_broken(error):
                 raise
-            raise explain_failure(place.path, error) from error
+            raise explain_failure(shard.path, error) from error
         if data is None:
-            raise UsageError(f"{row['image_id']}: not in {redact(place.path)} any more")
+            raise UsageError(f"{row['image_id']}: not in {redact(shard.path)} any more")
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            where = redact(place.path)
+            where = redact(shard.path)
             raise UsageError(f"{row['image_id']}: {where} holds other bytes than it did")
         return data
 
-    def _read(self, place: Location, row: Mapping[str, Any]) -> bytes | None:
+    def _read(self, shard: Location, row: Mapping[str, Any]) -> bytes | None:
         if self.format == "parquet":
             group, number = int(row["row_group"]), int(row["row"])
-            return fetch_from_parquet(place, group, number, self.image_field, self.options)
+            return fetch_from_parquet(shard, group, number, self.image_field, self.options)
         if self.format == "list":
             source = SourceConfig(format="list", uri=("x",), image_field=self.image_field)
-            return fetch_from_list(place, int(row["row"]), source, self.options)
+            return fetch_from_list(shard, int(row["row"]), source, self.options)
         if row["source_offset"] is None:  # in a compressed tar nothing can be read by range
-            return _scan(place, row, self.image_field)
+            return _scan(shard, row, self.image_field)
         start = int(row["source_offset"])
         end = start + int(row["source_length"])
-        data: bytes = place.fs.cat_file(place.path, start=start, end=end)
+        data: bytes = shard.fs.cat_file(shard.path, start=start, end=end)
         return data
 
     def _find(self, shard: str) -> Location:
@@ -104,37 +105,38 @@ class Origin:
             if root.alias and below == shard:
                 continue
             for pattern in expand_braces(root.uri):
-                found = _below(open_location(pattern, self.options), below)
-                if found is not None:
-                    return found
+                file = _below(open_location(pattern, self.options), below)
+                if file is not None:
+                    return file
         raise UsageError(
             f"{shard}: no longer at {', '.join(redact(root.uri) for root in self.roots)}. If the "
-            "data set moved, say where: open_results(..., source=URI)"
+            "data set moved, say where it is now: open_results(..., source=URI)"
         )
 
 
 def _below(place: Location, name: str) -> Location | None:
-    """The file that a place of the source calls by a name."""
+    """The file that has a name relative to a place of the source."""
     if place.is_web:
         return place if place.path.split("?", 1)[0].endswith(f"/{name}") else None
     candidates = (Location(place.fs, f"{root}/{name}") for root in _roots(place.path, name))
-    return next((found for found in candidates if found.fs.isfile(found.path)), None)
+    return next((file for file in candidates if file.fs.isfile(file.path)), None)
 
 
 def _roots(path: str, shard: str) -> list[str]:
-    """Folders that the shard's name may be relative to, for one place of the source."""
+    """Folders that a shard's name may be relative to, for one place of the source."""
     if glob.has_magic(path):
         return [re.split(r"[*?\[]", path)[0].rpartition("/")[0], path]
     is_file = posixpath.basename(path) == posixpath.basename(shard)
     return [posixpath.dirname(path), path] if is_file else [path]
 
 
-def _scan(place: Location, row: Mapping[str, Any], image_field: str | None) -> bytes | None:
-    source = SourceConfig(format="webdataset", uri=(place.path,), image_field=image_field)
-    with place.fs.open(place.path, "rb") as stream:
+def _scan(shard: Location, row: Mapping[str, Any], image_field: str | None) -> bytes | None:
+    """The bytes of an image in a tar that cannot be read by byte range."""
+    source = SourceConfig(format="webdataset", uri=(shard.path,), image_field=image_field)
+    with shard.fs.open(shard.path, "rb") as stream:
         whole = cast(IO[bytes], Whole(stream, 0))
-        for found in read_shard(whole, row["shard"], "", source):
-            data: bytes | None = found.get("bytes")
+        for sample in read_shard(whole, row["shard"], "", source):
+            data: bytes | None = sample.get("bytes")
             if data is not None and hashlib.sha256(data).hexdigest() == row["sha256"]:
                 return data
     return None

@@ -1,4 +1,4 @@
-"""Image folders: one row per file, the class is the folder it lies in."""
+"""Image folders: each file is a row, and the folder it is in is its class."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,13 +16,13 @@ from pipeline.storage.retries import call_with_retries
 def read_files(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
 ) -> Iterator[Row]:
-    """Rows of some files; one that the storage will not give is a row with a status."""
+    """Yield a row for each file; a file that cannot be read gives a row with a status."""
     return map_in_threads(lambda file: _read(fs, file, prefix), files)
 
 
 def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
-    place = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
-    row = make_row(prefix + file.name, file.name, file.name, **place)
+    values = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
+    row = make_row(prefix + file.name, file.name, file.name, **values)
     try:
         row["bytes"] = call_with_retries(_whole_file, fs, file)
     except Exception as error:
@@ -33,7 +33,7 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
 
 
 def label_of(file: SourceFile) -> str | None:
-    """The folder that a file lies in."""
+    """The folder that a file is in, unless that is the root."""
     return file.below.split("/")[-2] if "/" in file.below else None
 
 
@@ -44,14 +44,14 @@ def _whole_file(fs: fsspec.AbstractFileSystem, file: SourceFile) -> bytes:
 
 
 def chunks(files: Sequence[SourceFile], count: int, size: int) -> Iterator[list[SourceFile]]:
-    """Neighbouring files in groups of at most ``count`` files and about ``size`` bytes."""
+    """Group neighbouring files: at most ``count`` files and about ``size`` bytes in each group."""
     group: list[SourceFile] = []
-    held = 0
+    group_size = 0
     for file in files:
-        if group and (len(group) >= count or held + file.size > size):
+        if group and (len(group) >= count or group_size + file.size > size):
             yield group
-            group, held = [], 0
+            group, group_size = [], 0
         group.append(file)
-        held += file.size
+        group_size += file.size
     if group:
         yield group

@@ -1,4 +1,4 @@
-"""Labels: a table beside the images, and names of integer labels."""
+"""Labels of images: from a table beside them, and names for integer labels."""
 
 import hashlib
 from bisect import bisect_left
@@ -20,10 +20,11 @@ _TABLES: dict[str, "LabelTable"] = {}
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels by key; both columns as Arrow text, sorted by key, so that millions take little room.
+    """Labels by key, as two columns of Arrow text, which hold millions in little memory.
 
     Attributes:
-        keys, labels: text, of one length.
+        keys: keys, sorted.
+        labels: label of each key.
         digest: SHA-256 (hex) of the file.
     """
 
@@ -32,15 +33,15 @@ class LabelTable:
     digest: str
 
     def find(self, key: str) -> str | None:
-        """The label of a key; None where the table has none."""
-        place = bisect_left(_Texts(self.keys), key)
-        if place == len(self.keys) or self.keys[place].as_py() != key:
+        """The label of a key, or None."""
+        index = bisect_left(_Texts(self.keys), key)
+        if index == len(self.keys) or self.keys[index].as_py() != key:
             return None
-        return text_of(self.labels[place].as_py())
+        return text_of(self.labels[index].as_py())
 
 
 class _Texts(Sequence[str]):
-    """An Arrow array as `bisect` wants it."""
+    """An Arrow array as the sequence of strings that `bisect` needs."""
 
     def __init__(self, array: pa.Array) -> None:
         self.array = array
@@ -48,58 +49,59 @@ class _Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        return str(self.array[place].as_py())
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return str(self.array[index].as_py())
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Gives rows their final label."""
+    """Determines the final label of rows."""
 
     source: SourceConfig
 
-    def label(self, image_id: str, key: str, own: str | None) -> str | None:
+    def label(self, image_id: str, key: str, source_label: str | None) -> str | None:
         """The label of one image.
 
         Args:
-            image_id: of the image.
-            key: of the image.
-            own: what the source itself says.
+            image_id: id of the image.
+            key: key of the image within its file.
+            source_label: its label in the source, which a table of labels overrules.
         """
+        label = source_label
         table = label_table(self.source)
         if table is not None:
-            own = table.find(image_id.removeprefix(self.source.id_prefix)) or table.find(key)
+            label = table.find(image_id.removeprefix(self.source.id_prefix)) or table.find(key)
         names = self.source.label_names
-        return own if own is None or names is None else named(own, names)
+        return label if label is None or names is None else class_name(label, names)
 
     def __call__(self, row: Row) -> Row:
-        """The row with its final label."""
+        """Set a row's label to the final one."""
         row["label"] = self.label(row["image_id"], row["key"], row.get("label"))
         return row
 
 
 def label_table(source: SourceConfig) -> LabelTable | None:
-    """The table that the settings name, read once a process; None where they name none.
+    """The table of labels in the settings, which a process reads once; None without one.
 
     Raises:
-        UsageError: it is not there, has no such columns, or gives an image two labels.
+        UsageError: it is missing, lacks a column, or gives an image two labels.
     """
     if source.labels is None:
         return None
-    wanted = repr((source.labels, source.options))
-    if wanted not in _TABLES:
+    key = repr((source.labels, source.options))
+    if key not in _TABLES:
         forget_tables()
-        _TABLES[wanted] = _read(source.labels, source.options)
-    return _TABLES[wanted]
+        _TABLES[key] = _read(source.labels, source.options)
+    return _TABLES[key]
 
 
 def forget_tables() -> None:
-    """Read tables anew when they are next asked for: they may have changed."""
+    """Drop the tables that were read: they may have changed."""
     _TABLES.clear()
 
 
-def named(label: str, names: Sequence[str]) -> str | None:
-    """The name of an integer label; -1 is none, and what has no name stays as it is."""
+def class_name(label: str, names: Sequence[str]) -> str | None:
+    """The name of an integer label; None for -1, and the label itself where it has no name."""
     try:
         number = int(float(label)) if label.endswith(".0") else int(label)
     except ValueError:

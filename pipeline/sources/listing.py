@@ -1,4 +1,4 @@
-"""Which files a source consists of, and what they are called relative to its root."""
+"""Which files a source consists of, and their names relative to the source's root."""
 
 import fnmatch
 import glob
@@ -33,13 +33,13 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        path: within the filesystem.
-        name: relative to the root, after the root's own alias where it has one; part of image
-            ids, so it holds no bucket and no query string.
-        size: bytes; 0 where a web server does not say.
-        version: changes with the contents: ``etag:...``, or ``mtime:...``; empty where the store
-            says neither.
-        alias: of the root.
+        path: path within the file system.
+        name: path relative to the root, below the root's alias where it has one. It is part of
+            image ids, so it has no bucket and no query string.
+        size: size in bytes; 0 where a web server does not say.
+        version: text that changes with the contents (``etag:...`` or ``mtime:...``); empty where
+            the storage gives neither.
+        alias: alias of the root, or empty.
     """
 
     path: str
@@ -50,39 +50,39 @@ class SourceFile:
 
     @property
     def below(self) -> str:
-        """The name relative to the root alone."""
+        """The name without the root's alias."""
         return self.name.removeprefix(f"{self.alias}/") if self.alias else self.name
 
 
 def list_files(
     root: str | Root, options: Options, suffixes: Sequence[str] = ()
 ) -> list[SourceFile]:
-    """Files that a URI stands for, sorted by name.
+    """The files that a path or URI stands for, sorted by name.
 
     Args:
-        root: a file, a folder (searched in depth), a glob, or any of these with brace ranges:
+        root: a file, a folder (with all its subfolders), a glob, or any of these with brace ranges:
             ``s3://bucket/train-{0000..0127}.tar``. A web server (https://) has files only.
         options: storage options.
-        suffixes: of a folder, only files ending in one of these are taken; empty: all.
+        suffixes: endings of the files that are taken from a folder; empty: all files.
 
     Raises:
         UsageError: nothing is there, or the storage refuses.
     """
     root = root if isinstance(root, Root) else Root("", root)
-    found: dict[str, SourceFile] = {}
+    by_path: dict[str, SourceFile] = {}
     patterns = expand_braces(root.uri)
-    for files in map_in_threads(lambda pattern: _list(pattern, options, suffixes), patterns):
-        found.update({file.path: file for file in files})
-    files = sorted(found.values(), key=lambda file: file.name)
+    for listed in map_in_threads(lambda pattern: _list(pattern, options, suffixes), patterns):
+        by_path.update({file.path: file for file in listed})
+    files = sorted(by_path.values(), key=lambda file: file.name)
     if not root.alias:
         return files
     return [replace(file, name=f"{root.alias}/{file.name}", alias=root.alias) for file in files]
 
 
 def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[SourceFile]:
-    place = open_location(pattern, options)
+    location = open_location(pattern, options)
     try:
-        files = _list_web(place, pattern) if place.is_web else _list_one(place, suffixes)
+        files = _list_web(location, pattern) if location.is_web else _list_one(location, suffixes)
     except Exception as error:
         if not is_storage_error(error):
             raise
@@ -100,16 +100,16 @@ def _hint(pattern: str) -> str:
     return f". Several places are a list: `uri: [{', '.join(redact(pattern).split(','))}]`"
 
 
-def _list_web(place: Location, uri: str) -> list[SourceFile]:
+def _list_web(location: Location, uri: str) -> list[SourceFile]:
     plain = uri.split("?", 1)[0]
     name = plain.rsplit("/", 1)[-1]
     if "*" in plain or "[" in plain or not name:
         raise UsageError(
-            f"{redact(uri)}: a web server cannot be asked what files it has. Name each, "
+            f"{redact(uri)}: a web server cannot list its files. Name each of them, for example "
             "with a brace range (https://host/train-{000..127}.tar), or make a `list` source."
         )
-    info = place.fs.info(place.path)
-    return [SourceFile(place.path, name, int(info.get("size") or 0), version_of(info))]
+    info = location.fs.info(location.path)
+    return [SourceFile(location.path, name, int(info.get("size") or 0), version_of(info))]
 
 
 def expand_braces(uri: str) -> list[str]:
@@ -142,36 +142,36 @@ def _alternatives(inside: str) -> list[str]:
     return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1, int(step or 1))]
 
 
-def _list_one(place: Location, suffixes: Sequence[str]) -> list[SourceFile]:
-    fs = place.fs
-    if glob.has_magic(place.path) and not fs.exists(place.path):
-        literal = re.split(r"[*?\[]", place.path)[0]
+def _list_one(location: Location, suffixes: Sequence[str]) -> list[SourceFile]:
+    fs = location.fs
+    if glob.has_magic(location.path) and not fs.exists(location.path):
+        literal = re.split(r"[*?\[]", location.path)[0]
         root = literal.rsplit("/", 1)[0]
-        details = _glob_local(place.path, root) if place.is_local else _glob(place)
+        details = _glob_local(location.path, root) if location.is_local else _glob(location)
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
-    info = fs.info(place.path)
+    info = fs.info(location.path)
     if _is_file(info):
-        return [_file(place.path, place.path.rsplit("/", 1)[0], info)]
-    details = _find_local(place.path) if place.is_local else find(place)
+        return [_file(location.path, location.path.rsplit("/", 1)[0], info)]
+    details = _find_local(location.path) if location.is_local else find(location)
     return [
-        _file(path, place.path, entry)
+        _file(path, location.path, entry)
         for path, entry in details.items()
-        if _is_file(entry) and not _hidden(path, place.path) and _wanted(path, suffixes)
+        if _is_file(entry) and not _hidden(path, location.path) and _wanted(path, suffixes)
     ]
 
 
-def _glob(place: Location) -> FileInfos:
-    found: FileInfos = place.fs.glob(place.path, detail=True)
-    return found
+def _glob(location: Location) -> FileInfos:
+    files: FileInfos = location.fs.glob(location.path, detail=True)
+    return files
 
 
 def _glob_local(pattern: str, root: str) -> FileInfos:
-    """Files that match; folders that no match can lie in are not entered.
+    """The files that match a pattern; folders without a possible match are not entered.
 
-    fsspec's own leaves out what lies in a folder that it cannot read.
+    fsspec's own glob leaves out folders that it cannot read, and does not follow links to folders.
 
     Args:
-        pattern: as fsspec takes it.
+        pattern: a pattern as fsspec takes it.
         root: the folder above its first wildcard.
 
     Raises:
@@ -185,8 +185,8 @@ def _glob_local(pattern: str, root: str) -> FileInfos:
         return depth + 1 < len(parts) and fnmatch.fnmatchcase(name, parts[depth])
 
     wanted = re.compile(glob_translate(pattern))
-    found = _find_local(root or "/", enter)
-    return {path: info for path, info in found.items() if wanted.match(path)}
+    files = _find_local(root or "/", enter)
+    return {path: info for path, info in files.items() if wanted.match(path)}
 
 
 def _find_local(

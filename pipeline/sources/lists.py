@@ -1,7 +1,7 @@
-"""Lists of image URIs: CSV, JSON lines or Parquet, a row an image.
+"""Lists of image URIs: CSV, JSON lines or Parquet, with a row for each image.
 
-A relative URI is relative to the list. A list is read once when a run is planned, which finds
-repeated keys and broken lines; a read task then reads the bytes of its own rows only.
+A relative URI is relative to the list. Planning a run reads the list once, to find repeated keys
+and broken lines; a read task then reads only the part of the list with its own rows.
 """
 
 from bisect import bisect_right
@@ -22,27 +22,33 @@ from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import Record, read_records
-from pipeline.sources.referenced_images import read_neighbour
+from pipeline.sources.referenced_images import read_referenced
 from pipeline.sources.rows import Row, text_of
 from pipeline.storage.location import Location, Options, redact
 
 ROWS_PER_PART = 512
 _PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
-_CUSTOMARY = ("image", "uri", "url", "image_uri", "image_url", "image_path", "path", "file_name")
+_USUAL_NAMES = ("image", "uri", "url", "image_uri", "image_url", "image_path", "path", "file_name")
 
 
 def scan_list(
-    place: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
+    location: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
 ) -> list[Part]:
-    """Cut a list into parts of at most `ROWS_PER_PART` rows, and tell of every row.
+    """Cut a list into parts of at most `ROWS_PER_PART` rows.
+
+    Args:
+        location: the list.
+        file: the same, with its name in the source.
+        source: the settings.
+        visit: called with number, key and label of every row.
 
     Raises:
-        UsageError: the list is broken, or has no such columns.
+        UsageError: the list is broken, or lacks a column.
     """
     cutter, keys, named = _Cutter(), Keys(), False
-    for record in read_records(place, _wanted(source)):
+    for record in read_records(location, _wanted(source)):
         columns = list_columns(record, source, file.name)
-        key = _key(record, columns, place)
+        key = _key(record, columns, location)
         keys.add(key)
         named = named or _uri(record, columns) is not None
         if visit is not None:
@@ -52,20 +58,20 @@ def scan_list(
     if not named:
         raise UsageError(
             f"{file.name}: no row names an image; looked for a column "
-            f"{source.image_field or ', '.join(_CUSTOMARY)}. Name it in source.image_field"
+            f"{source.image_field or ', '.join(_USUAL_NAMES)}. Name it in source.image_field"
         )
     return cutter.parts(keys.repeats())
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    """Rows of a part of a list, with the bytes of their images.
+    """Yield the rows of a part of a list, with the bytes of their images.
 
-    Holds at most `machine.IO_THREADS` images besides a block.
+    At most `machine.IO_THREADS` images are in memory at a time.
     """
     file, part = unit.files[0], unit.part
-    place = Location(fs, file.path)
-    records = read_records(place, _wanted(source), part)
-    reader = _ImageReader(place, file, part, source)
+    location = Location(fs, file.path)
+    records = read_records(location, _wanted(source), part)
+    reader = _ImageReader(location, file, part, source)
     return map_in_threads(reader.row, (r for r in records if part is None or part.wants(r.number)))
 
 
@@ -80,13 +86,13 @@ def fetch_from_list(
     version = f"{version_of(info)} {info.get('size')}"
     with _PARTS_LOCK:
         parts = _parts(location, source.image_field, version)
-    place = bisect_right(parts, row, key=lambda part: part.first) - 1
-    if place < 0:
+    index = bisect_right(parts, row, key=lambda part: part.first) - 1
+    if index < 0:
         return None
-    for record in read_records(location, _wanted(source), parts[place]):
+    for record in read_records(location, _wanted(source), parts[index]):
         if record.number == row:
             uri = _uri(record, list_columns(record, source, location.path))
-            return None if uri is None else read_neighbour(location, uri, options)
+            return None if uri is None else read_referenced(location, uri, options)
     return None
 
 
@@ -101,12 +107,12 @@ def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
     """The columns to read; a JSON line need not have every field.
 
     Raises:
-        UsageError: there is no column of URIs, or none of a name in the settings.
+        UsageError: there is no column of URIs, or a column named in the settings is missing.
     """
-    image = source.image_field or next((n for n in _CUSTOMARY if n in record.values), None)
+    image = source.image_field or next((n for n in _USUAL_NAMES if n in record.values), None)
     names = list(record.values)
     if record.loose:
-        image = image or _CUSTOMARY[0]
+        image = image or _USUAL_NAMES[0]
         names += [image, source.label_field, source.caption_field, *source.carry]
         names += [source.key_field] if source.key_field else []
     return choose_columns(list(dict.fromkeys(names)), image, source, where)
@@ -114,18 +120,18 @@ def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
 
 @dataclass(frozen=True)
 class _ImageReader:
-    """Reads the images of a list."""
+    """Reads the images that a list names."""
 
-    place: Location
+    location: Location
     file: SourceFile
     part: Part | None
     source: SourceConfig
 
     def row(self, record: Record) -> Row:
-        """The row of one image; a missing one has a status."""
+        """The row of one image; an image that cannot be read gives a row with a status."""
         columns = list_columns(record, self.source, self.file.name)
-        key = _key(record, columns, self.place)
-        found = table_row(
+        key = _key(record, columns, self.location)
+        row = table_row(
             self.source.id_prefix,
             self.file.name,
             record.number,
@@ -137,22 +143,22 @@ class _ImageReader:
         )
         uri = _uri(record, columns)
         if uri is None:
-            return found | {"status": Status.NO_IMAGE, "error": f"no URI in {columns.image!r}"}
+            return row | {"status": Status.NO_IMAGE, "error": f"no URI in {columns.image!r}"}
         try:
-            data = read_neighbour(self.place, uri, self.source.options)
+            data = read_referenced(self.location, uri, self.source.options)
         except UsageError as error:
-            return found | {"status": Status.READ_ERROR, "error": str(error)[:500]}
-        return found | {"bytes": data, "source_offset": 0, "source_length": len(data)}
+            return row | {"status": Status.READ_ERROR, "error": str(error)[:500]}
+        return row | {"bytes": data, "source_offset": 0, "source_length": len(data)}
 
 
 class _Cutter:
-    """Gathers neighbouring records into parts."""
+    """Collects neighbouring records into parts."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
 
     def add(self, record: Record) -> None:
-        """The next record."""
+        """Add the next record."""
         last = self._parts[-1] if self._parts else None
         if last is None or last.rows == ROWS_PER_PART or last.groups != record.groups:
             first = Part(record.number, 0, 0, record.groups, record.span, record.names)
@@ -162,14 +168,14 @@ class _Cutter:
         self._parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
 
     def parts(self, repeats: dict[int, int]) -> list[Part]:
-        """All; what images weigh is not known before they are read, so a row counts as a byte."""
+        """All parts. Sizes of images are unknown before they are read: a row counts as a byte."""
         return with_repeats(self._parts, repeats)
 
 
 def _wanted(source: SourceConfig) -> list[str]:
-    """Columns that may be needed of a wide table."""
+    """Columns that may be needed; a wide table can have many more."""
     names = (source.image_field, source.key_field, source.label_field, source.caption_field)
-    return [name for name in (*names, *_CUSTOMARY, *source.carry) if name is not None]
+    return [name for name in (*names, *_USUAL_NAMES, *source.carry) if name is not None]
 
 
 def _uri(record: Record, columns: Columns) -> str | None:
@@ -179,11 +185,11 @@ def _uri(record: Record, columns: Columns) -> str | None:
     return text_of(value)
 
 
-def _key(record: Record, columns: Columns, place: Location) -> str:
-    """By the key column, else the URI without secrets and query."""
+def _key(record: Record, columns: Columns, location: Location) -> str:
+    """The value of the key column, else the URI without secrets and query, else the number."""
     if columns.key:
-        own = text_of(record.values.get(columns.key))
+        key = text_of(record.values.get(columns.key))
     else:
-        own = redact(_uri(record, columns) or "")
-        own = own.split("?", 1)[0] if place.is_web else own
-    return own or f"#{record.number}"
+        key = redact(_uri(record, columns) or "")
+        key = key.split("?", 1)[0] if location.is_web else key
+    return key or f"#{record.number}"

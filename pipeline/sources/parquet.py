@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
 from pipeline.sources.keys import Keys, with_repeats
-from pipeline.sources.labels import named
+from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
     batch_rows,
@@ -27,7 +27,7 @@ from pipeline.sources.parquet_file import (
     open_parquet,
 )
 from pipeline.sources.read_unit import Part, Unit
-from pipeline.sources.referenced_images import read_neighbour
+from pipeline.sources.referenced_images import read_referenced
 from pipeline.sources.rows import Row, failure, make_row, text_of
 from pipeline.storage.location import Location, Options
 
@@ -109,7 +109,7 @@ def fetch_from_parquet(
                 return (
                     data
                     if data is not None or path is None
-                    else read_neighbour(place, path, options)
+                    else read_referenced(place, path, options)
                 )
             seen += batch.num_rows
     return None
@@ -168,7 +168,7 @@ class _GroupReader:
             prefix, self.file.name, number, key, values, self.columns, self.part, self.source
         )
         if self.names and found["label"] is not None:
-            found["label"] = named(found["label"], self.names)
+            found["label"] = class_name(found["label"], self.names)
         found |= {"row_group": group, "row": row}
         data, path = image_of(data)
         if data is None and path is not None:
@@ -180,7 +180,7 @@ class _GroupReader:
 
 def _neighbour(place: Location, path: str, source: SourceConfig) -> Row:
     try:
-        return {"bytes": read_neighbour(place, path, source.options)}
+        return {"bytes": read_referenced(place, path, source.options)}
     except UsageError as error:
         return {"status": Status.READ_ERROR, "error": str(error)[:500]}
 

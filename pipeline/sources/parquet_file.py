@@ -1,4 +1,4 @@
-"""A Parquet file with images: how it is opened, what its columns are, and where it is cut."""
+"""A Parquet file with images: opening it, finding its columns, cutting it into parts."""
 
 import json
 from collections.abc import Iterator
@@ -21,12 +21,14 @@ ROWS_PER_PART = 8192
 
 
 @contextmanager
-def open_parquet(place: Location) -> Iterator[pq.ParquetFile]:
-    """A file that is read a page at a time, never a whole column of a row group."""
-    with place.fs.open(place.path, "rb", cache_type="none") as stream:  # Arrow reads ahead itself
+def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
+    """Open a file such that it is read page by page, never a whole column of a row group."""
+    with location.fs.open(
+        location.path, "rb", cache_type="none"
+    ) as stream:  # Arrow reads ahead itself
         if getattr(stream, "size", 0) is None:
             raise UsageError(
-                f"{redact(place.path)}: the server gives neither size nor ranges, which Parquet "
+                f"{redact(location.path)}: the server gives neither size nor ranges, which Parquet "
                 "needs; copy the file to a folder or a bucket"
             )
         with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
@@ -41,29 +43,29 @@ def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
 
 
 def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
-    """The columns to read: the image by the settings, by Hugging Face's metadata, or by type.
+    """The columns to read; the image's by the settings, by Hugging Face's metadata, or by type.
 
     Raises:
-        UsageError: there is no column of images, or none of a name in the settings.
+        UsageError: there is no column of images, or a column named in the settings is missing.
     """
     features = hugging_face_features(schema)
     images = [n for n, f in features.items() if isinstance(f, dict) and f.get("_type") == "Image"]
-    found = [name for name in images if name in schema.names]
-    found += [f.name for f in schema if _is_struct(f.type)]
-    found += [f.name for f in schema if _is_binary(f.type)]
-    image = source.image_field or (found[0] if found else None)
+    candidates = [name for name in images if name in schema.names]
+    candidates += [f.name for f in schema if _is_struct(f.type)]
+    candidates += [f.name for f in schema if _is_binary(f.type)]
+    image = source.image_field or next(iter(candidates), None)
     columns = choose_columns(schema.names, image, source, where)
     kind = schema.field(columns.image).type
     if not _is_struct(kind) and not _is_binary(kind):
         raise UsageError(
             f"source.image_field: {where}: {columns.image!r} holds {kind}; expected binary or "
-            "struct{bytes, path}. Of URIs, make a `list` source."
+            "struct{bytes, path}. For URIs, use `format: list`."
         )
     return columns
 
 
 def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
-    """What Hugging Face's own metadata says of the columns; empty without it."""
+    """Features of the columns in Hugging Face's metadata, by column; empty without metadata."""
     try:
         meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = meta.get("info", {}).get("features", {})
@@ -73,21 +75,21 @@ def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def class_names(schema: pa.Schema, label_field: str) -> tuple[str, ...] | None:
-    """Names of the integer labels, where Hugging Face's metadata gives them."""
+    """Names of integer labels from Hugging Face's metadata, or None."""
     feature = hugging_face_features(schema).get(label_field)
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def image_of(value: Any) -> tuple[bytes | None, str | None]:
-    """(bytes, path) of one value of the image column."""
+    """The bytes and the path in a value of the image column."""
     if isinstance(value, dict):
         return value.get("bytes"), text_of(value.get("path"))
     return value, None
 
 
 def cut(metadata: pq.FileMetaData) -> Iterator[Part]:
-    """Parts of neighbouring row groups, about `BYTES_PER_PART` each, one group at least."""
+    """Cut a file into parts of one or more neighbouring row groups, about `BYTES_PER_PART` each."""
     groups: list[int] = []
     first = rows = size = 0
     for number in range(metadata.num_row_groups):
@@ -105,10 +107,10 @@ def cut(metadata: pq.FileMetaData) -> Iterator[Part]:
 
 
 def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
-    """Rows that come to about `BLOCK_BYTES`.
+    """Number of rows that amount to about `BLOCK_BYTES`.
 
-    Only totals of the group are asked for: of a damaged footer, pyarrow's metadata of a column ends
-    the process.
+    It uses only totals of the row group: with a damaged footer, asking pyarrow for the metadata of
+    a column ends the process.
     """
     meta = metadata.row_group(group)
     mean = meta.total_byte_size // max(1, meta.num_rows)

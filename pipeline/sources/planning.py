@@ -11,6 +11,7 @@ import fsspec
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
+from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, label_of
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.labels import Labeller
@@ -20,8 +21,6 @@ from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.rows import clean
-from pipeline.sources.sampling import Sample, quotas
-from pipeline.sources.wanted_ids import wanted
 from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
@@ -42,12 +41,12 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
     suffixes = _SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
     source.refuse_same_names([file.name for file in files])
-    some = wanted(source)
-    if some is not None:
-        files = some.files(files, source.id_prefix)
+    wanted = wanted_ids(source)
+    if wanted is not None:
+        files = wanted.files(files, source.id_prefix)
         if not files:
             raise UsageError(
-                f"source.only: no file here holds {some.ids[0]}, nor any other of them"
+                f"source.only: no file of the source holds {wanted.ids[0]} or another of the ids"
             )
     if source.shards is None:
         return files

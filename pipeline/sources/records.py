@@ -1,4 +1,8 @@
-"""Records of a table of text (CSV, JSON lines) or Parquet, and where each lies in its file."""
+"""Records of a list (CSV, JSON lines or Parquet), and where in its file each of them is.
+
+pandas and pyarrow read CSV faster but do not say which bytes of the file hold a record, which is
+what lets a read task read only its own part.
+"""
 
 import csv
 import io
@@ -25,12 +29,12 @@ class Record:
     """One record of a table.
 
     Attributes:
-        number: within the file, from 0.
-        values: by column.
-        span: its first byte and the one after its last (text).
-        names: of the columns (CSV).
+        number: number of the record within the file, from 0.
+        values: value of each column.
+        span: offsets of its first byte and of the byte after its last (text).
+        names: names of the columns (CSV).
         groups: the row group that holds it (Parquet).
-        loose: whether other records may have other columns.
+        loose: whether other records may have other columns (JSON lines).
     """
 
     number: int
@@ -42,38 +46,38 @@ class Record:
 
 
 def read_records(
-    place: Location, wanted: Sequence[str], part: Part | None = None
+    location: Location, wanted: Sequence[str], part: Part | None = None
 ) -> Iterator[Record]:
-    """Records of a file, or of a part of it, in order; holds a few thousand at most.
+    """Yield the records of a file or of a part of it, in order; a few thousand are in memory.
 
     Args:
-        place: the file; its name says what it is.
-        wanted: columns that are needed, where reading others can be spared.
+        location: the file; the ending of its name says of which kind it is.
+        wanted: columns that are needed; others are read only where that costs nothing.
         part: which part; default all.
 
     Raises:
-        UsageError: the file is broken, or its name says nothing.
+        UsageError: the file is broken, or its name has another ending.
     """
     try:
-        yield from _reader(place)(place, wanted, part)
+        yield from _reader(location)(location, wanted, part)
     except Exception as error:
         if is_broken(error) or isinstance(error, csv.Error):
-            raise UsageError(f"{redact(place.path)}: {type(error).__name__}: {error}") from error
+            raise UsageError(f"{redact(location.path)}: {type(error).__name__}: {error}") from error
         if isinstance(error, UsageError) or not is_storage_error(error):
             raise
-        raise explain_failure(place.path, error) from error
+        raise explain_failure(location.path, error) from error
 
 
-def _reader(place: Location) -> "_Reader":
-    name = (place.path.split("?", 1)[0] if place.is_web else place.path).lower()
+def _reader(location: Location) -> "_Reader":
+    name = (location.path.split("?", 1)[0] if location.is_web else location.path).lower()
     for suffixes, reader in _READERS.items():
         if name.endswith(suffixes):
             return reader
-    raise UsageError(f"{redact(place.path)}: a list is {' or '.join(LIST_SUFFIXES)}")
+    raise UsageError(f"{redact(location.path)}: a list is {' or '.join(LIST_SUFFIXES)}")
 
 
-def _parquet(place: Location, wanted: Sequence[str], part: Part | None) -> Iterator[Record]:
-    with open_parquet(place) as table:
+def _parquet(location: Location, wanted: Sequence[str], part: Part | None) -> Iterator[Record]:
+    with open_parquet(location) as table:
         names = table.schema_arrow.names
         columns = [name for name in names if name in wanted] or names
         first = 0
@@ -99,21 +103,21 @@ def _of_batch(batch: pa.RecordBatch, first: int, group: int, part: Part | None) 
 
 def _text(
     parse: "_Parser",
-    place: Location,
-    wanted: Sequence[str],  # noqa: ARG001 - text is read whole
+    location: Location,
+    wanted: Sequence[str],  # noqa: ARG001 - lines are read whole
     part: Part | None,
 ) -> Iterator[Record]:
     if part is not None:
         start, stop = part.span
-        data = place.fs.cat_file(place.path, start=start, end=stop)
-        yield from parse(_Lines(io.BytesIO(data), start, place.path), part.first, part.names)
+        data = location.fs.cat_file(location.path, start=start, end=stop)
+        yield from parse(_Lines(io.BytesIO(data), start, location.path), part.first, part.names)
         return
-    with place.fs.open(place.path, "rb") as stream:
-        yield from parse(_Lines(stream, 0, place.path), 0, ())
+    with location.fs.open(location.path, "rb") as stream:
+        yield from parse(_Lines(stream, 0, location.path), 0, ())
 
 
 class _Lines:
-    """Lines as text, and how far into the file they reach."""
+    """Lines as text, and the offset in the file up to which they were read."""
 
     def __init__(self, stream: IO[bytes], offset: int, name: str) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""Images that a table names: files beside it, or anywhere."""
+"""Images that a table names by path or URI: files beside the table, or anywhere."""
 
 import posixpath
 
@@ -11,12 +11,12 @@ def resolve(table: Location, path: str, options: Options) -> Location:
     """Where an image is that a table names.
 
     Args:
-        table: the file that names it.
-        path: URI, absolute local path, or path relative to the folder of the table.
+        table: file of the table.
+        path: URI, absolute local path, or path relative to the table's folder.
         options: storage options.
 
     Raises:
-        UsageError: the scheme is unknown, or a bucket's table names a local path.
+        UsageError: the scheme is unknown, or the path is local and the table is not.
     """
     if is_uri(path):
         return open_location(path, options)
@@ -30,14 +30,14 @@ def resolve(table: Location, path: str, options: Options) -> Location:
     return Location(table.fs, posixpath.normpath(f"{folder}/{path}"))
 
 
-def read_neighbour(table: Location, path: str, options: Options) -> bytes:
-    """The bytes of an image that a table names.
+def read_referenced(table: Location, path: str, options: Options) -> bytes:
+    """Read the bytes of an image that a table names.
 
     Raises:
-        UsageError: it cannot be read; the message says why.
+        UsageError: it cannot be read.
     """
-    place = resolve(table, path, options)
+    image = resolve(table, path, options)
     try:
-        return place.read()
+        return image.read()
     except UsageError as error:
         raise UsageError(redact(str(error))) from error

@@ -1,4 +1,4 @@
-"""Source rows: made in one place, gathered into blocks of bounded size."""
+"""Rows as they leave a reader, and the blocks of bounded size that they are collected into."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,46 +14,46 @@ Row = dict[str, Any]
 
 
 def make_row(image_id: str, shard: str, key: str, **values: Any) -> Row:
-    """A row of `source_schema`; what is not given is null, the status is ok."""
+    """Make a row of `source_schema`; missing values are null, and the status is ok by default."""
     row = {"image_id": image_id, "shard": shard, "key": key, "status": Status.OK, **values}
     return {name: clean(v) if isinstance(v, str) else v for name, v in row.items()}
 
 
 def failure(error: BaseException) -> str:
-    """An error as a row tells it: kind and message, without what URIs give away."""
+    """The text of an error for a row: class and message, without secrets of URIs."""
     return redact(f"{type(error).__name__}: {error}")[:500]
 
 
 def is_corruption(error: BaseException) -> bool:
-    """Whether a reader of some format gave up on the data, and not the storage on the reader.
+    """Whether an error means damaged data and not a storage that fails.
 
-    Libraries raise a bare OSError then, without the number that errors of the system have.
+    Libraries raise a bare OSError for damaged data; errors of the system have a number.
     """
     return type(error) is OSError and error.errno is None
 
 
 def clean(text: str) -> str:
-    """The text with what UTF-8 cannot hold (lone surrogates, odd file names) as escapes."""
+    """The text with escapes for what UTF-8 cannot encode: lone surrogates, as in odd file names."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def blocks(rows: Iterable[Row], carry: Mapping[str, str]) -> Iterator[pa.Table]:
-    """Gather rows into tables of at most `BLOCK_ROWS` rows and about `BLOCK_BYTES` bytes."""
+    """Collect rows into tables of at most `BLOCK_ROWS` rows and about `BLOCK_BYTES` bytes."""
     schema = source_schema(carry)
-    held: list[Row] = []
+    pending: list[Row] = []
     size = 0
     for row in rows:
-        held.append(row)
+        pending.append(row)
         size += len(row.get("bytes") or b"")
-        if len(held) >= BLOCK_ROWS or size >= BLOCK_BYTES:
-            yield pa.Table.from_pylist(held, schema=schema)
-            held, size = [], 0
-    if held:
-        yield pa.Table.from_pylist(held, schema=schema)
+        if len(pending) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield pa.Table.from_pylist(pending, schema=schema)
+            pending, size = [], 0
+    if pending:
+        yield pa.Table.from_pylist(pending, schema=schema)
 
 
 def text_of(value: Any) -> str | None:
-    """A label or caption as text: numbers as they print, blank as null."""
+    """A label or caption as text: a number as it prints, None for blank text."""
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)
@@ -61,7 +61,7 @@ def text_of(value: Any) -> str | None:
 
 
 def carried(values: Mapping[str, Any], carry: Mapping[str, str]) -> Row:
-    """The carried columns in their declared types; what does not convert is null."""
+    """The columns to carry over, in their declared types; a value that does not convert is null."""
     return {name: _convert(values.get(name), kind) for name, kind in carry.items()}
 
 

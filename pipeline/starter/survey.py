@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
-from pipeline.sources.labels import named
+from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
 from pipeline.sources.rows import text_of
@@ -132,7 +132,7 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
             for value, count in Counter(table.read([label]).column(0).to_pylist()).items():
                 text = text_of(value)
                 if text is not None and words:
-                    text = named(text, words)
+                    text = class_name(text, words)
                 labels[text or ""] += count
     unlabelled += labels.pop("", 0)
     notes = []

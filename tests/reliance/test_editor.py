@@ -10,11 +10,10 @@ import pytest
 from legrad.mini.world import SceneSpec, render
 from legrad.models.load import load_model
 from pipeline.config.audit_settings import RelianceConfig
-from pipeline.reliance.edited import Edited
 from pipeline.reliance.editor import Editor
-from pipeline.reliance.fills import FILLS
-from pipeline.reliance.regions import Cells, cells_of
-from pipeline.reliance.task import PLACE, Kind, PairTask
+from pipeline.reliance.edits import Kind, PairEdits
+from pipeline.reliance.regions import FILLS, Cells, cells_of
+from pipeline.reliance.shortlist import IMAGE_COLUMNS, PairTask
 from training.captions import named
 
 COUNT = 12
@@ -47,7 +46,7 @@ def task(scenes: Mapping[str, Any], *more: str) -> PairTask:
     def row(name: str) -> dict[str, Any]:
         others = ["sticker"] if name in {f"with/{n}" for n in range(4)} else []
         known = {"image_id": name, "width": 192, "height": 192, "others": others}
-        return dict.fromkeys(PLACE) | known
+        return dict.fromkeys(IMAGE_COLUMNS) | known
 
     names = [*(n for n in scenes if n.startswith("with")), *more]
     bare = [name for name in scenes if name.startswith("bare")]
@@ -79,13 +78,13 @@ def test_every_image_is_a_row_and_lost_ones_say_why(
     assert [(r["image_id"], r["error"]) for r in lost] == [("gone/1", "truncated: it ends early")]
     lengths = [np.linalg.norm(r["embedding"]) for r in rows if r["embedding"] is not None]
     np.testing.assert_allclose(lengths, 1, atol=1e-5)
-    assert Edited.of(table).errors == ("truncated: it ends early",)
+    assert PairEdits.of(table).errors == ("truncated: it ends early",)
 
 
 def test_deletion_takes_the_score_and_its_control_does_not(
     table: pa.Table, directions: Mapping[str, np.ndarray]
 ) -> None:
-    edited, text = Edited.of(table), directions["barcode"]
+    edited, text = PairEdits.of(table), directions["barcode"]
     assert edited.images == COUNT
     assert len(edited.deleted.ids) >= COUNT // 2
     before = edited.deleted.before @ text
@@ -98,7 +97,7 @@ def test_deletion_takes_the_score_and_its_control_does_not(
 def test_insertion_brings_the_score_and_its_control_does_not(
     table: pa.Table, directions: Mapping[str, np.ndarray]
 ) -> None:
-    edited, text = Edited.of(table), directions["barcode"]
+    edited, text = PairEdits.of(table), directions["barcode"]
     came = (edited.inserted.inserted - edited.inserted.before) @ text
     other = (edited.inserted.control - edited.inserted.before) @ text
     assert len(came) == COUNT
@@ -111,7 +110,7 @@ def test_a_partner_is_deleted_too(table: pa.Table, directions: Mapping[str, np.n
     both = [r for r in rows if r["image_id"] in {f"with/{n}" for n in range(4)}]
     for row in both:
         assert np.dot(row["embedding"], directions["sticker"]) < 0.15
-    assert list(Edited.of(table).joint) == ["sticker"]
+    assert list(PairEdits.of(table).joint) == ["sticker"]
 
 
 def test_regions_are_stored_and_controls_have_their_shape(table: pa.Table) -> None:
@@ -148,7 +147,7 @@ def test_nothing_to_edit_is_an_empty_table(
     empty = PairTask("fish", "barcode", "fish", (), (), ())
     made = editor(model, scenes, directions).edit(empty)
     assert made.num_rows == 0
-    assert Edited.of(made).images == 0
+    assert PairEdits.of(made).images == 0
 
 
 def test_a_task_survives_its_way_as_text(scenes: Mapping[str, Any]) -> None:

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.reliance import margin
-from pipeline.reliance.edited import Deletion
-from pipeline.reliance.effects import Contrast, shares
-from pipeline.reliance.fills import FILLS
-from pipeline.reliance.probe_statistics import collect
+from pipeline.reliance.edits import Deletion
+from pipeline.reliance.effects import Contrast, direction_change, evidence_shares, margin_change
+from pipeline.reliance.probe import collect
+from pipeline.reliance.regions import FILLS
 from tests.reliance.made import CUE, OTHER, STEP, WIDTH, Embedded, made
 
 RIDGE = 0.1
@@ -24,7 +23,7 @@ def phi(world: Embedded, cue: str = "cue", resamples: int = 60) -> tuple[float, 
     contrast = Contrast(
         index["a"], index["b"], ["cue", "other"].index(cue), [world.ids[r] for r in rows], change
     )
-    came = shares(sums, [contrast], RIDGE, resamples, 0)
+    came = evidence_shares(sums, [contrast], RIDGE, resamples, 0)
     low, high = came.bounds()
     return float(came.effect[0]), float(low[0]), float(high[0])
 
@@ -63,10 +62,10 @@ def test_nothing_edited_is_nan_and_no_contrast_is_nothing() -> None:
     found = world.findings
     sums = collect(world, found.population, found.presence, ["cue"])
     empty = Contrast(0, 1, 0, [], np.zeros((0, WIDTH), np.float32))
-    came = shares(sums, [empty], RIDGE, 5, 0)
+    came = evidence_shares(sums, [empty], RIDGE, 5, 0)
     assert np.isnan(came.effect).all()
     assert all(np.isnan(bound).all() for bound in came.bounds())
-    assert shares(sums, [], RIDGE, 5, 0).effect.shape == (0,)
+    assert evidence_shares(sums, [], RIDGE, 5, 0).effect.shape == (0,)
 
 
 def deletion(lost: np.ndarray, count: int = 60, seed: int = 0) -> Deletion:
@@ -85,20 +84,20 @@ def deletion(lost: np.ndarray, count: int = 60, seed: int = 0) -> Deletion:
 
 def test_a_margin_falls_with_its_own_direction_only() -> None:
     texts = np.eye(WIDTH, dtype=np.float32)[3:6]
-    falls = margin.of_margin(deletion(0.6 * texts[0]), texts, 0)
+    falls = margin_change(deletion(0.6 * texts[0]), texts, 0)
     assert falls.low > 0.5
     assert falls.agree
     assert falls.p < 1e-6
-    stays = margin.of_margin(deletion(0.6 * np.eye(WIDTH)[9]), texts, 0)
+    stays = margin_change(deletion(0.6 * np.eye(WIDTH)[9]), texts, 0)
     assert abs(stays.effect) < 0.2
     assert stays.low < 0 < stays.high
 
 
 def test_twins_with_one_text_are_no_rivals() -> None:
     texts = np.eye(WIDTH, dtype=np.float32)[[3, 3, 5]]
-    falls = margin.of_margin(deletion(0.6 * texts[0]), texts, 0)
+    falls = margin_change(deletion(0.6 * texts[0]), texts, 0)
     assert falls.low > 0.5  # against itself the margin would be 0 for ever
-    alone = margin.of_margin(deletion(0.6 * texts[0]), texts[:2], 0)
+    alone = margin_change(deletion(0.6 * texts[0]), texts[:2], 0)
     assert alone.low > 0.5
 
 
@@ -106,7 +105,7 @@ def test_fills_that_disagree_are_seen() -> None:
     one = deletion(0.6 * np.eye(WIDTH, dtype=np.float32)[3])
     against = one.without.copy()
     against[1] = 2 * one.control[1] - one.without[1]
-    change = margin.of_direction(
+    change = direction_change(
         Deletion(one.ids, one.before, against, one.control), np.eye(WIDTH, dtype=np.float32)[3]
     )
     assert not change.agree
@@ -114,4 +113,4 @@ def test_fills_that_disagree_are_seen() -> None:
 
 def test_no_spread_is_nan() -> None:
     one = deletion(np.zeros(WIDTH), count=1)
-    assert np.isnan(margin.of_direction(one, np.eye(WIDTH, dtype=np.float32)[3]).effect)
+    assert np.isnan(direction_change(one, np.eye(WIDTH, dtype=np.float32)[3]).effect)

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.reliance.probe import cross_fitted, fit
-from pipeline.reliance.probe_quality import judge
-from pipeline.reliance.probe_statistics import FOLDS, GROUPS, ProbeSums, collect, groups
+from pipeline.reliance.probe import (
+    FOLDS,
+    GROUPS,
+    ProbeSums,
+    collect,
+    cross_fitted,
+    fit,
+    groups,
+    probe_quality,
+)
 from tests.reliance.made import WIDTH, Embedded, made
 
 RIDGE = 0.1
@@ -76,7 +83,7 @@ def judged(world: Embedded):
     found, sums = world.findings, sums_of(world)
     probes = cross_fitted(sums, np.ones(GROUPS), RIDGE)
     rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(20)
-    return judge(world, found.population, probes, rivals).set_index("class")
+    return probe_quality(world, found.population, probes, rivals).set_index("class")
 
 
 def test_judging_separable_and_cue_only_labels() -> None:

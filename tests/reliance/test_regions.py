@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.reliance.fills import FILLS
-from pipeline.reliance.regions import cells_of, elsewhere, hottest, pixels_of
+from pipeline.reliance.regions import FILLS, cells_of, elsewhere, hottest, pixels_of
 
 
 def test_the_hottest_cells_and_no_more_than_are_warm() -> None:

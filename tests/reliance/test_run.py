@@ -12,8 +12,8 @@ from legrad.queries.query import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.errors import UsageError
+from pipeline.reliance.probe import FOLDS, groups
 from pipeline.reliance.probe_maps import FOLD, probe_query
-from pipeline.reliance.probe_statistics import FOLDS, groups
 from pipeline.report.contents import Limits
 from pipeline.report.site import build_report
 from pipeline.schema import Status
@@ -90,6 +90,22 @@ def test_edits_are_made_once(demo_run: DemoRun, work: Path, audit: Audit) -> Non
     assert mended.reliance.costs.done == len(files) - 1
     pd.testing.assert_frame_equal(mended.rank(), audit.rank())
     assert sum("edited " in text and "(1 of 1)" in text for text in told) == 1
+
+
+def test_fewer_pairs_from_the_same_edits(demo_run: DemoRun, work: Path, audit: Audit) -> None:
+    """Other pairs are other texts: they are encoded although no edit is missing."""
+    audit.rank()
+    fewer = chosen(work)
+    fewer["reliance"] |= {"pairs": 1}
+    again = Audit.from_results(demo_run.output, settings=fewer)
+    assert again.reliance.missing == {}
+    ranked = again.rank()
+    assert (ranked["probe_reliance__reason"] != NOT_LISTED).sum() == 1
+    for column in ("probe_reliance__effect", "clip_reliance__effect"):
+        pair = again.reliance.listed[0]
+        assert of(ranked, pair.cls, pair.cue)[column] == pytest.approx(
+            of(audit.rank(), pair.cls, pair.cue)[column], nan_ok=True
+        )
 
 
 def test_the_probe_looks_at_the_cue(audit: Audit) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.sources.choice import Sample, quotas
 from pipeline.sources.datasource import open_source
 from pipeline.sources.keys import rows_of_part, with_repeats
 from pipeline.sources.read_unit import Part
-from pipeline.sources.sampling import Sample, quotas
 from tests.data import hugging_face, jpeg, read_all, samples, settings, tar_bytes
 
 CLASSES = ("cat", "dog", "owl")

@@ -157,3 +157,13 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     hugging_face(tmp_path / "x.parquet", [])
     assert read_all(settings("parquet", str(tmp_path))) == []
+
+
+def test_an_image_of_a_file_that_broke_since_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    hugging_face(file, [{"image": {"bytes": jpeg(0), "path": None}}])
+    source = settings("parquet", str(file))
+    (row,) = read_all(source)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UsageError, match=r"x\.parquet"):
+        Origin(source.roots, {}, "parquet").fetch(row | {"sha256": "0"})

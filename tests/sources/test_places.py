@@ -81,7 +81,7 @@ def test_a_server_without_ranges(folder: Path) -> None:
 
 @pytest.mark.parametrize("place", ["", "/", "/*.tar", "/[01].tar"])
 def test_a_web_server_cannot_be_listed(host: str, place: str) -> None:
-    words = "not found" if place == "" else "cannot be asked what files it has"
+    words = "not found" if place == "" else "cannot list"
     with pytest.raises(UsageError, match=words):
         open_source(settings("webdataset", f"{host}{place}"))
 

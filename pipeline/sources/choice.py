@@ -1,0 +1,147 @@
+"""Which images of a source a run takes: those of a table of ids, or a random sample of each label.
+
+A choice is the same whenever it is made, and does not depend on what was read before.
+"""
+
+import hashlib
+import heapq
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from pipeline.config import SourceConfig
+from pipeline.errors import UsageError
+from pipeline.schema import UNREADABLE
+from pipeline.sources.listing import SourceFile
+from pipeline.sources.rows import Row, clean
+from pipeline.storage.location import open_location, redact
+from pipeline.storage.tables import parse_columns
+
+Place = TypeVar("Place", bound=Hashable)
+_TABLES: dict[str, "WantedIds"] = {}
+
+
+@dataclass(frozen=True)
+class WantedIds:
+    """The sorted ids of the images that a run is restricted to."""
+
+    ids: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the ids, whatever their order in the table."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+
+    def files(self, files: Sequence[SourceFile], prefix: str) -> list[SourceFile]:
+        """The files that hold a wanted image."""
+        return [file for file in files if self._has_file(clean(prefix + file.name))]
+
+    def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows of wanted images, and those that stand for what could not be read."""
+        return (row for row in rows if row["key"] == UNREADABLE or self._has(row["image_id"]))
+
+    def _has(self, image_id: str) -> bool:
+        index = bisect_left(self.ids, image_id)
+        return index < len(self.ids) and self.ids[index] == image_id
+
+    def _has_file(self, name: str) -> bool:
+        """Whether an id is a file's own name, or begins with it as a folder."""
+        index = bisect_left(self.ids, f"{name}/")
+        has_inside = index < len(self.ids) and self.ids[index].startswith(f"{name}/")
+        return has_inside or self._has(name)
+
+
+def wanted_ids(source: SourceConfig) -> WantedIds | None:
+    """The ids in the table ``source.only``, which a process reads once; None without a table.
+
+    Raises:
+        UsageError: the table is missing, has no column image_id, or is empty.
+    """
+    if source.only is None:
+        return None
+    key = repr((source.only, source.options))
+    if key not in _TABLES:
+        _TABLES[key] = _read_ids(source.only, source)
+    return _TABLES[key]
+
+
+def forget_wanted_ids() -> None:
+    """Drop the tables that were read: they may have changed."""
+    _TABLES.clear()
+
+
+def _read_ids(uri: str, source: SourceConfig) -> WantedIds:
+    data = open_location(uri, source.options).read()
+    table = parse_columns(data, f"source.only: {uri}", ["image_id"])
+    ids = sorted({str(value) for value in table["image_id"].to_pylist() if value is not None})
+    if not ids:
+        raise UsageError(f"source.only: {redact(uri)} names no image")
+    return WantedIds(tuple(ids))
+
+
+def rank(seed: int, image_id: str) -> int:
+    """A random number that seed and image id determine; a sample takes the images of the lowest."""
+    text = f"{seed}/{image_id}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+class Sample(Generic[Place]):
+    """A sample of at most ``count`` images of every label, drawn from a stream of images.
+
+    It keeps no more than the sample in memory. The order of the stream, and which threads offer the
+    images, changes nothing.
+
+    Args:
+        count: images of each label; images without a label count as one more label.
+        seed: determines the sample.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self._kept: dict[str | None, list[tuple[int, Place]]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def offer(self, label: str | None, image_id: str, place: Place) -> None:
+        """Offer an image, and where it is found again."""
+        entry = (-rank(self.seed, image_id), place)
+        with self._lock:
+            heap = self._kept[label]
+            if len(heap) < self.count:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+
+    @property
+    def places(self) -> set[Place]:
+        """Where the images of the sample are."""
+        return {place for heap in self._kept.values() for _, place in heap}
+
+
+def quotas(names: Sequence[str], count: int, seed: int) -> list[int]:
+    """How many samples to draw from each file: the same number, plus one from some random files."""
+    each, rest = divmod(count, len(names))
+    one_more = sorted(range(len(names)), key=lambda i: rank(seed, names[i]))[:rest]
+    return [each + (i in one_more) for i in range(len(names))]
+
+
+def draw(
+    read: Callable[[], Iterable[Row]], count: int, seed: int, keep: Callable[[Row], bool]
+) -> Iterator[Row]:
+    """Draw some rows of a file whose rows are not known beforehand.
+
+    The file is read twice, so that no row has to be held.
+
+    Args:
+        read: starts reading the file.
+        count: rows to draw.
+        seed: determines which.
+        keep: whether a row is yielded in any case, and not counted.
+    """
+    ids = (row["image_id"] for row in read() if not keep(row))
+    drawn = set(heapq.nsmallest(count, ids, key=lambda image_id: rank(seed, image_id)))
+    yield from (row for row in read() if keep(row) or row["image_id"] in drawn)
