@@ -204,6 +204,13 @@ def conclude(job: str, details: "JobDetails") -> None:
         raise RunError(f"{job} was stopped; its committed rows are kept. Submit again to continue")
     if details.driver_exit_code == 2:
         raise UsageError(f"{job} failed: its log says what to change")
+    missing = re.search(r"No module named '([\w.]+)'", details.message or "")
+    if missing:
+        raise UsageError(
+            f"{job} failed: the cluster's python lacks {missing[1]}. Let the job install the "
+            "dependencies (--pip), start the nodes from an image that has them (Dockerfile), or "
+            "start Ray there from the environment that they are installed in"
+        )
     raise RunError(f"{job} failed: {reason(details)}")
 
 

@@ -8,7 +8,7 @@ from jobs.display import console
 from pipeline import Audit
 from pipeline.config.loading import load_config, packaged_config
 from pipeline.demo import dataset as world
-from pipeline.demo.sheet import planted_rows
+from pipeline.demo.planted_rows import planted_rows
 from pipeline.flow import run
 from pipeline.report import draw_sheet
 from pipeline.report.site import build_report

@@ -20,6 +20,7 @@ from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population, Readable
 from pipeline.audit.split import folds
 from pipeline.machine import cores
+from pipeline.results import decoding
 from pipeline.schema import Status, map_column, peak_column
 
 _QUERIES_AT_ONCE = 8
@@ -181,13 +182,5 @@ def _add(sums: MapSums, table: pa.Table, query: str, codes: NDArray[np.int64]) -
 
 def stored_maps(table: pa.Table, query: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """(n, cells) bytes of the maps and (n,) the heat of one step; NaN where there is no map."""
-    column = table[map_column(query)].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    size = column.type.byte_width
-    _, data = column.buffers()
-    raw = np.frombuffer(data or b"", dtype=np.uint8)
-    cells = raw[column.offset * size : (column.offset + len(column)) * size].reshape(-1, size)
-    peaks = table[peak_column(query)].to_numpy().astype(np.float32)
-    stored = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    return cells, np.where(stored, peaks / LEVELS, np.nan).astype(np.float32)
+    cells, peaks = decoding.stored_maps(table, query)
+    return cells, peaks / np.float32(LEVELS)

@@ -37,6 +37,8 @@ TOKEN_MISSING = "Authentication required"
 """Start of the message of an `AuthenticationError` when no token was sent."""
 TOKEN_REFUSED = "Authentication failed"
 """Start of the message of an `AuthenticationError` when the token was wrong."""
+SOCKET_PATH_ERROR = "AF_UNIX path length"
+"""Part of the `OSError` for a temporary folder whose sockets would have too long a path."""
 JOB_LOG_EXCERPT = ", last available logs"
 """Separates a failed job's reason from the end of its log in `JobDetails.message`."""
 
@@ -76,6 +78,21 @@ def submitted_runtime_env() -> dict[str, Any]:
     """
     submitted: dict[str, Any] = json.loads(os.environ.get(JOB_CONFIG_VARIABLE) or "{}")
     return submitted.get("runtime_env") or {}
+
+
+def head_address(address: str) -> str | None:
+    """The ``host:port`` of the head node that `ray.init` connects to; None if it would start one.
+
+    Args:
+        address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
+
+    Raises:
+        ValueError: not an address.
+    """
+    import ray
+
+    resolved: str | None = ray._private.services.canonicalize_bootstrap_address(address)
+    return resolved
 
 
 def autoscaler_maxima() -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""The Ray session a run lives in: joined where there is one, else started locally."""
+"""The Ray session of a run: the cluster at ``RAY_ADDRESS``, or one that is started locally."""
 
 import logging
 import os
@@ -18,31 +18,31 @@ from pipeline.machine import cores
 
 LOGICAL_CPUS_PER_CORE = 4
 RETRIES = 1
-"""Further attempts after a worker died; what dies again is done by `pipeline.stages.isolated`."""
+"""Further attempts after a worker died; `pipeline.stages.isolated` does what fails again."""
 OBJECT_STORE_SHARE = 0.2
 OBJECT_STORE_MOST = 8 * 2**30  # above 10 GB Ray refuses to start where /dev/shm is smaller
+CONNECT_SECONDS = 10.0
 TOKEN_ADVICE = (
     "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (or "
     "RAY_AUTH_TOKEN, or ~/.ray/auth_token). On the head node `ray get-auth-token` prints it; "
     "KubeRay keeps it in a secret with the cluster's name."
 )
-_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WORKER_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
 _STDERR = 2
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """The current Ray session, the cluster at ``RAY_ADDRESS``, or a local one that ends here.
+    """Use the current Ray session, the cluster at ``RAY_ADDRESS``, or a local one until the end.
 
     A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas,
-    writing and, on resume, the checkpoint's filters each hold one, and Ray waits without a word
-    when they do not all fit. Workers get an empty working directory, so that they import this
-    package and not a folder that happens to be called ``pipeline`` where the user stands. Their
-    OpenMP threads sleep while they wait: spinning ones, more than there are cores, made explaining
-    five times slower.
+    writing and, on resume, the checkpoint's filters each hold one, and Ray waits silently if they
+    do not all fit. Workers start in an empty folder, so that they import this package and not some
+    folder called ``pipeline`` in the user's working directory. Their OpenMP threads sleep while
+    they wait: spinning threads, more than there are cores, made explaining five times slower.
 
     Raises:
-        UsageError: the cluster cannot be joined.
+        UsageError: the cluster cannot be joined, or the temporary folder has too long a path.
     """
     if ray.is_initialized():
         yield
@@ -50,38 +50,79 @@ def session() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="legrad-") as empty:
         environment = _environment(empty)
         _quiet()
-        with _without_note():
+        with _without_log_level_note():
             if on_cluster():
-                _join(environment)
+                _join(os.environ["RAY_ADDRESS"], environment)
             else:
-                ray.init(
-                    address="local",  # even where another cluster runs on this machine
-                    num_cpus=_logical_cpus(),
-                    object_store_memory=_object_store_bytes(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    runtime_env=environment,
-                )
+                _start(environment)
         try:
             yield
         finally:
             ray.shutdown()
 
 
-def _join(environment: dict[str, Any]) -> None:
+def _start(environment: dict[str, Any]) -> None:
     try:
+        ray.init(
+            address="local",  # even if another cluster runs on this machine
+            num_cpus=_logical_cpus(),
+            object_store_memory=_object_store_bytes(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=environment,
+        )
+    except OSError as error:
+        if ray_internals.SOCKET_PATH_ERROR not in str(error):
+            raise
+        raise UsageError(
+            f"the path of the temporary folder {tempfile.gettempdir()} is too long for Ray's "
+            "sockets. Give Ray a shorter one: export RAY_TMPDIR=/tmp"
+        ) from error
+
+
+def _join(address: str, environment: dict[str, Any]) -> None:
+    advice = (
+        "On a machine that is not part of the cluster use legrad submit; without RAY_ADDRESS, Ray "
+        "starts on this machine."
+    )
+    try:
+        if not _answers(address):
+            raise UsageError(
+                f"RAY_ADDRESS={address}: no Ray cluster answers there within "
+                f"{CONNECT_SECONDS:.0f} s. Is it up, and is this the address of its head node "
+                f"(HOST:6379, not the dashboard's)? {advice}"
+            )
         ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
     except ray.exceptions.AuthenticationError as error:
-        place = os.environ["RAY_ADDRESS"]
-        raise UsageError(f"RAY_ADDRESS={place}: {_first_line(error)} {TOKEN_ADVICE}") from error
+        raise UsageError(f"RAY_ADDRESS={address}: {_first_line(error)} {TOKEN_ADVICE}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        place = os.environ["RAY_ADDRESS"]
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(
-            f"RAY_ADDRESS={place}: the cluster cannot be joined ({_first_line(error)}). On a "
-            "machine that is not part of it use legrad submit; without RAY_ADDRESS, Ray starts on "
-            "this machine."
+            f"RAY_ADDRESS={address}: the cluster cannot be joined ({_first_line(error)}). {advice}"
         ) from error
+
+
+def _answers(address: str) -> bool:
+    """Whether a gRPC server answers at an address; `ray.init` itself would wait for minutes.
+
+    A cluster with TLS is not asked.
+    """
+    import grpc
+
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return True
+    is_client = address.startswith("ray://")
+    target = address.removeprefix("ray://") if is_client else ray_internals.head_address(address)
+    if target is None:
+        return True
+    with grpc.insecure_channel(target) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def _first_line(error: Exception) -> str:
@@ -89,35 +130,35 @@ def _first_line(error: Exception) -> str:
 
 
 def on_cluster() -> bool:
-    """Whether a run joins a cluster; in a submitted job Ray says which."""
+    """Whether a run joins a cluster; in a submitted job Ray sets the variable."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def _environment(empty: str) -> dict[str, Any]:
-    """The workers' environment, without what a submitted job has set: Ray refuses to set it twice.
+    """The workers' runtime environment, without what a submitted job has set already.
 
     Args:
         empty: folder that workers start in.
     """
     job = ray_internals.submitted_runtime_env()
-    variables = {k: v for k, v in _VARIABLES.items() if k not in job.get("env_vars", {})}
-    place = {} if "working_dir" in job else {"working_dir": empty}
-    return place | {"env_vars": variables}
+    variables = {k: v for k, v in _WORKER_VARIABLES.items() if k not in job.get("env_vars", {})}
+    folder = {} if "working_dir" in job else {"working_dir": empty}
+    return folder | {"env_vars": variables}
 
 
 def _quiet() -> None:
-    """Leave the terminal to our own progress: Ray's runtime and Ray Data log to their files."""
+    """Keep Ray's messages off the terminal; its log files have them."""
     quiet = not os.environ.get("LEGRAD_DEBUG")
     ray_internals.configure_native_code(oom_retries=RETRIES, quiet=quiet)
     if quiet:
-        ray_internals.set_raylet_printer(_notice)
+        ray_internals.set_raylet_printer(_print_raylet_message)
     ray_internals.silence_data_console()
 
 
-def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray calls it
-    """What a raylet has to say, on stderr: Ray prints it to stdout, whatever ``log_to_driver`` is.
+def _print_raylet_message(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray calls it
+    """Print the message of a raylet on stderr; Ray would print it on stdout.
 
-    That there are more workers than cores is no news: see `session`.
+    A warning about more workers than cores is left out: see `session`.
     """
     for line in data["lines"]:
         if ray_internals.MANY_WORKERS_WARNING not in line:
@@ -125,8 +166,8 @@ def _notice(data: Any, ignore_prefix: bool) -> None:  # noqa: ARG001 - as Ray ca
 
 
 @contextmanager
-def _without_note() -> Iterator[None]:
-    """Drop the line in which Ray's native code says that it heeds `_quiet`; the rest is shown."""
+def _without_log_level_note() -> Iterator[None]:
+    """Drop the line in which Ray's native code reports its log level; show all other lines."""
     with tempfile.TemporaryFile() as held:
         sys.stderr.flush()
         terminal = os.dup(_STDERR)
@@ -144,7 +185,7 @@ def _without_note() -> Iterator[None]:
 
 
 def local_nodes() -> list[Mapping[str, float]]:
-    """This machine as `session` would start Ray on it; starts nothing."""
+    """CPU and GPU of this machine as `session` would give them to Ray; it starts nothing."""
     import torch
 
     return [{"CPU": _logical_cpus(), "GPU": torch.cuda.device_count()}]

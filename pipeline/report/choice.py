@@ -1,4 +1,4 @@
-"""Which pairs get a page, how many pictures each, and which images those are."""
+"""Which pairs get a page, how many pictures each page has, and which images they show."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,14 +12,16 @@ from pipeline.report.contents import Chosen, Ends, Limits
 from pipeline.results import Results
 
 Pair = tuple[str, str]
-_SAFE = 0.9  # of what is allowed is planned for
-_ROW, _PAIR, _CLASS, _PICTURE = 50e-6, 29e-3, 6.5e-3, 7e-3  # megabytes, maps of a picture with it
+_PLANNED_SHARE = 0.9
+"""Share of the allowed size that is planned for."""
+_ROW, _PAIR, _CLASS, _PICTURE = 50e-6, 29e-3, 6.5e-3, 7e-3
+"""Megabytes of a table row, a pair's page, a class's page, and a picture with its maps."""
 
 
 def paged(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Rows of the ranking with a page of their own: all flagged ones, and the first ``most``.
+    """Rows of the ranking that get a page: all flagged ones, and the first ``most``.
 
-    Pairs that could not be tested have nothing to show and fill no page.
+    Pairs that could not be tested get no page, because there is nothing to show.
     """
     flags = [name for name in table.columns if name.endswith("__flag")]
     flagged = table[flags].any(axis=1).to_numpy(bool)
@@ -28,33 +30,34 @@ def paged(table: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def affordable(limits: Limits, rows: int, pages: int, classes: int) -> int:
-    """Pictures that fit beside a table of so many rows and so many pages."""
-    rest = limits.megabytes * _SAFE - rows * _ROW - pages * _PAIR - classes * _CLASS
+    """Number of pictures that fit, given the table's rows and the pages of pairs and classes."""
+    rest = limits.megabytes * _PLANNED_SHARE - rows * _ROW - pages * _PAIR - classes * _CLASS
     return max(0, int(rest / (_PICTURE * (limits.side / 192) ** 2)))
 
 
 def shares(pages: int, most: int, total: int) -> list[int]:
-    """Pictures of each end of each page: an even share first, the rest in order of rank."""
+    """Number of pictures at each end of each page: equal shares, then the rest by rank."""
     if not pages:
         return []
     least = min(most, total // (2 * pages))
     spare = total - 2 * pages * least
-    given = []
+    counts = []
     for _ in range(pages):
-        more = min(most - least, spare // 2)
-        spare -= 2 * more
-        given.append(least + more)
-    return given
+        extra = min(most - least, spare // 2)
+        spare -= 2 * extra
+        counts.append(least + extra)
+    return counts
 
 
 def find_ends(results: Results, found: Findings, wanted: Mapping[Pair, int]) -> dict[Pair, Ends]:
-    """Images at both ends of the cues' scores, by one pass over them.
+    """Images with the highest and the lowest scores of each pair, in one pass over the scores.
 
     Args:
-        wanted: (class, cue) -> how many at each end.
+        wanted: (class, cue) -> number of images at each end.
 
     Returns:
-        Where presence is measured, the high end has the cue and the low end lacks it.
+        The ends of each pair. Where presence is measured, images at the high end have the cue and
+        images at the low end do not.
     """
     cues = list(dict.fromkeys(cue for (_, cue), count in wanted.items() if count))
     kept: dict[str, list[pd.DataFrame]] = {cue: [] for cue in cues}

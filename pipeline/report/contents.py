@@ -1,4 +1,4 @@
-"""What a report shows, before it is written: plain values, no storage, no HTML."""
+"""What a report shows, as plain values that need neither storage nor HTML."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from pipeline.audit.overview import Overview
 
 @dataclass(frozen=True)
 class Limits:
-    """What a report may cost.
+    """Limits of a report's content and size.
 
     Attributes:
-        images: whether single images are shown at all. Without them a report holds aggregates only:
-            no picture, no map of one image, no image's name.
-        pages: pairs that get a page of their own; flagged ones always do.
+        images: whether single images are shown. Without them a report has aggregates only: no
+            picture, no map of a single image, no name of an image.
+        pages: number of pairs that get a page; flagged pairs always do.
         each: pictures of a pair with the cue, and as many without it.
-        megabytes: of the folder, about; pictures take what the pages leave, and the strongest
-            findings get theirs first.
-        side: of a picture, the longer one, in pixels.
+        megabytes: approximate size limit of the folder; pages come first, pictures use the rest,
+            and the strongest findings get theirs first.
+        side: length of a picture's longer side, in pixels.
     """
 
     images: bool = True
@@ -36,8 +36,9 @@ class Chosen(NamedTuple):
     """An image that is shown for a cue.
 
     Attributes:
-        score: of the cue; higher is more of it.
-        presence: probability that the cue is there; NaN where it is not measured.
+        image_id: of the image.
+        score: cosine of the image and the cue.
+        presence: probability that the image has the cue; NaN where it is not measured.
     """
 
     image_id: str
@@ -58,10 +59,10 @@ class Picture:
     """A small copy of an image.
 
     Attributes:
-        data: WebP; None where the image could not be read.
+        data: WebP bytes; None where the image could not be read.
         size: (width, height) of the original in pixels.
-        box: left, top, width, height of the map's grid on the picture, in shares of its sides.
-        why: in words, where there is no copy.
+        box: left, top, width, height of the map's grid, as shares of the picture's sides.
+        why: the reason, where there is no copy.
     """
 
     data: bytes | None
@@ -75,9 +76,10 @@ class EditPicture:
     """One edit, ready for a page.
 
     Attributes:
-        deleted: the cue was deleted; else it was pasted in.
+        deleted: True if the cue was deleted, False if it was pasted in.
         before, after, control: data URIs of small WebP pictures.
-        change, control_change: of the probe's logit, in shares of the distance of the classes.
+        change, control_change: change of the probe's logit, as a share of the distance of the
+            classes.
     """
 
     deleted: bool
@@ -100,13 +102,13 @@ class PairPage:
     """A class and a cue.
 
     Attributes:
-        row: of the ranking.
-        densities: score, in_class, elsewhere.
+        row: its row of the ranking.
+        densities: score densities, columns score, in_class, elsewhere.
         threshold: score from which the cue counts as present; NaN if not measured.
-        beside: cues that come with this one, see `Cooccurrence.beside`.
-        elsewhere: the same cue in other classes, rows of the ranking, this one among them.
+        beside: cues that occur with this one, see `Cooccurrence.beside`.
+        elsewhere: rows of the ranking for this cue in several classes, this class included.
         ends: images with and without the cue.
-        edits: images whose cue was deleted or pasted in, and what that changed.
+        edits: images into which the cue was pasted or from which it was deleted.
     """
 
     row: Mapping[str, Any]
@@ -123,9 +125,10 @@ class MeanMap:
     """A class's mean map of a query, and its difference from that of all images.
 
     Attributes:
+        query: its name.
         mean: (h, w).
         difference: (h, w), signed.
-        differs: (h, w) cells where the difference is more than chance.
+        differs: (h, w) cells where the difference is significant.
     """
 
     query: str
@@ -139,10 +142,12 @@ class ClassPage:
     """A class.
 
     Attributes:
-        rows: its cues, strongest first, rows of the ranking.
-        total: how many cues it has in the ranking.
-        maps: mean maps, the class's own first.
-        galleries: images by cue score, by cue.
+        label: the class.
+        images: number of its images.
+        rows: rows of the ranking for its strongest cues.
+        total: number of its cues in the ranking.
+        maps: mean maps, that of the class itself first.
+        galleries: cue -> images with the highest and lowest scores.
     """
 
     label: str
@@ -158,16 +163,16 @@ class Report:
     """Everything that is shown.
 
     Attributes:
-        head: counts, caveats, what the claims mean.
-        identity: of the run: name -> value, in words.
-        limits: what was left out on purpose.
+        head: counts, caveats, and the meaning of the claims.
+        identity: what produced the numbers: name -> text.
+        limits: limits of content and size.
         grid: (h, w) of all maps.
         table: the ranking without decoys, strongest first.
-        titles: query -> text.
+        titles: query -> name for people.
         pairs, classes: pages.
-        pictures: by image_id.
-        grids: by (query, image_id).
-        own: class -> name of the query of its own maps.
+        pictures: image_id -> picture.
+        grids: (query, image_id) -> map.
+        baseline: a baseline query whose maps are stored, if there is one.
     """
 
     head: Overview

@@ -1,4 +1,4 @@
-"""Values for the pages' scripts: JSON that no class name can break out of, grids as base64."""
+"""Values for the scripts of the pages: JSON that is safe within HTML, and maps as base64."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ FIELDS = ("effect", "low", "high")
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON that may stand inside ``<script>``; NaN and infinity are null."""
+    """Compact JSON that is safe inside ``<script>``; NaN and infinity become null."""
     text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for plain, escaped in _ESCAPES.items():
         text = text.replace(plain, escaped)
@@ -33,42 +33,43 @@ def to_json(value: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
 
 
 def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """The ranking by columns; names and reasons stand once and are pointed at.
+    """The ranking by columns, with names and reasons stored once and referred to by number.
 
     Args:
-        links: (class, cue) -> file name of its page, without its ending.
+        report: its table.
+        links: (class, cue) -> file name of its page, without the extension.
     """
     table = report.table
     classes, class_codes = _pointed(table["class"])
     cues, cue_codes = _pointed(table["cue"])
     pairs = table[["class", "cue"]].itertuples(index=False, name=None)
     sizes = dict(zip(table["class"], table["images"].tolist(), strict=True))
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "classes": classes,
         "cues": [report.titles.get(cue, cue) for cue in cues],
         "class": class_codes,
         "cue": cue_codes,
-        "verdict": {row: said for row, said in enumerate(table["verdict"].fillna("")) if said},
+        "verdict": {row: text for row, text in enumerate(table["verdict"].fillna("")) if text},
         "images": [sizes[name] for name in classes],
         "page": {row: links[pair] for row, pair in enumerate(pairs) if pair in links},
     }
     for name in NUMBERS:
-        found[name] = _rounded(table[name]) if name in table else []
-    found["claims"] = {claim: _claim(table, claim) for claim in report.head.meanings}
-    return found
+        columns[name] = _rounded(table[name]) if name in table else []
+    columns["claims"] = {claim: _claim(table, claim) for claim in report.head.meanings}
+    return columns
 
 
 def _claim(table: pd.DataFrame, claim: str) -> dict[str, Any]:
-    """A claim's columns; reasons stand once, the most usual one is said by no row."""
+    """Columns of a claim; rows with the most frequent reason have none."""
     if not asked(table, claim):
         return {"asked": False}
     reasons, codes = _pointed(table[f"{claim}__reason"].fillna(""))
@@ -76,17 +77,17 @@ def _claim(table: pd.DataFrame, claim: str) -> dict[str, Any]:
     columns: dict[str, list[Any]] = {f: _rounded(table[f"{claim}__{f}"]) for f in FIELDS}
     columns["flag"] = [1 if flag else None for flag in table[f"{claim}__flag"]]
     columns["reason"] = [None if code == usual else code for code in codes]
-    known = {name: _filled(values) for name, values in columns.items()}
-    return {"asked": True, "reasons": reasons, "usual": usual} | known
+    sparse = {name: _filled(values) for name, values in columns.items()}
+    return {"asked": True, "reasons": reasons, "usual": usual} | sparse
 
 
 def asked(table: pd.DataFrame, claim: str) -> bool:
-    """Whether the audit was asked for a claim."""
+    """Whether the audit tested a claim."""
     return claim == CLAIMS[0] or not bool((table[f"{claim}__reason"] == NOT_ASKED).all())
 
 
 def _filled(values: list[Any]) -> list[Any] | dict[int, Any]:
-    """As they are, or, where few rows have a value, those by row."""
+    """The values, or row -> value where at most a third of the rows have one."""
     filled = {row: value for row, value in enumerate(values) if value is not None}
     return filled if 3 * len(filled) < len(values) else values
 
@@ -108,15 +109,15 @@ def _short(value: float) -> float | int | None:
 
 
 def pictures(report: Report, chosen: Sequence[Chosen], cue: str) -> list[dict[str, Any]]:
-    """Maps of the images of a page, in its order."""
+    """Maps of the images of a page, in the order of the page."""
     names = {"cue": cue, "class": OWN_LABEL, "baseline": report.baseline or ""}
     return [
         {
-            key: [*packed(report.grids[query, one.image_id]), query]
+            key: [*packed(report.grids[query, image.image_id]), query]
             for key, query in names.items()
-            if (query, one.image_id) in report.grids
+            if (query, image.image_id) in report.grids
         }
-        for one in chosen
+        for image in chosen
     ]
 
 
@@ -126,17 +127,17 @@ def packed(grid: Grid) -> list[Any]:
 
 
 def mean_maps(report: Report, maps: Iterable[MeanMap]) -> list[dict[str, Any]]:
-    """Mean and difference as 8 bits each; the difference's sign and test in a second grid."""
+    """Mean and difference in 8 bits each, and a grid with the difference's sign and test."""
     return [
         {
             "title": "the class itself"
-            if place == 0 and one.query not in report.head.cues
-            else report.titles.get(one.query, one.query),
-            "mean": packed(_encoded(one.mean)),
-            "difference": packed(_encoded(np.abs(one.difference))),
-            "marks": base64.b64encode(_marks(one)).decode(),
+            if number == 0 and maps_of.query not in report.head.cues
+            else report.titles.get(maps_of.query, maps_of.query),
+            "mean": packed(_encoded(maps_of.mean)),
+            "difference": packed(_encoded(np.abs(maps_of.difference))),
+            "marks": base64.b64encode(_marks(maps_of)).decode(),
         }
-        for place, one in enumerate(maps)
+        for number, maps_of in enumerate(maps)
     ]
 
 
@@ -145,13 +146,13 @@ def _encoded(values: NDArray[np.float64]) -> Grid:
     return Grid(cells[0].tobytes(), float(peaks[0]))
 
 
-def _marks(one: MeanMap) -> bytes:
-    """A byte a cell: 1 where the class has less heat, plus 2 where that is more than chance."""
-    return ((one.difference < 0) + 2 * one.differs).astype(np.uint8).tobytes()
+def _marks(maps_of: MeanMap) -> bytes:
+    """A byte per cell: 1 if the class has less heat, plus 2 if the difference is significant."""
+    return ((maps_of.difference < 0) + 2 * maps_of.differs).astype(np.uint8).tobytes()
 
 
 def colours() -> str:
-    """The colour scales as a script, 256 x RGB in hex: heat, and the two sides of a difference."""
+    """The colour scales as a script, 256 x RGB in hex: heat, and both signs of a difference."""
     from matplotlib import colormaps
 
     ramp = np.linspace(0, 1, 256)

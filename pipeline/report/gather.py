@@ -1,4 +1,4 @@
-"""Audit -> report: all that the pages show; files of the run are read as seldom as can be."""
+"""Audit -> report: collects all that the pages show, in few passes over the run's files."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,7 @@ from pipeline.report.contents import (
     PairPage,
     Report,
 )
-from pipeline.report.edits import edit_pictures
-from pipeline.report.thumbnails import fetch_pictures, read_grids
+from pipeline.report.shown_images import edit_pictures, fetch_pictures, read_grids
 from pipeline.schema import OWN_LABEL
 
 _FOREST_ROWS = 12
@@ -41,7 +40,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
     ends = choice.find_ends(audit.results, audit.findings, wanted)
     pairs = _pair_pages(audit, table, chosen, ends, limits)
-    names = {one.image_id for end in ends.values() for one in (*end.high, *end.low)}
+    names = {image.image_id for end in ends.values() for image in end.high + end.low}
     baseline = _baseline(audit)
     head = audit.summary
     return Report(
@@ -60,19 +59,19 @@ def gather(audit: Audit, limits: Limits) -> Report:
 
 
 def _gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Class -> the cues that it is shown by: the flagged ones, or the strongest."""
-    found: dict[str, list[str]] = {cls: [] for cls in classes}
+    """Class -> cues whose images its page shows: the flagged ones, or else the strongest."""
+    cues: dict[str, list[str]] = {cls: [] for cls in classes}
     usable = table[table["association__effect"].notna()]
     for cls, rows in usable.groupby("class", sort=False):
         flagged = rows[rows["association__flag"]]["cue"].head(_GALLERIES)
-        found[str(cls)] = list(flagged) or list(rows["cue"].head(1))
-    return found
+        cues[str(cls)] = list(flagged) or list(rows["cue"].head(1))
+    return cues
 
 
 def _shares(
     chosen: pd.DataFrame, galleries: Mapping[str, Sequence[str]], each: int, total: int
 ) -> dict[choice.Pair, int]:
-    """Pictures of every end; a class's gallery shares those of its pair's page."""
+    """Number of pictures at each end of each pair; a class's gallery shows those of its pairs."""
     order = list(chosen[["class", "cue"]].itertuples(index=False, name=None))
     order += [(cls, cue) for cls, cues in galleries.items() for cue in cues]
     unique = list(dict.fromkeys(order))
@@ -107,13 +106,13 @@ def _pair_pages(
 
 
 def _forest_rows(rows: pd.DataFrame, cls: str) -> pd.DataFrame:
-    """The strongest classes of a cue, and this one."""
+    """Rows of a forest plot: this class, and those with the strongest association."""
     usable = rows[rows["association__effect"].notna()]
     ordered = usable.sort_values("association__low", ascending=False)
-    mine = ordered["class"] == cls
-    return pd.concat([ordered[mine], ordered[~mine].head(_FOREST_ROWS - 1)]).sort_values(
-        "association__effect", ascending=False
-    )
+    this_class = ordered["class"] == cls
+    return pd.concat(
+        [ordered[this_class], ordered[~this_class].head(_FOREST_ROWS - 1)]
+    ).sort_values("association__effect", ascending=False)
 
 
 def _class_pages(
@@ -138,39 +137,39 @@ def _class_pages(
 
 
 def _mean_maps(audit: Audit, cls: str, cues: Sequence[str]) -> list[MeanMap]:
-    """The class's own mean map and those of its cues, as far as they are stored."""
+    """The mean map of the class itself and those of its cues, where maps are stored."""
     names = Names(audit.results, audit.findings)
     if not audit.settings.maps:
         return []
-    own = names.class_queries.get(cls)
-    queries = [own, *cues] if own else list(cues)
+    class_query = names.class_queries.get(cls)
+    queries = [class_query, *cues] if class_query else list(cues)
     stored = [q for q in queries if has_maps(audit.results, q)]
-    if own and own not in stored and has_maps(audit.results, OWN_LABEL):
-        stored = [own, *stored]
-    made = []
+    if class_query and class_query not in stored and has_maps(audit.results, OWN_LABEL):
+        stored = [class_query, *stored]
+    mean_maps = []
     for query in stored[:_CLASS_MAPS]:
         mean, change = audit.mean_map(cls, query), audit.difference_map(cls, query)
         if np.isfinite(mean).all():
-            made.append(MeanMap(query, mean, change.difference, change.differs))
-    return made
+            mean_maps.append(MeanMap(query, mean, change.difference, change.differs))
+    return mean_maps
 
 
 def _baseline(audit: Audit) -> str | None:
-    named = [q.name for q in audit.results.queries if q.role is Role.BASELINE]
-    return next((name for name in named if has_maps(audit.results, name)), None)
+    baselines = [q.name for q in audit.results.queries if q.role is Role.BASELINE]
+    return next((name for name in baselines if has_maps(audit.results, name)), None)
 
 
 def _grids(
     audit: Audit, ends: Mapping[choice.Pair, Ends], baseline: str | None
 ) -> dict[tuple[str, str], Grid]:
-    """Maps of the shown images: of the cues they are shown for, of their class, of the baseline."""
+    """Maps of the shown images: of the cues they show, of their class, and of the baseline."""
     wanted: dict[str, list[str]] = defaultdict(list)
-    some_own = bool(Names(audit.results, audit.findings).class_maps)
+    has_class_maps = bool(Names(audit.results, audit.findings).class_maps)
     for (_, cue), end in ends.items():
-        names = [one.image_id for one in (*end.high, *end.low)]
+        names = [image.image_id for image in end.high + end.low]
         if has_maps(audit.results, cue):
             wanted[cue] += names
-        if some_own:
+        if has_class_maps:
             wanted[OWN_LABEL] += names
         if baseline is not None:
             wanted[baseline] += names
@@ -178,18 +177,18 @@ def _grids(
 
 
 def _identity(audit: Audit) -> dict[str, str]:
-    """What made these numbers, in words."""
+    """What produced the numbers of the report: name -> text."""
     run, metadata = audit.results.run, audit.results.run["metadata"]
-    model = metadata.get("model", {})
+    model = metadata["model"]
     gates = audit.settings.gates.model_dump()
     return {
         "results": audit.results.folder.uri,
-        "run": str(run.get("digest", ""))[:16],
-        "made": str(run.get("created", "")),
+        "run": str(run["digest"])[:16],
+        "made": str(run["created"]),
         "model": audit.summary.model,
-        "weights": str(model.get("digest", model.get("weights_digest", "")))[:16],
+        "weights": str(model["weights_sha256"])[:16],
         "grid": " x ".join(map(str, audit.results.grid)),
         "gates": ", ".join(f"{key} {value:g}" for key, value in gates.items()),
         "seed": str(audit.settings.seed),
-        "software": ", ".join(f"{k} {v}" for k, v in metadata.get("software", {}).items()),
+        "software": ", ".join(f"{k} {v}" for k, v in metadata["software"].items()),
     }

@@ -1,4 +1,4 @@
-"""Pages from templates; every value is escaped, whatever a class or a file is called."""
+"""HTML pages from templates; every value is escaped, because names of classes may hold HTML."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Pages:
     """Renders the pages of one report.
 
     Attributes:
-        pair_files, class_files: names of the pages, without folder and ending.
+        pair_files, class_files: file names of the pages, without folder and extension.
         picture_files: image_id -> path from the report's root.
     """
 
@@ -36,8 +36,8 @@ class Pages:
             page.label: words.slug(number, page.label)
             for number, page in enumerate(report.classes, 1)
         }
-        there = (name for name, one in sorted(report.pictures.items()) if one.data is not None)
-        self.picture_files = {n: f"pictures/{i:05d}.webp" for i, n in enumerate(there, 1)}
+        copied = (name for name, copy in sorted(report.pictures.items()) if copy.data is not None)
+        self.picture_files = {n: f"pictures/{i:05d}.webp" for i, n in enumerate(copied, 1)}
 
     @cached_property
     def _env(self) -> jinja2.Environment:
@@ -72,55 +72,55 @@ class Pages:
 
     @cached_property
     def asked(self) -> list[str]:
-        """Claims that the audit was asked for."""
+        """Claims that the audit tested."""
         table = self.report.table
         return [claim for claim in self.report.head.meanings if embed.asked(table, claim)]
 
     @cached_property
     def flagged(self) -> dict[str, int]:
-        """Pairs flagged, by claim."""
+        """Claim -> number of flagged pairs."""
         table = self.report.table
         return {claim: int(table[f"{claim}__flag"].sum()) for claim in self.report.head.meanings}
 
     def title(self, query: str) -> str:
-        """A query's name for people."""
+        """The name of a query for people."""
         return self.report.titles.get(query, query)
 
-    def picture(self, one: Chosen) -> dict[str, Any]:
-        """What a template needs of an image."""
-        known = self.report.pictures.get(one.image_id)
-        left, top, width, height = known.box if known else (0.0, 0.0, 1.0, 1.0)
-        size = known.size if known else (1, 1)
+    def picture(self, image: Chosen) -> dict[str, Any]:
+        """Values of an image for a template."""
+        copy = self.report.pictures.get(image.image_id)
+        left, top, width, height = copy.box if copy else (0.0, 0.0, 1.0, 1.0)
+        size = copy.size if copy else (1, 1)
         place = f"left:{left:.2%};top:{top:.2%};width:{width:.2%};height:{height:.2%}"
         return {
-            "id": one.image_id,
-            "score": one.score,
-            "file": self.picture_files.get(one.image_id),
-            "why": known.why if known else "not read",
+            "id": image.image_id,
+            "score": image.score,
+            "file": self.picture_files.get(image.image_id),
+            "why": copy.why if copy else "not read",
             "aspect": f"aspect-ratio:{size[0]}/{size[1]}",
             "place": place,
         }
 
     def index(self) -> str:
-        """The ranked table, under its strongest findings."""
+        """The first page: the strongest findings, and the ranked table."""
         flagged = [page for page in self.report.pairs if page.row["association__flag"]]
         cards: list[dict[str, Any]] = []
         shown: list[dict[str, Any]] = []
         for page in flagged[:_CARDS]:
-            some = page.ends.high[:_CARD_PICTURES]
-            cards.append({"page": page, "pictures": list(enumerate(some, len(shown)))})
-            shown += embed.pictures(self.report, some, str(page.row["cue"]))
+            examples = page.ends.high[:_CARD_PICTURES]
+            cards.append({"page": page, "pictures": list(enumerate(examples, len(shown)))})
+            shown += embed.pictures(self.report, examples, str(page.row["cue"]))
         data = {"grid": self.report.grid, "images": shown}
         return self._render("index.html", root="", cards=cards, data=data)
 
     def table_script(self) -> str:
-        """The table's values as a script: ``fetch`` does not work on file://."""
+        """The values of the table as a script, because ``fetch`` does not work on file://."""
         values = embed.table_values(self.report, self.pair_files)
         values["class_pages"] = [self.class_files.get(name, "") for name in values["classes"]]
         return f"window.legradTable = {embed.to_json(values)};\n"
 
     def pair(self, number: int) -> str:
-        """A class and a cue; ``number`` counts from 0."""
+        """The page of a class and a cue; ``number`` counts from 0."""
         page = self.report.pairs[number]
         cls, cue = str(page.row["class"]), str(page.row["cue"])
         chosen = (*page.ends.high, *page.ends.low)
@@ -148,7 +148,7 @@ class Pages:
         )
 
     def _switches(self, chosen: Sequence[Chosen], cue: str) -> dict[str, str]:
-        """Queries whose heat can be shown: key -> title."""
+        """Queries whose heat the reader can choose: key -> title."""
         names = {"cue": cue, "class": OWN_LABEL, "baseline": self.report.baseline or ""}
         titles = {"cue": self.title(cue), "class": "the class itself"}
         titles["baseline"] = f"a baseline: {self.title(names['baseline'])}"
@@ -156,13 +156,13 @@ class Pages:
         return {k: titles[k] for k, query in names.items() if query in stored and chosen}
 
     def _verdict(self, cls: str, cue: str) -> str:
-        """The command that keeps one."""
-        place = self.report.identity.get("results", "OUT")
-        parts = ["legrad", "audit", place, "--verdict", cls, cue, "spurious"]
+        """The command that records a verdict."""
+        uri = self.report.identity.get("results", "OUT")
+        parts = ["legrad", "audit", uri, "--verdict", cls, cue, "spurious"]
         return " ".join(shlex.quote(part) for part in parts)
 
     def class_(self, page: ClassPage) -> str:
-        """A class."""
+        """The page of a class."""
         shown: list[Mapping[str, Any]] = []
         galleries = []
         for cue, ends in page.galleries.items():

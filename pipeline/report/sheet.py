@@ -1,4 +1,4 @@
-"""A sheet of overlays: an image a row; the picture, its class, a cue and the baseline."""
+"""A sheet of heatmaps: per row an image with the heat of its class, a cue and a baseline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ class SheetRow:
     """One row of the sheet.
 
     Attributes:
-        image_id: which image.
-        queries: names of the queries shown, left to right.
-        note: a line beside the row, such as what was planted.
-        outlines: per query the true mask, bool (height, width) of the picture, where it is known.
+        image_id: of the image.
+        queries: names of the queries, left to right.
+        note: text beside the row, such as what was planted.
+        outlines: query -> true mask, bool (height, width) of the picture, where it is known.
     """
 
     image_id: str
@@ -36,19 +36,19 @@ def draw_sheet(
 ) -> None:
     """Write the sheet as a PNG.
 
-    All maps of a row share one colour scale, from zero to the row's largest value, so that a faint
-    map looks faint. A cyan line is the outline of what is truly there.
+    All maps of a row share one colour scale, from zero to the row's largest value, so that a weak
+    map looks weak. A cyan line is the outline of a true mask.
 
     Args:
-        results: where maps and pictures come from.
-        rows: what to show, top to bottom.
-        columns: headings of the query columns, as many as every row has queries.
-        path: the PNG to write.
+        results: source of maps and pictures.
+        rows: rows of the sheet, top to bottom.
+        columns: headings of the query columns, one for each query of a row.
+        path: of the PNG.
         title: headline.
 
     Raises:
         ValueError: there are no rows.
-        KeyError: no such image or query.
+        KeyError: an image or a query does not exist.
     """
     if not rows:
         raise ValueError("a sheet needs at least one row")

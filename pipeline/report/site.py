@@ -1,4 +1,4 @@
-"""The report as a folder of pages that opens from disk, without a network or a server."""
+"""The report as a folder of pages that open from disk, without a network or a server."""
 
 import shutil
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def build_report(
 
     Args:
         audit: of the run.
-        out: folder; an older report there is replaced, anything else is left alone.
-        limits: what it may cost, and whether it shows images.
-        tell: told what is being done.
+        out: folder; an older report in it is replaced.
+        limits: limits of content and size.
+        tell: called with a message about each step.
 
     Returns:
-        Its first page.
+        Path of the first page.
 
     Raises:
-        UsageError: the folder holds something that is no report.
+        UsageError: the folder holds files that are not a report.
     """
     folder = _cleared(Path(out))
-    tell("reading what is shown")
+    tell("reading images and maps for the pages")
     report = gather(audit, limits or Limits())
     tell(f"writing {len(report.pairs):,} pairs and {len(report.classes):,} classes")
     return write_report(report, folder)
@@ -54,8 +54,8 @@ def write_report(report: Report, folder: Path) -> Path:
         (folder / "assets" / source.name).write_bytes(source.read_bytes())
     _write(folder / "assets" / "colours.js", embed.colours())
     _write(folder / "assets" / "table.js", pages.table_script())
-    for image_id, place in pages.picture_files.items():
-        (folder / place).write_bytes(report.pictures[image_id].data or b"")
+    for image_id, path in pages.picture_files.items():
+        (folder / path).write_bytes(report.pictures[image_id].data or b"")
     for number, name in enumerate(pages.pair_files.values()):
         _write(folder / "pairs" / f"{name}.html", pages.pair(number))
     for page in report.classes:
@@ -70,9 +70,9 @@ def _cleared(folder: Path) -> Path:
         if not (folder / MARK).exists():
             raise UsageError(
                 f"{folder}: expected a new folder or an older report, found other files; choose "
-                "another place with -o"
+                "another folder with -o"
             )
-        for name in _FOLDERS:  # what else somebody put there stays
+        for name in _FOLDERS:  # files that the user added stay
             shutil.rmtree(folder / name, ignore_errors=True)
     return folder
 

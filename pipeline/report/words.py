@@ -1,4 +1,4 @@
-"""Findings in plain words, and numbers as people write them."""
+"""Findings as sentences, and numbers as text for people."""
 
 import math
 import re
@@ -23,7 +23,7 @@ _PREFIX = re.compile(r"^not (measured|testable|tested): ")
 
 
 def sentence(row: Mapping[str, Any], cue: str) -> str:
-    """One finding as a colleague would say it."""
+    """A finding as a sentence."""
     share, other = row["share"], row["share_elsewhere"]
     if not _finite(share) or not _finite(other):
         return f"Whether images of “{row['class']}” have “{cue}” could not be measured."
@@ -34,7 +34,7 @@ def sentence(row: Mapping[str, Any], cue: str) -> str:
 
 
 def state(row: Mapping[str, Any], claim: str) -> str:
-    """``flagged`` or not, or why nobody knows: not asked for, tested, testable, measured."""
+    """``flagged``, ``not flagged``, or why it is unknown: not asked for, not measured, ..."""
     if bool(row.get(f"{claim}__flag")):
         return "flagged"
     if _finite(row.get(f"{claim}__effect")):
@@ -42,25 +42,25 @@ def state(row: Mapping[str, Any], claim: str) -> str:
     reason = str(row.get(f"{claim}__reason"))
     if reason == NOT_ASKED:
         return "not asked for"
-    told = _PREFIX.match(reason)
-    return f"not {told[1]}" if told else "not measured"
+    prefix = _PREFIX.match(reason)
+    return f"not {prefix[1]}" if prefix else "not measured"
 
 
 def why(row: Mapping[str, Any], claim: str) -> str:
-    """Why a claim is not flagged, without what its state says already."""
+    """Why a claim is not flagged, without the words that its state repeats."""
     reason = row.get(f"{claim}__reason")
     return _PREFIX.sub("", reason) if isinstance(reason, str) else ""
 
 
 def amount(value: Any, claim: str) -> str:
-    """A claim's effect in its own unit."""
+    """The effect of a claim, in the claim's unit."""
     if claim == "probe_reliance":
         return percent(value)
     return signed(value, 1) if claim == "clip_reliance" else odds(value)
 
 
 def unit(row: Mapping[str, Any], claim: str) -> str:
-    """What a claim's effect counts."""
+    """The unit of a claim's effect."""
     if claim == "probe_reliance":
         rival = row.get(f"{claim}__rival")
         against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
@@ -69,7 +69,7 @@ def unit(row: Mapping[str, Any], claim: str) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share."""
+    """A share as a percentage."""
     if not _finite(value):
         return "n/a"
     return "<1\u00a0%" if 0 < value < 0.005 else f"{value:.0%}".replace("%", "\u00a0%")
@@ -84,20 +84,15 @@ def odds(value: Any) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def plain(value: Any) -> str:
-    """Any other number, three digits."""
-    return f"{value:.3g}" if _finite(value) else "n/a"
-
-
 def signed(value: Any, digits: int = 2) -> str:
-    """A number with its sign, and none where it rounds to zero."""
+    """A number with its sign; without one if it rounds to zero."""
     if not _finite(value):
         return "n/a"
     return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
 
 
 def points(value: Any) -> str:
-    """A change as a share, with its sign."""
+    """A change as a percentage, with its sign."""
     return f"{round(value, 2) + 0.0:+.0%}" if _finite(value) else "n/a"
 
 
@@ -114,7 +109,7 @@ def chance(value: Any) -> str:
 
 
 def slug(number: int, *names: str) -> str:
-    """A file name of a page: safe on every file system, unique by its number."""
+    """A file name for a page: safe on every file system, and unique by its number."""
     folded = unicodedata.normalize("NFKD", " ".join(names)).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", folded.lower()).strip("-")[:40].strip("-")
     return f"{number:04d}-{words}" if words else f"{number:04d}"

@@ -112,6 +112,19 @@ def test_what_a_raylet_says_goes_to_stderr(
     assert (said.out, said.err) == ("", "ray: 3 workers were killed\n")
 
 
+def test_the_address_that_ray_connects_to() -> None:
+    assert ray_internals.head_address("10.1.2.3:6379") == "10.1.2.3:6379"
+    assert ray_internals.head_address("local") is None
+    with pytest.raises(ValueError, match="address"):
+        ray_internals.head_address("nonsense")
+
+
+def test_a_socket_path_that_is_too_long_is_worded_like_this() -> None:
+    utils = importlib.import_module("ray._private.utils")
+    with pytest.raises(OSError, match=ray_internals.SOCKET_PATH_ERROR):
+        utils.validate_socket_filepath("/tmp/" + "x" * 200)
+
+
 def test_what_an_autoscaling_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = importlib.import_module("ray.core.generated.autoscaler_pb2")
     groups = [
@@ -126,22 +139,31 @@ def test_what_an_autoscaling_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch
     assert ray_internals.autoscaler_maxima() == {}
 
 
-def test_the_logger_of_tolerated_errors(
-    ray_session: None, caplog: pytest.LogCaptureFixture
-) -> None:
+class Records(logging.Handler):
+    """Keeps the errors that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append(str(record.exc_info and record.exc_info[1]))
+
+
+def test_the_logger_of_tolerated_errors(ray_session: None) -> None:
     def fail(batch: Any) -> Any:
         raise ZeroDivisionError
 
     rows = ray.data.range(2, override_num_blocks=1).map_batches(fail)
     rows.context.max_errored_blocks = -1
-    logger = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER)
-    logger.addHandler(caplog.handler)
+    logger, records = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER), Records()
+    logger.addHandler(records)
     try:
         assert rows.count() == 0
     finally:
-        logger.removeHandler(caplog.handler)
-    errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
-    assert "ZeroDivisionError" in str(errors[0])
+        logger.removeHandler(records)
+    assert len(records.errors) == 1
+    assert "ZeroDivisionError" in records.errors[0]
 
 
 def test_a_function_that_is_called_at_every_step(ray_session: None) -> None:

@@ -227,6 +227,11 @@ def test_how_a_job_ended_is_the_exit_code() -> None:
     assert reason(failed) == "Job entrypoint command failed with exit code 2"
     with pytest.raises(RunError, match="exit code 2"):
         conclude("j", failed)
+    lacking = failed.model_copy(
+        update={"message": "x\nModuleNotFoundError: No module named 'yaml'"}
+    )
+    with pytest.raises(UsageError, match=r"yaml.*--pip"):
+        conclude("j", lacking)
     with pytest.raises(UsageError, match="its log"):
         conclude("j", failed.model_copy(update={"driver_exit_code": 2}))
     with pytest.raises(RunError, match="stopped"):

@@ -16,7 +16,7 @@ from legrad import LeGrad, load_model
 from legrad.heatmaps.codec import decode_maps
 from pipeline import open_results
 from pipeline.demo.dataset import BACKGROUNDS, PLANTED
-from pipeline.demo.sheet import planted_rows
+from pipeline.demo.planted_rows import planted_rows
 from pipeline.errors import UsageError
 from pipeline.report import draw_sheet
 from pipeline.results import Results

@@ -1,5 +1,6 @@
-"""Small copies of the images that are shown, and their maps, each read once."""
+"""The images that a report shows: small copies, their maps, and copies of edited images."""
 
+import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,18 +12,21 @@ from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
 from legrad.preprocess import Preprocess, to_rgb
+from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
-from pipeline.report.contents import Grid, Picture
+from pipeline.report.contents import EditPicture, Grid, Limits, Picture
 from pipeline.results import Results
 from pipeline.schema import FETCH_COLUMNS
 
-_QUALITY = 72
+_QUALITY = 72  # of WebP
+_EDITS_PER_PAIR = 4
+_EDITED_PAIRS = 40
 _COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 
 
 def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dict[str, Picture]:
-    """Copies no longer than ``side`` of some images, from where they are stored."""
+    """Copies of some images, by image_id, whose longer side has ``side`` pixels at most."""
     wanted = sorted(set(image_ids))
     if not wanted:
         return {}
@@ -37,7 +41,7 @@ def _picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:
     box = grid_box(results.preprocess, size)
     try:
         return Picture(shrink(results.origin.fetch(row), side), size, box)
-    except UsageError as error:  # the picture is gone, its map is not
+    except UsageError as error:  # the map can be shown without the picture
         return Picture(None, size, box, str(error))
 
 
@@ -47,13 +51,17 @@ def shrink(data: bytes, side: int) -> bytes:
         image.draft("RGB", (2 * side, 2 * side))  # JPEG decodes faster to about this size
         small = to_rgb(image)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _webp(small)
+
+
+def _webp(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=_QUALITY, method=4)
+    picture.save(buffer, "WEBP", quality=_QUALITY, method=4)
     return buffer.getvalue()
 
 
 def grid_box(preprocess: Preprocess, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, width, height of the map's grid in shares of the picture's sides."""
+    """Left, top, width and height of the map's grid, as shares of the picture's sides."""
     width, height = size
     left, top, right, bottom = preprocess.box(width, height)
     return (left / width, top / height, (right - left) / width, (bottom - top) / height)
@@ -62,20 +70,51 @@ def grid_box(preprocess: Preprocess, size: tuple[int, int]) -> tuple[float, floa
 def read_grids(
     results: Results, wanted: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], Grid]:
-    """Maps of some images by (query, image_id); what has none is left out.
+    """Maps of some images by (query, image_id); images without a map are left out.
 
     Args:
+        results: of a run.
         wanted: query -> image_ids.
     """
-    found = {}
-    for query, names in wanted.items():
-        ids, maps = results.maps(query, sorted(set(names)))
-        there = np.isfinite(maps).all(axis=(1, 2))
-        cells, peaks = encode_maps(maps[there])
-        for name, grid, peak in zip(ids[there], cells, peaks, strict=True):
-            found[query, str(name)] = Grid(grid.tobytes(), float(peak))
-    return found
+    grids = {}
+    for query, image_ids in wanted.items():
+        ids, maps = results.maps(query, sorted(set(image_ids)))
+        kept = np.isfinite(maps).all(axis=(1, 2))
+        cells, peaks = encode_maps(maps[kept])
+        for image_id, grid, peak in zip(ids[kept], cells, peaks, strict=True):
+            grids[query, str(image_id)] = Grid(grid.tobytes(), float(peak))
+    return grids
 
 
 def _among(image_ids: Sequence[str]) -> ds.Expression:
     return ds.field("image_id").isin(pa.array(list(image_ids), pa.string()))
+
+
+def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[EditPicture]]:
+    """A few edits of each tested pair by (class, cue), for the strongest pairs.
+
+    Empty where the audit's depth is not reliance, or where no image may be shown.
+    """
+    if audit.settings.depth != "reliance" or not limits.images:
+        return {}
+    from pipeline.reliance.edits import Kind
+
+    count = min(_EDITS_PER_PAIR, limits.each)
+    return {
+        (pair.cls, pair.cue): [
+            EditPicture(
+                edit.kind is Kind.DELETED,
+                _uri(edit.before),
+                _uri(edit.after),
+                _uri(edit.control),
+                edit.change,
+                edit.control_change,
+            )
+            for edit in audit.reliance.examples(pair.cls, pair.cue, count, limits.side)
+        ]
+        for pair in audit.reliance.listed[:_EDITED_PAIRS]
+    }
+
+
+def _uri(picture: Image.Image) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(_webp(picture)).decode()}"
