@@ -1,4 +1,4 @@
-"""What a run costs before it is made: the arithmetic of docs/scaling.md."""
+"""Estimate what a run costs before it starts: the arithmetic of docs/scaling.md."""
 
 import math
 from collections.abc import Sequence
@@ -7,25 +7,27 @@ from dataclasses import dataclass
 from legrad.models.catalog import Architecture
 
 SUSTAINED_FLOPS = 20e12
-"""Assumed of one GPU: about what an L4 gives a ViT in bf16. Not measured here."""
+"""Assumed speed of one GPU: about that of an L4 with a ViT in bf16. Not measured here."""
 BYTES_PER_GET = 50 * 2**20
 """s3fs reads a stream in pieces of this size."""
-REQUESTS_PER_PART = 6  # pending ids, data, commit (copy and delete), and looking at the lease twice
-_FORWARD, _PER_MAP = 1.13, 0.047  # passes; fit to the table of the README (ViT-B-16, two blocks)
-_BLOCKS, _DEPTH = 2, 12  # of that table
+REQUESTS_PER_PART = 6  # pending ids, data, commit (copy and delete), and two looks at the lease
+_FORWARD, _PER_MAP = 1.13, 0.047  # forward passes; fitted to the table in the README
+_BLOCKS, _DEPTH = 2, 12  # blocks explained and blocks of the model (ViT-B-16) in that table
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a whole run.
+    """Estimated costs of a whole run.
 
     Attributes:
-        flops: of the vision tower, maps included; a multiply and an add are two.
-        gpu_hours: at `SUSTAINED_FLOPS`.
-        decode_hours: of one core, from the time the first images took here; None where none could
-            be decoded.
-        gets, puts: requests to the stores, about.
-        bytes_written: of the output.
+        flops: floating-point operations of the vision tower, maps included; a multiply and an add
+            are two.
+        gpu_hours: hours of one GPU at `SUSTAINED_FLOPS`.
+        decode_hours: hours of one core, extrapolated from the first images; None if none of them
+            could be decoded.
+        gets: approximate number of read requests to the storage.
+        puts: approximate number of write requests.
+        bytes_written: size of the output.
     """
 
     flops: float
@@ -37,12 +39,12 @@ class Costs:
 
     @property
     def cores_per_gpu(self) -> float | None:
-        """Cores that decode as fast as one GPU explains."""
+        """Number of cores that decode images as fast as one GPU explains them."""
         return None if self.decode_hours is None else self.decode_hours / self.gpu_hours
 
 
 def forward_flops(arch: Architecture, image_size: tuple[int, int]) -> float:
-    """Of one image through the vision tower's blocks: 24 T D^2 + 4 T^2 D a block."""
+    """Operations of one image in the vision tower: 24 T D^2 + 4 T^2 D for each block."""
     height, width = (s // p for s, p in zip(image_size, arch.patch_size, strict=True))
     tokens = height * width + 1
     return arch.layers * (24.0 * tokens * arch.width**2 + 4.0 * tokens**2 * arch.width)
@@ -52,9 +54,9 @@ def passes(arch: Architecture, maps: int, layers: int | None) -> float:
     """Cost of explaining an image in forward passes.
 
     Args:
-        arch: of the model.
-        maps: of an image.
-        layers: how many blocks are explained; None: two.
+        arch: architecture of the model.
+        maps: number of maps of the image.
+        layers: number of blocks that are explained; None: two.
     """
     return _FORWARD + _PER_MAP * maps * ((layers or _BLOCKS) / _BLOCKS) * (_DEPTH / arch.layers)
 
@@ -67,15 +69,15 @@ def estimate(
     parts: int,
     bytes_written: int,
 ) -> Costs:
-    """Add up a run.
+    """Add up the costs of a run.
 
     Args:
-        per_image: floating-point operations of an image.
-        rows: images.
-        decode_seconds: of an image on one core.
-        file_sizes: bytes of every input file.
-        parts: Parquet files of the output.
-        bytes_written: of the output.
+        per_image: floating-point operations of one image.
+        rows: number of images.
+        decode_seconds: time to decode one image on one core.
+        file_sizes: size in bytes of every input file.
+        parts: number of Parquet files in the output.
+        bytes_written: size of the output in bytes.
     """
     flops = per_image * rows
     return Costs(

@@ -19,18 +19,24 @@ from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.stages.decode import decode
 
 SAMPLE_ROWS = 16
-_TAR_ROW = 2 * 512 + 256  # headers and padding of a sample's image and its json
+_TAR_ROW = 2 * 512 + 256  # bytes of headers and padding of a sample's image and json
 _BYTES_PER_CELL = 0.95  # uint8 heat of real-size models under zstd
-_BYTES_PER_MAP = 4  # its maximum
+_BYTES_PER_MAP = 4  # its maximum, a float32
 _BYTES_PER_SCORE = 4
-_ROWS_PER_PART = 10_000  # a minute of two hundred images a second, about
+_ROWS_PER_PART = 10_000  # about a minute at two hundred images a second
 _BYTES_PER_ROW = 160  # identity, sizes and digests
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """One of the first rows: id, label, status, size in pixels, encoded bytes, time to decode, and
-    where its bytes begin in the shard, where that can be told.
+    """One of the first rows, decoded.
+
+    Attributes:
+        image_id, label, status, error: as in the output.
+        size: width and height in pixels; None if unknown.
+        bytes: size of the encoded image.
+        seconds: time to decode it.
+        offset: where its bytes begin in the shard; None if unknown.
     """
 
     image_id: str
@@ -48,14 +54,14 @@ class Preview:
     """What a run would read, compute and write.
 
     Attributes:
-        shards: units of reading.
-        rows: estimate, from the sizes of the first rows; exact for folders and tables.
+        shards: number of read tasks.
+        rows: number of rows; for tars an estimate from the sizes of the first rows.
         exact: whether ``rows`` is exact.
         bytes_read: size of the input.
-        bytes_written: estimate.
-        maps: heatmaps a row at most.
-        resources: of the replicas, on this machine; None where a cluster decides.
-        costs: estimates of what all of it takes.
+        bytes_written: estimated size of the output.
+        maps: largest number of heatmaps in a row.
+        resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
+        costs: estimated costs.
         first: the first rows, decoded.
     """
 
@@ -71,16 +77,16 @@ class Preview:
 
     @property
     def statuses(self) -> Mapping[str, int]:
-        """Of the first rows."""
+        """How many of the first rows have each status."""
         return Counter(row.status for row in self.first)
 
 
 def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
-    """Look at a run before it is made.
+    """Find out what a run would do.
 
     Args:
-        config: of the run.
-        on_cluster: whether a cluster will decide on the resources, and not this machine.
+        config: settings of the run.
+        on_cluster: whether it would run on a cluster and not on this machine.
 
     Raises:
         UsageError: the source or this machine does not fit the settings, or the model has no such
@@ -104,7 +110,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
 
 
 def _require_weights(model: ModelConfig) -> None:
-    """Tags are known without a network; weights files were looked for with the settings."""
+    """Refuse an unknown tag of weights; files of weights were checked with the settings."""
     from legrad.models.load import require_tag  # loads torch
 
     if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
@@ -116,22 +122,21 @@ def _require_weights(model: ModelConfig) -> None:
 
 
 def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
-    size = config.model.image_size or catalog.architecture(config.model.name).image_size
-    preprocess = Preprocess((size[0], size[1]), config.model.resize)
-    found = []
+    height, width = config.model.image_size or catalog.architecture(config.model.name).image_size
+    preprocess = Preprocess((height, width), config.model.resize)
+    samples = []
     for row in islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS):
         data: bytes | None = row.get("bytes")
         status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:
             start = time.perf_counter()
-            seen = decode(data, preprocess, config.source.max_pixels)
+            image = decode(data, preprocess, config.source.max_pixels)
             seconds = time.perf_counter() - start
-            status, error = str(seen.status), seen.error
-            shape = (seen.width, seen.height) if seen.width and seen.height else None
-        label = row.get("label")
-        held, offset = len(data or b""), row.get("source_offset")
-        found.append(Sampled(row["image_id"], label, status, error, shape, held, seconds, offset))
-    return found
+            status, error = str(image.status), image.error
+            shape = (image.width, image.height) if image.width and image.height else None
+        label, size, offset = row.get("label"), len(data or b""), row.get("source_offset")
+        samples.append(Sampled(row["image_id"], label, status, error, shape, size, seconds, offset))
+    return samples
 
 
 def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
@@ -149,10 +154,10 @@ def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
 
 
 def _tar_row_bytes(first: Sequence[Sampled]) -> float:
-    """Mean bytes of a sample: from image to image, or of a compressed tar the images' and more."""
-    places = [row.offset for row in first if row.offset is not None]
-    if len(places) > 1:
-        return (places[-1] - places[0]) / (len(places) - 1)
+    """Mean bytes of a sample: the distance of its images, or in a compressed tar their sizes."""
+    offsets = [row.offset for row in first if row.offset is not None]
+    if len(offsets) > 1:
+        return (offsets[-1] - offsets[0]) / (len(offsets) - 1)
     return sum(row.bytes + _TAR_ROW for row in first) / max(1, len(first))
 
 

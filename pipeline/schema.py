@@ -10,11 +10,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
-"""Stands for the class of each image's own label, where only that one's map is kept."""
-
-
+"""Stands for the class of each image's own label, where only the map of that class is kept."""
 UNREADABLE = "#unreadable"
-"""Key of a row that stands for what could not be read of its shard."""
+"""Key of a row that stands for the part of its shard that could not be read."""
 
 
 class Status(StrEnum):
@@ -26,22 +24,22 @@ class Status(StrEnum):
     DECODE_ERROR = "decode_error"
     """An image by its header, but broken inside."""
     TRUNCATED = "truncated"
-    """The image data ends early; a decoder that paints the rest grey changes nothing of that."""
+    """The image data ends early, even if a decoder would paint the rest grey."""
     TOO_MANY_PIXELS = "too_many_pixels"
-    """Above ``source.max_pixels``, or a picture inside is: a decompression bomb, or a giant."""
+    """More pixels than ``source.max_pixels``, in the image or in a picture inside it."""
     NO_IMAGE = "no_image"
-    """A sample of a shard without an image among its members, or a row of a table that has none."""
+    """A sample of a shard without an image member, or a row of a table without an image."""
     DUPLICATE_KEY = "duplicate_key"
-    """The key stood in this shard before; the id has ``#2``, ``#3``, ... at its end."""
+    """An earlier row of this shard has the same key; the id ends in ``#2``, ``#3``, ..."""
     READ_ERROR = "read_error"
-    """The storage would not give the file."""
+    """The storage did not return the file."""
     SHARD_ERROR = "shard_error"
     """The shard is truncated or corrupt; one row stands for all that could not be read of it, or of
     one row group."""
     NOT_FINITE = "not_finite"
-    """The model gave NaN or infinity."""
+    """The model returned NaN or infinity."""
     WORKER_KILLED = "worker_killed"
-    """Decoding or explaining the image killed its process, or took too long, twice at least."""
+    """Decoding or explaining the image killed its process, or took too long, at least twice."""
 
 
 FETCH_COLUMNS = (*("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256"),)
@@ -77,27 +75,27 @@ RESERVED = frozenset(
 
 
 def score_column(query: str) -> str:
-    """float32: cosine of image and query."""
+    """Column of a query's score: float32, cosine of image and query."""
     return f"score__{query}"
 
 
 def map_column(query: str) -> str:
-    """Fixed-size binary of h * w bytes, row-major; value = byte / 255 * maximum."""
+    """Column of a query's map: h * w bytes, row-major; value = byte / 255 * maximum."""
     return f"heatmap__{query}"
 
 
 def peak_column(query: str) -> str:
-    """float32: maximum of the map, in the map's own units."""
+    """Column of the maximum of a query's map: float32, in the map's own units."""
     return f"heatmap_max__{query}"
 
 
 def carried_fields(carry: Mapping[str, str]) -> list[pa.Field]:
-    """Columns of the source that are handed through."""
+    """Fields of the columns that are carried over from the source."""
     return [pa.field(name, CARRY_TYPES[kind]) for name, kind in carry.items()]
 
 
 def source_schema(carry: Mapping[str, str]) -> pa.Schema:
-    """Rows as they leave the reader: where they lie, what the source says of them, the bytes."""
+    """Schema of rows that were read: where they are, what the source says about them, the bytes."""
     return pa.schema(
         [
             *IDENTITY,
@@ -110,7 +108,7 @@ def source_schema(carry: Mapping[str, str]) -> pa.Schema:
 
 
 def decoded_schema(carry: Mapping[str, str]) -> pa.Schema:
-    """Rows after decoding: uint8 pixels (3 * height * width bytes), null unless status is ok."""
+    """Schema of decoded rows: uint8 pixels (3 * height * width bytes), null unless status is ok."""
     return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, pa.field("pixels", pa.binary())])
 
 
@@ -123,10 +121,15 @@ def output_schema(
     embeddings: bool,
     metadata: Mapping[str, Any],
 ) -> pa.Schema:
-    """The schema of ``OUT/images/*.parquet``: one row an image, a column group a query.
+    """Schema of ``OUT/images/*.parquet``: a row for each image, a group of columns for each query.
 
     Args:
-        maps: names that have maps, queries or `OWN_LABEL`; default all queries.
+        carry: columns carried over from the source, with their types.
+        queries: names of the queries, in configuration order.
+        grid: height and width of a map, in cells.
+        maps: names that have maps: queries, or `OWN_LABEL`; default all queries.
+        embeddings: whether image embeddings are stored.
+        metadata: what is stored as JSON in the file's metadata.
     """
     mapped = queries if maps is None else maps
     cells = pa.binary(grid[0] * grid[1])
@@ -143,6 +146,6 @@ def output_schema(
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any] | None:
-    """What `output_schema` put into a file; None for a file that is not ours."""
+    """The metadata that `output_schema` put into a file; None for a file of other origin."""
     raw = (schema.metadata or {}).get(METADATA_KEY)
     return None if raw is None else json.loads(raw)

@@ -1,4 +1,4 @@
-"""Pydantic models of a run's YAML; checked without torch and without Ray."""
+"""Settings of runs and audits as pydantic models, which are checked without torch and Ray."""
 
 from legrad.settings import absolute, is_uri
 from pipeline.config.audit_settings import AuditConfig, Gates

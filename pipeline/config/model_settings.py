@@ -1,4 +1,4 @@
-"""Settings of the model that explains."""
+"""Settings of the model whose heatmaps are computed."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,15 +30,15 @@ Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_as_size)]
 
 
 class ModelConfig(Settings):
-    """Which model explains, and how.
+    """Which model is used, and how.
 
     Attributes:
-        name: open_clip's name, or ``mini`` (the demo's; it means nothing on other images).
-        pretrained: open_clip tag, or a weights file (path or URI); none for ``mini``.
-        image_size: input side or [height, width] in pixels; default the model's own.
+        name: open_clip's name, or ``mini``, the demo's model, which means nothing on other images.
+        pretrained: open_clip tag or weights file (path or URI); none for ``mini``.
+        image_size: side or [height, width] of the input, in pixels; default the model's own.
         resize: ``squash`` (whole picture), ``center_crop`` (as CLIP was trained) or ``pad`` (whole
-            picture, aspect kept; padding has no heat).
-        layers: how many last blocks are explained; default the model's own.
+            picture with its aspect ratio kept; the padding has no heat).
+        layers: number of last blocks that are explained; default the model's own.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         tokenizer: folder of a Hugging Face tokenizer, or a name on the hub, for models that have
             one (SigLIP, CLIPA, ...); default the model's own, from the hub.
@@ -57,7 +57,7 @@ class ModelConfig(Settings):
         arch = catalog.architecture(self.name)
         check_tokenizer(self.name, self.tokenizer)
         if self.name == catalog.MINI and self.pretrained is not None:
-            raise ValueError("pretrained: the mini model brings its own weights, leave it out")
+            raise ValueError("pretrained: the mini model has its own weights; leave this out")
         if self.name != catalog.MINI and not self.pretrained:
             raise ValueError(
                 f"pretrained: model {self.name!r} needs an open_clip tag or a weights file"

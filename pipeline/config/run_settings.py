@@ -16,22 +16,22 @@ from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
 
 MAX_QUERIES = 256
-"""With columns for their maps."""
+"""Most columns of maps in a run."""
 MAX_SCORES = 4096
-"""Queries in all."""
+"""Most queries in a run."""
 DEMO_ALIAS = "demo"
-"""Alias of the drawn data set, the one the mini model was trained for."""
+"""Alias of the demo's data set, for which the mini model was trained."""
 
 
 class MapsConfig(Settings):
-    """Which maps of classes are computed and kept; cues and baselines always have theirs.
+    """Which maps of classes are computed and kept; those of cues and baselines always are.
 
     Attributes:
-        mode: ``all``; ``own_label``: of the image's own class, in the one column
-            ``heatmap__own_label``; ``top_k``: of the ``k`` classes with the highest scores;
-            ``above``: of classes with a score of at least ``threshold``.
-        k: for ``top_k``.
-        threshold: for ``above``, a cosine.
+        mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
+            column ``heatmap__own_label``; ``top_k``: maps of the ``k`` classes with the highest
+            scores; ``above``: maps of classes with a score of at least ``threshold``.
+        k: number of classes, for ``top_k``.
+        threshold: least score (a cosine), for ``above``.
     """
 
     mode: MapsMode = "all"
@@ -41,10 +41,10 @@ class MapsConfig(Settings):
     @model_validator(mode="after")
     def _as_the_mode_says(self) -> "MapsConfig":
         for name, mode in (("k", "top_k"), ("threshold", "above")):
-            given = getattr(self, name) is not None
-            if given != (self.mode == mode):
-                need = "needs" if self.mode == mode else "takes no"
-                raise ValueError(f"mode {self.mode} {need} `{name}`")
+            is_set = getattr(self, name) is not None
+            if is_set != (self.mode == mode):
+                needs = "needs" if self.mode == mode else "takes no"
+                raise ValueError(f"mode {self.mode} {needs} `{name}`")
         return self
 
 
@@ -53,12 +53,12 @@ def _as_mode(value: Any) -> Any:
 
 
 class StoreConfig(Settings):
-    """What is kept.
+    """What is stored.
 
     Attributes:
-        maps: which maps; a mode alone may stand for the group.
-        embeddings: the image embedding, float16 (the audit's probe needs it).
-        captions: the source's captions.
+        maps: which maps; a mode alone is enough.
+        embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
+        captions: whether captions of the source are stored.
     """
 
     maps: Annotated[MapsConfig, BeforeValidator(_as_mode)] = MapsConfig()
@@ -67,11 +67,11 @@ class StoreConfig(Settings):
 
 
 class ActorRange(Settings):
-    """A pool of replicas that grows and shrinks with the work.
+    """Size of a pool of replicas that grows and shrinks with the work.
 
     Attributes:
-        min: replicas that a run starts with.
-        max: at most.
+        min: least number of replicas, with which a run starts.
+        max: largest number.
     """
 
     min: PositiveInt = 1
@@ -85,26 +85,29 @@ class ActorRange(Settings):
 
 
 class RuntimeConfig(Settings):
-    """How the work is spread; changes no result.
+    """How the work is distributed; this changes no result.
 
     Attributes:
         actors: number of model replicas; ``auto``: as many as the GPUs hold, else one for two
             cores, at most 8; ``{min, max}``: a pool that grows with the work.
-        gpus_per_actor: GPUs each replica reserves, a fraction or a whole number; ``auto``: 1 where
-            the cluster has any.
+        gpus_per_actor: GPUs that each replica reserves, a fraction or a whole number; ``auto``: 1
+            where the cluster has GPUs.
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
-        batch_size: images explained at once; ``auto``: the fastest of some, tried on the device.
-        rows_per_part: rows of a Parquet part, the unit of commit; ``auto``: a minute of work.
+        batch_size: number of images explained at once; ``auto``: the fastest of several sizes that
+            are tried on the device.
+        rows_per_part: rows in a Parquet part, which is committed as one; ``auto``: a minute of
+            work.
         rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
             what a resumed run holds in memory grows with it.
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
-        image_timeout: seconds one image may take to decode.
-        isolate: explain in processes that may die from the start, not only what killed a worker.
-        max_failed_fraction: share of failed rows above which a run stops, after some hundreds.
-        redo: statuses whose rows the same command does again.
+        image_timeout: longest time, in seconds, to decode one image.
+        isolate: whether all images are processed in processes that may die, and not only those
+            that killed a worker.
+        max_failed_fraction: share of failed rows above which a run stops, once it has some hundred.
+        redo: statuses of rows that a resumed run processes again.
         report_every: seconds between progress lines.
-        wait_resources: seconds to wait for the nodes that a run needs, on a cluster.
+        wait_resources: longest wait, in seconds, for the nodes that a run needs on a cluster.
     """
 
     actors: PositiveInt | ActorRange | Literal["auto"] = "auto"
@@ -125,7 +128,9 @@ class RuntimeConfig(Settings):
     def _gpus_can_be_given(self) -> "RuntimeConfig":
         gpus = self.gpus_per_actor
         if gpus != "auto" and gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"gpus_per_actor {gpus:g}: expected a fraction of one, or whole ones")
+            raise ValueError(
+                f"gpus_per_actor {gpus:g}: expected a fraction below 1, or a whole number"
+            )
         return self
 
 
@@ -133,13 +138,13 @@ class RunConfig(Settings):
     """One run: a source, a model, queries, and where the results go.
 
     Attributes:
-        model: which model explains.
+        model: which model is used.
         source: where the images are.
-        queries: a list in place, or the file of a query set.
+        queries: a list of queries, or the file of a query set.
         output: folder or URI of the results.
         output_options: storage options of fsspec for the output; never stored with the results.
-        store: what is kept.
-        runtime: how the work is spread.
+        store: what is stored.
+        runtime: how the work is distributed.
     """
 
     model: ModelConfig
@@ -161,15 +166,17 @@ class RunConfig(Settings):
                 "make several runs, they join on image_id"
             )
         counts = Counter(query.name for query in self.queries)
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
-            raise ValueError(f"queries: {', '.join(twice)} stand more than once")
+        repeated = [name for name, count in counts.items() if count > 1]
+        if repeated:
+            raise ValueError(f"queries: {', '.join(repeated)} appear more than once")
         taken = [name for name in counts if name == OWN_LABEL or name in RESERVED]
         if taken:
             raise ValueError(f"queries: {', '.join(taken)} would clash with columns of the output")
         check_differences(self.queries)
         if self.store.maps.mode != "all" and not any(self.selection.classes):
-            raise ValueError(f"store.maps: {self.store.maps.mode} is about classes, there are none")
+            raise ValueError(
+                f"store.maps: {self.store.maps.mode} needs a query of role class, there is none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -185,8 +192,8 @@ class RunConfig(Settings):
         for uri in self.source.uris:
             if f"{self.output.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/"):
                 raise ValueError(
-                    f"output {self.output} lies inside the source {uri}: the next attempt would "
-                    "take the results for images"
+                    f"output {self.output} is inside the source {uri}: the next attempt would read "
+                    "the results as images"
                 )
         return self
 
@@ -195,26 +202,26 @@ class RunConfig(Settings):
         for uri in (*self.source.uris, self.output):
             if uri.startswith("memory://"):
                 raise ValueError(
-                    f"{uri}: memory:// lies inside one process, the workers of a run would find "
-                    "nothing there; use a folder or a bucket"
+                    f"{uri}: memory:// is the memory of one process, where the workers of a run "
+                    "find nothing; use a folder or a bucket"
                 )
         return self
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know before the run."""
+        """What the user should know before the run starts."""
         if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
             return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
         return ()
 
     @property
     def labels(self) -> dict[str, str]:
-        """Label of the data set -> name of its class query (the first one)."""
+        """Map each label of the data set to the name of its class query, the first if several."""
         return queries_by_label(self.queries)
 
     @property
     def map_columns(self) -> tuple[str, ...]:
-        """Names with columns for maps."""
+        """Names that have columns for maps: queries, or `OWN_LABEL`."""
         names = [query.name for query in self.queries]
         if self.store.maps.mode != "own_label":
             return tuple(names)
@@ -223,7 +230,7 @@ class RunConfig(Settings):
 
     @property
     def selection(self) -> Selection:
-        """`store.maps` as a rule for these queries."""
+        """The rule of `store.maps` for these queries."""
         numbers = {query.name: number for number, query in enumerate(self.queries)}
         maps = self.store.maps
         return Selection(

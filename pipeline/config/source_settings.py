@@ -61,8 +61,8 @@ class LabelsConfig(Settings):
 
     Attributes:
         uri: CSV or Parquet file.
-        key: its column that names the image: by its key, or by its image id without the alias.
-        label: its column of labels.
+        key: column that names the image, by its key or by its image id without the alias.
+        label: column of labels.
     """
 
     uri: PathOrUri
@@ -72,7 +72,7 @@ class LabelsConfig(Settings):
 
 @dataclass(frozen=True)
 class Root:
-    """A place of a source, and the name that stands for it in image ids (empty: none)."""
+    """A place of a source, and its alias in image ids (empty: none)."""
 
     alias: str
     uri: str
@@ -82,32 +82,36 @@ class SourceConfig(Settings):
     """Where the images are.
 
     Attributes:
-        format: ``webdataset`` (tar shards), ``folder`` (a file an image, class = folder),
-            ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, JSONL or
-            Parquet tables of image URIs).
-        uri: path or URI, or several: file, folder, glob, brace range. A mapping gives each place a
-            name, which begins its image ids: ``{photos: s3://a/x, scans: s3://b/x}``.
-        alias: name of the data set; it begins every image id, and lets the data move.
-        image_field: where the image is: the member of a tar's sample, or the column; default the
-            first known one.
+        format: ``webdataset`` (tar shards), ``folder`` (each file is an image, its folder is its
+            class), ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, JSONL
+            or Parquet tables of image URIs).
+        uri: one or several paths or URIs of files, folders, globs or brace ranges. A mapping gives
+            each place an alias, with which its image ids begin:
+            ``{photos: s3://a/x, scans: s3://b/x}``.
+        alias: name of the data set, with which every image id begins, so that the data can move.
+        image_field: the member of a tar's sample, or the column, that holds the image; default the
+            first known one, and for a tar's sample every image in it.
         key_field: column that names an image within its file (parquet, list); default the row
             number (parquet) or the URI (list).
-        label_field: label in a sample's JSON, or a member of its own (else ``cls``), or column.
-        caption_field: caption in a sample's JSON (else its ``txt`` member), or column.
-        label_names: names of integer labels, 0 first; default those that a Hugging Face Parquet
-            file brings. -1 is no label; other text stays as it is.
-        labels: a table of labels, taken instead of the source's own.
-        carry: JSON fields or columns of the source that become columns: a list (text), or
-            name: type with string, int, float, bool.
-        max_pixels: larger images are refused (decompression bombs).
-        only: table (CSV or Parquet) with a column ``image_id``: only these images.
-        shards: only files whose name, or path below the root, matches this glob.
-        sample: so many images of every label, drawn by ``sample_seed``; of tar shards, whose labels
-            are not known before they are read, so many in all, spread evenly over the shards.
-        sample_seed: decides the sample; the same seed draws the same images on every attempt.
-        limit: only the first so many rows, in the order of the files; after ``sample``.
-        options: storage options for fsspec, or a group of them a protocol (``{s3: {...}}``) where
-            files lie in several kinds of storage; never stored with the results.
+        label_field: field of a sample's JSON or a member of the sample (else ``cls``), or a column,
+            that holds the label.
+        caption_field: field of a sample's JSON or a member of the sample (else ``txt``), or a
+            column, that holds the caption.
+        label_names: names of integer labels, beginning with that of 0; default the names in a
+            Hugging Face Parquet file. -1 means no label; other text stays as it is.
+        labels: a table of labels, which replaces the labels in the source.
+        carry: JSON fields or columns of the source that become columns of the output: a list
+            (text), or ``name: type`` with the types string, int, float and bool.
+        max_pixels: largest number of pixels; larger images (decompression bombs) are refused.
+        only: CSV or Parquet table whose column ``image_id`` names the only images to process.
+        shards: glob; only files whose name, or path below the root, matches it are read.
+        sample: number of images of every label in a random sample. The labels of tar shards are not
+            known before reading, so there it is the total, spread evenly over the shards.
+        sample_seed: seed of the sample; the same seed draws the same images on every attempt.
+        limit: number of rows after which to stop, in the order of the files and of the sample.
+        options: storage options of fsspec, or a group of them for each protocol
+            (``{s3: {...}}``) where files are in several kinds of storage; never stored with the
+            results.
     """
 
     format: Literal["webdataset", "folder", "parquet", "list"]
@@ -146,7 +150,7 @@ class SourceConfig(Settings):
     @model_validator(mode="after")
     def _named_or_drawn(self) -> "SourceConfig":
         if self.only is not None and (self.sample is not None or self.limit is not None):
-            raise ValueError("only: names the images, so sample and limit have nothing to choose")
+            raise ValueError("only: names the images; sample and limit cannot be set with it")
         return self
 
     @property
@@ -158,24 +162,24 @@ class SourceConfig(Settings):
 
     @property
     def uris(self) -> tuple[str, ...]:
-        """The places alone."""
+        """All places, without their aliases."""
         return tuple(root.uri for root in self.roots)
 
     @property
     def id_prefix(self) -> str:
-        """What begins every image id."""
+        """What every image id begins with."""
         return f"{self.alias}/" if self.alias else ""
 
     def refuse_same_names(self, names: Sequence[str]) -> None:
-        """Image ids are made of names relative to a root; two roots may not share one.
+        """Refuse names that two places share, as image ids are made of names relative to a place.
 
         Raises:
-            UsageError: a name stands twice.
+            UsageError: a name appears twice.
         """
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
             raise UsageError(
-                f"source: {len(twice)} file names stand in more than one place of `uri` (first: "
-                f"{twice[0]}), so their images would share ids. Name one common folder, or give "
-                "each place a name: `uri: {a: PLACE, b: OTHER}`."
+                f"source: {len(repeated)} file names are in more than one place of `uri` (first: "
+                f"{repeated[0]}), so their images would share ids. Name one common folder, or give "
+                "each place an alias: `uri: {a: PLACE, b: OTHER}`."
             )

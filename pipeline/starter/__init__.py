@@ -1,4 +1,4 @@
-"""A starter configuration for data that nobody has described yet: look, name, write."""
+"""Write a first configuration for a data set: look at the data, name its classes, write files."""
 
 from pipeline.starter.files import Starter, write_starter
 

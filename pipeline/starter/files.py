@@ -1,4 +1,4 @@
-"""The two files of a starter: ``run.yaml`` and ``queries.yaml``, written and checked."""
+"""Write and check the two files of a first configuration: ``run.yaml`` and ``queries.yaml``."""
 
 import glob
 import re
@@ -60,9 +60,9 @@ class Starter:
     """What `write_starter` wrote.
 
     Attributes:
-        config, queries: the files.
-        survey: what the data is.
-        classes, cues: how many class queries and cues they hold.
+        config, queries: the files that were written.
+        survey: what the data set consists of.
+        classes, cues: number of class queries and of cues in them.
         notes: what the user should know.
     """
 
@@ -75,7 +75,7 @@ class Starter:
 
 
 def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = False) -> Starter:
-    """Look at the data and write a configuration for it that passes its own check.
+    """Write a configuration for a data set, and check it as `legrad run --check` does.
 
     Args:
         uri: folder of images, tar shards, or a glob or brace range of them.
@@ -84,28 +84,30 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
         force: overwrite.
 
     Raises:
-        UsageError: a file is there already, would lie inside the data, or there is no data.
+        UsageError: a file exists already or would be inside the data, or there is no data.
     """
     queries = config.parent / QUERIES
-    there = [str(file) for file in (config, queries) if file.exists()]
-    if there and not force:
-        raise UsageError(f"{', '.join(there)}: there already; --force overwrites, -o names another")
+    existing = [str(file) for file in (config, queries) if file.exists()]
+    if existing and not force:
+        raise UsageError(
+            f"{', '.join(existing)}: exists already; --force overwrites it, -o names another file"
+        )
     _refuse_inside(uri, config)
     weights = model.weights_file
     if weights and not is_uri(weights) and not Path(weights).expanduser().is_file():
         raise UsageError(f"--pretrained {weights}: no such file")
-    found = survey(uri)
+    data = survey(uri)
     starter = packaged_config("queries/starter.yaml").read_text(encoding="utf-8")
-    chosen, cues, notes = _choose(found, starter)
+    chosen, cues, notes = _choose(data, starter)
     config.parent.mkdir(parents=True, exist_ok=True)
     plain = model.name == catalog.MINI
-    lines = [_class_line(query, found.labels[query.label], plain) for query in chosen]
+    lines = [_class_line(query, data.labels[query.label], plain) for query in chosen]
     classes = "\n".join(lines) or "  # - {name: dog, role: class, label: dog, templates: imagenet}"
     queries.write_text(_QUERIES.format(classes=classes, cues=cues), encoding="utf-8")
-    config.write_text(_run_text(found, model, config), encoding="utf-8")
+    config.write_text(_run_text(data, model, config), encoding="utf-8")
     load_config(config)
     count = len(_NAMED.findall(cues)) - cues.count("role: baseline")
-    return Starter(config, queries, found, len(chosen), count, (*found.notes, *notes))
+    return Starter(config, queries, data, len(chosen), count, (*data.notes, *notes))
 
 
 def _refuse_inside(uri: str, config: Path) -> None:
@@ -114,35 +116,35 @@ def _refuse_inside(uri: str, config: Path) -> None:
     data, folder = Path(uri).expanduser().resolve(), config.resolve().parent
     if data.is_dir() and folder.is_relative_to(data):
         raise UsageError(
-            f"{config} would lie inside the data {uri}, and the results too: name a place outside, "
+            f"{config} and the results would be inside the data {uri}: name a file outside it, "
             f"such as -o {data.parent / 'legrad' / 'run.yaml'}"
         )
 
 
-def _choose(found: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str]]:
-    """Classes that fit into one run, the starter's lines without those that are classes."""
+def _choose(data: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str]]:
+    """The classes that fit into one run, the cues (as YAML) that are not classes, and notes."""
     lines = starter.splitlines()
     named = [match.group(1) for line in lines if (match := _NAMED.match(line))]
     room = MAX_QUERIES - len(named)
-    kept = list(found.labels)[:room]
+    kept = list(data.labels)[:room]
     notes = []
-    if len(found.labels) > room:
+    if len(data.labels) > room:
         notes.append(
-            f"{len(found.labels):,} labels, but a run holds {MAX_QUERIES} queries: the {room} most "
-            "frequent became classes; make further runs for the others, they join on image_id"
+            f"{len(data.labels):,} labels, but a run has at most {MAX_QUERIES} queries: the {room} "
+            "most frequent became classes; further runs for the others join on image_id"
         )
     columns = RESERVED | {OWN_LABEL}
-    own = {query.name for query in class_queries(kept, columns)}
-    chosen = class_queries(sorted(kept), columns | (set(named) - own))
-    left = [line for line in lines if not ((m := _NAMED.match(line)) and m.group(1) in own)]
-    dropped = [name for name in named if name in own]
+    classes = {query.name for query in class_queries(kept, columns)}
+    chosen = class_queries(sorted(kept), columns | (set(named) - classes))
+    left = [line for line in lines if not ((m := _NAMED.match(line)) and m.group(1) in classes)]
+    dropped = [name for name in named if name in classes]
     if dropped:
-        notes.append(f"left out of the cues, being classes here: {', '.join(dropped)}")
+        notes.append(f"not used as cues because they are classes here: {', '.join(dropped)}")
     guessed = [query.label for query in chosen if query.guessed]
     if guessed:
         notes.append(
-            f"labels that say nothing: {_some(guessed)}. Write into {QUERIES} what they show, or "
-            "their scores mean nothing"
+            f"labels without a meaning: {_some(guessed)}. Write what they show into {QUERIES}; "
+            "otherwise their scores mean nothing"
         )
     return chosen, "\n".join(left) + "\n", notes
 
@@ -164,31 +166,31 @@ def _class_line(query: ClassQuery, count: int, plain: bool) -> str:
     return f"  - {_flow(values)}  # {count:,} images{hint}"
 
 
-def _run_text(found: Survey, model: ModelConfig, config: Path) -> str:
+def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
     given = model.model_dump(exclude_defaults=True, mode="json")
-    places = [_portable(uri, config) for uri in found.uris]
+    places = [_portable(uri, config) for uri in data.uris]
     if model.weights_file:
         given["pretrained"] = absolute(model.weights_file, Path.cwd())
     return _RUN.format(
-        summary=found.summary,
+        summary=data.summary,
         file=config.name,
         model="\n".join(f"  {key}: {_flow(value)}" for key, value in given.items()),
-        format=found.format,
+        format=data.format,
         uri=_flow(places[0] if len(places) == 1 else places),
-        fields=_FIELDS if found.format == "webdataset" else "",
+        fields=_FIELDS if data.format == "webdataset" else "",
         queries=QUERIES,
         output=OUTPUT,
     )
 
 
 def _portable(uri: str, config: Path) -> str:
-    """Relative to the configuration where the data lies below it, so that both can move."""
+    """A path relative to the configuration if the data is below it, so that both can move."""
     place, folder = absolute(uri, Path.cwd()), f"{config.resolve().parent}/"
     return place.removeprefix(folder) if not is_uri(place) else place
 
 
 def _flow(value: Any) -> str:
-    """A value as YAML on one line, quoted where it must be."""
+    """A value as YAML on one line, quoted where necessary."""
     text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, sort_keys=False,
                           width=10_000)  # fmt: skip
     return text.strip()[1:-1]

@@ -1,4 +1,4 @@
-"""Labels of a data set -> class queries with valid, different names."""
+"""Turn the labels of a data set into class queries with valid and distinct names."""
 
 import re
 import unicodedata
@@ -12,13 +12,13 @@ _WORDLESS = re.compile(r"n\d{8}|[\W\d_]+")
 
 @dataclass(frozen=True)
 class ClassQuery:
-    """A class query to be.
+    """A class query for a label.
 
     Attributes:
-        name: valid as a column suffix.
-        label: as the data has it.
-        text: what to ask the model for, without templates.
-        guessed: whether the text says nothing (a number): the user has to write it.
+        name: name of the query, valid as a suffix of columns.
+        label: label in the data.
+        text: prompt, without templates.
+        guessed: whether the label (a number) says nothing, so that the user has to write the text.
     """
 
     name: str
@@ -28,16 +28,16 @@ class ClassQuery:
 
 
 def class_queries(labels: Iterable[str], taken: Collection[str]) -> list[ClassQuery]:
-    """Name labels; ``taken`` are names that other queries or columns have."""
-    used, found = set(taken), []
+    """Class queries for labels; ``taken`` are names that other queries or columns have."""
+    used, queries = set(taken), []
     for label in labels:
         words = " ".join(_NUMBERED.sub("", label).replace("_", " ").replace("-", " ").split())
         guessed = _WORDLESS.fullmatch(label) is not None
         text = f"class {label}" if guessed else words
         name = _unused(_slug(text), used)
         used.add(name)
-        found.append(ClassQuery(name, label, text, guessed))
-    return found
+        queries.append(ClassQuery(name, label, text, guessed))
+    return queries
 
 
 def _slug(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What lies at a URI: image files, tar shards or Parquet, and the labels that come with them."""
+"""Find out what is at a URI (image files, tar shards or Parquet) and which labels it has."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ _SAMPLES_READ = 500
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """What a data set consists of.
 
     Attributes:
-        uris: the places that were looked at.
-        format: of the source, as settings name it.
-        labels: label -> images, most frequent first; of shards and Parquet files only those of the
-            files that were read.
-        unlabelled: images without a label, likewise.
-        summary: what was found, in words.
+        uris: its places.
+        format: its format, as in the settings.
+        labels: number of images of each label, most frequent first; for shards and Parquet only in
+            the files that were read.
+        unlabelled: number of images without a label, likewise.
+        summary: one line about it.
         notes: what the user should know.
     """
 
@@ -44,11 +44,11 @@ class Survey:
 
 
 def survey(uri: str) -> Survey:
-    """List the files, and read labels: folder names, or those of some shards' samples.
+    """List the files, and read labels: names of folders, or labels in some of the shards.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, no file is an image, a tar or Parquet,
-            or Parquet files hold no images.
+        UsageError: nothing is there, the storage refuses, no file is an image, tar or Parquet
+            file, or the Parquet files have no images.
     """
     uris = validated(SourceConfig, {"format": "folder", "uri": uri}, uri).uris
     files = [file for place in uris for file in list_files(place, {})]
@@ -72,9 +72,7 @@ def _of_folder(uris: tuple[str, ...], images: Sequence[SourceFile], others: int)
     labels = Counter(folder for folder in folders if folder is not None)
     notes = []
     if others:
-        notes.append(
-            f"files there that are no images: {others:,}; each becomes a row with a status"
-        )
+        notes.append(f"other files than images: {others:,}; each becomes a row with a status")
     return Survey(
         uris,
         "folder",
@@ -148,7 +146,7 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
 
 
 def _some_of(files: Sequence[SourceFile]) -> list[SourceFile]:
-    """Files may be sorted by class: the ends and the middle show more than the beginning."""
+    """The first, middle and last file: files may be sorted by class."""
     return [files[number] for number in sorted({0, len(files) // 2, len(files) - 1})]
 
 

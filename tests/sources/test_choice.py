@@ -106,7 +106,7 @@ def test_shards(places: dict[str, str], pattern: str) -> None:
 
 
 def test_shards_that_match_nothing(places: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"none of 4 files matches '9\*'; the first is 0.tar"):
+    with pytest.raises(UsageError, match=r"'9\*'.*0\.tar"):
         open_source(settings("webdataset", places["webdataset"], shards="9*"))
 
 

@@ -75,7 +75,7 @@ def test_a_server_without_ranges(folder: Path) -> None:
             rows = read_all(source)
             assert [row["status"] for row in rows] == ["ok", "ok"]
             check_found_again(source, rows)
-        with pytest.raises(UsageError, match=r"neither size nor ranges"):
+        with pytest.raises(UsageError, match=r"x\.parquet"):
             open_source(settings("parquet", f"http://{place}/x.parquet"))
 
 
@@ -138,7 +138,7 @@ def test_roots_with_names(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.jpg").write_bytes(jpeg(ord(folder)))
     uri = {"p": f"{tmp_path}/x", "q": [f"{tmp_path}/y/*.jpg", f"{tmp_path}/z/"]}
-    with pytest.raises(UsageError, match=r"share ids.*uri: {a: PLACE"):
+    with pytest.raises(UsageError, match=r"uri: \{a: PLACE"):
         open_source(settings("folder", uri))
     source = settings("folder", {"p": f"{tmp_path}/x", "q": f"{tmp_path}/y"}, alias="set")
     rows = read_all(source)
@@ -151,7 +151,7 @@ def test_roots_with_names(tmp_path: Path) -> None:
     manifest = {"format": "folder", "uri": source.uri}
     now = Origin.of(manifest, {"p": f"{tmp_path}/moved"}, {})
     assert now.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(ord("x"))).hexdigest()})
-    with pytest.raises(UsageError, match="no longer at"):
+    with pytest.raises(UsageError, match=r"1\.jpg"):
         now.fetch(rows[1] | {"sha256": "0"})
 
 

@@ -325,7 +325,7 @@ def test_listing(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"not found|no files"):
             list_files(str(tmp_path / bad), {})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no files ending in"):
+    with pytest.raises(UsageError, match=r"empty.*\.tar"):
         list_files(str(tmp_path / "empty"), {}, (".tar",))
 
 
@@ -447,7 +447,7 @@ def test_two_roots_with_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.tar").write_bytes(tar_bytes(samples(["a"])))
     uris = (str(tmp_path / "x"), str(tmp_path / "y"))
-    with pytest.raises(UsageError, match="share ids"):
+    with pytest.raises(UsageError, match=r"uri: \{"):
         open_source(SourceConfig(format="webdataset", uri=uris))
 
 
@@ -468,7 +468,7 @@ def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None
     with pytest.raises(UsageError, match=r"other bytes|not in"):
         origin.fetch(rows[0] | {"sha256": "0"})
     (tmp_path / name).unlink()
-    with pytest.raises(UsageError, match="no longer at"):
+    with pytest.raises(UsageError, match="source="):
         origin.fetch(rows[0])
 
 
