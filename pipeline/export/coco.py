@@ -18,8 +18,8 @@ THRESHOLD = 0.5
 def coco(audit: Audit, found: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, Any]:
     """A COCO data set with the cues' regions in images of `tables.flagged_images`.
 
-    Regions are heat, not outlines of objects. ``score`` (the cue's), ``label`` and ``heat_peak`` are
-    extra keys; ``file_name`` is the image_id.
+    Regions are heat, not outlines of objects. ``score`` (the cue's), ``label`` and ``heat_peak``
+    are extra keys; ``file_name`` is the image_id.
     """
     sizes = _sizes(audit, found["image_id"].unique().tolist())
     numbers = {name: number for number, name in enumerate(sizes, 1)}
