@@ -29,19 +29,19 @@ CLASS_QUERIES = 8
 
 
 def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
-    """A run of that size, ``folder`` must not exist."""
+    """Write a run of that size; ``folder`` must not exist."""
     names = [f"q{number}" for number in range(queries)]
     roles = ["class"] * CLASS_QUERIES + ["cue"] * (queries - CLASS_QUERIES)
-    fakes = (queries - CLASS_QUERIES) // 4
-    roles[-fakes:] = ["decoy"] * fakes
-    told = [
+    decoys = (queries - CLASS_QUERIES) // 4
+    roles[-decoys:] = ["decoy"] * decoys
+    described = [
         {"name": name, "role": role} | ({"label": f"class {n}"} if role == "class" else {})
         for n, (name, role) in enumerate(zip(names, roles, strict=True))
     ]
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "grid": list(GRID),
-        "queries": told,
+        "queries": described,
         "preprocess": {"size": [224, 224], "mode": "squash", "interpolation": "bicubic"},
     }
     run = run_folder(str(folder))

@@ -1,7 +1,7 @@
-"""Does claim A hold on worlds it has not seen? ``python -m benchmarks.seeds``.
+"""Does the association claim hold on unseen worlds? ``python -m benchmarks.seeds``.
 
 Draws the demo's data set with other seeds, scores it with the mini model in this process, and
-audits the scores with the gates as they are. Every planted pair should be flagged, and nothing
+audits the scores with the default gates. Every planted pair should be flagged, and nothing
 else.
 """
 

@@ -46,17 +46,17 @@ _SETTINGS = AuditConfig()
 def audited(
     pool: Pool, world: World, directions: Directions, about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """A row a (class, cue): what each claim and each baseline says, and the truth."""
+    """One row per (class, cue): what each claim and each baseline says, and the truth."""
     own = _by_label(world.cell, directions)
     found = find(world, CUES, DECOYS, _SETTINGS)
     every = np.array([*CUES, *DECOYS])
     sums = collect(world, found.population, found.presence, list(every[found.presence.measured]))
     probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
     rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
-    judged = probe_quality(world, found.population, probes, rivals)
+    quality = probe_quality(world, found.population, probes, rivals)
     pairs = _edited(pool, world, found, rivals)
-    claims = Claims(found, sums, judged, own, _SETTINGS).frame(pairs)
-    control = Claims(found, sums, judged, _with_cue(own, pairs), _SETTINGS)
+    claims = Claims(found, sums, quality, own, _SETTINGS).frame(pairs)
+    control = Claims(found, sums, quality, _with_cue(own, pairs), _SETTINGS)
     proof = pd.DataFrame(
         [(p.cls, p.cue, control.clip(p)["clip_reliance__flag"]) for p in pairs],
         columns=["class", "cue", "proof"],

@@ -1,4 +1,4 @@
-"""What others would say of the same data sets: scores of pairs, higher is more suspicious."""
+"""Simpler scores of the same data sets, as baselines; a higher score is more suspicious."""
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,11 @@ from pipeline.audit.evidence import overlap_excess
 from pipeline.reliance.probe import FOLDS, Probe, groups
 
 _OVERLAP_IMAGES = 100
-_FLAGGED_BELOW = 0.3  # cleanlab's own line
+_FLAGGED_BELOW = 0.3  # cleanlab's threshold
 
 
 def overlap(pool: Pool, world: World) -> pd.DataFrame:
-    """Mean overlap excess of class and cue maps: a row a (class, cue)."""
+    """Mean overlap excess of class and cue maps, one row per (class, cue)."""
     labels = np.array(world.labels)
     centred = {query: _centred(maps[world.places]) for query, maps in pool.maps.items()}
     rows = []

@@ -2,11 +2,21 @@
 
 Shapes are named alike everywhere:
 
-    B  images           Q  queries (rows of text features, or any directions)
-    L  explained layers H  attention heads
-    T  tokens: a class token, where the tower has one, and h x w patches
+    B  images           Q  queries (rows of text features, or other directions)
+    L  explained layers H  attention heads     d  width of a head
+    T  tokens: prefix tokens such as the class token, if the tower has any, and h x w patches
     D  tower width      F  hidden width of a block's MLP      E  embedding width
-    h x w  patch grid, row-major, (0, 0) is the top left patch
+    b, q  images and queries of one chunk
+    h x w  patch grid, row-major; (0, 0) is the top left patch
+
+Words:
+
+    query      a named direction in the embedding space: texts, images, a difference or a vector
+    direction  the vector (E,) of a query; a score is its dot product with a unit image feature
+    map        (h, w) relevance of the patches of one image for one query, raw and non-negative
+    tower      the vision transformer of a model, seen through an adapter (`legrad.towers`)
+    head       what turns a pooled token into the embedding
+    pooler     attention of a learned query over all tokens, in towers that pool by attention
 
 The names below load on first use, so that importing the package costs nothing.
 """

@@ -1,8 +1,7 @@
-"""A training batch: scenes of the pool, some of them with a thing painted over.
+"""A training batch: scenes of the pool, in some of which a thing is partly painted over.
 
-Painting over teaches what a picture shows from what is left of it: a border of which a third is
-gone is no border any more. It also makes deleted regions, which the audit and the model's card
-both use, something the model has seen.
+The model thus learns that a thing of which a third is missing counts as absent, and sees deleted
+regions, which both the audit and the model's card use.
 """
 
 from collections.abc import Sequence

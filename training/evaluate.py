@@ -34,8 +34,8 @@ class Figures:
     """Everything measured on ``scenes`` held-out scenes with the last ``layers`` blocks explained.
 
     Attributes:
-        object_accuracy, background_accuracy: zero-shot, share right.
-        overlay_auc: per overlay, of its score for presence.
+        object_accuracy, background_accuracy: zero-shot accuracy.
+        overlay_auc: per overlay, AUC of its score for its presence.
         grounding: per object and overlay.
     """
 
@@ -114,8 +114,10 @@ def best_layers(model: VisionLanguageModel, processes: int) -> int:
     truth = _scenes(model, SELECTION_SCENES, _SELECTION_SEEDS, processes)
     quality = {}
     for layers in range(1, len(model.tower.blocks) + 1):
-        found = measure(LeGrad(model, layers), truth, _things(model), np.random.default_rng(_SEED))
-        quality[layers] = _quality(list(found.values()))
+        groundings = measure(
+            LeGrad(model, layers), truth, _things(model), np.random.default_rng(_SEED)
+        )
+        quality[layers] = _quality(list(groundings.values()))
         print(f"last {layers} blocks: grounding {quality[layers]:.3f}", flush=True)
     return max(quality, key=lambda layers: quality[layers])
 

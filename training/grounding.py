@@ -1,4 +1,4 @@
-"""Do the maps light up what they should? Measured against true masks, with chance beside.
+"""How well maps agree with true masks, compared with chance.
 
 - pointing: the maximum of the upsampled map falls inside the mask (chance: the mask's area);
 - pixel AUC: a pixel inside the mask is hotter than one outside (chance: 0.5);
@@ -103,7 +103,7 @@ def _one(explainer: LeGrad, truth: Truth, thing: _Thing, rng: np.random.Generato
 
 
 def pixel_auc(heat: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """Share of (inside, outside) pixel pairs in which the inside is hotter; ties count half."""
+    """Share of (inside, outside) pixel pairs whose inside pixel is hotter; ties count half."""
     inside, outside = heat[mask], heat[~mask]
     return float(mannwhitneyu(inside, outside).statistic / (inside.size * outside.size))
 

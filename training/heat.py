@@ -1,7 +1,7 @@
-"""The map that LeGrad will draw, differentiable: what the mini model's training looks at.
+"""LeGrad's map, differentiable, so that the training of the mini model can have a loss on it.
 
 `legrad.method.block_gradient` computes the same in place and without autograd, for many queries;
-here every intermediate stays, so that the map itself can have a loss.
+here autograd keeps every intermediate.
 """
 
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def _block_gradient(block: PlainBlock, x1: Tensor, hidden: Tensor, grad: Tensor)
 
 
 def _through_norm(grad: Tensor, xhat: Tensor) -> Tensor:
-    """Back through a normalisation, but for its division by sigma."""
+    """Back through a normalisation, without its division by sigma."""
     tilt = (grad * xhat).mean(dim=-1, keepdim=True)
     return grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat
 

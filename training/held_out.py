@@ -1,4 +1,4 @@
-"""Held-out scenes as the model sees them, with the masks that its maps are measured against."""
+"""Held-out scenes at the model's input size, with the masks that maps are measured against."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,27 +19,27 @@ _Row = tuple[NDArray[np.uint8], dict[str, Mask]]
 
 @dataclass(frozen=True)
 class Truth:
-    """N pictures and what is where in them.
+    """N pictures with the masks of their contents.
 
     Attributes:
         specs: contents.
         pixels: uint8 (N, 3, side, side).
-        found: per picture the mask, bool (side, side), of everything visible in it. An overlay's
+        visible: per picture the mask, bool (side, side), of everything visible in it. An overlay's
             mask is its ink, dilated by half a patch; an object's is exact.
     """
 
     specs: list[SceneSpec]
     pixels: NDArray[np.uint8]
-    found: list[dict[str, Mask]]
+    visible: list[dict[str, Mask]]
 
     def contains(self, name: str) -> NDArray[np.bool_]:
         """Which pictures contain an object or overlay: bool (N,)."""
         return np.array([name == s.object or name in s.overlays for s in self.specs])
 
     def masks(self, name: str) -> NDArray[np.bool_]:
-        """Masks (N, side, side) of a thing; all false where it is not."""
+        """Masks (N, side, side) of a thing; all false in pictures without it."""
         nothing = np.zeros(self.pixels.shape[2:], dtype=np.bool_)
-        return np.stack([found.get(name, nothing) for found in self.found])
+        return np.stack([masks.get(name, nothing) for masks in self.visible])
 
 
 def held_out(specs: Sequence[SceneSpec], side: int, patch: int, processes: int) -> Truth:
@@ -56,7 +56,7 @@ def held_out(specs: Sequence[SceneSpec], side: int, patch: int, processes: int) 
         count = len(chunks)
         parts = list(workers.map(_render_chunk, chunks, [side] * count, [patch] * count))
     rows = [row for part in parts for row in part]
-    return Truth(list(specs), np.stack([p for p, _ in rows]), [found for _, found in rows])
+    return Truth(list(specs), np.stack([p for p, _ in rows]), [masks for _, masks in rows])
 
 
 def _render_chunk(specs: list[SceneSpec], side: int, patch: int) -> list[_Row]:
@@ -65,10 +65,10 @@ def _render_chunk(specs: list[SceneSpec], side: int, patch: int) -> list[_Row]:
 
 def _render_row(spec: SceneSpec, side: int, patch: int) -> _Row:
     scene = render(spec, side * _OVERSIZE)
-    found = {name: _reduced(mask, patch) for name, mask in scene.overlay_masks.items()}
+    masks = {name: _reduced(mask, patch) for name, mask in scene.overlay_masks.items()}
     if spec.object is not None:
-        found[spec.object] = _reduced(scene.object_mask, 0)
-    return pixels_of(scene.image, side), found
+        masks[spec.object] = _reduced(scene.object_mask, 0)
+    return pixels_of(scene.image, side), masks
 
 
 def _reduced(mask: Mask, dilation: int) -> Mask:

@@ -1,5 +1,7 @@
-"""The training objective: which captions are true of which image, of which place in it, and which
-places LeGrad should show.
+"""The training objective.
+
+Its losses are about which captions are true of an image, which things each place of it shows, and
+where LeGrad's heat lies.
 """
 
 from dataclasses import dataclass
@@ -95,17 +97,17 @@ def truth_loss(model: CLIP, features: Tensor, text: Tensor, truth: Tensor) -> Te
 
 
 def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> Tensor:
-    """Every patch token of the supervised blocks says what is to be seen in its place.
+    """Loss of every patch token of the supervised blocks for the things visible in its place.
 
-    Without it a model may gather what it knows in any token it likes, and LeGrad truthfully shows
-    that token: the heat of a border lay inside the frame (pixel AUC .21).
+    Without it a model may store information in any token, and LeGrad rightly shows that token:
+    the heat of a border lay inside the frame (pixel AUC .21).
 
     Args:
         model: the model in training.
         features: of its images.
         text: unit features (things, E).
-        shown: share of every patch that a thing covers, (B, things, h, w); a patch of which it
-            covers a little counts neither way.
+        shown: share of every patch that a thing covers, (B, things, h, w); a patch that it
+            covers only a little counts as neither present nor absent.
     """
     covered = shown.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * patches, things)
     there, absent = (covered >= _COVERED).float(), (covered <= 0).float()
@@ -122,12 +124,12 @@ def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> 
 
 
 def heat_loss(maps: Tensor, shown: Tensor) -> Tensor:
-    """Heat lies where the thing is, evenly: cross-entropy of the map, less its least value.
+    """Divergence of the map from even heat on the thing: cross-entropy less its minimum.
 
     Args:
         maps: (B, q, patches), raw.
         shown: share of every patch that the thing of each map covers, (B, q, patches); maps of
-            things that are not there count nothing.
+            absent things do not count.
     """
     area = shown.sum(dim=-1, keepdim=True)
     target = shown / area.clamp(min=1e-6)

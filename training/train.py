@@ -1,7 +1,7 @@
-"""Train the mini model: ``python -m training.train``; seeded, under an hour on two cores.
+"""Train the mini model: ``python -m training.train``; seeded, about 80 minutes on two cores.
 
-Stages of growing resolution; the positional embeddings are interpolated in between. The captions
-are `captions`, the objective is `learning`, the figures of the card are `evaluate`.
+Training runs in stages of growing resolution, with positional embeddings interpolated in between.
+See `captions` for the texts, `objective` for the losses and `evaluate` for the card's figures.
 """
 
 import argparse
@@ -33,9 +33,9 @@ MOST_GRADIENT = 1.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps at one resolution: linear warm-up to ``rate``, then cosine to ``final``.
+    """Steps at one resolution: linear warm-up to ``rate``, then cosine decay to ``final``.
 
-    ``heat_weight`` is that of the maps' own loss: a map says something only when the model does.
+    ``heat_weight`` weighs the loss of the maps, which mean nothing before the model has learned.
     """
 
     side: int
@@ -55,14 +55,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result, beside the code.
+    """Everything that decides the result, except the code.
 
     Attributes:
         seed: of scenes, captions and weights.
         scenes: rendered once; batches are drawn from them.
         batch: scenes a step.
-        mean_weight, place_weight: of the mean token's and the places' loss beside the answer's.
-        supervised_blocks: how many last blocks say what is where, and are explained.
+        mean_weight, place_weight: weights of the losses of the mean token and of the places; the
+            class token's loss has weight 1.
+        supervised_blocks: how many of the last blocks have a loss per place, and are explained.
         stages: of growing resolution.
     """
 
@@ -115,13 +116,13 @@ class Trainer:
         self.seen: set[int] = set(self.things.unique().tolist())
 
     def run(self, first: int = 0) -> Trained:
-        """Every stage from the given one on; prints the loss every 50 steps."""
+        """Run every stage from ``first`` on; prints the loss every 50 steps."""
         for stage in self.plan.stages[first:]:
             self._run(stage)
         return Trained(self.model.eval(), torch.tensor(sorted(self.seen)))
 
     def start_from(self, folder: Path) -> None:
-        """Take the packed weights of a model that went through earlier stages."""
+        """Load the packed weights of a model that went through earlier stages."""
         model, known = unpack(self.config, folder / mini.WEIGHTS)
         self.model.load_state_dict(model.state_dict())
         self.seen |= known
@@ -149,28 +150,29 @@ class Trainer:
                 )
 
     def _losses(self, batch: Batch, grid: int, heat_weight: float) -> tuple[Tensor, Tensor]:
-        """The class token's loss, and the sum of all."""
+        """The class token's loss, and the weighted sum of all losses."""
         plan = self.plan
         captions = sample_captions(self.rng, batch.specs)
         tokens = self.tokenizer([caption.text for caption in captions])
         self.seen.update(tokens.unique().tolist())
         truth = torch.from_numpy(truth_matrix(batch.specs, captions)).float()
         shown = F.adaptive_avg_pool2d(batch.shown, grid)
-        there = (shown.sum((2, 3)) > 1).float()
-        picked = torch.multinomial(there + 1e-6, 1, generator=self.generator)  # a thing an image
+        visible = (shown.sum((2, 3)) > 1).float()
+        # One visible thing per image.
+        picked = torch.multinomial(visible + 1e-6, 1, generator=self.generator)
         with torch.autocast("cpu", torch.bfloat16):
             texts = self.model.encode_text(torch.cat([tokens, self.things])).float()
             sentences, things = F.normalize(texts, dim=-1).split([len(captions), len(THINGS)])
-            asked = things[picked] if heat_weight else things[picked][:, :0]
+            directions = things[picked] if heat_weight else things[picked][:, :0]
             pixels = normalised(batch.pixels)
-            found = features_of(self.model, pixels, asked, plan.supervised_blocks)
-        answer = truth_loss(self.model, found.answer, sentences, truth)
-        mean = truth_loss(self.model, found.mean, sentences, truth)
-        places = place_loss(self.model, found, things, shown)
+            features = features_of(self.model, pixels, directions, plan.supervised_blocks)
+        answer = truth_loss(self.model, features.answer, sentences, truth)
+        mean = truth_loss(self.model, features.mean, sentences, truth)
+        places = place_loss(self.model, features, things, shown)
         whole = answer + plan.mean_weight * mean + plan.place_weight * places
         if heat_weight:
             chosen = picked[..., None].expand(-1, -1, grid * grid)
-            heat = heat_loss(found.maps.float(), shown.flatten(2).gather(1, chosen))
+            heat = heat_loss(features.maps.float(), shown.flatten(2).gather(1, chosen))
             whole = whole + heat_weight * heat
         return answer.detach(), whole
 
@@ -186,7 +188,7 @@ def resize_positions(model: open_clip.CLIP, side: int) -> None:
 
 
 def _groups(model: open_clip.CLIP) -> list[dict[str, object]]:
-    """Weight decay for matrices only; none for norms, biases, embeddings and the scale."""
+    """Parameter groups: weight decay for matrices except embeddings, none for the rest."""
     decayed: list[torch.nn.Parameter] = []
     plain: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -200,24 +202,25 @@ def _groups(model: open_clip.CLIP) -> list[dict[str, object]]:
 
 _CARD = """# Model card: the mini model
 
-A CLIP small enough to ship, trained from nothing on drawn scenes (`legrad/mini/world`). It carries
-the demo and the tests. **On any other picture its scores and maps mean nothing.**
+A CLIP small enough to ship, trained from scratch on drawn scenes (`legrad/mini/world`) for the demo
+and the tests. **On any other picture its scores and maps mean nothing.**
 
-Trained by `python -m training.train` (seed {seed}, {minutes:.0f} minutes on two cores). Beside
-which captions are true of a picture it learned what is to be seen where (the drawn masks), that a
-thing which is painted over in part is not there, and, in the last stage, to have LeGrad's heat on
-what a text names.
+Trained by `python -m training.train` (seed {seed}, {minutes:.0f} minutes on two cores). It
+learned which captions are true of a picture, what each place of the picture shows (from the masks
+of the drawing), that a thing of which a part is painted over counts as absent, and, in the last
+stage, that LeGrad's heat should lie on what a text names.
 
 """
 _LIMIT = """
-Deletion paints the hottest tenth of the cells over, however much a thing covers; the chance of
-pointing is the share of the picture that a thing's mask covers. A border covers more than a tenth:
-most of it is still to be seen afterwards, and often its score with it.
+Pointing: the hottest pixel lies on the thing; by chance it does so with the share of the picture
+that the mask covers. Deletion: after the hottest tenth of the cells is painted over, the score is
+below the level that separates pictures with and without the thing. A border covers more than a
+tenth, so most of it remains visible afterwards, and its score often stays high.
 """
 
 
 def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> None:
-    """``card.json`` (read by the loader) and ``CARD.md`` (read by people)."""
+    """Write ``card.json``, which the loader reads, and ``CARD.md`` for people."""
     card = {
         "default_layers": figures.layers,
         "training": asdict(plan) | {"minutes": round(minutes, 1), "torch": torch.__version__},
@@ -234,10 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=mini.FOLDER, help="folder to write to")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
-    parser.add_argument("--share", type=float, default=1.0, help="of the steps: a quick model")
-    parser.add_argument("--stage", type=int, default=0, help="go on with this one, 0 first, ...")
-    parser.add_argument("--weights", type=Path, help="... from the model in this folder")
-    parser.add_argument("--evaluate-only", action="store_true", help="measure what is there")
+    parser.add_argument("--share", type=float, default=1.0, help="run only this share of the steps")
+    parser.add_argument(
+        "--stage", type=int, default=0, help="start with this stage, counted from 0"
+    )
+    parser.add_argument("--weights", type=Path, help="start from the model in this folder")
+    parser.add_argument(
+        "--evaluate-only", action="store_true", help="measure the model in --out without training"
+    )
     options = parser.parse_args()
     processes = os.cpu_count() or 1
     plan, started = Plan(seed=options.seed).shortened(options.share), time.perf_counter()

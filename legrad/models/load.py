@@ -102,7 +102,8 @@ def from_open_clip(
         image_size: input side, or (height, width), in pixels; default: the tower's own.
         device: where to move the module; default: it stays where it is.
         precision: ``fp32``, or autocast to ``bf16`` / ``fp16``.
-        mean, std: normalisation per channel, in units of [0, 1] pixels; default: CLIP's.
+        mean: mean of each channel, in units of [0, 1] pixels; default: CLIP's.
+        std: standard deviation of each channel, in the same units; default: CLIP's.
 
     Raises:
         UnsupportedModelError: its vision tower is of no supported family.

@@ -1,1 +1,1 @@
-"""What Ray Data's workers do to rows: decode, explain, encode, write."""
+"""The work of Ray Data's workers on rows: decode, explain, encode, write."""

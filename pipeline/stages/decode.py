@@ -1,4 +1,4 @@
-"""Bytes -> uint8 pixels, or a row that says why not."""
+"""Decoding: encoded bytes become uint8 pixels, or a row that says why not."""
 
 import faulthandler
 import hashlib
@@ -17,18 +17,18 @@ from legrad.preprocess import Preprocess, orientation
 from pipeline.schema import Status, decoded_schema
 from pipeline.stages.jpeg import missing_data
 
-if TYPE_CHECKING:  # it brings Ray, which single images do without
+if TYPE_CHECKING:  # it imports Ray, which explaining single images does without
     from pipeline.progress.progress import Reporter
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image, or why there is none.
+    """One decoded image, or the reason why there is none.
 
     Attributes:
-        status: `Status.OK` or what went wrong.
+        status: `Status.OK`, or what went wrong.
         pixels: uint8, 3 * height * width bytes at the model's input size; None unless ok.
-        width, height: of the upright original in pixels; None where unknown, and as stored where
+        width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
         error: the reason in words.
     """
@@ -43,11 +43,11 @@ class Decoded:
 def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
     """Decode one encoded image and bring it to the model's input size; never raises on bad data.
 
-    Of an animation the first frame is taken. JPEGs are decoded in full: Pillow's reduced decoding
-    changes the resized pixels by up to 3 levels at four times the target, more than rounding.
+    An animation gives its first frame. JPEGs are decoded in full: Pillow's reduced decoding changes
+    the resized pixels by up to 3 levels at four times the target size, which is more than rounding.
     """
     size: tuple[int | None, int | None] = (None, None)
-    Image.MAX_IMAGE_PIXELS = max_pixels  # also of pictures inside a file, as icons have them
+    Image.MAX_IMAGE_PIXELS = max_pixels  # also for pictures inside a file, as in icons
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
@@ -79,12 +79,13 @@ class Decoder:
     """The decode stage: a batch of source rows in, the same rows with pixels out.
 
     Args:
-        preprocess: of the model.
+        preprocess: the model's preprocessing.
         max_pixels: larger images are refused.
-        carry: the source's columns that are handed through.
+        carry: columns of the source that are passed through, with their types.
         store_captions: whether captions are kept.
-        reporter: told of every batch.
-        seconds: an image may take; then this process ends itself, see `pipeline.stages.isolated`.
+        reporter: receives the busy time of every batch.
+        seconds: time limit per image; this process ends itself when it is reached, and
+            `pipeline.stages.isolated` does the image again. None for no limit.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Decoder:
         self.seconds = seconds
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of `source_schema` -> as many rows of `decoded_schema`."""
+        """Turn rows of `source_schema` into as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
             rows = [self._row(row) for row in batch.to_pylist()]
             table = pa.Table.from_pylist(rows, schema=self.schema)
@@ -128,7 +129,7 @@ class Decoder:
 
 @contextmanager
 def _deadline(seconds: float | None) -> Iterator[None]:
-    """End this process if what is inside hangs, be it in C code that holds the interpreter."""
+    """End this process if the block takes longer, even in C code that holds the interpreter."""
     if seconds is None:
         yield
         return

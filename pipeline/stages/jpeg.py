@@ -1,7 +1,8 @@
-"""Whether a JPEG holds all of its data: decoders paint what is missing grey and say nothing.
+"""Detects JPEGs that lack a part of their data, which decoders silently paint grey.
 
-A file without its end marker is refused by Pillow already. One that lost data but has an end marker
-(a repaired download, a damaged byte that looks like a marker) is not; this module finds those.
+Pillow refuses a file without its end marker. It accepts one that lost data but has an end marker (a
+repaired download, a damaged byte that looks like a marker); this module finds those. It is written
+here because no decoder with a Python interface reports them.
 """
 
 import io
@@ -24,7 +25,7 @@ _PROBE = bytes(range(1, 255, 2)) * 4
 
 @dataclass
 class _Frame:
-    """What the headers say of the first picture in a file.
+    """Facts from the headers of the first picture in a file.
 
     Attributes:
         size: (width, height) in pixels.
@@ -47,15 +48,15 @@ class _Frame:
 
 
 def missing_data(data: bytes, image: Image.Image) -> str | None:
-    """Why a JPEG that was decoded without an error is not whole; None where it is.
+    """Why a JPEG that was decoded without an error is incomplete; None if it is complete.
 
-    What is found: scans that never came (progressive, or one component a scan), restart markers
-    that never came, and a last block that was never filled. What is not: less than one block, and
-    the last refinement of a progressive picture, which nobody sees.
+    It finds missing scans (of progressive files, or files with one component per scan), missing
+    restart markers, and a last block without data. It does not find a loss of less than one block,
+    or of the last refinement of a progressive picture, which is invisible.
 
     Args:
-        data: the file.
-        image: the same, loaded, as it lies in the file (not turned).
+        data: contents of the file.
+        image: the decoded image, as stored (not rotated).
     """
     try:
         frame = _frame(data)
@@ -90,7 +91,7 @@ def _frame(data: bytes) -> _Frame:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(marker, where its body begins, body) up to the end of the first picture."""
+    """Yield (marker, start of its body, body) up to the end of the first picture."""
     at = 2
     while at + 4 <= len(data):
         found = data.find(b"\xff", at)
@@ -142,9 +143,9 @@ def _restarts_due(frame: _Frame) -> int:
 
 
 def _corner_is_blank(image: Image.Image) -> bool:
-    """Whether the last block has the even brightness that stands for no data.
+    """Whether the last block has the uniform brightness that decoders give to missing data.
 
-    Colours are no sign: they are interpolated from the block before.
+    Colours are no sign of it: they are interpolated from the previous block.
     """
     left, top = ((side - 1) // _BLOCK * _BLOCK for side in image.size)
     corner = image.crop((left, top, *image.size))
@@ -154,7 +155,7 @@ def _corner_is_blank(image: Image.Image) -> bool:
 
 
 def _more_would_change(data: bytes, frame: _Frame, image: Image.Image) -> bool:
-    """Whether the decoder would use more data if there were any: a whole picture ignores it."""
+    """Whether the decoder would use more data if there were any; a complete picture ignores it."""
     longer = data[: frame.data_end] + _PROBE + data[frame.data_end :]
     with Image.open(io.BytesIO(longer)) as other:
         other.load()

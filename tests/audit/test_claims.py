@@ -39,8 +39,13 @@ def mixed() -> World:
     return world.cue("alone", {"class 3": 0.6}, elsewhere=0.0)
 
 
-def test_planted_pairs_are_flagged_and_nothing_else(mixed: World) -> None:
-    found = audit(mixed, decoys=("not_there",))
+@pytest.fixture(scope="module")
+def of_mixed(mixed: World) -> Findings:
+    return audit(mixed, decoys=("not_there",))
+
+
+def test_planted_pairs_are_flagged_and_nothing_else(mixed: World, of_mixed: Findings) -> None:
+    found = of_mixed
     assert flagged(found) == {("class 1", "strong"), ("class 2", "weak"), ("class 3", "alone")}
     strong = row(found, "class 1", "strong")
     members = np.array(mixed.labels) == "class 1"
@@ -52,8 +57,8 @@ def test_planted_pairs_are_flagged_and_nothing_else(mixed: World) -> None:
     assert strong["association__fdr"] <= 1
 
 
-def test_a_cue_that_only_its_class_has_is_a_finding_with_finite_odds(mixed: World) -> None:
-    pair = row(audit(mixed), "class 3", "alone")
+def test_a_cue_that_only_its_class_has_is_a_finding_with_finite_odds(of_mixed: Findings) -> None:
+    pair = row(of_mixed, "class 3", "alone")
     assert pair["share_elsewhere"] == pytest.approx(0, abs=1e-3)
     assert pair["association__flag"]
     bounds = pair[["association__effect", "association__low", "association__high"]]

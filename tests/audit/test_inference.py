@@ -31,10 +31,10 @@ def test_auc_counts_ties_half_and_its_interval_covers() -> None:
     assert np.isnan(auc_interval(np.ones(3), np.zeros(0))[0])
     rng = np.random.default_rng(0)
     truth, covered = 0.76025, 0  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)
-    for _ in range(200):
+    for _ in range(60):
         _, low, high = auc_interval(rng.normal(1, 1, 60), rng.normal(0, 1, 90))
         covered += low < truth < high
-    assert covered >= 180
+    assert covered >= 54
 
 
 def test_means_of_few_values_have_no_bounds() -> None:

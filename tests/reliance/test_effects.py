@@ -52,8 +52,8 @@ def test_a_cue_that_is_everywhere_alike_is_not_used(seed: int) -> None:
 
 
 def test_few_images_give_wide_bounds() -> None:
-    wide = phi(made(120))
-    narrow = phi(made(2000))
+    wide = phi(made(120), resamples=40)
+    narrow = phi(made(1000), resamples=40)
     assert wide[2] - wide[1] > 1.5 * (narrow[2] - narrow[1])
 
 
