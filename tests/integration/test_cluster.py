@@ -51,7 +51,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def committed(output: Path) -> int:
-    return len(list((output / "_run" / "checkpoint").glob("*/*.parquet")))
+    return len(list((output / "images").glob("*.parquet")))
 
 
 def whole(output: Path, images: int) -> None:
