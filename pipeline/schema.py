@@ -63,6 +63,20 @@ OUTCOME = (
     pa.field("error", pa.string()),
 )
 EMBEDDING = "embedding"
+BOOK = "_book"
+"""Internal column: where a row stands in its shard. It travels from the reader to the writer, which
+stores it in the metadata of a part (`pipeline.runs.book`) and not as a column."""
+BOOK_FIELD = pa.field(
+    BOOK,
+    pa.struct(
+        [
+            pa.field("number", pa.int64()),  # of the row in its shard, from 0; below 0: a stand-in
+            pa.field("version", pa.string()),  # of the shard's file
+            pa.field("bytes", pa.int64()),  # size of the shard's file
+            pa.field("end", pa.string()),  # JSON, only on the last row of a read unit
+        ]
+    ),
+)
 CARRY_TYPES = {
     "string": pa.string(),
     "int": pa.int64(),
@@ -70,7 +84,7 @@ CARRY_TYPES = {
     "bool": pa.bool_(),
 }
 RESERVED = frozenset(
-    [field.name for field in (*IDENTITY, *OUTCOME)] + [EMBEDDING, "bytes", "pixels"]
+    [field.name for field in (*IDENTITY, *OUTCOME)] + [EMBEDDING, BOOK, "bytes", "pixels"]
 )
 
 
@@ -103,13 +117,15 @@ def source_schema(carry: Mapping[str, str]) -> pa.Schema:
             pa.field("bytes", pa.binary()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("error", pa.string()),
+            BOOK_FIELD,
         ]
     )
 
 
 def decoded_schema(carry: Mapping[str, str]) -> pa.Schema:
     """Schema of decoded rows: uint8 pixels (3 * height * width bytes), null unless status is ok."""
-    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, pa.field("pixels", pa.binary())])
+    pixels = pa.field("pixels", pa.binary())
+    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, pixels, BOOK_FIELD])
 
 
 def output_schema(
@@ -143,6 +159,11 @@ def output_schema(
             fields.append(pa.field(map_column(name), cells))
             fields.append(pa.field(peak_column(name), pa.float32()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata)).encode()})
+
+
+def with_book(schema: pa.Schema) -> pa.Schema:
+    """The output's schema as it travels to the writer."""
+    return schema.append(BOOK_FIELD)
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any] | None:

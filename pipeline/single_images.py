@@ -1,4 +1,4 @@
-"""A few images, a few texts, one figure: no data set, no Ray, nothing committed."""
+"""Explain a few images for a few texts: no data set, no Ray, no output folder."""
 
 import io
 import json
@@ -22,6 +22,7 @@ from legrad.preprocess import Preprocess, to_rgb
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
+from pipeline.results.rows import name_list
 from pipeline.schema import Status
 from pipeline.stages.decode import decode
 from pipeline.stages.replica import ReplicaSettings
@@ -34,18 +35,19 @@ _MAX_PIXELS: int = SourceConfig.model_fields["max_pixels"].default
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every image.
+    """The queries for every image.
 
     Attributes:
-        texts: of the queries.
-        baseline: a text that names nothing in particular; one column more, and what
-            `Answer.figure` suppresses by. None for no such column.
+        texts: the texts of the queries; a single text may be given as such.
+        baseline: a text that names nothing in particular, as one more column by which
+            `Answer.figure` can suppress the others. None for no such column.
     """
 
     texts: tuple[str, ...]
     baseline: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(name_list(self.texts)))
         if not self.texts or not all(text.strip() for text in self.texts):
             raise UsageError("queries: expected at least one text, and none of them empty")
 
@@ -60,15 +62,15 @@ class Answer:
     """Maps and scores of N images and Q columns.
 
     Attributes:
-        question: what was asked; Q is the number of its columns.
-        names: the images as the user named them.
+        question: the queries; Q is the number of its columns.
+        names: the paths or URIs of the images.
         images: upright RGB.
         boxes: of each image the part that its maps cover, (left, top, right, bottom) in pixels.
         maps: (N, Q, h, w) float32, raw.
         scores: (N, Q) float32 cosines.
         about: model, weights digest, layers and preprocessing.
         failures: image -> why it could not be explained.
-        warnings: what the model had to say of the texts.
+        warnings: the model's warnings about the texts.
     """
 
     question: Question
@@ -135,18 +137,19 @@ class Answer:
         open_location(uri).write(buffer.getvalue())
 
 
-def explain_images(model: ModelConfig, uris: Sequence[str], question: Question) -> Answer:
-    """Explain images named one by one; a broken one is a failure, the others are still done.
+def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Question) -> Answer:
+    """Explain images named one by one; a broken one is a failure, and the others are explained.
 
     Args:
         model: which model, and how.
-        uris: paths or any fsspec URIs of image files.
-        question: the texts.
+        uris: paths or fsspec URIs of image files; a single one may be given as such.
+        question: the queries.
 
     Raises:
-        RunError: not one image could be explained; says why for each.
+        RunError: no image could be explained; says why for each.
         UsageError: the model, its weights or its tokenizer cannot be loaded.
     """
+    uris = name_list(uris)
     lacking = obstacle(model.name)
     if lacking:
         raise UsageError(lacking)
@@ -216,7 +219,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
     if found.status != Status.OK or found.pixels is None:
         raise _BrokenImageError(f"{found.status}: {found.error}")
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-        warnings.simplefilter("ignore")  # `decode` was content
+        warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
     return upright, np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
 

@@ -1,4 +1,4 @@
-"""COCO: the thresholded heat of each flagged cue as box and run lengths."""
+"""COCO annotations: the thresholded heat of each flagged cue as a box and run lengths."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from pipeline.auditor import Audit
 from pipeline.export.heat import bounding_box, hot_region, run_lengths
 
 THRESHOLD = 0.5
-"""Of a map's maximum, from which a pixel belongs to the cue."""
+"""Share of a map's maximum from which a pixel belongs to the cue's region."""
 
 
 def coco(audit: Audit, found: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """The annotations of some (image, cue), as `tables.flagged_images` gives them.
+    """A COCO data set with the cues' regions in images of `tables.flagged_images`.
 
-    Regions are heat, not outlines of things. ``score`` (the cue's), ``label`` and ``heat_peak`` are
-    extra keys; ``file_name`` is the image_id.
+    Regions are heat, not outlines of objects. ``score`` (the cue's), ``label`` and ``heat_peak``
+    are extra keys; ``file_name`` is the image_id.
     """
     sizes = _sizes(audit, found["image_id"].unique().tolist())
     numbers = {name: number for number, name in enumerate(sizes, 1)}

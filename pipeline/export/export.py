@@ -1,4 +1,4 @@
-"""One place for all formats: what is asked for, which pairs, where to."""
+"""Write the findings of an audit in a format for other tools."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
+from pipeline.results.rows import name_list
 from pipeline.storage.location import open_location
 from pipeline.storage.tables import write_table
 
@@ -21,9 +22,9 @@ def export(
     audit: Audit,
     kind: str,
     out: str,
-    pairs: Pairs | None = None,
+    pairs: Pairs | tuple[str, str] | None = None,
     *,
-    cues: Sequence[str] | None = None,
+    cues: str | Sequence[str] | None = None,
     limit: int | None = None,
     threshold: float = THRESHOLD,
 ) -> int:
@@ -32,22 +33,24 @@ def export(
     Args:
         out: a ``.csv``, ``.parquet`` or ``.json`` file (ids, groups, issues), a ``.json`` file
             (coco), a local folder (fiftyone).
-        pairs: (class, cue); default the flagged ones.
-        cues: of ``groups``; default those of the pairs.
-        limit: images of each pair, those with the highest score.
-        threshold: of ``coco``: share of a map's maximum.
+        pairs: a (class, cue), or several; default the flagged ones.
+        cues: whose presence makes the groups of ``groups``; default the cues of the pairs.
+        limit: largest number of images of each pair, those with the highest scores.
+        threshold: of ``coco``, as a share of a map's maximum.
 
     Returns:
-        Rows, annotations or samples written.
+        Number of rows, annotations or samples written.
 
     Raises:
-        UsageError: unknown format, class, cue or ending.
+        UsageError: the format, a class, a cue or the ending of the name is unknown.
     """
     if kind not in FORMATS:
         raise UsageError(f"format {kind!r}: expected one of {', '.join(FORMATS)}")
-    chosen = flagged_pairs(audit) if pairs is None else list(pairs)
+    chosen = flagged_pairs(audit) if pairs is None else _pair_list(pairs)
     if kind == "groups":
-        return _table(groups(audit, cues or list(dict.fromkeys(c for _, c in chosen))), out)
+        return _table(
+            groups(audit, name_list(cues or dict.fromkeys(cue for _, cue in chosen))), out
+        )
     try:
         if kind == "issues":
             return _table(issues(audit, chosen), out)
@@ -64,6 +67,18 @@ def export(
         return len(made["annotations"])
     write_fiftyone(audit, found, Path(out))
     return int(found["image_id"].nunique())
+
+
+def _pair_list(pairs: Pairs | tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs as a list; a single (class, cue) is a list of one."""
+    if len(pairs) == 2 and all(isinstance(name, str) for name in pairs):
+        return [(str(pairs[0]), str(pairs[1]))]
+    chosen: list[tuple[str, str]] = []
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise UsageError(f"pairs: expected (class, cue), found {pair!r}")
+        chosen.append((pair[0], pair[1]))
+    return chosen
 
 
 def _table(frame: pd.DataFrame, out: str) -> int:

@@ -1,4 +1,4 @@
-"""Tables by image: which are flagged, in which group each is, how suspect it is."""
+"""Tables with a row per image: those of flagged pairs, groups of all, and suspicion scores."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def flagged_pairs(audit: Audit) -> list[tuple[str, str]]:
 
 
 def flagged_images(audit: Audit, pairs: Pairs) -> pd.DataFrame:
-    """Images of the pairs' classes that have the cue.
+    """Images of the classes of some pairs that have the cue of the pair.
 
     Returns:
         One row an (image, pair): ``image_id``, ``class``, ``cue``, ``score``, ``presence``
@@ -37,14 +37,15 @@ def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
     """Group of every explained, labelled image, for GroupDRO, DFR and the like.
 
     Args:
-        cues: whose presence makes groups; every one doubles their number.
+        audit: of the run.
+        cues: whose presence makes groups; each cue doubles their number.
 
     Returns:
         ``image_id``, ``label``, ``has_<cue>`` (bool), ``group_name``, ``group`` (0, 1, ... in the
         order of classes, then of presence; the same data give the same numbers).
 
     Raises:
-        UsageError: no cues, an unknown one, or one whose presence is not measured.
+        UsageError: there is no cue, or one is unknown or its presence is not measured.
     """
     presence = audit.findings.presence
     names, measured = presence.histograms.cues, presence.measured
@@ -69,16 +70,16 @@ def _numbered(frame: pd.DataFrame, cues: Sequence[str]) -> pd.DataFrame:
     for place, cue in enumerate(cues):
         bits += frame[f"has_{cue}"].to_numpy(np.int64) << place
     frame["group"] = frame["code"].to_numpy(np.int64) * 2 ** len(cues) + bits
-    said = frame["label"].astype(str)
+    group_names = frame["label"].astype(str)
     for cue in cues:
-        said = said + np.where(frame[f"has_{cue}"], f", {cue}", f", no {cue}")
-    frame["group_name"] = said
+        group_names += np.where(frame[f"has_{cue}"], f", {cue}", f", no {cue}")
+    frame["group_name"] = group_names
     order = ["image_id", "label", *(f"has_{cue}" for cue in cues), "group_name", "group"]
     return frame.drop(columns="code")[order]
 
 
 def issues(audit: Audit, pairs: Pairs) -> pd.DataFrame:
-    """One row an image as cleanlab's Datalab has them: a low score is bad.
+    """One row per image in the form of cleanlab's Datalab, in which a low score is bad.
 
     Returns:
         ``image_id``, ``is_spurious_issue``, ``spurious_score`` (1 minus the probability that the

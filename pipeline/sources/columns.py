@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.schema import Status
+from pipeline.schema import BOOK, Status
 from pipeline.sources.read_unit import Part
 from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
@@ -122,6 +122,7 @@ def table_row(
         "label": text_of(values.get(columns.label)) if columns.label else None,
         "caption": text_of(values.get(columns.caption)) if columns.caption else None,
         "row": number,
+        BOOK: number,
         **carried(values, source.carry),
     }
     if repeat is not None:

@@ -75,7 +75,7 @@ def plan_units(
     if source.format == "folder":
         chosen = _sampled_files(files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
-        return [Unit(group[0].name, tuple(group)) for group in groups]
+        return [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
     units = _of_tables(fs, files, labeller)
     return units if source.limit is None else list(_limited(units, source.limit))
 

@@ -37,11 +37,14 @@ def test_ids_are_the_images_with_the_cue(
     assert count == len(table) == len(audit.images(*pair, present=True)) > 0
     assert (table["presence"] > 0.5).all()
     assert export(audit, "ids", str(out), [pair], limit=2) == 2
+    assert export(audit, "ids", str(out), pair, limit=2) == 2
+    with pytest.raises(UsageError, match="'ab'"):
+        export(audit, "ids", str(out), ["ab", "cd", "ef"])  # type: ignore[list-item]
 
 
 def test_groups_hold_every_image_once(audit: Audit, pair: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "groups.parquet"
-    export(audit, "groups", str(out), cues=[pair[1]])
+    export(audit, "groups", str(out), cues=pair[1])
     table = pd.read_parquet(out)
     sizes = table.groupby(["label", f"has_{pair[1]}"])["group"].nunique()
     assert table["image_id"].is_unique
@@ -51,7 +54,7 @@ def test_groups_hold_every_image_once(audit: Audit, pair: tuple[str, str], tmp_p
     assert len(table[(table["label"] == pair[0]) & table[f"has_{pair[1]}"]]) == len(
         audit.images(*pair, present=True)
     )
-    with pytest.raises(UsageError, match="found 'nothing'"):
+    with pytest.raises(UsageError, match="'nothing'"):
         export(audit, "groups", str(out), cues=["nothing"])
 
 
