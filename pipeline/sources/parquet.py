@@ -32,7 +32,7 @@ from pipeline.sources.rows import Row, failure, make_row, text_of
 from pipeline.storage.location import Location, Options
 
 Visit = Callable[[int, str, str | None], None]
-"""Told row number, key and label of every row of a file."""
+"""Called with number, key and label of every row of a file."""
 
 
 def scan_parquet(
@@ -44,13 +44,13 @@ def scan_parquet(
         place: of the file.
         file: the same, as it is named.
         source: the settings.
-        visit: told of every row, if given.
+        visit: called with number, key and label of every row.
 
     Returns:
-        The parts; none for a file that is broken, whose reader will say so.
+        The parts; none for a broken file, for which its reader makes a row.
 
     Raises:
-        UsageError: it has no such columns.
+        UsageError: it lacks a column.
     """
     try:
         with open_parquet(place) as table:
@@ -189,11 +189,11 @@ def _neighbour(place: Location, path: str, source: SourceConfig) -> Row:
 
 def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict[int, int]:
     keys, number = Keys(), 0
-    if not columns.known_first:
+    if not columns.identifying:
         for row in range(table.metadata.num_rows if visit else 0):
             visit(row, str(row), None)  # type: ignore[misc]
         return {}
-    for batch in table.iter_batches(columns=columns.known_first):
+    for batch in table.iter_batches(columns=columns.identifying):
         for values in pylist(batch):
             key = text_of(values[columns.key]) if columns.key else str(number)
             key = f"#{number}" if key is None else key
