@@ -230,8 +230,7 @@ def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
         if rows:
             raise UsageError(
                 f"{folder.uri}: {rows} rows are committed in {name}, but images/{name}-*{PARQUET} "
-                f"is missing ({len(lost)} of {len(present) + len(lost)} parts). Restore it, or "
-                f"delete _run/checkpoint/{path} and run again, which computes these rows again."
+                f"is missing ({len(lost)} of {len(present) + len(lost)} parts). Restore it."
             )
 
 
