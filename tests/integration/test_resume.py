@@ -25,7 +25,7 @@ from pipeline.runs import lease
 from pipeline.runs.lease import Holder
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
-from tests.data import CLASSES_AND_CUES, DEMO_SOURCE, mini_config, samples, tar_bytes
+from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
 pytestmark = pytest.mark.starts
 
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> Path:
     write_demo(str(tmp_path / "data"), IMAGES, seed=5)
     data = {
         "model": {"name": "mini"},
-        "source": DEMO_SOURCE | {"uri": str(tmp_path / "data"), "alias": "demo"},
+        "source": {"format": "webdataset", "uri": str(tmp_path / "data"), "alias": "demo"},
         "queries": list(CLASSES_AND_CUES),
         "output": str(tmp_path / "out"),
         "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 100},
@@ -127,7 +127,7 @@ def test_ctrl_c_says_how_to_continue(config: Path) -> None:
 def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: Path) -> None:
     write_demo(str(tmp_path / "data"), 200, seed=5, per_shard=25)
     runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 25}
-    source = DEMO_SOURCE | {"uri": str(tmp_path / "data")}
+    source = {"format": "webdataset", "uri": str(tmp_path / "data")}
     config = mini_config(source, tmp_path / "out", runtime=runtime)
     folder = run_folder(config.output)
     stolen: list[int] = []
