@@ -1,4 +1,4 @@
-"""How maps are shown: normalised, suppressed, upsampled, laid over images, drawn in grids.
+"""Show maps: normalise, suppress and upsample them, lay them over images, draw them in grids.
 
 For presentation only: stored maps and all statistics are raw.
 """

@@ -31,7 +31,7 @@ def overlay(
         heatmap: (h, w), non-negative.
         peak: the value shown at full strength; default: the map's own maximum. Pass the same peak
             to several overlays to put them on one colour scale.
-        opacity: of the strongest heat, 0 to 1; opacity is proportional to heat.
+        opacity: opacity of the strongest heat, 0 to 1; weaker heat has proportionally less.
         box: (left, top, right, bottom) in image pixels that the map's grid covers, see
             `Preprocess.box`; default: all. The rest, which the model did not see, is darkened.
 

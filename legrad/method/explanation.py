@@ -1,4 +1,4 @@
-"""The result for a batch of images: maps and scores, and how they are drawn."""
+"""The maps and scores of a batch of images, and figures of them."""
 
 import io
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Explanation:
             preprocess: what made the pixels (``model.preprocess``), so that the heat is drawn on
                 the part of each image that the model saw; default: `boxes`, or else the maps
                 cover the whole images.
-            names: of the B images; default: their numbers.
+            names: names of the B images; default: their numbers.
             scale: which maps share a colour scale: those of a ``row``, of a ``column``, of the
                 whole ``figure``; ``map`` scales each on its own.
 
