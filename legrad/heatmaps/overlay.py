@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from legrad.heatmaps.transforms import Box, upsample
+from legrad.heatmaps.transforms import upsample
+from legrad.preprocess import Box
 
 OPACITY = 0.85
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
 from legrad.heatmaps.text import signed
-from legrad.heatmaps.transforms import Box
-from legrad.preprocess import Preprocess
+from legrad.preprocess import Box, Preprocess
 
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_CELL = 6, 6, 160
 
