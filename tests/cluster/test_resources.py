@@ -59,7 +59,7 @@ def test_a_pool_that_grows_needs_room_for_its_least() -> None:
         plan_resources(runtime(actors={"min": 9, "max": 40}, threads_per_actor=2), [{"CPU": 8}])
     with pytest.raises(ValueError, match="min 3 is more than max 2"):
         runtime(actors={"min": 3, "max": 2})
-    with pytest.raises(ValueError, match="a fraction of one, or whole ones"):
+    with pytest.raises(ValueError, match="gpus_per_actor 1.5"):
         runtime(gpus_per_actor=1.5)
 
 
