@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
-from pipeline.sources.rows import Row
+from pipeline.sources.input_rows import Row
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8

@@ -1,4 +1,4 @@
-"""A run seen from outside, from its output alone: what is committed, and what its log says."""
+"""The state of a run, read from its output alone: what is committed, and what its log says."""
 
 import json
 import time

@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import UNREADABLE
+from pipeline.sources.input_rows import Row, clean
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.rows import Row, clean
 from pipeline.storage.location import open_location, redact
 from pipeline.storage.tables import parse_columns
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
+from pipeline.sources.input_rows import Row, carried, clean, make_row, text_of
 from pipeline.sources.read_unit import Part
-from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import LabelsConfig, SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.rows import Row, text_of
+from pipeline.sources.input_rows import Row, text_of
 from pipeline.storage.location import Options, open_location, redact
 from pipeline.storage.tables import parse_columns
 

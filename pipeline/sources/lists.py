@@ -17,13 +17,13 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.columns import Columns, choose_columns, table_row
+from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import Record, read_records
 from pipeline.sources.referenced_images import read_referenced
-from pipeline.sources.rows import Row, text_of
 from pipeline.storage.location import Location, Options, redact
 
 ROWS_PER_PART = 512

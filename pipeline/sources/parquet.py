@@ -14,6 +14,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
+from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
@@ -28,7 +29,6 @@ from pipeline.sources.parquet_file import (
 )
 from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.sources.referenced_images import read_referenced
-from pipeline.sources.rows import Row, failure, make_row, text_of
 from pipeline.storage.location import Location, Options
 
 Visit = Callable[[int, str, str | None], None]

@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
@@ -20,7 +21,6 @@ from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import LIST_SUFFIXES
-from pipeline.sources.rows import clean
 from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256

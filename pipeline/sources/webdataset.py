@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import UNREADABLE, Status
-from pipeline.sources.rows import (
+from pipeline.sources.input_rows import (
     Row,
     carried,
     clean,

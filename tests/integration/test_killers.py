@@ -19,7 +19,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import RunError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, output_schema
-from pipeline.sources.rows import blocks, make_row
+from pipeline.sources.input_rows import blocks, make_row
 from pipeline.stages.decode import Decoder
 from pipeline.stages.isolated import IsolatedExplainer, IsolatedProcess, IsolatedSettings
 from pipeline.stages.replica import ReplicaSettings

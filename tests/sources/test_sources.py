@@ -19,8 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
+from pipeline.sources.input_rows import blocks
 from pipeline.sources.listing import expand_braces, list_files
-from pipeline.sources.rows import blocks
 from pipeline.sources.webdataset import read_shard
 from tests.data import jpeg, read_all, samples, settings, tar_bytes
 
