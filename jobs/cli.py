@@ -18,6 +18,7 @@ from jobs.audit import audit
 from jobs.check import check
 from jobs.doctor import doctor
 from jobs.export import export
+from jobs.label import label
 from jobs.options import (
     ConfigArgument,
     Limit,
@@ -249,7 +250,7 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, doctor, audit, report, export, cluster.submit):
+for command in (check, doctor, audit, label, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 
