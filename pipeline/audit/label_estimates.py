@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pipeline.audit.estimates import Labelled, ShareEstimate, compare_shares, estimate_share
 from pipeline.audit.inference import Array
@@ -77,11 +78,12 @@ def estimate_from_labels(
     telling = telling_answers(images, labels)
     vectors = _embeddings(results, images, telling["row"].unique())
     fits = {}
-    for cue in cues:
-        mine = telling[telling["cue"] == cue]
-        if len(mine):
-            answers = answers_on_cue(population, images, labels, cue, mine)
-            fits[cue] = _fit(images, vectors, cue, answers)
+    with threadpool_limits(1):  # the systems are small; threads would only wait for each other
+        for cue in cues:
+            mine = telling[telling["cue"] == cue]
+            if len(mine):
+                answers = answers_on_cue(population, images, labels, cue, mine)
+                fits[cue] = _fit(images, vectors, cue, answers)
     sums = _summed_predictions(results, population, images, fits)
     rows = [row for cue, fit in fits.items() for row in _pairs(population, images, cue, fit, sums)]
     return LabelEstimates(
