@@ -30,10 +30,10 @@ def show_labels(audit: "Audit") -> None:
         f"labels: {len(audit.labels.answers):,} answers of {', '.join(people)} decide "
         f"{len(labelled.frame)} pairs"
     )
-    if labelled.picked:
-        text += f"; {labelled.picked:,} on images that were not drawn are in no estimate"
-    if labelled.skipped:
-        text += f"; {labelled.skipped:,} drawn images were skipped, which may bias the estimates"
+    if labelled.unused:
+        text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
+    if labelled.picked > labelled.unused:
+        text += f"; {labelled.picked - labelled.unused:,} on pictures that were not drawn neither"
     console.print(text, soft_wrap=True, markup=False)
     for row in audit.agreement.to_dict(orient="records"):
         same = pd.isna(row["kappa"])

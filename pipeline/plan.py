@@ -15,7 +15,7 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
-from pipeline.sources.rows import BLOCK_ROWS
+from pipeline.sources.input_rows import BLOCK_ROWS
 from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import is_storage_error, redact
 

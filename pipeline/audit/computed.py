@@ -133,7 +133,7 @@ class Computed:
         """A class's mean map minus that of all images, with a test; raises as `mean_map`."""
         return self._maps.difference(cls, query)
 
-    def read_maps(self, queries: Sequence[str] | None = None) -> None:
+    def read_maps(self, queries: str | Sequence[str] | None = None) -> None:
         """Sum the maps of several queries (default all) in one stream, and keep the sums."""
         self._maps.read(queries)
 

@@ -1,8 +1,9 @@
 """Each answer's place in the design: its image, group, stratum and fold.
 
-An image that was labelled but not drawn counts as picked: it may train the predictor and is in no
-estimate. An image that was drawn in two groups keeps one fold, so that no predictor has seen the
-answers that it is used for.
+Only the beginning of a group's queue up to the first image without any answer is a random sample.
+Other labelled images count as picked: they may train the predictor and are in no estimate. An image
+that was drawn in two groups keeps one fold, so that no predictor has seen the answers that it is
+used for.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class CueAnswers:
         present: (m,) share of people who say that the cue is present.
         stratum: (m,) stratum within the group.
         fold: (m,) fold; `NOT_DRAWN` for picked images.
-        skipped: images that were drawn before the last answered one and that nobody answered.
+        unused: answers behind the first drawn image that has none; they count as picked, since
+            whoever skips images may choose them.
     """
 
     groups: tuple[str, ...]
@@ -44,7 +46,7 @@ class CueAnswers:
     present: Array
     stratum: NDArray[np.int64]
     fold: NDArray[np.int64]
-    skipped: int
+    unused: int
 
     @property
     def elsewhere(self) -> int:
@@ -88,7 +90,7 @@ def answers_on_cue(
     names = [name for name in dict.fromkeys(answers["group"]) if name != PICKED]
     groups = tuple(dict.fromkeys([*names, ELSEWHERE]))
     drawn = [labels.design.groups.get((cue, name)) for name in groups]
-    parts, skipped = [], 0
+    parts, unused = [], 0
     for number, (name, group) in enumerate(zip(groups, drawn, strict=True)):
         mine = answers[answers["group"] == name].assign(number=number, stratum=0, fold=NOT_DRAWN)
         if group is not None:
@@ -98,10 +100,11 @@ def answers_on_cue(
             place = np.full(len(images.codes), -1, np.int64)
             place[queue.rows] = np.arange(len(queue.rows))
             position = place[mine["row"].to_numpy(np.int64)]
-            known = position >= 0
-            mine["stratum"] = np.where(known, queue.stratum[position], 0)
-            mine["fold"] = np.where(known, queue.fold[position], NOT_DRAWN)
-            skipped += _skipped(images, labels.answers, place, cue, name)
+            first_gap = _first_unanswered(images, labels.answers, place, cue, name)
+            usable = (position >= 0) & (position < first_gap)
+            mine["stratum"] = np.where(usable, queue.stratum[position], 0)
+            mine["fold"] = np.where(usable, queue.fold[position], NOT_DRAWN)
+            unused += int((position >= first_gap).sum())
         else:
             group_code(population, name)
         parts.append(mine)
@@ -117,7 +120,7 @@ def answers_on_cue(
         present=frame["present"].to_numpy(np.float64),
         stratum=frame["stratum"].to_numpy(np.int64),
         fold=fold[frame.index].to_numpy(np.int64),
-        skipped=skipped,
+        unused=unused,
     )
 
 
@@ -129,14 +132,15 @@ def _require_size(group: str, drawn: int, images: int) -> None:
         )
 
 
-def _skipped(
+def _first_unanswered(
     images: LabelImages, answers: pd.DataFrame, place: NDArray[np.int64], cue: str, group: str
 ) -> int:
-    """Number of drawn images before the last answered one that have no answer of any kind."""
+    """Length of the beginning of a group's queue in which every image has an answer of any kind."""
     seen = answers[(answers["cue"] == cue) & (answers["group"] == group)]["image_id"].unique()
     reached = place[images.find(seen.tolist())]
-    reached = reached[reached >= 0]
-    return int(reached.max()) + 1 - len(reached) if len(reached) else 0
+    answered = np.zeros(int(place.max()) + 2, dtype=bool)
+    answered[reached[reached >= 0]] = True
+    return int(answered.argmin())
 
 
 def _picked(

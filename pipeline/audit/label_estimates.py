@@ -41,13 +41,13 @@ class LabelEstimates:
             ``low``, ``high``), p-value, difference of the shares with its interval, numbers of
             answers, how many answers of a plain random sample they are worth, and the mean weight
             of the predictions in the class.
-        picked: answers on images that were not drawn; they train the predictor only.
-        skipped: images that were drawn before the last answered one and that nobody answered.
+        picked: answers that are in no estimate; they train the predictor only.
+        unused: those of them on drawn images, behind the first one that nobody answered.
     """
 
     frame: pd.DataFrame
     picked: int
-    skipped: int
+    unused: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def estimate_from_labels(
     return LabelEstimates(
         frame=pd.DataFrame(rows, columns=COLUMNS),
         picked=sum(int((fit.answers.fold == NOT_DRAWN).sum()) for fit in fits.values()),
-        skipped=sum(fit.answers.skipped for fit in fits.values()),
+        unused=sum(fit.answers.unused for fit in fits.values()),
     )
 
 

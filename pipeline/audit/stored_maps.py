@@ -13,6 +13,7 @@ from pipeline.audit.inference import Array
 from pipeline.audit.names import Names, has_maps
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.results.results import Results
+from pipeline.results.rows import name_list
 from pipeline.schema import OWN_LABEL, score_column
 
 
@@ -66,9 +67,9 @@ class StoredMaps:
         sums = self._of(cls, query)
         return class_maps.difference(sums, self.names.code(cls), self.results.grid)
 
-    def read(self, queries: Sequence[str] | None = None) -> None:
+    def read(self, queries: str | Sequence[str] | None = None) -> None:
         """Sum the maps of several queries (default all) in one stream."""
-        names = [q.name for q in self.results.queries] if queries is None else list(queries)
+        names = [q.name for q in self.results.queries] if queries is None else name_list(queries)
         names += [OWN_LABEL] if queries is None else []
         missing = [n for n in names if has_maps(self.results, n) and n not in self._sums]
         population = self.findings.population

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.audit.basis import Basis
+from pipeline.audit.directions import Directions, run_directions
 from pipeline.audit.findings import Findings
 from pipeline.audit.inference import Array
 from pipeline.audit.names import Names
 from pipeline.audit.scores import Population, Readable, batches, embeddings
 from pipeline.audit.suspicion import FEWEST_WORDS, Suspicion, class_shifts, likeness, suspect
-from pipeline.audit.vocabulary import Directions, stored_directions
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
 from pipeline.schema import EMBEDDING
@@ -36,9 +36,10 @@ def scan(
         tell: called with messages about long steps.
 
     Returns:
-        One row per pair: ``class``, ``cue``, ``suspicion__effect`` (how far the class's mean score
-        of the cue lies beyond what likeness to the class explains, in deviations of the
-        vocabulary), ``suspicion__rank`` (1: the most unusual cue of the class) and
+        One row per pair, without cues that exemplar images define: ``class``, ``cue``,
+        ``suspicion__effect`` (how far the class's mean score of the cue lies beyond what likeness
+        to the class explains, in deviations of the vocabulary), ``suspicion__rank`` (1: the most
+        unusual cue of the class; 0 for decoys and where there is no effect) and
         ``suspicion__shift`` (mean score in the class minus that elsewhere, in deviations within
         classes). Most unusual pairs first.
 
@@ -50,9 +51,11 @@ def scan(
     population = findings.population
     if len(population.classes) < 2:
         raise UsageError("there are no two classes to compare")
-    directions = stored_directions(results, tell)
-    suspicion = _suspicion(results, findings, directions)
-    cues, count = findings.presence.histograms.cues, population.audited
+    directions = run_directions(results, tell)
+    cues = [cue for cue in findings.presence.histograms.cues if cue in directions.queries]
+    if not cues:
+        raise UsageError("no cue is defined by a text or a vector")
+    suspicion, count = _suspicion(results, findings, directions, cues), population.audited
     frame = pd.DataFrame(
         {
             "class": np.repeat(np.array(population.classes[:count], dtype=object), len(cues)),
@@ -85,28 +88,26 @@ def worth_a_look(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[suspicious].sort_values("suspicion__effect", ascending=False, ignore_index=True)
 
 
-def _suspicion(results: Results, findings: Findings, directions: Directions) -> Suspicion:
-    cues = findings.presence.histograms.cues
-    titles = {cue.replace("_", " ") for cue in cues}
-    words = [row for row, word in enumerate(directions.words) if word not in titles]
-    if len(words) < FEWEST_WORDS:
+def _suspicion(
+    results: Results, findings: Findings, directions: Directions, cues: Sequence[str]
+) -> Suspicion:
+    if len(directions.words) < FEWEST_WORDS:
         raise UsageError(
-            f"the model knows {len(words)} words of the vocabulary, {FEWEST_WORDS} needed"
+            f"the model tells {len(directions.words)} words of the vocabulary apart, "
+            f"{FEWEST_WORDS} needed"
         )
-    row_of = {name: row for row, name in enumerate(directions.queries)}
-    of_cues = directions.of_queries[[row_of[cue] for cue in cues]].astype(np.float64)
-    of_words = directions.of_words[words].astype(np.float64)
+    of_cues = np.stack([directions.queries[cue] for cue in cues])
     sums = class_sums(results, findings.population)
     queries = Names(results, findings).class_queries
-    texts = np.full((len(findings.population.classes), of_words.shape[1]), np.nan)
+    texts = np.full((len(findings.population.classes), of_cues.shape[1]), np.nan)
     for code, label in enumerate(findings.population.classes):
-        if label in queries:
-            texts[code] = directions.of_queries[row_of[queries[label]]]
+        if queries.get(label) in directions.queries:
+            texts[code] = directions.queries[queries[label]]
     return suspect(
         class_shifts(*sums, of_cues),
         likeness(texts, of_cues),
-        class_shifts(*sums, of_words),
-        likeness(texts, of_words),
+        class_shifts(*sums, directions.words),
+        likeness(texts, directions.words),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which columns of a table hold image, key, label and caption."""
+"""Find the columns of a table that hold image, key, label and caption."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
+from pipeline.sources.input_rows import Row, carried, make_row, text_of
 from pipeline.sources.read_unit import Part
-from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table by what they mean; None where it has none."""
+    """The columns of a table by meaning; None where the table has no such column."""
 
     image: str
     key: str | None
@@ -25,35 +25,32 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All that are read."""
-        return [name for name in dict.fromkeys((self.image, *self._others)) if name is not None]
-
-    @property
-    def known_first(self) -> list[str]:
-        """Those that say which image a row is, without the image."""
-        names = dict.fromkeys((self.key, self.label))
+        """The columns to read."""
+        names = dict.fromkeys((self.image, self.key, self.label, self.caption, *self.carry))
         return [name for name in names if name is not None]
 
     @property
-    def _others(self) -> tuple[str | None, ...]:
-        return (self.key, self.label, self.caption, *self.carry)
+    def identifying(self) -> list[str]:
+        """The columns that identify an image and its label, without the image."""
+        names = dict.fromkeys((self.key, self.label))
+        return [name for name in names if name is not None]
 
 
 def choose_columns(
     names: Sequence[str], image: str | None, source: SourceConfig, where: str
 ) -> Columns:
-    """Columns as the settings name them, else by custom.
+    """The columns that the settings name, else those with the usual names.
 
     Args:
-        names: that the table has.
-        image: its image column, as the format tells it; None: it cannot be told.
+        names: names of the table's columns.
+        image: name of its image column; None if there is none.
         source: the settings.
         where: the table, for messages.
 
     Raises:
-        UsageError: there is no image column, or none of a name in the settings.
+        UsageError: there is no image column, or a column named in the settings is missing.
     """
-    asked = {
+    chosen = {
         "image_field": source.image_field,
         "key_field": source.key_field,
         "label_field": source.label_field if "label_field" in source.model_fields_set else None,
@@ -63,7 +60,7 @@ def choose_columns(
         **{f"carry.{name}": name for name in source.carry},
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
-    for setting, name in asked.items():
+    for setting, name in chosen.items():
         if name is not None and name not in names:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
@@ -78,7 +75,7 @@ def choose_columns(
 
 
 def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Rows of a batch as dictionaries; text that is not UTF-8 has escapes."""
+    """Rows of a batch as dictionaries; text that is not UTF-8 gets escapes."""
     columns = [_values(column) for column in batch.columns]
     for values in zip(*columns, strict=True):
         yield dict(zip(batch.schema.names, values, strict=True))
@@ -96,7 +93,6 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def table_row(
-    prefix: str,
     file: str,
     number: int,
     key: str | None,
@@ -105,20 +101,20 @@ def table_row(
     part: Part | None,
     source: SourceConfig,
 ) -> Row:
-    """A row of a table without its image.
+    """Make the row of one record of a table, without its image.
 
     Args:
-        prefix, file: what begins its image id.
-        number: of the row within the file; names it where it has no key.
-        key: its key.
-        values: by column.
-        columns: what they mean.
-        part: of the file that is being read; knows which keys stood before.
+        file: name of the table's file.
+        number: number of the record within the file, which names it where it has no key.
+        key: key of the record.
+        values: values of the record, by column.
+        columns: what the columns mean.
+        part: the part of the file that is read; holds the repeated keys.
         source: the settings.
     """
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
-    found = {
+    row = {
         "label": text_of(values.get(columns.label)) if columns.label else None,
         "caption": text_of(values.get(columns.caption)) if columns.caption else None,
         "row": number,
@@ -126,9 +122,9 @@ def table_row(
         **carried(values, source.carry),
     }
     if repeat is not None:
-        found |= {
+        row |= {
             "status": Status.DUPLICATE_KEY,
-            "error": f"key {key!r} stood in {file} before; source.key_field may name a better one",
+            "error": f"key {key!r} is in {file} before; source.key_field can name a better column",
         }
     name = key if repeat is None else f"{key}#{repeat}"
-    return make_row(clean(f"{prefix}{file}/{name}"), file, key, **found)
+    return make_row(f"{source.id_prefix}{file}/{name}", file, key, **row)

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sources.input_rows import clean
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.rows import clean
 from pipeline.storage.location import Location
 
 
@@ -57,11 +57,6 @@ class Part:
     def wants(self, row: int) -> bool:
         """Whether a row, by its number within the file, is to be read."""
         return self.chosen is None or row in self.chosen
-
-    def with_repeats(self, repeats: Mapping[int, int]) -> "Part":
-        """The same part with those repeated keys of the file that lie in it."""
-        own = range(self.first, self.first + self.rows)
-        return replace(self, repeats={row: n for row, n in repeats.items() if row in own})
 
 
 @dataclass(frozen=True, eq=False)

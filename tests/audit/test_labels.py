@@ -91,7 +91,7 @@ def test_labels_find_what_scores_cannot_and_refute_what_they_mistake(
     assert after.loc[("owl", "grass"), "labels"] == 0
     assert np.isnan(after.loc[("owl", "grass"), "association__difference_low"])
     assert audit.findings.labelled is not None
-    assert (audit.findings.labelled.picked, audit.findings.labelled.skipped) == (0, 0)
+    assert (audit.findings.labelled.picked, audit.findings.labelled.unused) == (0, 0)
 
 
 def test_the_gate_may_ask_for_verified_findings_only(out: str, labelled: str) -> None:
@@ -163,15 +163,26 @@ def test_labels_of_another_run_and_too_few_labels(out: str, labelled: str, tmp_p
     assert "20" in row["association__reason"]
 
 
-def test_skipped_images_are_counted(out: str, labelled: str, tmp_path: Path) -> None:
+def test_answers_behind_a_skipped_image_are_in_no_estimate(
+    out: str, labelled: str, tmp_path: Path
+) -> None:
     rows = pd.read_csv(labelled, dtype=str, keep_default_na=False)
     fox = rows.index[(rows["group"] == "red fox") & (rows["cue"] == "tag")]
-    rows.loc[fox[[3, 5]], "answer"] = ""
+    rows.loc[fox[40], "answer"] = ""
     file = tmp_path / "x.csv"
     rows.to_csv(file, index=False)
-    found = Audit.from_results(out, labels=[str(file)]).findings.labelled
+    audit = Audit.from_results(out, labels=[str(file)])
+    found = audit.findings.labelled
     assert found is not None
-    assert found.skipped == 2
+    assert 10 < found.unused < 30
+    used = found.frame.set_index(["class", "cue"]).loc[("red fox", "tag"), "labels"]
+    assert used == 59 - found.unused
+    rows.loc[fox[40], "answer"] = "cannot tell"
+    rows.to_csv(file, index=False)
+    again = Audit.from_results(out, labels=[str(file)]).findings.labelled
+    assert again is not None
+    assert again.unused == 0
+    assert again.frame.set_index(["class", "cue"]).loc[("red fox", "tag"), "labels"] == 59
 
 
 def test_discovered_cues_are_labelled_on_their_half(out: str) -> None:
