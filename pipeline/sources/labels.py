@@ -1,4 +1,4 @@
-"""Labels of images: from a table beside them, and names for integer labels."""
+"""Labels of images from a table beside the images, and names for integer labels."""
 
 import hashlib
 from bisect import bisect_left
@@ -34,28 +34,16 @@ class LabelTable:
 
     def find(self, key: str) -> str | None:
         """The label of a key, or None."""
-        index = bisect_left(_Texts(self.keys), key)
-        if index == len(self.keys) or self.keys[index].as_py() != key:
+        rows = range(len(self.keys))
+        row = bisect_left(rows, key, key=lambda row: str(self.keys[row].as_py()))
+        if row == len(rows) or self.keys[row].as_py() != key:
             return None
-        return text_of(self.labels[index].as_py())
-
-
-class _Texts(Sequence[str]):
-    """An Arrow array as the sequence of strings that `bisect` needs."""
-
-    def __init__(self, array: pa.Array) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return str(self.array[index].as_py())
+        return text_of(self.labels[row].as_py())
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Determines the final label of rows."""
+    """Determines the labels of rows from the source, a table of labels and the class names."""
 
     source: SourceConfig
 
@@ -65,7 +53,7 @@ class Labeller:
         Args:
             image_id: id of the image.
             key: key of the image within its file.
-            source_label: its label in the source, which a table of labels overrules.
+            source_label: its label in the source, which a table of labels replaces.
         """
         label = source_label
         table = label_table(self.source)
@@ -75,16 +63,16 @@ class Labeller:
         return label if label is None or names is None else class_name(label, names)
 
     def __call__(self, row: Row) -> Row:
-        """Set a row's label to the final one."""
+        """Replace the label of a row."""
         row["label"] = self.label(row["image_id"], row["key"], row.get("label"))
         return row
 
 
 def label_table(source: SourceConfig) -> LabelTable | None:
-    """The table of labels in the settings, which a process reads once; None without one.
+    """The table of labels in the settings, which a process reads once; None without a table.
 
     Raises:
-        UsageError: it is missing, lacks a column, or gives an image two labels.
+        UsageError: the table is missing, lacks a column, or gives an image two labels.
     """
     if source.labels is None:
         return None
@@ -96,7 +84,7 @@ def label_table(source: SourceConfig) -> LabelTable | None:
 
 
 def forget_tables() -> None:
-    """Drop the tables that were read: they may have changed."""
+    """Forget the tables that were read, because they may have changed."""
     _TABLES.clear()
 
 
@@ -116,13 +104,9 @@ def _read(config: LabelsConfig, options: Options) -> LabelTable:
     columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, config.label])
     table = pa.table({"key": columns[config.key], "label": columns[config.label]})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
-    keys, labels = (_joined(table[name]) for name in ("key", "label"))
+    keys, labels = (table[name].combine_chunks() for name in ("key", "label"))
     _refuse_two_labels(keys, labels, redact(config.uri))
     return LabelTable(keys, labels, hashlib.sha256(data).hexdigest())
-
-
-def _joined(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _refuse_two_labels(keys: pa.Array, labels: pa.Array, uri: str) -> None:

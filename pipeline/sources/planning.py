@@ -1,4 +1,4 @@
-"""A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
+"""Plan the reading of a source: list, choose and sample its files, and cut them into units."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
     """The files that the settings name.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, or two files have one name.
+        UsageError: there are no files, the storage refuses, or two files have the same name.
     """
     suffixes = _SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
@@ -105,7 +105,7 @@ def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[Sour
     for number, file in enumerate(files):
         image_id = clean(source.id_prefix + file.name)
         sample.offer(labeller.label(image_id, file.name, label_of(file)), image_id, number)
-    return [files[number] for number in sorted(sample.places)]
+    return [files[number] for number in sorted(sample.positions)]
 
 
 def _of_tables(
@@ -115,15 +115,15 @@ def _of_tables(
     scan = scan_parquet if source.format == "parquet" else scan_list
     sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
 
-    def look(file: SourceFile) -> list[Part]:
+    def scan_file(file: SourceFile) -> list[Part]:
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    scanned = list(map_in_threads(look, files))
+    scanned = list(map_in_threads(scan_file, files))
     units = [
         unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
     ]
-    return units if source.sample is None else list(_drawn(units, sample.places))
+    return units if source.sample is None else list(_drawn(units, sample.positions))
 
 
 def _offer(
@@ -139,15 +139,15 @@ def _offer(
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
-    """The units of a table; a broken one is a unit as well, for which its reader makes a row."""
+    """The units of a table; a broken one is one unit, of which one row with a status is read."""
     if not parts:
         return [Unit(file.name, (file,))]
     return [Unit(f"{file.name}@{part.first}", (file,), part) for part in parts]
 
 
-def _drawn(units: Sequence[Unit], places: set[tuple[str, int]]) -> Iterator[Unit]:
+def _drawn(units: Sequence[Unit], positions: set[tuple[str, int]]) -> Iterator[Unit]:
     rows: dict[str, list[int]] = defaultdict(list)
-    for name, row in sorted(places):
+    for name, row in sorted(positions):
         rows[name].append(row)
     for unit in units:
         if unit.part is None:
