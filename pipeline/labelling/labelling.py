@@ -148,7 +148,10 @@ def _rows(tasks: Sequence[LabelTask], before: pd.DataFrame) -> pd.DataFrame:
 
 
 def _page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) -> dict[str, Any]:
-    prompts = {query.name: ", ".join(query.prompts) for query in audit.results.queries}
+    titles = {
+        query.name: query.prompts[0] if len(query.prompts) == 1 else query.name.replace("_", " ")
+        for query in audit.results.queries
+    }
     picture: dict[str, int] = {}
     for task in tasks:
         picture.setdefault(task.image_id, len(picture))
@@ -160,10 +163,7 @@ def _page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) -
     return {
         "run": str(audit.results.run.get("digest", audit.results.folder.uri)),
         "columns": list(COLUMNS),
-        "cues": {
-            cue: {"title": cue.replace("_", " "), "prompt": prompts.get(cue, "")}
-            for cue in dict.fromkeys(task.cue for task in tasks)
-        },
+        "cues": {cue: titles[cue] for cue in dict.fromkeys(task.cue for task in tasks)},
         "tasks": [
             {
                 "id": task.image_id,

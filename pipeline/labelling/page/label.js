@@ -56,12 +56,9 @@
     if (!task) {
       return;
     }
-    const cue = data.cues[task.cue];
     for (const place of document.querySelectorAll(".cue")) {
-      place.textContent = cue.title;
+      place.textContent = data.cues[task.cue];
     }
-    document.querySelector(".prompt").textContent =
-      cue.prompt && cue.prompt !== cue.title ? `The model was asked for: ${cue.prompt}` : "";
     const source = data.pictures[task.picture];
     at("picture").hidden = !source;
     at("gone").hidden = Boolean(source);
@@ -140,6 +137,9 @@
     }
     event.preventDefault();
   });
+  for (const button of document.querySelectorAll("button")) { // or Space would press it again
+    button.addEventListener("click", () => button.blur());
+  }
   for (const button of document.querySelectorAll("[data-answer]")) {
     button.addEventListener("click", () => answer(button.dataset.answer));
   }
