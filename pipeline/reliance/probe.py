@@ -131,9 +131,9 @@ class Probe:
     means: Array
     _factor: tuple[Array, bool]
 
-    def direction(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> Array:
-        """(P, E) directions from other classes to classes, for P pairs of codes."""
-        return self._solve(self.means[one] - self.means[other])
+    def direction(self, classes: NDArray[np.int64], rivals: NDArray[np.int64]) -> Array:
+        """(P, E) directions from rivals to classes, for P pairs of codes."""
+        return self._solve(self.means[classes] - self.means[rivals])
 
     def classifier(self) -> tuple[Array, Array]:
         """Weights (K, E) and offsets (K,) of all classes, equal priors; -inf for unseen ones."""
@@ -218,7 +218,7 @@ def probe_quality(
     """Accuracy of the probe on every class, by a second pass over the embeddings.
 
     Args:
-        probes: one for each fold, which classifies the images of this fold; see `cross_fitted`.
+        probes: for each fold, the probe that classifies its images, see `cross_fitted`.
         rivals: (K,) see `Probe.rivals`.
 
     Returns:
