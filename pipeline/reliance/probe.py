@@ -13,13 +13,12 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from pipeline.audit.inference import Array, auc_interval, share_interval
 from pipeline.audit.presence import Presence
-from pipeline.audit.scores import Batch, Population, Readable, batches
+from pipeline.audit.scores import Batch, Population, Readable, batches, embeddings
 from pipeline.audit.split import folds
 from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING
@@ -95,14 +94,6 @@ def collect(
     return sums
 
 
-def embeddings(table: pa.Table) -> NDArray[np.float32]:
-    """(n, E) the embedding column of a table, which has no nulls."""
-    column = table[EMBEDDING].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(array), -1)
-
-
 def _add(sums: ProbeSums, batch: Batch, vectors: NDArray[np.float32], presence: Presence) -> None:
     group = groups(batch.table["image_id"].to_pylist())
     names = presence.histograms.cues
@@ -131,9 +122,9 @@ class Probe:
     means: Array
     _factor: tuple[Array, bool]
 
-    def direction(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> Array:
-        """(P, E) directions from other classes to classes, for P pairs of codes."""
-        return self._solve(self.means[one] - self.means[other])
+    def direction(self, classes: NDArray[np.int64], rivals: NDArray[np.int64]) -> Array:
+        """(P, E) directions from rivals to classes, for P pairs of codes."""
+        return self._solve(self.means[classes] - self.means[rivals])
 
     def classifier(self) -> tuple[Array, Array]:
         """Weights (K, E) and offsets (K,) of all classes, equal priors; -inf for unseen ones."""
@@ -218,7 +209,7 @@ def probe_quality(
     """Accuracy of the probe on every class, by a second pass over the embeddings.
 
     Args:
-        probes: one for each fold, which classifies the images of this fold; see `cross_fitted`.
+        probes: for each fold, the probe that classifies its images, see `cross_fitted`.
         rivals: (K,) see `Probe.rivals`.
 
     Returns:
