@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from pipeline.audit.inference import Array, auc_interval, share_interval
 from pipeline.audit.presence import Presence
-from pipeline.audit.scores import Batch, Population, Readable, batches
+from pipeline.audit.scores import Batch, Population, Readable, batches, embeddings
 from pipeline.audit.split import folds
 from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING
@@ -87,14 +86,6 @@ def collect(
     if sums is None:
         raise UsageError("reliance: no explained image has a label, so no probe can be trained")
     return sums
-
-
-def embeddings(table: pa.Table) -> NDArray[np.float32]:
-    """(n, E) the embedding column of a table, which has no nulls."""
-    column = table[EMBEDDING].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(array), -1)
 
 
 def _add(sums: ProbeSums, batch: Batch, vectors: NDArray[np.float32], presence: Presence) -> None:

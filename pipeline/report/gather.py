@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from legrad.queries.query import Role
 from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
+from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
 from pipeline.report import choice
 from pipeline.report.contents import (
@@ -28,6 +30,7 @@ _CLASS_ROWS = 8
 _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
+_SUSPICIOUS = 12
 
 
 def gather(audit: Audit, limits: Limits) -> Report:
@@ -55,7 +58,13 @@ def gather(audit: Audit, limits: Limits) -> Report:
         pictures=fetch_pictures(audit.results, names, limits.side),
         grids=_grids(audit, ends, baseline) if known.classes else {},
         baseline=baseline,
+        suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
     )
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    records = rows.to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in records]
 
 
 def _gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:
