@@ -56,7 +56,10 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Any PIL image -> uint8 (3, height, width), RGB."""
-        rgb = to_rgb(image)
+        return self.resize(to_rgb(image))
+
+    def resize(self, rgb: Image.Image) -> NDArray[np.uint8]:
+        """An upright RGB image, as `to_rgb` gives it -> uint8 (3, height, width)."""
         height, width = self.size
         filter_ = _FILTERS[self.interpolation]
         if self.mode == "pad":

@@ -89,6 +89,7 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread:
         prepared.grid,
         maps=config.map_columns,
         embeddings=config.store.embeddings,
+        properties=config.store.properties,
         metadata=manifest.file_metadata(config, prepared),
     )
     wanted = config.runtime.rows_per_part

@@ -59,11 +59,14 @@ class StoreConfig(Settings):
         maps: which maps; a mode alone is enough.
         embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
         captions: whether captions of the source are stored.
+        properties: whether brightness, sharpness, JPEG quality and the like are measured and
+            stored; the audit compares them between classes.
     """
 
     maps: Annotated[MapsConfig, BeforeValidator(_as_mode)] = MapsConfig()
     embeddings: bool = True
     captions: bool = True
+    properties: bool = True
 
 
 class ActorRange(Settings):

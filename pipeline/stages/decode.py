@@ -5,17 +5,18 @@ import hashlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from legrad.preprocess import Preprocess, orientation
-from pipeline.schema import Status, decoded_schema
+from legrad.preprocess import Preprocess, orientation, to_rgb
+from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
+from pipeline.stages.properties import measure
 
 if TYPE_CHECKING:  # it imports Ray, which explaining single images does without
     from pipeline.progress.progress import Reporter
@@ -31,6 +32,8 @@ class Decoded:
         width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
         error: the reason in words.
+        properties: value by name, see `pipeline.stages.properties`; empty unless they were asked
+            for and the image is ok.
     """
 
     status: Status
@@ -38,13 +41,22 @@ class Decoded:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    properties: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
+def decode(
+    data: bytes, preprocess: Preprocess, max_pixels: int, *, properties: bool = False
+) -> Decoded:
     """Decode one encoded image and bring it to the model's input size; never raises on bad data.
 
     An animation gives its first frame. JPEGs are decoded in full: Pillow's reduced decoding changes
     the resized pixels by up to 3 levels at four times the target size, which is more than rounding.
+
+    Args:
+        data: contents of the file.
+        preprocess: the model's preprocessing.
+        max_pixels: larger images are refused.
+        properties: whether the image's properties are measured.
     """
     size: tuple[int | None, int | None] = (None, None)
     Image.MAX_IMAGE_PIXELS = max_pixels  # also for pictures inside a file, as in icons
@@ -59,13 +71,15 @@ def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
                 if lack:
                     return Decoded(Status.TRUNCATED, None, *size, lack)
                 size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
-                pixels = preprocess(image).tobytes()
+                rgb = to_rgb(image)
+                pixels = preprocess.resize(rgb).tobytes()
+                measured = measure(image, rgb) if properties else {}
     except UnidentifiedImageError:
         what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
         return Decoded(Status.NOT_AN_IMAGE, error=what)
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
-    return Decoded(Status.OK, pixels, *size)
+    return Decoded(Status.OK, pixels, *size, properties=measured)
 
 
 def _status_of(error: Exception) -> Status:
@@ -86,6 +100,7 @@ class Decoder:
         reporter: receives the busy time of every batch.
         seconds: time limit per image; this process ends itself when it is reached, and
             `pipeline.stages.isolated` does the image again. None for no limit.
+        store_properties: whether properties of the images are measured.
     """
 
     def __init__(
@@ -96,13 +111,15 @@ class Decoder:
         store_captions: bool,
         reporter: "Reporter",
         seconds: float | None = None,
+        store_properties: bool = False,
     ) -> None:
         self.preprocess = preprocess
         self.max_pixels = max_pixels
-        self.schema = decoded_schema(carry)
+        self.schema = decoded_schema(carry, properties=store_properties)
         self.store_captions = store_captions
         self.reporter = reporter
         self.seconds = seconds
+        self.store_properties = store_properties
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of `source_schema` into as many rows of `decoded_schema`."""
@@ -121,9 +138,12 @@ class Decoder:
         if row["status"] != Status.OK:
             return row
         with _deadline(self.seconds):
-            found = decode(data, self.preprocess, self.max_pixels)
-        row["status"], row["error"] = str(found.status), found.error
-        row["width"], row["height"], row["pixels"] = found.width, found.height, found.pixels
+            decoded = decode(
+                data, self.preprocess, self.max_pixels, properties=self.store_properties
+            )
+        row["status"], row["error"] = str(decoded.status), decoded.error
+        row["width"], row["height"], row["pixels"] = decoded.width, decoded.height, decoded.pixels
+        row |= {property_column(name): value for name, value in decoded.properties.items()}
         return row
 
 
