@@ -1,29 +1,23 @@
-"""Kill a run at a chosen step of a commit; the run itself knows nothing of this.
+"""Kill a run at a chosen step of writing a part; the run itself knows nothing of this.
 
-``RAY_RUNTIME_ENV_HOOK=benchmarks.failpoints.add_hook`` makes every worker of a session patch Ray's
-checkpoint writer before it works. `environment` gives the variables of a run that is to be killed.
+``RAY_RUNTIME_ENV_HOOK=benchmarks.failpoints.add_hook`` makes every worker of a session patch the
+writer before it works. `environment` gives the variables of a run that is to be killed.
 """
 
+import io
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-POINTS = (
-    "before pending",
-    "after pending",
-    "in data",
-    "after data",
-    "after copy",
-    "after delete",
-)
-"""Steps of a commit, in their order: ids as a pending file, data, ids under their final name, and
-the pending file's delete. The end of one step is the beginning of the next. On a disk a rename does
-the last two at once, so that `after copy` and `after delete` are the same there.
+POINTS = ("before part", "in data", "before rename", "after part")
+"""Steps of writing a part, in their order. `in data` and `before rename` are of a local disk, where
+a draft is written and renamed; an object store takes the part in one request.
 """
+LOCAL_POINTS = ("in data", "before rename")
 POINT, VICTIM, FIRED, SKIP = "FAIL_POINT", "FAIL_VICTIM", "FAIL_FIRED", "FAIL_SKIP"
 VICTIMS = ("driver", "worker")
 
@@ -58,62 +52,41 @@ def add_hook(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
 
 def install() -> None:
     """Patch this worker so that it kills at the point."""
-    from pyarrow.fs import FSSpecHandler
-    from ray.data._internal.datasource.parquet_datasink import ParquetDatasink
-    from ray.data.checkpoint.checkpoint_writer import BatchBasedCheckpointWriter
+    from pipeline.runs import parts
+    from pipeline.stages import write
 
-    writer = BatchBasedCheckpointWriter
-    _around(writer, "write_pending_checkpoint", "before pending", "after pending")
-    _around(ParquetDatasink, "write", None, "after data")
-    _around(writer, "commit_checkpoint", None, "after delete")
-    if os.environ[POINT] == "in data":
-        _cut(ParquetDatasink)
+    write_part, write_rows, fsync = parts.write_part, parts._write_rows, os.fsync
 
-    def move(self: Any, source: str, target: str) -> None:
-        """What object stores do for a rename."""
-        self.fs.copy(source, target)
-        _reach("after copy")
-        self.fs.rm(source)
+    def patched_part(*args: Any, **kwargs: Any) -> Any:
+        _reach("before part")
+        place = write_part(*args, **kwargs)
+        _reach("after part")
+        return place
 
-    FSSpecHandler.move = move
+    def patched_rows(sink: Any, *args: Any) -> None:
+        """Die with half of the rows' bytes in the draft."""
+        if os.environ[POINT] != "in data":
+            write_rows(sink, *args)
+            return
+        whole = io.BytesIO()
+        write_rows(whole, *args)
+        data = whole.getvalue()
+        sink.write(data[: len(data) // 2])
+        sink.flush()
+        _reach("in data")
+        sink.write(data[len(data) // 2 :])
 
+    def patched_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        _reach("before rename")
 
-def _around(owner: Any, name: str, before: str | None, after: str | None) -> None:
-    original: Callable[..., Any] = getattr(owner, name)
-
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        if before:
-            _reach(before)
-        result = original(*args, **kwargs)
-        if after:
-            _reach(after)
-        return result
-
-    setattr(owner, name, patched)
-
-
-def _cut(sink: Any) -> None:
-    """Die with half a data file on the disk; an object store shows no half."""
-    original = sink.write
-
-    def patched(self: Any, blocks: Any, context: Any) -> Any:
-        result = original(self, blocks, context)
-        name = self.filename_provider.get_filename_for_task(
-            context.kwargs["write_uuid"], context.task_idx
-        )
-        part = Path(self.path) / name.replace(".parquet", "-0.parquet")
-        if part.exists():
-            whole = part.read_bytes()
-            part.write_bytes(whole[: len(whole) // 2])
-            _reach("in data", undo=lambda: part.write_bytes(whole))
-        return result
-
-    sink.write = patched
+    write.write_part = patched_part
+    parts._write_rows = patched_rows
+    parts.os.fsync = patched_fsync
 
 
-def _reach(point: str, undo: Callable[[], object] = lambda: None) -> None:
+def _reach(point: str) -> None:
     if point != os.environ[POINT] or not _turn(Path(os.environ[FIRED])):
-        undo()
         return
     if os.environ[VICTIM] == "driver":
         kill_run(int(os.environ["FAIL_DRIVER"]))

@@ -1,8 +1,8 @@
 """Kill runs and count what is left: ``python -m benchmarks.kill --rounds 20``.
 
 Every round starts a run, sends SIGKILL to its driver, to an actor or to a worker that writes, at a
-random moment or at a chosen step of a commit, and starts it again until it is done. Then there must
-be one row an image, and the maps of an undisturbed run: bytes differ by at most one.
+random moment or at a chosen step of writing a part, and starts it again until it is done. Then
+there must be one row an image, and the maps of an undisturbed run: bytes differ by at most one.
 """
 
 import argparse
@@ -33,13 +33,14 @@ from pipeline.errors import UsageError
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
 from pipeline.schema import map_column
-from tests.data import CLASSES_AND_CUES
+from tests.data import CLASSES_AND_CUES, DEMO_SOURCE
 from tests.integration.s3 import s3_server
 
 ROOT = Path(__file__).parents[1]
 ATTEMPTS = 6
 PATIENCE = 600.0
-TARGETS = ("driver", "actor", "writer")
+TARGETS = ("driver", "actor", "writer", "driver alone")
+"""``driver``: with all that it started; ``driver alone``: its workers live on for a while."""
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Store:
     def settings(self, output: str) -> Path:
         """The settings of a run into ``output``; small parts, so that there is much to kill."""
         runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 25}
-        source = {"format": "webdataset", "uri": f"{self.uri}/data", "alias": "demo"}
+        source = DEMO_SOURCE | {"uri": f"{self.uri}/data", "alias": "demo"}
         data = {
             "model": {"name": "mini"},
             "source": source | {"options": self.options},
@@ -108,6 +109,8 @@ def kill_at_random(settings: Path, target: str, chance: random.Random) -> bool:
                 found = _targets(process.pid, target)
         if found and target == "driver":
             failpoints.kill_run(process.pid)
+        elif found and target == "driver alone":
+            process.kill()
         elif found:
             failpoints.signal_kill(chance.choice(found))
         return bool(found)
@@ -116,7 +119,7 @@ def kill_at_random(settings: Path, target: str, chance: random.Random) -> bool:
 
 
 def kill_at_point(settings: Path, point: str, victim: str) -> bool:
-    """Start the run and kill it at a step of its second commit; whether that came."""
+    """Start the run and kill it at a step of writing its second part; whether that came."""
     folder = Path(tempfile.mkdtemp(dir=settings.parent))
     variables = failpoints.environment(point, victim, folder)
     start(settings, **variables).wait(timeout=PATIENCE)
@@ -138,7 +141,7 @@ def _targets(driver: int, kind: str) -> list[psutil.Process]:
     """Processes of a run by what Ray calls them."""
     try:
         process = psutil.Process(driver)
-        if kind == "driver":
+        if kind.startswith("driver"):
             return [process]
         below = process.children(recursive=True)
     except psutil.NoSuchProcess:
@@ -215,8 +218,8 @@ def rounds(
 
     Args:
         store: holds the images.
-        plans: (moment, who is killed): ``random`` and one of `TARGETS`, or a step of a commit and
-            one of `failpoints.VICTIMS`.
+        plans: (moment, who is killed): ``random`` and one of `TARGETS`, or a step of writing a part
+            and one of `failpoints.VICTIMS`.
         wanted: rows of the undisturbed run.
         chance: of the moments.
 
@@ -249,7 +252,11 @@ def main() -> None:
     options = parser.parse_args()
     plans = [("random", target) for target in (TARGETS * options.rounds)[: options.rounds]]
     if not options.no_points:
-        points = [p for p in failpoints.POINTS if options.store == "local" or p != "in data"]
+        points = [
+            point
+            for point in failpoints.POINTS
+            if options.store == "local" or point not in failpoints.LOCAL_POINTS
+        ]
         plans += [(point, who) for point in points for who in failpoints.VICTIMS]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kill-")))

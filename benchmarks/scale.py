@@ -1,6 +1,6 @@
 """How the pipeline itself scales, model aside: ``python -m benchmarks.scale``.
 
-The real flow (listing, waves, Ray Data, checkpoint, lease, Parquet) on real tar shards, with stages
+The real flow (listing, Ray Data, lease, Parquet parts) on real tar shards, with stages
 that sleep: so many milliseconds an image of decoding and a batch of explaining, at real sizes. What
 is lost against ``actors / batch time`` is lost in the pipeline.
 """
@@ -33,23 +33,24 @@ from pipeline import flow
 from pipeline.cluster.node_memory import store_bytes
 from pipeline.cluster.resources import OTHER_CPUS, Resources
 from pipeline.cluster.session import RETRIES, _quiet
-from pipeline.config import RunConfig, RuntimeConfig
+from pipeline.config import RunConfig
 from pipeline.config.loading import check
 from pipeline.plan import Plan
 from pipeline.progress.progress import Progress, Reporter
 from pipeline.progress.watch import Watch
 from pipeline.runs import manifest
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.model_facts import Prepared
-from pipeline.runs.parts import parquet_options
-from pipeline.schema import decoded_schema, output_schema
+from pipeline.runs.parts import write_part
+from pipeline.schema import BOOK, decoded_schema, output_schema, with_book
 from pipeline.stages.replica import ReplicaSettings
 
 SIZE, GRID, QUERIES = 224, (14, 14), 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail
-ROWS_PER_COMMIT = 10_000
-ROWS_PER_WAVE = RuntimeConfig().rows_per_wave
+ROWS_PER_PART = 10_000
 IMAGE_BYTES = 20_000
+ROWS_PER_SHARD = 1_000
 RESUMED = 64
 """Images that are left to do when a run is continued."""
 
@@ -67,13 +68,13 @@ def main() -> None:
     parser.add_argument("--decoders", type=int, default=4, help="CPUs for reading and decoding")
     parser.add_argument("--store-gib", type=float, help="object store; default as preflight asks")
     parser.add_argument("--cpu", action="store_true", help="shares of the cores; costs some itself")
-    parser.add_argument("--resume", type=int, nargs="*", default=[], help="committed ids")
+    parser.add_argument("--resume", type=int, nargs="*", default=[], help="committed rows")
     options = parser.parse_args()
     for actors in options.actors:
         for shards in options.shards:
             report(options, actors=actors, shards=shards, **_steady(options, actors, shards))
-    for ids in options.resume:
-        report(options, committed=ids, **_resume(options, ids))
+    for rows in options.resume:
+        report(options, **_resume(options, rows))
 
 
 def report(options: argparse.Namespace, **values: Any) -> None:
@@ -110,7 +111,7 @@ def stand_ins(options: argparse.Namespace, actors: int) -> Iterator[None]:
     def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
         arguments = {
             "seconds": options.batch_ms / 1000,
-            "schema": plan.schema,
+            "schema": with_book(plan.schema),
             "names": plan.names,
             "reporter": reporter,
         }
@@ -156,8 +157,9 @@ def _plan(
     metadata = manifest.file_metadata(config, prepared)
     schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
     settings = ReplicaSettings(config.model, "cpu", 1, options.batch)
-    rows = max(options.batch, min(ROWS_PER_COMMIT, round(rate * actors * 10)))
-    return Plan(config, folder, source, prepared, Resources(actors, 0, 1), settings, schema, rows)
+    rows = max(options.batch, min(ROWS_PER_PART, round(rate * actors * 10)))
+    replicas = Resources(actors, 0, 1)
+    return Plan(config, folder, source, prepared, replicas, settings, schema, rows, rows)
 
 
 def _config(data: Path, output: Path) -> RunConfig:
@@ -231,69 +233,71 @@ def _steady(options: argparse.Namespace, actors: int, shards: int) -> dict[str, 
     return found
 
 
-def _resume(options: argparse.Namespace, ids: int) -> dict[str, Any]:
-    """Seconds to continue a run with so many committed rows, and little left to do."""
+def _resume(options: argparse.Namespace, rows: int) -> dict[str, Any]:
+    """Seconds to continue a run with so many committed rows, and little left to do.
+
+    The index is removed, so that every part is read; ``indexed_seconds`` is with it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         data, output = Path(folder) / "in", Path(folder) / "out"
         _write_shards(data, 1, RESUMED)
         with stand_ins(options, 1):
             flow.run(_config(data, output))
-            base = _again(data, output, RESUMED)
-            _commit(output, ids)
-            return {"base_seconds": base, "seconds": _again(data, output, RESUMED)}
+            base, _ = _again(data, output, RESUMED)
+            _commit(output, rows)
+            (output / "_run" / "index.parquet").unlink()
+            seconds, driver = _again(data, output, RESUMED)
+            indexed, _ = _again(data, output, RESUMED)
+            return {
+                "committed": rows,
+                "base_seconds": base,
+                "seconds": seconds,
+                "indexed_seconds": indexed,
+                "driver_MiB": driver,
+            }
 
 
-def _again(data: Path, output: Path, images: int) -> float:
-    """Undo the one shard, and time the run that does it again.
+def _again(data: Path, output: Path, images: int) -> tuple[float, int]:
+    """Undo the one shard, and time the run that does it again; MiB of the driver at its end.
 
     Raises:
         RuntimeError: it did not do that.
     """
     folder = run_folder(str(output))
-    for file in (output / "images").glob("*.parquet"):
-        if not file.name.startswith("part-"):
-            file.unlink()
-            for commit in (output / "_run" / "checkpoint").glob(
-                f"*/{file.stem.rsplit('-', 1)[0]}*"
-            ):
-                commit.unlink()
+    for name, record in Ledger(folder).refresh().records.items():
+        if record.runs["shard"][0].as_py() == "000000.tar":
+            folder.images.child(name).delete()
     folder.complete.delete()
     start = time.monotonic()
     done = flow.run(_config(data, output)).progress.rows
     if done != images:
         raise RuntimeError(f"{done} rows were done again, expected {images}")
-    return round(time.monotonic() - start, 1)
+    seconds = round(time.monotonic() - start, 1)
+    return seconds, round(psutil.Process().memory_info().rss / 2**20)
 
 
-def _commit(output: Path, ids: int) -> None:
-    """Committed rows of shards that are no longer there, in waves as a run lays them out.
-
-    The first is the one of the shard that is to be done again.
-    """
+def _commit(output: Path, rows: int) -> None:
+    """Parts of shards that are no longer there, `ROWS_PER_SHARD` rows each."""
     folder = run_folder(str(output))
-    schema = pq.read_schema(next((output / "images").glob("*.parquet")))
-    waves = json.loads(folder.waves.read())
-    for number in range(-(-ids // ROWS_PER_COMMIT)):
-        first = number * ROWS_PER_COMMIT
-        wave, shard = first // ROWS_PER_WAVE, f"gone-{first // ROWS_PER_WAVE}.tar"
-        if wave == len(waves):
-            waves.append({"folder": f"wave-{wave:04d}", "shards": [shard]})
-        place = output / "_run" / "checkpoint" / waves[wave]["folder"]
-        place.mkdir(exist_ok=True)
-        rows = min(ROWS_PER_COMMIT, ids - first)
-        keys = [f"demo/{shard}/{first + row:09d}" for row in range(rows)]
-        columns = {
-            field.name: pa.nulls(rows, field.type) for field in schema if field.name != "image_id"
+    schema = with_book(pq.read_schema(next((output / "images").glob("*.parquet"))))
+    for first in range(0, rows, ROWS_PER_PART):
+        count = min(ROWS_PER_PART, rows - first)
+        numbers = np.arange(first, first + count)
+        shards = [f"gone-{number // ROWS_PER_SHARD:05d}.tar" for number in numbers]
+        places = [
+            {"number": n % ROWS_PER_SHARD, "version": "mtime:0", "bytes": 1, "end": None}
+            for n in numbers.tolist()
+        ]
+        columns = {field.name: pa.nulls(count, field.type) for field in schema}
+        columns |= {
+            "image_id": pa.array(
+                [f"demo/{s}/{n:09d}" for s, n in zip(shards, numbers, strict=True)]
+            ),
+            "shard": pa.array(shards),
+            "status": pa.array(["ok"] * count),
+            BOOK: pa.array(places, schema.field(BOOK).type),
         }
-        columns |= {"image_id": pa.array(keys), "shard": pa.array([shard] * rows)}
-        columns["status"] = pa.array(["ok"] * rows)
-        table = pa.table([columns[name] for name in schema.names], schema=schema)
-        name = f"part-{number:06d}"  # as compact names them
-        pq.write_table(
-            table, output / "images" / f"{name}-000000.parquet", **parquet_options(schema)
-        )
-        pq.write_table(table.select(["image_id"]), place / f"{name}.parquet")
-    folder.waves.write(json.dumps(waves).encode())
+        write_part(folder.images, pa.table([columns[n] for n in schema.names], schema=schema))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ SUSTAINED_FLOPS = 20e12
 """Assumed speed of one GPU: about that of an L4 with a ViT in bf16. Not measured here."""
 BYTES_PER_GET = 50 * 2**20
 """s3fs reads a stream in pieces of this size."""
-REQUESTS_PER_PART = 6  # pending ids, data, commit (copy and delete), and two looks at the lease
+REQUESTS_PER_PART = 2  # a look at the lease, and the part
 _FORWARD, _PER_MAP = 1.13, 0.047  # forward passes; fitted to the table in the README
 _BLOCKS, _DEPTH = 2, 12  # blocks explained and blocks of the model (ViT-B-16) in that table
 

@@ -1,6 +1,8 @@
 """A whole run in one function: shards -> rows of bytes -> pixels -> maps -> Parquet."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -10,19 +12,27 @@ from pipeline.cluster.guard import Guard, refuse_failures
 from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
 from pipeline.config import RunConfig
-from pipeline.operators import checkpointed, decode, explain, explain_isolated, read
+from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
 from pipeline.plan import Plan, make_plan
-from pipeline.progress.progress import Progress, Reporter, ShardCount, start_actor
+from pipeline.progress.progress import Progress, Reporter, start_actor
 from pipeline.progress.watch import Watch, watched
 from pipeline.runs import manifest
-from pipeline.runs.completeness import Summary, complete, is_complete, label_notes, unread_notes
+from pipeline.runs.completeness import (
+    Summary,
+    complete,
+    is_complete,
+    label_notes,
+    refuse_unfinished,
+    unread_notes,
+)
 from pipeline.runs.lease import Fence, held
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.log import logged
 from pipeline.runs.manifest import run_folder
+from pipeline.runs.parts import is_of_earlier_version
 from pipeline.runs.resume import Work, find_work
-from pipeline.runs.waves import Wave
 from pipeline.sources.datasource import open_source
-from pipeline.stages.write import write
+from pipeline.stages.write import GrowingRows, PartSink, write
 from pipeline.storage.location import redact
 
 __all__ = ["Watch", "run"]
@@ -66,19 +76,17 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
             manifest.claim(folder, config, plan.prepared)
             log.open()
             fence.require()
-            redo = config.runtime.redo
-            work = find_work(folder, source.units, config.runtime, watch.stage, redo)
-            done = not work.waves and is_complete(folder, work.units, work.ledger)
+            work = _find_work(plan, watch)
+            done = not work.left and is_complete(folder, work.units, work.ledger)
             progress = Progress()
             if not done:
                 progress, work = _execute(plan, work, watch, fence)
         notes += plan.prepared.warnings
         if not done:
-            work.ledger.refresh()
             fence.require()
             most = config.runtime.max_failed_fraction
-            refuse_failures(work.ledger.statuses, progress.examples, most)
-            complete(folder, work.units, work.ledger, work.book, notes)
+            refuse_failures(work.ledger.refresh().statuses, progress.examples, most)
+            complete(work.ledger, work.units, notes, watch.stage)
         notes += label_notes(folder, config.source)
         notes += unread_notes(work.ledger, config.runtime.redo)
     ledger = work.ledger
@@ -86,7 +94,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
         output=folder.uri,
         statuses=ledger.statuses,
         progress=progress,
-        parts=len(ledger.counts),
+        parts=len(ledger.records),
         bytes=ledger.bytes,
         seconds=time.monotonic() - start,
         notes=tuple(notes),
@@ -94,10 +102,24 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     )
 
 
+def _find_work(plan: Plan, watch: Watch) -> Work:
+    """What is left; nothing of a complete run of an earlier version, whose others are refused."""
+    folder, units, runtime = plan.folder, plan.source.units, plan.config.runtime
+    ledger = Ledger(folder)
+    if is_of_earlier_version(folder):
+        refuse_unfinished(folder, units, ledger.refresh())
+        return Work(tuple(units), (), ledger, ledger.rows)
+    return find_work(folder, units, runtime, watch.stage, runtime.redo)
+
+
 def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Explain everything that is left; what ends it is said in one message."""
     try:
         return _explain_all(plan, work, watch, fence)
+    except KeyboardInterrupt:
+        ledger = work.ledger.refresh()
+        watch.stage(f"interrupted: {ledger.rows:,} rows in {len(ledger.records)} parts are kept")
+        raise
     except Exception as error:
         clear = explain_end(error, plan.folder)
         if clear is error:
@@ -106,47 +128,44 @@ def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
 
 
 def _explain_all(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
-    """Wave by wave; then, in processes that may die, what went down with a worker."""
+    """Everything; then, in processes that may die, what was lost with a worker."""
     plan.folder.complete.delete()
     actor, runtime = start_actor(work.before(), redact(plan.folder.uri)), plan.config.runtime
-    count, deaths = len(work.waves), 0
     with watched(actor, watch):
-        for number, wave in enumerate(work.waves, start=1):
-            watch.stage(f"explaining {wave}" + (f", wave {number} of {count}" if count > 1 else ""))
-            deaths += _explain_wave(plan, wave, work, actor, fence, isolated=runtime.isolate)
+        deaths = 0
+        if work.left:
+            watch.stage(f"explaining {work}")
+            deaths = _explain(plan, work, actor, fence, isolated=runtime.isolate)
         if deaths:
             work = find_work(plan.folder, work.units, runtime, watch.stage)
-            for wave in work.waves:
-                watch.stage(f"explaining what is left of {wave}, in processes that may die")
-                _explain_wave(plan, wave, work, actor, fence, isolated=True)
+            watch.stage(f"explaining what is left of {work}, in processes that may die")
+            _explain(plan, work, actor, fence, isolated=True)
     progress: Progress = ray.get(actor.snapshot.remote())
     return progress, work
 
 
-def _explain_wave(
-    plan: Plan, wave: Wave, work: Work, actor: Any, fence: Fence, *, isolated: bool
-) -> int:
-    """The stages, in the order of the data; returns how many blocks a dying worker took along."""
+def _explain(plan: Plan, work: Work, actor: Any, fence: Fence, *, isolated: bool) -> int:
+    """The stages, in the order of the data; returns how many blocks were lost with a worker."""
     guard = Guard(actor, plan.config.runtime.max_failed_fraction, tolerant=not isolated)
     reporter = Reporter(actor)
-    with (
-        checkpointed(wave.checkpoint, plan.patience),
-        work.book.recording(wave.units, lambda: _reported(actor)),
-    ):
-        rows = read(wave, plan, reporter)
+    size = GrowingRows(plan.rows_per_part, plan.rows_of_first_part)
+    with ray_data_settings(plan), _remembering_ends(work.ledger, actor):
+        rows = read(work.left, plan, reporter)
         if isolated:
             maps = explain_isolated(rows, plan, reporter)
         else:
             pixels = decode(rows, plan, reporter)
             maps = explain(pixels, plan, reporter)
         with guard.over(maps):
-            write(maps, plan.folder, plan.schema, plan.rows_per_part, fence)
+            write(maps, PartSink(plan.folder, plan.schema, size, fence))
     return guard.deaths
 
 
-def _reported(actor: Any) -> dict[str, ShardCount]:
+@contextmanager
+def _remembering_ends(ledger: Ledger, actor: Any) -> Iterator[None]:
+    """Keep the ends of shards of which no row was left to carry them."""
     try:
-        found: dict[str, ShardCount] = ray.get(actor.take.remote(), timeout=60)
-    except ray.exceptions.RayError:
-        return {}  # the session ends; the shards are read again
-    return found
+        yield
+    finally:
+        with suppress(ray.exceptions.RayError):  # the session ends; the shards are read again
+            ledger.remember(ray.get(actor.take_ends.remote(), timeout=60))

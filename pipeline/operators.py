@@ -1,33 +1,32 @@
 """The stages of a run as Ray Data executes them."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline.cluster.resources import BLOCK_BYTES, Resources
+from pipeline.cluster.resources import Resources
 from pipeline.cluster.session import RETRIES
-from pipeline.plan import NO_PROGRESS_SECONDS, Plan
+from pipeline.plan import Plan
 from pipeline.progress.progress import Reporter
-from pipeline.runs.waves import Wave
+from pipeline.schema import with_book
+from pipeline.sources.read_unit import Unit
 from pipeline.stages.decode import Decoder
 from pipeline.stages.explain import Explainer
 from pipeline.stages.isolated import IsolatedExplainer, IsolatedSettings
-from pipeline.stages.write import checkpoint_config
-from pipeline.storage.location import Location
 from pipeline.storage.retries import TRANSIENT
 
 
-def read(wave: Wave, plan: Plan, reporter: Reporter) -> Dataset:
-    """Shards -> rows of encoded bytes; rows that are committed already are filtered out by Ray."""
+def read(units: Sequence[Unit], plan: Plan, reporter: Reporter) -> Dataset:
+    """Shards -> rows of encoded bytes, but for those that are committed."""
     source = plan.source.with_reporter(reporter)
-    source.units = list(wave.units)
+    source.units = list(units)
     dataset: Dataset = ray.data.read_datasource(
         source,
-        override_num_blocks=len(source.units),
+        override_num_blocks=len(source.tasks()),
         ray_remote_args={"max_retries": RETRIES},
     )
     return dataset
@@ -49,7 +48,7 @@ def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     arguments = {
         "settings": plan.settings,
         "text_features": plan.prepared.text_features,
-        "schema": plan.schema,
+        "schema": with_book(plan.schema),
         "names": plan.names,
         "reporter": reporter,
     }
@@ -60,12 +59,13 @@ def explain_isolated(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Encoded bytes -> maps, as `decode` and `explain`, but no image can end a worker."""
     runtime = plan.config.runtime
     decoder = _decoder(plan, Reporter(), None)
+    schema = with_book(plan.schema)
     settings = IsolatedSettings(
-        decoder, plan.settings, plan.prepared.text_features, plan.schema, plan.names
+        decoder, plan.settings, plan.prepared.text_features, schema, plan.names
     )
     arguments = {
         "settings": settings.packed(),
-        "schema": plan.schema,
+        "schema": schema,
         "seconds": runtime.image_timeout,
         "keep_captions": plan.config.store.captions,
         "reporter": reporter,
@@ -108,20 +108,14 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 
 @contextmanager
-def checkpointed(place: Location, patience: float = NO_PROGRESS_SECONDS) -> Iterator[None]:
-    """Ray Data's settings for a run, put back afterwards.
-
-    Args:
-        place: folder of the wave's commits.
-        patience: seconds without a finished block after which Ray gives up.
-    """
+def ray_data_settings(plan: Plan) -> Iterator[None]:
+    """Ray Data's settings for a run, put back afterwards."""
     context = DataContext.get_current()
     ours: dict[str, Any] = {
-        "checkpoint_config": checkpoint_config(place),
         "enable_progress_bars": False,
         "print_on_execution_start": False,
-        "target_max_block_size": BLOCK_BYTES,
-        "execution_no_progress_timeout_s": round(patience),
+        "target_max_block_size": plan.block_bytes,
+        "execution_no_progress_timeout_s": round(plan.patience),
         "retried_io_errors": [*context.retried_io_errors, *TRANSIENT],
     }
     before = {name: getattr(context, name) for name in ours}

@@ -20,6 +20,8 @@ from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import is_storage_error, redact
 
 SECONDS_PER_PART = 60
+SECONDS_OF_FIRST_PART = 4
+SECONDS_PER_BLOCK = 4
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
 SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
@@ -36,6 +38,7 @@ class Plan:
         settings: of one replica.
         schema: of the output.
         rows_per_part: least rows of a Parquet part.
+        rows_of_first_part: the same for the first one; later ones grow.
     """
 
     config: RunConfig
@@ -46,6 +49,7 @@ class Plan:
     settings: ReplicaSettings
     schema: pa.Schema
     rows_per_part: int
+    rows_of_first_part: int
 
     @property
     def names(self) -> list[str]:
@@ -63,10 +67,24 @@ class Plan:
 
         Ray counts finished blocks; one of a large model and many queries takes its time.
         """
-        height, width = self.prepared.preprocess.size
-        rows = min(BLOCK_ROWS, BLOCK_BYTES // (3 * height * width) + self.batch_size)
+        rows = min(BLOCK_ROWS, self.block_bytes // self._pixel_bytes + self.batch_size)
         hang = 2 * (RETRIES + 1) * self.config.runtime.image_timeout
         return max(NO_PROGRESS_SECONDS, hang, SLOW_BLOCK * rows / self.prepared.images_per_second)
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of the blocks that Ray Data hands from stage to stage.
+
+        A replica finishes its maps block by block: with a slow model a block is some seconds of
+        work, so that they are not lost when a run is stopped, and a batch at least.
+        """
+        work = round(self.prepared.images_per_second * SECONDS_PER_BLOCK)
+        return min(BLOCK_BYTES, max(self.batch_size, work) * self._pixel_bytes)
+
+    @property
+    def _pixel_bytes(self) -> int:
+        height, width = self.prepared.preprocess.size
+        return 3 * height * width
 
 
 def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread: Resources) -> Plan:
@@ -95,7 +113,9 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread:
     wanted = config.runtime.rows_per_part
     a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
     rows = max(prepared.batch_size, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
-    return Plan(config, folder, source, prepared, spread, settings, schema, rows)
+    first = rows * SECONDS_OF_FIRST_PART // SECONDS_PER_PART if wanted == "auto" else rows
+    first = max(prepared.batch_size, first)
+    return Plan(config, folder, source, prepared, spread, settings, schema, rows, first)
 
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:

@@ -78,6 +78,20 @@ PROPERTIES = (
 """Properties of an image that need no model, see `pipeline.stages.properties`."""
 PREFIXES = ("score__", "heatmap", "property__")
 """How the names of measured columns begin; no column of the source may be called so."""
+BOOK = "_book"
+"""Internal column: where a row stands in its shard. It travels from the reader to the writer, which
+stores it in the metadata of a part (`pipeline.runs.book`) and not as a column."""
+BOOK_FIELD = pa.field(
+    BOOK,
+    pa.struct(
+        [
+            pa.field("number", pa.int64()),  # of the row in its shard, from 0; below 0: a stand-in
+            pa.field("version", pa.string()),  # of the shard's file
+            pa.field("bytes", pa.int64()),  # size of the shard's file
+            pa.field("end", pa.string()),  # JSON, only on the last row of a read unit
+        ]
+    ),
+)
 CARRY_TYPES = {
     "string": pa.string(),
     "int": pa.int64(),
@@ -95,7 +109,7 @@ RESERVED = frozenset(
     [
         *(field.name for field in (*IDENTITY, *OUTCOME)),
         *(property_column(name) for name in PROPERTIES),
-        *(EMBEDDING, "bytes", "pixels"),
+        *(EMBEDDING, BOOK, "bytes", "pixels"),
     ]
 )
 
@@ -129,6 +143,7 @@ def source_schema(carry: Mapping[str, str]) -> pa.Schema:
             pa.field("bytes", pa.binary()),
             pa.field("status", pa.string(), nullable=False),
             pa.field("error", pa.string()),
+            BOOK_FIELD,
         ]
     )
 
@@ -141,7 +156,7 @@ def decoded_schema(carry: Mapping[str, str], *, properties: bool = False) -> pa.
     """Schema of decoded rows: uint8 pixels (3 * height * width bytes), null unless status is ok."""
     measured = _property_fields() if properties else []
     pixels = pa.field("pixels", pa.binary())
-    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, *measured, pixels])
+    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, *measured, pixels, BOOK_FIELD])
 
 
 def output_schema(
@@ -179,6 +194,11 @@ def output_schema(
             fields.append(pa.field(map_column(name), cells))
             fields.append(pa.field(peak_column(name), pa.float32()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata)).encode()})
+
+
+def with_book(schema: pa.Schema) -> pa.Schema:
+    """The output's schema as it travels to the writer."""
+    return schema.append(BOOK_FIELD)
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any] | None:

@@ -14,8 +14,11 @@ from PIL import Image
 
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.config.loading import check, load_config, packaged_config
-from pipeline.sources.datasource import _read_unit, open_source
+from pipeline.schema import BOOK
+from pipeline.sources.datasource import open_source, read_units
 
+DEMO_SOURCE = {"format": "webdataset", "image_field": "jpg"}
+"""Tars of `write_demo`: each sample also has a mask, which is an image as well."""
 CLASSES_AND_CUES = (
     {"name": "fish", "role": "class", "prompts": "a fish"},
     {"name": "watermark", "role": "cue", "prompts": "a watermark"},
@@ -80,12 +83,12 @@ def samples(keys: Sequence[str], first_seed: int = 0) -> list[tuple[str, bytes]]
 
 
 def read_all(source: SourceConfig) -> list[dict[str, Any]]:
-    """Every row of a source, as the read tasks give it."""
+    """Every row of a source, as the read tasks give it, without its place in the book."""
     opened = open_source(source)
     return [
-        row
+        {name: value for name, value in row.items() if name != BOOK}
         for unit in opened.units
-        for table in _read_unit(source, unit, opened.reporter)
+        for table in read_units(source, [unit], opened.reporter)
         for row in table.to_pylist()
     ]
 

@@ -25,8 +25,8 @@ _GRID = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
 _MODES = np.flatnonzero(np.abs(_GRID) <= 1.5)
 _ROUNDS = 4  # of assigning images to states and estimating the shape
 _EVERYWHERE = 1e-4  # mass of the shape that is spread over the whole grid
-_PRIOR_IMAGES = 20.0  # that a class's own spread is shrunk by, towards the usual one
-_HALF_TO_DEVIATION = 1.349  # width of a normal distribution's densest half, in deviations
+_PRIOR_IMAGES = 30.0  # that a class's own spread is shrunk by, towards the usual one
+_CORE, _CORE_WIDTH = 1 / 3, 0.8615  # share of a class in its core; how wide in deviations (normal)
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,20 @@ def gain_of_states(data: HistogramSums, found: Mixture, cue: int) -> float:
     counts = data.counts[cue]
     filled = counts.sum(axis=1) > 0
     counts, scores = counts[filled], data.centres[cue]
-    centre, width = _densest_halves(counts, scores)
+    centre, width = _cores(counts, scores)
     images = counts.sum(axis=1)
     usual = np.log(np.median(width))
     log_spread = (images * np.log(width) + _PRIOR_IMAGES * usual) / (images + _PRIOR_IMAGES)
     cells = _Cells(counts, scores, np.maximum(np.exp(log_spread), 2 * data.floor[cue])[:, None])
-    single = (scores - centre[:, None]) / cells.spread
-    density = _at(_unimodal(_on_grid(single, counts)), single) - np.log(cells.spread)
-    return _several_states(cells, found, cue, filled) - float((counts * density).sum())
+    single = max(_one_state(cells, place) for place in (centre, _medians(counts, scores)))
+    return _several_states(cells, found, cue, filled) - single
+
+
+def _one_state(cells: _Cells, centre: Array) -> float:
+    """Log-likelihood of one unimodal shape about the (K,) centres."""
+    distance = (cells.scores - centre[:, None]) / cells.spread
+    density = _at(_unimodal(_on_grid(distance, cells.counts)), distance) - np.log(cells.spread)
+    return float((cells.counts * density).sum())
 
 
 def _several_states(cells: _Cells, found: Mixture, cue: int, filled: NDArray[np.bool_]) -> float:
@@ -128,17 +134,31 @@ def _unimodal(mass: Array) -> Array:
     return result
 
 
-def _densest_halves(counts: Array, scores: Array) -> tuple[Array, Array]:
-    """(K,) centre of the shortest stretch with half of a class's images, and its deviation."""
+def _medians(counts: Array, scores: Array) -> Array:
+    """(K,) median score of each class, from counts (K, B)."""
+    cumulated = counts.cumsum(axis=1)
+    half = cumulated[:, -1:] / 2
+    place = (cumulated < half).sum(axis=1)
+    rows = np.arange(len(counts))
+    inside = (half[:, 0] - cumulated[rows, place] + counts[rows, place]) / counts[rows, place]
+    result: Array = scores[place] + (inside - 0.5) * (scores[1] - scores[0])
+    return result
+
+
+def _cores(counts: Array, scores: Array) -> tuple[Array, Array]:
+    """(K,) centre of the shortest stretch with a third of a class's images, and its deviation.
+
+    A third, so that it lies in one state even where two states hold half of the class each.
+    """
     classes, bins = counts.shape
     step = scores[1] - scores[0]
     centre, width = np.empty(classes), np.empty(classes)
     starts = np.arange(bins)
     for row in range(classes):
         cumulated = np.concatenate([[0.0], counts[row].cumsum()])
-        ends = np.searchsorted(cumulated, cumulated[:-1] + cumulated[-1] / 2)
+        ends = np.searchsorted(cumulated, cumulated[:-1] + cumulated[-1] * _CORE)
         spans = np.where(ends <= bins, ends - starts, bins + 1)
         start = int(spans.argmin())
         centre[row] = scores[0] + (start + (spans[start] - 1) / 2) * step
-        width[row] = max(int(spans[start]), 1) * step / _HALF_TO_DEVIATION
+        width[row] = max(int(spans[start]), 1) * step / _CORE_WIDTH
     return centre, width

@@ -49,11 +49,7 @@ class Guard:
 
     @contextmanager
     def over(self, rows: Dataset) -> Iterator[None]:
-        """Watch the execution of a dataset.
-
-        Only its own context is changed: were the loading of the committed ids tolerant as well, a
-        death there would make rows appear twice.
-        """
+        """Watch the execution of a dataset; only its own context is changed."""
         ray_internals.call_at_every_step(rows, self.on_execution_step)
         if not self.tolerant:
             yield

@@ -1,4 +1,4 @@
-"""Memory of the nodes: for blocks on their way, and for the filters of a run that is continued."""
+"""Memory of the nodes for blocks on their way from stage to stage."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,8 +10,6 @@ BLOCKS_PER_ACTOR = 6
 and replicas need little of theirs. In a store for 3.75 each, 8 replicas were busy 75 % of the time,
 for six each 96 % (``benchmarks/scale.py``)."""
 DATA_SHARE = 0.5  # of the object store, which Ray Data allows itself
-FILTER_BYTES = 2**30
-"""Ray reserves for each actor that filters committed rows."""
 
 
 def store_bytes(replicas: int) -> int:
@@ -39,19 +37,6 @@ def object_store(nodes: Sequence[Node], plan: Resources) -> Iterator[Finding]:
         yield Finding("object store", True, f"{text}: with less, replicas wait for blocks")
     else:
         yield Finding("object store", True, text)
-
-
-def filters(nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Room for one filter at least: on resume Ray waits for ever where there is none."""
-    most = max((node.memory for node in nodes if node.cpus), default=0)
-    good = most >= FILTER_BYTES
-    text = f"{_mib(most)} on the largest node"
-    if not good:
-        text += (
-            f"; a run that is continued filters in actors of {_mib(FILTER_BYTES)}, and would wait "
-            "for ever. Use larger nodes, or start Ray with more --memory."
-        )
-    yield Finding("memory", good, text)
 
 
 def _mib(count: int) -> str:

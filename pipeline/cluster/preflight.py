@@ -109,7 +109,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
         return plan
     members = nodes()
     tell(f"checking that {len(members)} nodes can read, write, and find the model")
-    results = [*node_memory.object_store(members, plan), *node_memory.filters(members)]
+    results = list(node_memory.object_store(members, plan))
     if all(finding.good for finding in results):  # the checks that take longer come last
         results += each_node.findings(config)
     faults = [finding for finding in results if not finding.good]
@@ -140,5 +140,4 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         else:
             yield resources_finding(plan)
             yield from node_memory.object_store(members, plan)
-    yield from node_memory.filters(members)
     yield from each_node.findings(config)

@@ -120,17 +120,6 @@ def call_at_every_step(dataset: "Dataset", callback: Callable[[], None]) -> None
     dataset.context.custom_execution_callback_classes = [StepCallback]
 
 
-def sources_without_checkpoint(dataset: "Dataset") -> list[str]:
-    """Names of the plan's first operators after which Ray filters no committed rows.
-
-    Ray filters after operators of the class ``Read`` only.
-    """
-    from ray.data._internal.logical.operators import Read
-
-    sources = dataset._logical_plan.sources()
-    return [operator.name for operator in sources if not isinstance(operator, Read)]
-
-
 def silence_data_console() -> None:
     """Keep Ray Data's messages off the terminal; its log files still receive them."""
     for handler in logging.getLogger(DATA_LOGGER).handlers:

@@ -17,7 +17,7 @@ from pipeline.machine import cores
 
 BLOCK_BYTES = 32 * 2**20
 """Approximate size of a Ray Data block, in bytes."""
-OTHER_CPUS = 3  # a reader, a writer, a checkpoint filter
+OTHER_CPUS = 2  # a reader and a writer
 _MOST_CPU_ACTORS = 8
 _MOST_THREADS = 16
 _ROUNDING = 1e-6
@@ -139,8 +139,8 @@ def missing_resources(
     cpus = plan.cpus * plan.needed + OTHER_CPUS
     if cpus > largest["CPU"]:
         return (
-            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading, "
-            f"writing and resuming make {cpus}; {cluster} {largest['CPU']:g} logical CPUs. Lower "
+            f"runtime: {plan.needed} actors x {plan.cpus} CPUs and {OTHER_CPUS} for reading and "
+            f"writing make {cpus}; {cluster} {largest['CPU']:g} logical CPUs. Lower "
             "runtime.actors or runtime.threads_per_actor, start Ray with more --num-cpus, or wait "
             "for nodes: --wait-resources 600."
         )

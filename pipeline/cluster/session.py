@@ -35,11 +35,11 @@ _STDERR = 2
 def session() -> Iterator[None]:
     """Use the current Ray session, the cluster at ``RAY_ADDRESS``, or a local one until the end.
 
-    A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas,
-    writing and, on resume, the checkpoint's filters each hold one, and Ray waits silently if they
-    do not all fit. Workers start in an empty folder, so that they import this package and not some
-    folder called ``pipeline`` in the user's working directory. Their OpenMP threads sleep while
-    they wait: spinning threads, more than there are cores, made explaining five times slower.
+    A local session gets more logical CPUs than the machine has cores: reading, decoding, replicas
+    and writing each hold one, and Ray waits silently if they do not all fit. Workers start in an
+    empty folder, so that they import this package and not some folder called ``pipeline`` in the
+    user's working directory. Their OpenMP threads sleep while they wait: spinning threads, more
+    than there are cores, made explaining five times slower.
 
     Raises:
         UsageError: the cluster cannot be joined, or the temporary folder has too long a path.

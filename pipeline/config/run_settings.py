@@ -100,8 +100,6 @@ class RuntimeConfig(Settings):
             are tried on the device.
         rows_per_part: rows in a Parquet part, which is committed as one; ``auto``: a minute of
             work.
-        rows_per_wave: a larger input is done in waves of about as many rows, one after the other;
-            what a resumed run holds in memory grows with it.
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
         image_timeout: longest time, in seconds, to decode one image.
@@ -118,7 +116,6 @@ class RuntimeConfig(Settings):
     threads_per_actor: PositiveInt | Literal["auto"] = "auto"
     batch_size: PositiveInt | Literal["auto"] = 32
     rows_per_part: PositiveInt | Literal["auto"] = "auto"
-    rows_per_wave: PositiveInt = 2_000_000
     changed_shards: Literal["refuse", "keep"] = "refuse"
     image_timeout: Annotated[float, Field(gt=0)] = 120.0
     isolate: bool = False

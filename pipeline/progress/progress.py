@@ -136,20 +136,21 @@ class ProgressActor:
         self.progress = start
         self.progress.started = time.monotonic()  # clocks differ by machine
         self.read: set[str] = set()
-        self.fresh: dict[str, ShardCount] = {}
+        self.ends: list[str] = []
 
-    def shard(self, name: str, count: ShardCount) -> None:
-        """Record that a reader came to the end of a shard."""
-        self.fresh[name] = count
+    def shard(self, name: str, count: ShardCount, end: str | None = None) -> None:
+        """Record that a reader came to the end of a shard; see `Reporter.shard`."""
+        if end is not None:
+            self.ends.append(end)
         if name not in self.read:
             self.read.add(name)
             self.progress.rows_read += count.rows
             self.progress.bytes_read += count.bytes
 
-    def take(self) -> dict[str, ShardCount]:
-        """Return the shards that were read to their end since the last call."""
-        fresh, self.fresh = self.fresh, {}
-        return fresh
+    def take_ends(self) -> list[str]:
+        """Return the ends that no row carries and that were reported since the last call."""
+        ends, self.ends = self.ends, []
+        return ends
 
     def batch(self, statuses: Mapping[str, int], maps: int, examples: Mapping[str, str]) -> None:
         """Count a batch that left the explain stage."""
@@ -180,13 +181,19 @@ class Reporter:
     def __init__(self, actor: Any = None) -> None:
         self.actor = actor
 
-    def shard(self, name: str, rows: int, size: int) -> None:
-        """Report a shard of ``size`` bytes that was read to its end and held ``rows`` rows.
+    def shard(self, name: str, rows: int, size: int, end: str | None = None) -> None:
+        """Report that a shard was read to its end.
 
-        It waits for the actor, so that all shards are known once all readers are done.
+        Args:
+            name: of the shard.
+            rows, size: rows and bytes it held.
+            end: the record of its end, where no row was left to carry it; then this waits for the
+                answer, so that all ends are known once all readers are done.
         """
         if self.actor is not None:
-            ray.get(self.actor.shard.remote(name, ShardCount(rows, size)))
+            answer = self.actor.shard.remote(name, ShardCount(rows, size), end)
+            if end is not None:
+                ray.get(answer)
 
     def batch(self, rows: pa.Table, maps: int) -> None:
         """Report rows that leave the explain stage, and the number of maps in them."""

@@ -107,11 +107,12 @@ def forest_values(rows: pd.DataFrame, label: str) -> dict[str, Any]:
     """Values for ``forest.svg``: odds ratios of one cue in several classes with 95 % intervals.
 
     Args:
-        rows: of the ranking, top to bottom.
+        rows: of the ranking, top to bottom; rows without an odds ratio are left out.
         label: the class that the page is about.
     """
     from matplotlib.ticker import LogLocator
 
+    rows = rows[rows["association__effect"].notna() & rows["association__low"].notna()]
     effect, low, high = (
         np.log10(np.clip(rows[f"association__{field}"].to_numpy(float), *_ODDS_RANGE))
         for field in ("effect", "low", "high")

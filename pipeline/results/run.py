@@ -1,5 +1,6 @@
 """One run's output: its manifest, its committed parts, and the maps that it keeps."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.results.decoding import Maps, decode_columns
 from pipeline.results.stored_rows import StoredRows
+from pipeline.runs.ledger import missing_parts
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
 from pipeline.runs.parts import (
     PARQUET,
@@ -176,12 +178,13 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     fragments = [parquet.make_fragment(part.path, filesystem) for part in parts]
     schemas = list(map_in_threads(_read_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
+    _refuse_lost(folder, sum(fragment.metadata.num_rows for fragment in fragments))
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 
 
 def _refuse_strangers(folder: RunFolder) -> None:
     """Refuse files of no run, which other tools that read the folder would take for results."""
-    names = strangers(folder)
+    names = strangers(folder.images.files())
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UsageError(
@@ -196,7 +199,7 @@ def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:
     except pa.ArrowInvalid as error:
         raise UsageError(
             f"{fragment.path}: this part of the results is not a valid Parquet file ({error}). "
-            "Restore it, or delete it and its ids below _run/checkpoint and run again."
+            "Restore it, or run the same command again, which removes it and computes its rows."
         ) from error
     except FileNotFoundError as error:
         raise UsageError(
@@ -205,8 +208,20 @@ def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:
     return fragment.physical_schema
 
 
+def _refuse_lost(folder: RunFolder, rows: int) -> None:
+    """Refuse a complete run with fewer rows than it had when it completed."""
+    marked = json.loads(folder.complete.read())["rows"] if folder.complete.exists() else 0
+    if rows < marked:
+        names = missing_parts(folder)
+        which = f" (images/{names[0]} is missing)" if names else ""
+        raise UsageError(
+            f"{folder.uri}: {marked} rows were there when the run finished, {rows} now{which}. "
+            "Restore the part, or run the same command again, which computes these rows."
+        )
+
+
 def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
-    """Refuse ids without rows: ids are committed after their rows, so the part has been lost."""
+    """Refuse ids without rows, which a lost part of an earlier version leaves."""
     present = {commit_of(part.path.rsplit("/", 1)[-1]) for part in parts}
     lost = {name: path for name, path in commits(folder).items() if name not in present}
     for name, path in sorted(lost.items()):
@@ -215,8 +230,7 @@ def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
         if rows:
             raise UsageError(
                 f"{folder.uri}: {rows} rows are committed in {name}, but images/{name}-*{PARQUET} "
-                f"is missing ({len(lost)} of {len(present) + len(lost)} parts). Restore it, or "
-                f"delete _run/checkpoint/{path} and run again, which computes these rows again."
+                f"is missing ({len(lost)} of {len(present) + len(lost)} parts). Restore it."
             )
 
 

@@ -1,20 +1,27 @@
 """Does an output add up? Rows read, rows committed, failures, duplicates; from the output alone."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from pipeline.runs.duplicates import repeated_ids
+from pipeline.machine import map_in_threads
 from pipeline.runs.lease import Holder, holder_of
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest
-from pipeline.runs.parts import Ledger, arrow_filesystem, committed_parts
-from pipeline.runs.read_shards import ShardBook
-from pipeline.schema import IDENTITY, OUTCOME, UNREADABLE, Status
+from pipeline.runs.parts import arrow_filesystem, committed_parts, ids_of
+from pipeline.schema import IDENTITY, OUTCOME, Status
+from pipeline.storage.location import Location
+
+MOST_NAMED = 1_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Check:
         output: where it lies.
         shards: every shard the run knows of.
         statuses: committed rows by status.
-        duplicates: image ids that stand more than once, at most `duplicates.MOST_NAMED`.
+        duplicates: image ids that stand more than once, at most `MOST_NAMED`.
         parts, bytes: committed Parquet files and their size.
         marked: rows by the completion marker; None without one.
         holder: who writes to it now.
@@ -106,15 +113,20 @@ def check(folder: RunFolder) -> Check:
     manifest = read_manifest(folder)
     ledger = Ledger(folder).refresh()
     marker = json.loads(folder.complete.read()) if folder.complete.exists() else None
+    marked = None if marker is None else int(marker["rows"])
     one_row_a_file = manifest["source"]["format"] == "folder"
+    if ledger.earlier_layout:
+        shards = _marked_shards(ledger, complete=marked == ledger.rows)
+    else:
+        shards = _shards(folder, ledger, one_row_a_file=one_row_a_file)
     return Check(
         output=folder.uri,
-        shards=tuple(_shards(folder, ledger, one_row_a_file=one_row_a_file)),
+        shards=tuple(shards),
         statuses=ledger.statuses,
         duplicates=tuple(repeated_ids(committed_parts(folder))),
-        parts=len(ledger.counts),
+        parts=len(ledger.records),
         bytes=ledger.bytes,
-        marked=None if marker is None else int(marker["rows"]),
+        marked=marked,
         holder=holder_of(folder),
     )
 
@@ -133,38 +145,91 @@ def failures(folder: RunFolder) -> pd.DataFrame:
 
 
 def _shards(folder: RunFolder, ledger: Ledger, *, one_row_a_file: bool) -> Iterator[ShardState]:
-    rows: Counter[str] = Counter()
-    ok: Counter[str] = Counter()
-    for counts in ledger.counts.values():
-        for (shard, status), number in counts.items():
-            rows[shard] += number
-            ok[shard] += number * (status == Status.OK)
-    groups: Counter[tuple[str, ...]] = Counter()  # units that read the same files count together
-    for key, record in ShardBook.read(folder).items():
-        groups[record.shards or (key,)] += record.rows
+    """Every shard; those that are read together for a limit count as one."""
+    rows, ok, open_ended = ledger.totals.shards, _explained(ledger), _open_ended(ledger)
+    ends: Counter[str] = Counter()
+    for end in ledger.totals.ends.to_pylist():
+        ends[end["unit"]] = max(ends[end["unit"]], end["rows"] + end["kept"])
+    units: dict[str, list[str]] = {}  # shards by unit
+    for unit, shard in _input(folder):
+        units.setdefault(unit, []).append(shard)
     if one_row_a_file:
-        groups.clear()
-    cut_off = _cut_off(folder)
-    home = {shard: group for group in groups for shard in group}
-    for group in dict.fromkeys(home.get(n, (n,)) for n in [*_assigned(folder), *home, *rows]):
-        expected = 1 if one_row_a_file else groups.get(group)
-        expected = None if not cut_off.isdisjoint(group) else expected
+        units = {shard: [shard] for shards in units.values() for shard in shards}
+        ends = Counter(list(units))
+    groups: dict[tuple[str, ...], list[str]] = {}  # units by the shards that they share
+    for unit, shards in units.items():
+        groups.setdefault(tuple(shards), []).append(unit)
+    known = {shard for group in groups for shard in group}
+    for group in [*groups, *((shard,) for shard in rows if shard not in known)]:
+        read = all(unit in ends for unit in groups.get(group, group))
+        read = read and open_ended.isdisjoint(group)
+        expected = sum(ends[unit] for unit in groups.get(group, group)) if read else None
         there, good = (sum(counts[shard] for shard in group) for counts in (rows, ok))
         yield ShardState(group[0], expected, there, good)
 
 
-def _cut_off(folder: RunFolder) -> set[str]:
+def _marked_shards(ledger: Ledger, *, complete: bool) -> Iterator[ShardState]:
+    """Shards of a run of an earlier version: its marker alone tells whether they are whole."""
+    ok = _explained(ledger)
+    for shard, rows in ledger.totals.shards.items():
+        yield ShardState(shard, rows if complete else None, rows, ok[shard])
+
+
+def _explained(ledger: Ledger) -> Counter[str]:
+    """Rows with results by shard."""
+    runs = ledger.totals.runs
+    good = runs.filter(pc.equal(runs["status"], str(Status.OK)))
+    sums = good.group_by("shard").aggregate([("count", "sum")])
+    pairs = zip(sums["shard"].to_pylist(), sums["count_sum"].to_pylist(), strict=True)
+    return Counter(dict(pairs))
+
+
+def _open_ended(ledger: Ledger) -> set[str]:
     """Shards of which a row stands for what the storage would not give."""
-    stands_in = (ds.field("key") == UNREADABLE) & (ds.field("status") == str(Status.READ_ERROR))
-    found = _dataset(folder).to_table(columns=["shard"], filter=stands_in)
-    return set(found["shard"].to_pylist())
+    runs = ledger.totals.runs
+    unread = pc.equal(runs["status"], str(Status.READ_ERROR))
+    return set(runs.filter(pc.and_(unread, pc.less(runs["first"], 0)))["shard"].to_pylist())
 
 
-def _assigned(folder: RunFolder) -> list[str]:
-    """Shards the run set out to do, in its order."""
-    if not folder.waves.exists():
+def _input(folder: RunFolder) -> list[tuple[str, str]]:
+    """Units and shards that the run set out to do, in its order."""
+    if not folder.input.exists():
         return []
-    return [shard for wave in json.loads(folder.waves.read()) for shard in wave["shards"]]
+    table = pq.read_table(pa.BufferReader(folder.input.read()))
+    return list(zip(table["unit"].to_pylist(), table["shard"].to_pylist(), strict=True))
+
+
+def repeated_ids(parts: Sequence[Location]) -> dict[str, list[str]]:
+    """Image ids that stand more than once in some parts; holds eight bytes a row.
+
+    Returns:
+        The names of the parts that hold each, by id, sorted; at most `MOST_NAMED` ids.
+    """
+    hashes = list(map_in_threads(lambda part: _hashed(_ids(part)), parts))
+    values, counts = np.unique(
+        np.concatenate([np.zeros(0, np.uint64), *hashes]), return_counts=True
+    )
+    twice = values[counts > 1]
+    if not twice.size:
+        return {}
+    holders: dict[str, list[str]] = defaultdict(list)
+    for part, own in zip(parts, hashes, strict=True):
+        suspects = np.isin(own, twice)
+        if suspects.any():
+            for image_id in _ids(part)[suspects]:
+                holders[image_id].append(part.path.rsplit("/", 1)[-1])
+    found = sorted(image_id for image_id, names in holders.items() if len(names) > 1)
+    return {image_id: sorted(holders[image_id]) for image_id in found[:MOST_NAMED]}
+
+
+def _ids(part: Location) -> NDArray[np.object_]:
+    ids: NDArray[np.object_] = ids_of(part).to_numpy(zero_copy_only=False)
+    return ids
+
+
+def _hashed(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+    hashed: NDArray[np.uint64] = pd.util.hash_array(ids, categorize=False)
+    return hashed
 
 
 def _dataset(folder: RunFolder) -> ds.Dataset:

@@ -16,23 +16,19 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.errors import RunError, UsageError
+from pipeline.machine import map_in_threads
 from pipeline.runs.lease import held
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
-from pipeline.runs.parts import (
-    Ledger,
-    arrow_filesystem,
-    committed_parts,
-    ids_of,
-    side_by_side,
-)
-from pipeline.runs.sort import WAVE, sort_parts, span_of
+from pipeline.runs.parts import DRAFT, PART, arrow_filesystem, committed_parts, ids_of
+from pipeline.runs.sort import sort_parts, span_of
 from pipeline.storage.location import Location, Options, redact
 
 CHECKED_PARTS = 8
 CHECKED_ROWS = 1_000
 _OWN = re.compile(
-    rf"(images/|_run/checkpoint/{WAVE}/)part-\d{{5}}(-0)?\.parquet"
-    r"|_run/(shards/)?\.?(waves|manifest|complete|compacting|\d+-[0-9a-f]+)\.jsonl?(\.\d+\.draft)?"
+    rf"images/({PART.pattern}|\..*{DRAFT})"
+    rf"|_run/\.?(input|index|manifest|complete|compacting)\.(json|parquet)(\..*{DRAFT})?"
 )
 """What a compaction writes, and the drafts that a kill leaves on a local disk."""
 
@@ -96,17 +92,17 @@ def compact(
         if not partial:
             _refuse_incomplete(old, ledger)
         _begin(old, new, tell)
-        tell(f"sorting {ledger.rows:,} rows of {len(ledger.counts)} parts")
-        sort_parts(committed_parts(old), ledger.rows, new)
+        tell(f"sorting {ledger.rows:,} rows of {len(ledger.records)} parts")
+        sort_parts(committed_parts(old), ledger.rows, new, ledger.totals.ends)
         tell(f"comparing {output} with {uri}")
         done = Ledger(new).refresh()
         _verify(old, new, ledger, done)
-        _copy_records(old, new, ledger, done)
+        _copy_records(old, new, done)
         new.compacting.delete()
         if delete_source:
             fence.require()
             _delete(old)
-    before, after = len(ledger.counts), len(done.counts)
+    before, after = len(ledger.records), len(done.records)
     sizes = (ledger.bytes, done.bytes)
     return Compacted(output, done.rows, before, after, *sizes, deleted=delete_source)
 
@@ -161,8 +157,7 @@ def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> No
     Raises:
         RunError: they differ.
     """
-    counts = [sum(ledger.counts.values(), Counter()) for ledger in (before, after)]
-    if counts[0] != counts[1]:
+    if _counts(before) != _counts(after):
         raise RunError(
             f"{new.uri}: {after.rows} rows were written of {before.rows}, or of other shards; "
             f"{old.uri} is kept"
@@ -172,10 +167,16 @@ def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> No
     chosen = [parts[number] for number in draw]
     ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(chosen)] for part in chosen])
     candidates = committed_parts(new)
-    holding = side_by_side(lambda part: _holds(part, ids), candidates)
+    holding = list(map_in_threads(lambda part: _holds(part, ids), candidates))
     there = [part for part, holds in zip(candidates, holding, strict=True) if holds]
     if _fingerprint(chosen, ids) != _fingerprint(there, ids):
         raise RunError(f"{new.uri}: rows differ from those of {old.uri}, which is kept")
+
+
+def _counts(ledger: Ledger) -> Counter[tuple[str, str]]:
+    """Rows by shard and status."""
+    sums = ledger.totals.runs.group_by(["shard", "status"]).aggregate([("count", "sum")])
+    return Counter({(row["shard"], row["status"]): row["count_sum"] for row in sums.to_pylist()})
 
 
 def _holds(part: Location, ids: pa.Array) -> bool:
@@ -193,12 +194,11 @@ def _fingerprint(parts: Sequence[Location], ids: pa.Array) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _copy_records(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> None:
+def _copy_records(old: RunFolder, new: RunFolder, after: Ledger) -> None:
     """What makes the folder a run; the manifest and the marker last."""
-    for name in old.shards.files("*.jsonl"):
-        new.shards.child(name).write(old.shards.child(name).read())
-    waves = [{"folder": WAVE, "shards": sorted(before.shards())}]
-    new.waves.write(json.dumps(waves).encode())
+    if old.input.exists():
+        new.input.write(old.input.read())
+    after.index()
     manifest = read_manifest(old)
     manifest["compacted"] = {
         "from": redact(old.uri),
@@ -208,7 +208,7 @@ def _copy_records(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger)
     if old.complete.exists():
         marker = json.loads(old.complete.read())
         if marker["rows"] == after.rows:
-            marker |= {"parts": len(after.counts), "bytes": after.bytes}
+            marker |= {"parts": len(after.records), "bytes": after.bytes}
             new.complete.write(json.dumps(marker, indent=2).encode())
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from pipeline.config import SourceConfig
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UsageError
 from pipeline.progress.progress import Progress
-from pipeline.runs.duplicates import parts_by_wave, repeated_ids
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, digest
-from pipeline.runs.parts import Ledger, arrow_filesystem, committed_parts
-from pipeline.runs.read_shards import ShardBook
+from pipeline.runs.parts import arrow_filesystem, committed_parts
+from pipeline.runs.resume import remaining_work
+from pipeline.runs.retry_rows import drop_repeated
 from pipeline.schema import Status
 from pipeline.sources.read_unit import Unit
 from pipeline.storage.location import redact
@@ -106,66 +107,60 @@ def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> boo
     return bool(marker["files"] == _files(units) and marker["rows"] == ledger.rows)
 
 
-def reconcile(folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: ShardBook) -> None:
-    """Every row that was read is committed, and none twice.
+def refuse_unfinished(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> None:
+    """A run of an earlier version is complete, or cannot be continued.
 
     Raises:
-        RunError: rows are missing, or doubled.
+        UsageError: it is not complete, or files were added or changed.
     """
-    committed = ledger.shards()
-    faults = book.faults(units, committed)
-    if faults:
-        raise RunError(
-            f"{folder.uri}: {len(faults)} shards do not add up ({_some(faults)}). Run the same "
-            "command again to do the missing ones."
-        )
-    doubled = _doubled(folder)
-    if doubled:
-        raise RunError(
-            f"{folder.uri}: {len(doubled)} images stand there twice ({_some(doubled)}); two runs "
-            "may have written at once. Delete one of the two parts in images/ and run the same "
-            "command again: it does anew what is missing."
+    if not is_complete(folder, units, ledger):
+        raise UsageError(
+            f"{folder.uri}: an earlier version of legrad-audit began this run ({ledger.rows:,} "
+            "rows are committed) and kept its progress in another way. This version reads its "
+            "results but cannot continue it. Continue with that version, or start anew in another "
+            "place: --set output=NEW"
         )
 
 
 def complete(
-    folder: RunFolder, units: Sequence[Unit], ledger: Ledger, book: ShardBook, notes: list[str]
+    ledger: Ledger,
+    units: Sequence[Unit],
+    notes: list[str],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Marker last: written only when the rows of every shard are in committed parts, once each.
+    """Write the marker, last: only when every row of the input is committed, and none twice.
 
     Args:
-        folder, units, ledger, book: of the run, all of its input.
-        notes: rows of shards that are no longer there are told here.
+        ledger: of the run, refreshed.
+        units: all of the input.
+        notes: takes in what the user should know.
+        tell: called with what was repaired.
 
     Raises:
-        RunError: rows are missing, or doubled.
+        RunError: rows are missing.
     """
-    reconcile(folder, units, ledger, book)
-    surplus = sum(book.surplus(units, ledger.shards()).values())
-    if surplus:
+    folder = ledger.folder
+    drop_repeated(ledger, tell)
+    work = remaining_work(ledger, units)
+    if work.left:
+        names = ", ".join(unit.name for unit in work.left[:_NAMED])
+        more = ", ..." if len(work.left) > _NAMED else ""
+        raise RunError(
+            f"{folder.uri}: rows of {len(work.left)} shards are missing ({names}{more}). Run the "
+            "same command again, which computes them."
+        )
+    surplus = ledger.rows - work.rows_done
+    if surplus > 0:
         notes.append(f"{surplus} rows are of files or samples that are no longer in the source.")
+    ledger.index()
     marker = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": ledger.rows,
         "statuses": dict(ledger.statuses),
-        "parts": len(ledger.counts),
+        "parts": len(ledger.records),
         "bytes": ledger.bytes,
         "shards": len(units),
-        "rows_of_shards": ledger.rows - surplus,
+        "rows_of_shards": work.rows_done,
         "files": _files(units),
     }
     folder.complete.write(json.dumps(marker, indent=2).encode())
-    book.settle()
-
-
-def _doubled(folder: RunFolder) -> list[str]:
-    """Ids that stand more than once, with their parts."""
-    return [
-        f"{image_id} in {' and '.join(dict.fromkeys(parts))}"
-        for wave in parts_by_wave(folder)
-        for image_id, parts in repeated_ids(wave).items()
-    ]
-
-
-def _some(texts: Sequence[str]) -> str:
-    return "; ".join(texts[:_NAMED]) + ("; ..." if len(texts) > _NAMED else "")

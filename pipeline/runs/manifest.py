@@ -41,18 +41,23 @@ class RunFolder:
 
     @cached_property
     def checkpoint(self) -> Location:
-        """Ids of the committed rows, a file a part, in a folder for every wave."""
+        """Ids of the committed rows as earlier versions kept them; later ones have none."""
         return self.root.child("_run", "checkpoint")
 
     @cached_property
-    def waves(self) -> Location:
-        """Which shard belongs to which wave."""
-        return self.root.child("_run", "waves.json")
+    def input(self) -> Location:
+        """Read units and their shards, as the last attempt listed them."""
+        return self.root.child("_run", "input.parquet")
 
     @cached_property
-    def shards(self) -> Location:
-        """What was found in the shards that were read to their end."""
-        return self.root.child("_run", "shards")
+    def index(self) -> Location:
+        """What the parts say of themselves, gathered in one file; made again where it is lost."""
+        return self.root.child("_run", "index.parquet")
+
+    @cached_property
+    def ends(self) -> Location:
+        """Ends of read units that no part records; found again where they are lost."""
+        return self.root.child("_run", "ends.jsonl")
 
     @cached_property
     def log(self) -> Location:

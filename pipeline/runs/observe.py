@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.runs.lease import STALE_SECONDS, Holder, holder_of, lease_content
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import Ledger
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _look(folder: RunFolder, ledger: Ledger, silent: float) -> Sight:
     end = events[-1] if events and events[-1]["event"] == "end" else {}
     return Sight(
         rows=ledger.rows,
-        parts=len(ledger.counts),
+        parts=len(ledger.records),
         bytes=ledger.bytes,
         holder=holder,
         silent=silent,

@@ -1,30 +1,38 @@
-"""Which Parquet parts of a run are committed, and what is in them; no Ray, so that reading results
-needs none.
+"""The Parquet parts of a run: their names, how they are written and which are committed; no Ray.
+
+A part is written in one piece under a name made of a digest of its image ids, so a part that is
+there is committed, and a write that is repeated replaces the same object. Parts of earlier versions
+(Ray's checkpoint) are committed once their ids stand in ``_run/checkpoint``.
 """
 
+import hashlib
+import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
-from pipeline.schema import EMBEDDING
+from pipeline.schema import BOOK, EMBEDDING
 from pipeline.storage.location import Location
+from pipeline.storage.retries import call_with_retries
 
 PENDING = ".pending.parquet"
 PARQUET = ".parquet"
-OWN_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
-"""A part's name as a run gives it, or compact."""
-READERS = 16
+DRAFT = ".draft"
+PART = re.compile(r"part-(?:\d{5}-)?[0-9a-f]{32}\.parquet")
+"""A part's name as a run gives it, or compact, which numbers them."""
+EARLIER_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
+"""A part's name as versions with Ray's checkpoint gave it."""
 ROW_GROUP_ROWS = 10_000
 _UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
-T = TypeVar("T")
 
 
 def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
@@ -50,16 +58,87 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+def write_part(
+    images: Location, table: pa.Table, ends: pa.Table | None = None, number: int | None = None
+) -> Location:
+    """Commit some rows as one part.
+
+    Args:
+        images: folder of the parts.
+        table: rows of the output's schema with the column `BOOK`, which goes into the metadata; of
+            a part that an earlier version wrote, without it.
+        ends: ends of read units; default those that the rows carry.
+        number: of the part where all parts are in the order of the image ids, and so are its rows.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        OSError: the storage refuses.
+    """
+    metadata: dict[str, str] = {}
+    if BOOK in table.column_names:
+        metadata = book.encode(book.runs_of(table), book.ends_of(table) if ends is None else ends)
+        table = table.drop_columns([BOOK])
+    table = book.without_record(table)
+    ids = "\n".join(sorted(table["image_id"].to_pylist()))
+    digest = hashlib.sha256(ids.encode()).hexdigest()[:32]
+    order = "" if number is None else f"{number:05d}-"
+    place = images.child(f"part-{order}{digest}{PARQUET}")
+    options = parquet_options(table.schema)
+    if number is not None:
+        options |= {"sorting_columns": [pq.SortingColumn(0)]}
+    if place.is_local:
+        call_with_retries(_write_file, Path(place.path), table, metadata, options)
+    else:
+        sink = pa.BufferOutputStream()
+        _write_rows(sink, table, metadata, options)
+        call_with_retries(place.fs.pipe_file, place.path, sink.getvalue().to_pybytes())
+    return place
+
+
+def _write_file(
+    target: Path, table: pa.Table, metadata: dict[str, str], options: dict[str, Any]
+) -> None:
+    """A draft, on the disk to its last byte, and a rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{DRAFT}")
+    try:
+        with draft.open("wb") as stream:
+            _write_rows(stream, table, metadata, options)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_rows(
+    sink: Any, table: pa.Table, metadata: dict[str, str], options: dict[str, Any]
+) -> None:
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata(metadata)
+
+
+def read_part(part: Location) -> tuple[pa.Table, pa.Table | None]:
+    """A part as a whole, with the column `BOOK`, and its ends.
+
+    Of a part that an earlier version wrote there is neither column nor ends.
+    """
+    with arrow_filesystem(part).open_input_file(part.path) as stream:
+        file = pq.ParquetFile(stream)
+        table, record = file.read(), book.decode(file.metadata.metadata)
+    return (table, None) if record is None else (book.with_places(table, record[0]), record[1])
+
+
 def commit_of(part: str) -> str:
-    """Name of the commit that a part belongs to; a commit's parts are numbered."""
+    """Name of the commit that a part of an earlier version belongs to."""
     return part.removesuffix(PARQUET).rsplit("-", 1)[0]
 
 
 def commits(folder: RunFolder) -> dict[str, str]:
-    """The commits of a run: name -> file relative to ``_run/checkpoint``.
-
-    They lie in a folder for every wave; runs of version 0.1 have theirs in ``checkpoint`` itself.
-    """
+    """The commits of a run of an earlier version: name -> file relative to ``_run/checkpoint``."""
     return {
         path.removesuffix(PARQUET).rsplit("/", 1)[-1]: path
         for path in folder.checkpoint.sizes()
@@ -67,86 +146,41 @@ def commits(folder: RunFolder) -> dict[str, str]:
     }
 
 
-def strangers(folder: RunFolder) -> list[str]:
-    """Names of Parquet files in ``images/`` that no run and no compact wrote."""
-    return [name for name in folder.images.files(f"*{PARQUET}") if not OWN_PART.fullmatch(name)]
+def strangers(names: Iterable[str]) -> list[str]:
+    """Those of some names in ``images/`` that are Parquet files of no run and no compact."""
+    return [
+        name
+        for name in names
+        if name.endswith(PARQUET) and not PART.fullmatch(name) and not EARLIER_PART.fullmatch(name)
+    ]
+
+
+def is_of_earlier_version(folder: RunFolder) -> bool:
+    """Whether a version with Ray's checkpoint wrote parts of a run, or compacted such ones."""
+    for part in committed_parts(folder):
+        with suppress(pa.ArrowInvalid):  # broken; another part can tell
+            metadata = pq.read_metadata(part.path, filesystem=arrow_filesystem(part))
+            return book.decode(metadata.metadata) is None
+    return bool(commits(folder))
+
+
+def committed_sizes(folder: RunFolder) -> dict[str, int]:
+    """Bytes of the committed parts by name, sorted."""
+    sizes = folder.images.sizes()
+    earlier = commits(folder) if any(EARLIER_PART.fullmatch(name) for name in sizes) else {}
+    return {
+        name: size
+        for name, size in sizes.items()
+        if PART.fullmatch(name) or (EARLIER_PART.fullmatch(name) and commit_of(name) in earlier)
+    }
 
 
 def committed_parts(folder: RunFolder) -> list[Location]:
     """The parts of ``images/`` whose rows are committed, sorted by name."""
-    committed = commits(folder)
-    parts = folder.images.files(f"*{PARQUET}")
-    return [folder.images.child(part) for part in parts if commit_of(part) in committed]
-
-
-def side_by_side(work: Callable[[Location], T], places: Iterable[Location]) -> list[T]:
-    """The results of reading several files at once."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(work, places))
+    return [folder.images.child(name) for name in committed_sizes(folder)]
 
 
 def ids_of(part: Location) -> pa.Array:
     """The image ids of a part, in its order."""
     table = pq.read_table(part.path, columns=["image_id"], filesystem=arrow_filesystem(part))
     return table["image_id"].combine_chunks()
-
-
-@dataclass
-class Ledger:
-    """Rows in the committed parts, by shard and status; a part is read once, for it never changes.
-
-    Attributes:
-        folder: of the run.
-        counts: rows by (shard, status) of every committed part, by its name.
-        bytes: size of all committed parts.
-    """
-
-    folder: RunFolder
-    counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
-    bytes: int = 0
-
-    def refresh(self) -> "Ledger":
-        """Read the parts that were committed since."""
-        committed = commits(self.folder)
-        sizes = {
-            name: size
-            for name, size in self.folder.images.sizes().items()
-            if name.endswith(PARQUET) and commit_of(name) in committed
-        }
-        new = [name for name in sizes if name not in self.counts]
-        found = side_by_side(_count, [self.folder.images.child(name) for name in new])
-        known = self.counts | dict(zip(new, found, strict=True))
-        self.counts = {name: known[name] for name in sizes}
-        self.bytes = sum(sizes.values())
-        return self
-
-    @property
-    def statuses(self) -> Counter[str]:
-        """Rows by status."""
-        total: Counter[str] = Counter()
-        for counts in self.counts.values():
-            for (_, status), rows in counts.items():
-                total[status] += rows
-        return total
-
-    @property
-    def rows(self) -> int:
-        """All rows."""
-        return sum(counts.total() for counts in self.counts.values())
-
-    def shards(self, commits_only: Iterable[str] | None = None) -> Counter[str]:
-        """Rows by shard, of all parts or of some commits."""
-        only = None if commits_only is None else set(commits_only)
-        total: Counter[str] = Counter()
-        for name, counts in self.counts.items():
-            if only is None or commit_of(name) in only:
-                for (shard, _), rows in counts.items():
-                    total[shard] += rows
-        return total
-
-
-def _count(part: Location) -> Counter[tuple[str, str]]:
-    columns = ["shard", "status"]
-    table = pq.read_table(part.path, columns=columns, filesystem=arrow_filesystem(part))
-    grouped = table.group_by(columns).aggregate([([], "count_all")]).to_pylist()
-    return Counter({(row["shard"], row["status"]): row["count_all"] for row in grouped})

@@ -5,7 +5,6 @@ part in a scratch folder, and each of these is sorted and written. Memory holds 
 scratch folder at most `PARTS_PER_PASS`.
 """
 
-import posixpath
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,58 +17,57 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
+from pipeline.machine import map_in_threads
+from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import (
-    ROW_GROUP_ROWS,
-    arrow_filesystem,
-    ids_of,
-    parquet_options,
-    side_by_side,
-)
+from pipeline.runs.parts import arrow_filesystem, ids_of, write_part
+from pipeline.schema import BOOK_FIELD
 from pipeline.storage.location import Location
 
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 512 * 2**20
 PARTS_PER_PASS = 256
 SAMPLED_IDS = 1_000_000
-WAVE = "wave-0000"
 _BATCH_ROWS = 2048
 
 
-def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder) -> None:
-    """Write the rows of some parts into new ones, sorted by image_id, and commit these.
+def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.Table) -> None:
+    """Write the rows of some parts into new ones, sorted by image_id.
 
     Args:
         sources: parts of one schema.
         rows: in all of them.
         new: folder of the run that is written.
+        ends: of all read units; the first new part records them.
 
     Raises:
         RunError: an image stands there twice.
     """
     cuts = _cuts(sources, rows)
-    spans = np.array(side_by_side(span_of, sources), dtype=object)
-    schema = pq.read_schema(sources[0].path, filesystem=arrow_filesystem(sources[0]))
-    ends = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
+    spans = np.array(list(map_in_threads(span_of, sources)), dtype=object)
+    schema = next(_batches(sources[0])).schema
+    reach = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
     for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
         last = min(first + PARTS_PER_PASS, len(cuts) + 1)
         some = [
             source
-            for source, (begin, end) in zip(sources, ends, strict=True)
+            for source, (begin, end) in zip(sources, reach, strict=True)
             if begin < last and end >= first
         ]
         with tempfile.TemporaryDirectory(prefix="legrad-compact-") as scratch:
             buckets = _scatter(some, schema, cuts, range(first, last), Path(scratch))
             for number, bucket in buckets.items():
-                _write_part(bucket, new, number)
+                written = _write_part(bucket, new, number, ends)
+                ends = ends.slice(0, 0) if written else ends
                 bucket.unlink()
 
 
 def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
     """Ids at which a new part begins, from a sample that is spread over all rows."""
     every = max(1, rows // SAMPLED_IDS)
-    ids = pa.concat_arrays(side_by_side(lambda part: ids_of(part)[::every], sources)).sort()
-    sizes = side_by_side(_uncompressed, sources)
+    samples = map_in_threads(lambda part: ids_of(part)[::every], sources)
+    ids = pa.concat_arrays(list(samples)).sort()
+    sizes = list(map_in_threads(_uncompressed, sources))
     count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
     places = [len(ids) * number // count for number in range(1, count)]
     return np.array(ids.take(pa.array(places, pa.int64())).to_pylist(), dtype=object)
@@ -111,13 +109,22 @@ def span_of(part: Location) -> tuple[str, str]:
 
 
 def _batches(part: Location) -> Iterator[pa.Table]:
-    with arrow_filesystem(part).open_input_file(part.path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+    """A part's rows with their places, some at a time."""
+    with arrow_filesystem(part).open_input_file(part.path) as stream:
+        file = pq.ParquetFile(stream)
+        record = book.decode(file.metadata.metadata)
+        places = None if record is None else book.places(record[0])
+        first = 0
+        for batch in file.iter_batches(_BATCH_ROWS):
+            table = pa.Table.from_batches([batch])
+            if places is not None:
+                table = table.append_column(BOOK_FIELD, places.slice(first, batch.num_rows))
+            first += batch.num_rows
+            yield table
 
 
-def _write_part(bucket: Path, new: RunFolder, number: int) -> None:
-    """Sort one part and commit it: data first, then its ids, as a run does.
+def _write_part(bucket: Path, new: RunFolder, number: int, ends: pa.Table) -> bool:
+    """Sort the rows of one part and write it; whether there were any.
 
     Raises:
         RunError: an image stands there twice.
@@ -125,26 +132,12 @@ def _write_part(bucket: Path, new: RunFolder, number: int) -> None:
     with pa.ipc.open_stream(str(bucket)) as stream:
         table = stream.read_all()
     if not table.num_rows:
-        return
+        return False
     table = table.take(pc.sort_indices(table["image_id"])).combine_chunks()
     ids = table["image_id"]
     same = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
     if pc.any(same).as_py():
         first = ids.filter(pa.chunked_array([pa.array([False]), *same.chunks]))[0]
         raise RunError(f"image {first} stands twice in the run; it cannot be compacted")
-    commit = f"part-{number:05d}"
-    _write_table(table, new.images.child(f"{commit}-0.parquet"))
-    _write_table(table.select(["image_id"]), new.checkpoint.child(WAVE, f"{commit}.parquet"))
-
-
-def _write_table(table: pa.Table, place: Location) -> None:
-    filesystem = arrow_filesystem(place)
-    filesystem.create_dir(posixpath.dirname(place.path), recursive=True)
-    pq.write_table(
-        table,
-        place.path,
-        filesystem=filesystem,
-        row_group_size=ROW_GROUP_ROWS,
-        sorting_columns=[pq.SortingColumn(0)],
-        **parquet_options(table.schema),
-    )
+    write_part(new.images, table, ends, number)
+    return True

@@ -1,4 +1,4 @@
-"""Which columns of a table hold image, key, label and caption."""
+"""Find the columns of a table that hold image, key, label and caption."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.schema import Status
+from pipeline.schema import BOOK, Status
 from pipeline.sources.read_unit import Part
 from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
@@ -25,12 +25,12 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All that are read."""
+        """The columns that are read."""
         return [name for name in dict.fromkeys((self.image, *self._others)) if name is not None]
 
     @property
-    def known_first(self) -> list[str]:
-        """Those that say which image a row is, without the image."""
+    def identifying(self) -> list[str]:
+        """The columns that identify an image and its label, without the image."""
         names = dict.fromkeys((self.key, self.label))
         return [name for name in names if name is not None]
 
@@ -42,18 +42,18 @@ class Columns:
 def choose_columns(
     names: Sequence[str], image: str | None, source: SourceConfig, where: str
 ) -> Columns:
-    """Columns as the settings name them, else by custom.
+    """The columns that the settings name, else those with the usual names.
 
     Args:
-        names: that the table has.
-        image: its image column, as the format tells it; None: it cannot be told.
+        names: names of the table's columns.
+        image: its image column, as the format determines it; None if it cannot.
         source: the settings.
         where: the table, for messages.
 
     Raises:
-        UsageError: there is no image column, or none of a name in the settings.
+        UsageError: there is no image column, or a column named in the settings is missing.
     """
-    asked = {
+    chosen = {
         "image_field": source.image_field,
         "key_field": source.key_field,
         "label_field": source.label_field if "label_field" in source.model_fields_set else None,
@@ -63,7 +63,7 @@ def choose_columns(
         **{f"carry.{name}": name for name in source.carry},
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
-    for setting, name in asked.items():
+    for setting, name in chosen.items():
         if name is not None and name not in names:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
@@ -78,7 +78,7 @@ def choose_columns(
 
 
 def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Rows of a batch as dictionaries; text that is not UTF-8 has escapes."""
+    """Rows of a batch as dictionaries; text that is not UTF-8 gets escapes."""
     columns = [_values(column) for column in batch.columns]
     for values in zip(*columns, strict=True):
         yield dict(zip(batch.schema.names, values, strict=True))
@@ -122,12 +122,13 @@ def table_row(
         "label": text_of(values.get(columns.label)) if columns.label else None,
         "caption": text_of(values.get(columns.caption)) if columns.caption else None,
         "row": number,
+        BOOK: number,
         **carried(values, source.carry),
     }
     if repeat is not None:
         found |= {
             "status": Status.DUPLICATE_KEY,
-            "error": f"key {key!r} stood in {file} before; source.key_field may name a better one",
+            "error": f"key {key!r} is in {file} before; source.key_field can name a better column",
         }
     name = key if repeat is None else f"{key}#{repeat}"
     return make_row(clean(f"{prefix}{file}/{name}"), file, key, **found)

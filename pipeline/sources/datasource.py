@@ -1,6 +1,6 @@
-"""The Ray Data side of a source: units of reading, each one task."""
+"""The Ray Data side of a source: read tasks of one large or several small units."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import IO, Any, cast
@@ -14,7 +14,7 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
-from pipeline.schema import UNREADABLE, source_schema
+from pipeline.schema import BOOK, UNREADABLE, source_schema
 from pipeline.sources.choice import draw, forget_wanted_ids, wanted_ids
 from pipeline.sources.folder import read_files
 from pipeline.sources.labels import Labeller, forget_tables, label_table
@@ -22,11 +22,19 @@ from pipeline.sources.listing import SourceFile
 from pipeline.sources.lists import read_list
 from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import choose_files, plan_units
-from pipeline.sources.read_unit import Unit
+from pipeline.sources.read_unit import Unit, stand_in
+from pipeline.sources.remaining import Remaining, numbered
 from pipeline.sources.retry import Whole, reread, unread
 from pipeline.sources.rows import Row, blocks
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import open_location, redact
+
+MOST_TASKS = 10_000
+"""Read tasks of a run; the driver holds all of them."""
+FEWEST_TASKS = 200
+"""Units are read together only as long as there are this many tasks to share out."""
+BYTES_PER_TASK = 16 * 2**20
+BYTES_PER_ROW = 32 * 2**10
 
 
 class ImageSource(Datasource):
@@ -35,7 +43,7 @@ class ImageSource(Datasource):
     Args:
         source: the settings.
         units: what to read.
-        reporter: told when a unit was read to its end.
+        reporter: hears when a unit was read to its end.
     """
 
     def __init__(self, source: SourceConfig, units: list[Unit], reporter: Reporter) -> None:
@@ -70,27 +78,45 @@ class ImageSource(Datasource):
         """Bytes travel encoded: as many as the files hold."""
         return self.bytes_total
 
+    def tasks(self) -> list[list[Unit]]:
+        """The units as read tasks take them: small neighbours together, in their order.
+
+        A task costs Ray some 35 ms and the driver some memory, whatever it reads.
+        """
+        weights = [_weight(unit) for unit in self.units]
+        most = min(BYTES_PER_TASK, sum(weights) // FEWEST_TASKS)
+        count = -(-len(self.units) // MOST_TASKS)
+        groups: list[list[Unit]] = []
+        weight = 0
+        for unit, own in zip(self.units, weights, strict=True):
+            if not groups or (weight + own > most and len(groups[-1]) >= count):
+                groups.append([])
+                weight = 0
+            groups[-1].append(unit)
+            weight += own
+        return groups
+
     def get_read_tasks(
         self,
         parallelism: int,  # noqa: ARG002 - Ray's signature
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
-        """One task a unit, whatever parallelism Ray asks for."""
+        """The tasks of `tasks`, whatever parallelism Ray asks for."""
         schema = source_schema(self.source.carry)
         return [
             ReadTask(
-                partial(_read_unit, self.source, unit, self.reporter),
+                partial(read_units, self.source, units, self.reporter),
                 BlockMetadata(
                     num_rows=None,
-                    size_bytes=unit.size,
-                    input_files=tuple(redact(file.path) for file in unit.files),
+                    size_bytes=sum(unit.size for unit in units),
+                    input_files=tuple(redact(unit.files[0].path) for unit in units),
                     exec_stats=None,
                 ),
                 schema=schema,
                 per_task_row_limit=per_task_row_limit,
             )
-            for unit in self.units
+            for units in self.tasks()
         ]
 
 
@@ -111,22 +137,44 @@ def open_source(source: SourceConfig) -> ImageSource:
     return ImageSource(source, units, Reporter())
 
 
-def _read_unit(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[pa.Table]:
-    count = unit.given
-    for block in _timed(blocks(read_rows(source, unit), source.carry), reporter):
-        count += block.num_rows
-        yield block
-    reporter.shard(unit.name, count, unit.size)
+def read_units(
+    source: SourceConfig, units: Sequence[Unit], reporter: Reporter
+) -> Iterator[pa.Table]:
+    """Rows of some units that are not committed, as blocks of `source_schema`."""
+    rows = chain.from_iterable(_uncommitted_rows(source, unit, reporter) for unit in units)
+    return _timed(blocks(rows, source.carry), reporter)
+
+
+def _uncommitted_rows(source: SourceConfig, unit: Unit, reporter: Reporter) -> Iterator[Row]:
+    """The rows of a unit that are not committed; the last one carries the unit's end."""
+    remaining = Remaining(unit)
+    last: Row | None = None
+    for row in remaining.of(read_rows(source, unit)):
+        if last is not None:
+            yield last
+        last = row
+    end = remaining.end()
+    reporter.shard(unit.name, remaining.rows, unit.size, end if last is None else None)
+    if last is not None:
+        last[BOOK] |= {"end": end}
+        yield last
+
+
+def _weight(unit: Unit) -> int:
+    """Approximate bytes to read; the images that a list names are not counted in its size."""
+    rows = unit.part.rows if unit.part else len(unit.files)
+    return max(unit.size, rows * BYTES_PER_ROW)
 
 
 def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
-    """The rows of one unit, through faults of the storage."""
+    """The rows of one unit, through faults of the storage, each with its place in its shard."""
     fs = open_location(source.uris[0], source.options).fs
     read = partial(_READERS[source.format], fs, unit, source)
-    stand_in = partial(unread, unit.name, unit.files[0].name, source.id_prefix)
-    rows = map(Labeller(source), reread(read, stand_in))
+    number = stand_in(unit.first)
+    substitute = partial(unread, unit.name, unit.files[0].name, source.id_prefix, number)
+    rows = map(Labeller(source), reread(read, substitute))
     wanted = wanted_ids(source)
-    return rows if wanted is None else wanted.rows(rows)
+    return numbered(unit, rows if wanted is None else wanted.rows(rows))
 
 
 def _timed(tables: Iterator[pa.Table], reporter: Reporter) -> Iterator[pa.Table]:
@@ -154,7 +202,7 @@ def _read_shard(
     read = partial(_read_tar, fs, file, source)
     if count is not None:
         read = partial(draw, read, count, source.sample_seed, _tells)
-    return reread(read, partial(unread, file.name, file.name, source.id_prefix))
+    return reread(read, partial(unread, file.name, file.name, source.id_prefix, stand_in(0)))
 
 
 def _tells(row: Row) -> bool:
@@ -167,7 +215,8 @@ def _read_tar(
 ) -> Iterator[Row]:
     with fs.open(file.path, "rb") as stream:
         whole = cast(IO[bytes], Whole(stream, file.size))  # all that reading front to back needs
-        yield from read_shard(whole, file.name, source.id_prefix, source)
+        rows = read_shard(whole, file.name, source.id_prefix, source)
+        yield from (row | {BOOK: number} for number, row in enumerate(rows))
 
 
 def _read_folder(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.schema import UNREADABLE, Status
+from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
 from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.labels import class_name
@@ -26,13 +26,13 @@ from pipeline.sources.parquet_file import (
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.sources.referenced_images import read_referenced
 from pipeline.sources.rows import Row, failure, make_row, text_of
 from pipeline.storage.location import Location, Options
 
 Visit = Callable[[int, str, str | None], None]
-"""Told row number, key and label of every row of a file."""
+"""Called with number, key and label of every row of a file."""
 
 
 def scan_parquet(
@@ -44,13 +44,13 @@ def scan_parquet(
         place: of the file.
         file: the same, as it is named.
         source: the settings.
-        visit: told of every row, if given.
+        visit: called with number, key and label of every row.
 
     Returns:
-        The parts; none for a file that is broken, whose reader will say so.
+        The parts; none for a broken file, for which its reader makes a row.
 
     Raises:
-        UsageError: it has no such columns.
+        UsageError: it lacks a column.
     """
     try:
         with open_parquet(place) as table:
@@ -89,7 +89,8 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
     except Exception as error:
         if not is_broken(error):
             raise
-        yield _unreadable(file, source, UNREADABLE, failure(error))
+        number = stand_in(unit.first)
+        yield _unreadable(file, source, UNREADABLE, failure(error), number)
 
 
 def fetch_from_parquet(
@@ -156,7 +157,8 @@ class _GroupReader:
                 raise
             total = self.table.metadata.row_group(group).num_rows
             what = f"row group {group} after {done} of {total} rows: {failure(error)}"
-            yield _unreadable(self.file, self.source, f"{UNREADABLE}-{group}", what)
+            key, number = f"{UNREADABLE}-{group}", stand_in(first, within=True)
+            yield _unreadable(self.file, self.source, key, what, number)
 
     def _wants(self, number: int) -> bool:
         return self.part is None or self.part.wants(number)
@@ -187,11 +189,11 @@ def _neighbour(place: Location, path: str, source: SourceConfig) -> Row:
 
 def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict[int, int]:
     keys, number = Keys(), 0
-    if not columns.known_first:
+    if not columns.identifying:
         for row in range(table.metadata.num_rows if visit else 0):
             visit(row, str(row), None)  # type: ignore[misc]
         return {}
-    for batch in table.iter_batches(columns=columns.known_first):
+    for batch in table.iter_batches(columns=columns.identifying):
         for values in pylist(batch):
             key = text_of(values[columns.key]) if columns.key else str(number)
             key = f"#{number}" if key is None else key
@@ -203,6 +205,7 @@ def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict
     return keys.repeats()
 
 
-def _unreadable(file: SourceFile, source: SourceConfig, key: str, why: str) -> Row:
+def _unreadable(file: SourceFile, source: SourceConfig, key: str, why: str, number: int) -> Row:
     image_id = f"{source.id_prefix}{file.name}/{key}"
-    return make_row(image_id, file.name, key, status=Status.SHARD_ERROR, error=why[:500])
+    values = {"status": Status.SHARD_ERROR, "error": why[:500], BOOK: number}
+    return make_row(image_id, file.name, key, **values)

@@ -67,7 +67,7 @@ def plan_units(
     The same settings and files give the same units on every attempt.
 
     Raises:
-        UsageError: a list is broken, or a table has no such columns.
+        UsageError: a list is broken, or a table lacks a column.
     """
     source = labeller.source
     if source.format == "webdataset":
@@ -75,7 +75,7 @@ def plan_units(
     if source.format == "folder":
         chosen = _sampled_files(files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
-        return [Unit(group[0].name, tuple(group)) for group in groups]
+        return [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
     units = _of_tables(fs, files, labeller)
     return units if source.limit is None else list(_limited(units, source.limit))
 
@@ -85,7 +85,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _of_tars(files: Sequence[SourceFile], source: SourceConfig) -> list[Unit]:
-    """One unit a tar; with a limit one for all, as only a reader knows how many rows a tar has."""
+    """A unit for each tar, or one for all if there is a limit: rows are counted by reading."""
     counts: Sequence[int] = ()
     if source.sample is not None:
         counts = quotas([file.name for file in files], source.sample, source.sample_seed)
@@ -139,7 +139,7 @@ def _offer(
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
-    """Of a table; one that is broken is a unit all the same, for its reader to tell of."""
+    """The units of a table; a broken one is a unit as well, for which its reader makes a row."""
     if not parts:
         return [Unit(file.name, (file,))]
     return [Unit(f"{file.name}@{part.first}", (file,), part) for part in parts]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import IO
 
-from pipeline.schema import UNREADABLE, Status
+from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import retrying
@@ -41,12 +41,13 @@ def reread(
         yield stand_in(error, count)
 
 
-def unread(name: str, shard: str, prefix: str, error: Exception, count: int) -> Row:
+def unread(name: str, shard: str, prefix: str, number: int, error: Exception, count: int) -> Row:
     """The row that stands for what could not be read of a unit; a resumed run reads it again."""
     after = f"after {count} rows: " if count else ""
     text = f"{after}{failure(error)}"[:500]
     image_id = f"{prefix}{name}/{UNREADABLE}"
-    return make_row(image_id, shard, UNREADABLE, status=Status.READ_ERROR, error=text)
+    values = {"status": Status.READ_ERROR, "error": text, BOOK: number}
+    return make_row(image_id, shard, UNREADABLE, **values)
 
 
 class Whole:

@@ -1,99 +1,90 @@
-"""Parquet parts, committed with Ray Data's checkpoint: pending ids -> data file -> rename."""
+"""The last stage: blocks of rows become parts, each written in one piece."""
 
-import warnings
+from collections.abc import Iterable
 
 import pyarrow as pa
-import ray.data
-from ray.data.checkpoint import CheckpointConfig
-from ray.data.datasource import FilenameProvider
+from ray.data import Dataset
+from ray.data.block import Block
+from ray.data.datasource import Datasink
 
-from pipeline.cluster.ray_internals import sources_without_checkpoint
 from pipeline.cluster.session import RETRIES
-from pipeline.errors import RunError
 from pipeline.runs.lease import Fence
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import ROW_GROUP_ROWS, arrow_filesystem, parquet_options
-from pipeline.storage.location import Location
+from pipeline.runs.parts import write_part
+from pipeline.schema import with_book
 
-_NOT_RESUMABLE = (
-    "Ray would not resume this plan, so a restart would write rows twice: it must be "
-    "Read -> map_batches -> write_parquet, with a checkpoint."
-)
-_SWITCHED_OFF = "You've enabled checkpointing, but the logical plan doesn't support"
+DOUBLED_EVERY = 2
+"""Parts of one size before they double."""
 
 
-def checkpoint_config(place: Location) -> CheckpointConfig:
-    """Row-level checkpoint by image_id, kept after success so that new shards can follow.
+class GrowingRows(int):
+    """Least rows of the next part: small at first, doubling up to the number that this is.
 
-    Args:
-        place: folder of a wave's commits.
-    """
-    return CheckpointConfig(
-        id_column="image_id",
-        checkpoint_path=place.path,
-        delete_checkpoint_on_success=False,
-        override_filesystem=arrow_filesystem(place),
-    )
-
-
-class _Guarded(FilenameProvider):
-    """Names parts as Ray does, for those that hold the lease.
-
-    A write task asks for its name before it writes the ids and again before the data.
+    What a run has finished in its first seconds is committed soon, and later parts stay few. Ray
+    Data compares the rows at hand with this number before every write, in the driver: ``rows >=
+    least`` asks the right side first, as its type is a subclass of the left one's.
     """
 
-    def __init__(self, fence: Fence) -> None:
-        super().__init__(file_format="parquet")
-        self.fence = fence
+    _next: int
+    _written: int
 
-    def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
-        """Raises: RunError: the lease is lost."""
-        self.fence.require()
-        return str(super().get_filename_for_task(write_uuid, task_index))
+    def __new__(cls, most: int, first: int) -> "GrowingRows":
+        """Start with ``first`` rows, and never ask for more than ``most``."""
+        rows = super().__new__(cls, most)
+        rows._next, rows._written = min(first, most), 0
+        return rows
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)  # workers have no use for more
+
+    def __le__(self, rows: int) -> bool:
+        enough = rows >= self._next
+        if enough:
+            self._written += 1
+            if self._written % DOUBLED_EVERY == 0:
+                self._next = min(2 * self._next, int(self))
+        return enough
 
 
-def write(
-    rows: "ray.data.Dataset",
-    folder: RunFolder,
-    schema: pa.Schema,
-    rows_per_part: int,
-    fence: Fence,
-) -> None:
-    """Execute the plan and write its rows.
+class PartSink(Datasink[None]):
+    """Writes the rows of a write task as one part, for those that hold the lease.
 
     Args:
-        rows: of ``schema``; its plan must be Read -> maps -> Write.
         folder: of the run.
         schema: of every part.
+        rows: least rows of a part; the last ones may be smaller.
         fence: asked before every part.
-        rows_per_part: least rows of a part (the last ones may be smaller).
-
-    Raises:
-        RunError: Ray would run this plan without its checkpoint.
     """
-    _require_checkpoint(rows)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=_SWITCHED_OFF)
-        try:
-            rows.write_parquet(
-                folder.images.path,
-                filesystem=arrow_filesystem(folder.images),
-                filename_provider=_Guarded(fence),
-                min_rows_per_file=rows_per_part,
-                row_group_size=ROW_GROUP_ROWS,
-                schema=schema,
-                ray_remote_args={"max_retries": RETRIES},
-                **parquet_options(schema),
-            )
-        except UserWarning as warning:
-            raise RunError(f"{_NOT_RESUMABLE} Ray says: {warning}") from warning
+
+    def __init__(self, folder: RunFolder, schema: pa.Schema, rows: int, fence: Fence) -> None:
+        self.folder = folder
+        self.schema = with_book(schema)
+        self.rows = rows
+        self.fence = fence
+
+    @property
+    def min_rows_per_write(self) -> int:
+        """As Ray Data asks for it."""
+        return self.rows
+
+    def write(self, blocks: Iterable[Block], ctx: object) -> None:  # noqa: ARG002 - Ray's signature
+        """Commit a part.
+
+        Raises:
+            RunError: the lease is lost.
+            OSError: the storage refuses.
+        """
+        tables = [
+            block.cast(self.schema)
+            for block in blocks
+            if isinstance(block, pa.Table) and block.num_rows
+        ]
+        if not tables:
+            return
+        self.fence.require()
+        write_part(self.folder.images, pa.concat_tables(tables))
 
 
-def _require_checkpoint(rows: "ray.data.Dataset") -> None:
-    """Ray filters committed rows right after Read; a plan that starts otherwise is never filtered,
-    and Ray only warns of some of them.
-    """
-    if rows.context.checkpoint_config is None:
-        raise RunError(f"{_NOT_RESUMABLE} There is no checkpoint in its DataContext.")
-    for name in sources_without_checkpoint(rows):
-        raise RunError(f"{_NOT_RESUMABLE} This one starts with {name}.")
+def write(rows: Dataset, sink: PartSink) -> None:
+    """Execute the plan and write its rows."""
+    rows.write_datasink(sink, ray_remote_args={"max_retries": RETRIES})

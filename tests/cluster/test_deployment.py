@@ -217,4 +217,4 @@ def test_the_image_is_pinned_and_has_no_root() -> None:
 )
 def test_what_could_not_be_run_says_so(place: str) -> None:
     head = (ROOT / place).read_text().splitlines()[:4]
-    assert any(re.search(r"NOT (RUN|BUILT) by us", line) for line in head)
+    assert any(re.search(r"NOT (RUN|BUILT|TESTED) ", line) for line in head)

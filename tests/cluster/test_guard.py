@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import ray
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from pipeline import open_results
@@ -78,23 +77,3 @@ def test_a_run_stops_and_goes_on(ray_session: None, tmp_path: Path) -> None:
     )
     assert summary.statuses == {"not_an_image": 2 * FEWEST_ROWS, "ok": 4}
     assert open_results(str(tmp_path / "out")).images().index.is_unique
-
-
-def test_committed_ids_are_never_tolerated_away(ray_session: None, tmp_path: Path) -> None:
-    """Ray reads them by a data set of its own: an error there must end the run, not double rows."""
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "0.tar").write_bytes(tar_bytes(samples(["a", "b"])))
-    config = mini_config({"format": "webdataset", "uri": str(tmp_path / "in")}, tmp_path / "out")
-    run(config)
-    (commit,) = (tmp_path / "out" / "_run" / "checkpoint").glob("*/*.parquet")
-    commit.write_bytes(commit.read_bytes()[:-20])
-    (tmp_path / "in" / "0.tar").write_bytes(tar_bytes(samples(["a", "b", "c"])))
-    config = mini_config(
-        {"format": "webdataset", "uri": str(tmp_path / "in")},
-        tmp_path / "out",
-        runtime={"changed_shards": "keep"},  # so that its wave, and with it these ids, is read
-    )
-    with pytest.raises(Exception, match=r"(?i)parquet"):
-        run(config)
-    rows = sum(ray.data.read_parquet(str(p)).count() for p in (tmp_path / "out/images").iterdir())
-    assert rows == 2

@@ -59,14 +59,6 @@ def test_a_plan_without_gpus_is_refused_before_the_source_is_listed(
             flow.run(mini_config(source, str(tmp_path / "out"), runtime=fits))
 
 
-def test_room_for_a_filter_or_a_run_could_not_be_continued() -> None:
-    (fine,) = memory.filters([node(), node("b", free=1)])
-    assert fine.good
-    (bad,) = memory.filters([node(free=GIB // 2), node("b", cpus=0)])
-    assert not bad.good
-    assert "wait for ever" in bad.text
-
-
 def test_one_run_has_one_set_of_versions() -> None:
     here = versions()
     assert here["python"].startswith("3.")

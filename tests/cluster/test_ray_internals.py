@@ -182,14 +182,6 @@ def test_a_function_that_is_called_at_every_step(ray_session: None) -> None:
     assert len(steps) == 2
 
 
-def test_plans_after_whose_start_ray_filters_committed_rows(ray_session: None) -> None:
-    read = ray.data.range(2)
-    assert ray_internals.sources_without_checkpoint(read.map_batches(lambda batch: batch)) == []
-    made = ray.data.from_items([1, 2])
-    assert len(ray_internals.sources_without_checkpoint(made)) == 1
-    assert len(ray_internals.sources_without_checkpoint(read.union(made))) == 1
-
-
 def test_ray_data_logs_to_the_terminal_by_a_handler() -> None:
     importlib.import_module("ray.data._internal.logging").configure_logging()
     handlers = logging.getLogger(ray_internals.DATA_LOGGER).handlers

@@ -20,7 +20,7 @@ def runtime(**settings: object) -> RuntimeConfig:
 def test_what_never_fits_is_said_with_what_to_do() -> None:
     assert missing_resources(Resources(actors=2, gpus=0, threads=2), [{"CPU": 8}]) is None
     for plan, nodes, words in (
-        (Resources(2, 0, 4), [{"CPU": 8}], "2 actors x 4 CPUs and 3 .* make 11"),
+        (Resources(2, 0, 4), [{"CPU": 8}], "2 actors x 4 CPUs and 2 .* make 10"),
         (Resources(2, 1, 1), [{"CPU": 8, "GPU": 1}], "2 actors x 1 GPUs, the cluster has 1 GPUs"),
         (Resources(1, 1, 1), [{"CPU": 8}], "has 0 GPUs .*gpus_per_actor \\(0: without GPUs\\)"),
         (Resources(1, 0, 4), [{"CPU": 3}] * 4, "no node has the 4 CPUs"),

@@ -16,8 +16,6 @@ IMAGES = 200
 PLACES = {
     "shard": r"GET /flaky/in/.*tar",
     "part": r"PUT /flaky/out/images/.*parquet",
-    "pending": r"PUT /flaky/out/_run/checkpoint/.*pending.parquet",
-    "commit": r"PUT /flaky/out/_run/checkpoint/[^.]*.parquet",
 }
 """Requests of which the first one fails in any case."""
 

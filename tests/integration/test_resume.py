@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray.data
 import yaml
 
 from benchmarks import kill
@@ -21,15 +20,12 @@ from pipeline.config.loading import load_config
 from pipeline.demo.dataset import write_demo
 from pipeline.errors import RunError, UsageError
 from pipeline.flow import Watch, run
-from pipeline.operators import checkpointed
 from pipeline.progress.progress import Progress
 from pipeline.runs import lease
-from pipeline.runs.lease import Fence, Holder
+from pipeline.runs.lease import Holder
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
-from pipeline.schema import output_schema
-from pipeline.stages.write import write
-from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
+from tests.data import CLASSES_AND_CUES, DEMO_SOURCE, mini_config, samples, tar_bytes
 
 pytestmark = pytest.mark.starts
 
@@ -41,7 +37,7 @@ def config(tmp_path: Path) -> Path:
     write_demo(str(tmp_path / "data"), IMAGES, seed=5)
     data = {
         "model": {"name": "mini"},
-        "source": {"format": "webdataset", "uri": str(tmp_path / "data"), "alias": "demo"},
+        "source": DEMO_SOURCE | {"uri": str(tmp_path / "data"), "alias": "demo"},
         "queries": list(CLASSES_AND_CUES),
         "output": str(tmp_path / "out"),
         "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 100},
@@ -85,12 +81,12 @@ def run_again(config: Path) -> "subprocess.CompletedProcess[bytes]":
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_killed_at_random_and_in_mid_commit(kind: str, tmp_path: Path) -> None:
-    """Driver, actor and writer; on object storage also between the copy and the delete."""
+    """Driver, actor and writer; and right after a part was written."""
     with kill.open_store(kind, tmp_path) as store:
         wanted = kill.undisturbed(store, images=200)
         plans = [("random", target) for target in kill.TARGETS]
         if kind == "s3":
-            plans = [("after copy", "driver"), ("after copy", "worker")]
+            plans = [("after part", "driver"), ("after part", "worker")]
         report = kill.rounds(store, plans, wanted, random.Random(1))
     assert report.counts["killed"] == len(plans)
     assert report.worst <= 1
@@ -131,7 +127,7 @@ def test_ctrl_c_says_how_to_continue(config: Path) -> None:
 def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: Path) -> None:
     write_demo(str(tmp_path / "data"), 200, seed=5, per_shard=25)
     runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 25}
-    source = {"format": "webdataset", "uri": str(tmp_path / "data")}
+    source = DEMO_SOURCE | {"uri": str(tmp_path / "data")}
     config = mini_config(source, tmp_path / "out", runtime=runtime)
     folder = run_folder(config.output)
     stolen: list[int] = []
@@ -150,19 +146,16 @@ def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: P
     assert run(config).rows == 200
 
 
-def test_waves_and_finished_shards(ray_session: None, tmp_path: Path) -> None:
-    """Two waves; the second time around only what is new is read."""
+def test_finished_shards_are_not_read_again(ray_session: None, tmp_path: Path) -> None:
     shards = tmp_path / "in"
     shards.mkdir()
     for number in range(2):
         tar = tar_bytes(samples([f"k{i}" for i in range(4)], 10 * number))
         (shards / f"{number}.tar").write_bytes(tar)
-    runtime = {"actors": 1, "threads_per_actor": 1, "rows_per_wave": 1}
+    runtime = {"actors": 1, "threads_per_actor": 1}
     source = {"format": "webdataset", "uri": str(shards)}
     config = mini_config(source, tmp_path / "out", runtime=runtime)
-    said: list[str] = []
-    assert run(config, Watch(stage=said.append)).rows == 8
-    assert [text.rpartition(", ")[2] for text in said[-2:]] == ["wave 1 of 2", "wave 2 of 2"]
+    assert run(config).rows == 8
     for file in shards.iterdir():  # what is not read does not matter
         times = (file.stat().st_atime, file.stat().st_mtime)
         file.write_bytes(bytes(file.stat().st_size))
@@ -209,19 +202,6 @@ def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
     images = open_results(str(tmp_path / "out")).images()
     assert len(images) == summary.rows
     assert set(images.loc[images["status"] == "shard_error", "shard"]) == {"1.tar", "2.tar"}
-
-
-def test_a_plan_that_ray_would_not_resume_is_an_error(ray_session: None, tmp_path: Path) -> None:
-    folder = run_folder(str(tmp_path / "out"))
-    schema = output_schema({}, ["a"], (2, 2), embeddings=False, metadata={})
-    fence = Fence(folder.lease, "run", "out")
-    with pytest.raises(RunError, match="no checkpoint"):
-        write(ray.data.range(3), folder, schema, 10, fence)
-    with checkpointed(folder.checkpoint):
-        rows = ray.data.from_items([{"image_id": "x"}]).map_batches(lambda batch: batch)
-        with pytest.raises(RunError, match="would not resume"):
-            write(rows, folder, schema, 10, fence)
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_settings_from_another_folder_are_the_same_run(

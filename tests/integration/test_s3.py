@@ -14,13 +14,15 @@ from pipeline.demo.dataset import write_demo
 from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.runs import lease
+from pipeline.runs.check import check
 from pipeline.runs.lease import Holder, held
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import run_folder
-from pipeline.runs.parts import PENDING, commits
+from pipeline.runs.parts import committed_parts
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
 from tests.conftest import DEMO_SEED, DemoRun
-from tests.data import hugging_face, jpeg, mini_config, read_all, settings
+from tests.data import DEMO_SOURCE, hugging_face, jpeg, mini_config, read_all, settings
 
 IMAGES = 40
 
@@ -36,9 +38,10 @@ def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
     """A finished run from bucket to bucket, over the first images of `demo_run`."""
     write_demo("s3://pictures/train", IMAGES, seed=DEMO_SEED, options=options, per_shard=20)
     config = mini_config(
-        {"format": "webdataset", "uri": "s3://pictures/train", "options": options},
+        DEMO_SOURCE | {"uri": "s3://pictures/train", "options": options},
         "s3://pictures/results/run 1",
         output_options=options,
+        runtime={"rows_per_part": 20, "batch_size": 20},
     )
     summary = run(config)
     assert summary.rows == summary.statuses["ok"] == IMAGES
@@ -65,24 +68,20 @@ def test_a_run_from_bucket_to_bucket(
         assert secret not in manifest
 
 
-def test_pending_files_beside_their_commits_in_a_bucket(
+def test_a_part_that_is_lost_and_a_shard_that_changed(
     bucket_run: RunConfig, options: dict[str, Any]
 ) -> None:
-    """What a kill between the copy and the delete of a commit leaves."""
     folder = run_folder(bucket_run.output, options)
-    fs = folder.root.fs
-    for name in commits(folder).values():
-        path = folder.checkpoint.child(name).path
-        fs.copy(path, path.replace(".parquet", PENDING))
-    folder.complete.delete()
-    for name in folder.shards.files():
-        folder.shards.child(name).delete()  # so that Ray reads, and cleans up as it does
+    lost, copied, *_ = committed_parts(folder)
+    lost.delete()
+    there = Ledger(folder).refresh().rows
+    folder.root.fs.copy(copied.path, folder.images.child(f"part-{'f' * 32}.parquet").path)
     summary = run(bucket_run)
-    assert (summary.rows, summary.resumed, summary.progress.rows) == (IMAGES, IMAGES, 0)
-    assert not [name for name in folder.checkpoint.sizes() if name.endswith(PENDING)]
-    assert fs.info(f"{bucket_run.output}/_run/complete.json")["size"]
-    fs.pipe_file("s3://pictures/train/demo-00001.tar", b"other bytes")
-    with pytest.raises(UsageError, match=r"changed since they were read \(demo-00001"):
+    assert (summary.rows, summary.resumed) == (IMAGES, there)
+    assert summary.progress.rows == IMAGES - there
+    assert check(folder).sound
+    folder.root.fs.pipe_file("s3://pictures/train/demo-00001.tar", b"other bytes")
+    with pytest.raises(UsageError, match=r"demo-00001"):
         run(bucket_run)
 
 

@@ -11,7 +11,7 @@ from pipeline.config import RuntimeConfig
 from tests.conftest import DemoRun
 from tests.data import jpeg
 from tests.jobs.command import legrad
-from tests.parts import make_run, part, ray_name, rows
+from tests.parts import make_run, part, rows
 
 
 def test_version_and_help() -> None:
@@ -144,7 +144,7 @@ def test_doctor(ray_session: None) -> None:
 def test_compact(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "out")
     for number, keys in enumerate(["dbe", "ca"]):
-        part(folder, ray_name(number), rows("0.tar", list(keys)), "wave-0000")
+        part(folder, rows("0.tar", list(keys)), first=100 * number)
     refused = legrad("compact", "out", "--output", "new", cwd=tmp_path)
     assert refused.returncode == 2
     assert "not complete, 5 rows are committed" in refused.stderr

@@ -24,10 +24,10 @@ def test_ticks_of_scores_stand_where_they_say() -> None:
 def test_odds_ratios_stand_on_a_logarithmic_axis() -> None:
     rows = pd.DataFrame(
         {
-            "class": ["a" * 40, "b", "c"],
-            "association__effect": [10.0, 1.0, 1e9],
-            "association__low": [1.0, 0.1, 0.0],
-            "association__high": [100.0, 10.0, np.inf],
+            "class": ["a" * 40, "b", "c", "not measured"],
+            "association__effect": [10.0, 1.0, 1e9, np.nan],
+            "association__low": [1.0, 0.1, 0.0, np.nan],
+            "association__high": [100.0, 10.0, np.inf, np.nan],
         }
     )
     plot = forest_values(rows, "b")

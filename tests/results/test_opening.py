@@ -9,8 +9,9 @@ import pytest
 from pipeline import open_results
 from pipeline.errors import UsageError
 from pipeline.runs.manifest import RunFolder
+from pipeline.runs.parts import committed_parts
 from pipeline.schema import SCHEMA_VERSION
-from tests.parts import METADATA, data, ids, make_run, part, pending, ray_name, rows
+from tests.parts import METADATA, data, earlier_part, ids, make_run, part, pending, ray_name, rows
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -19,17 +20,38 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def folder(tmp_path: Path) -> RunFolder:
     run = make_run(tmp_path / "out")
     for number in range(3):
-        part(run, ray_name(number), rows(f"{number}.tar", ["0", "1"]), "wave-0000")
+        part(run, rows(f"{number}.tar", "01"))
     return run
 
 
+@pytest.fixture
+def earlier(tmp_path: Path) -> RunFolder:
+    """A run of a version with Ray's checkpoint."""
+    run = make_run(tmp_path / "earlier")
+    for number in range(3):
+        earlier_part(run, ray_name(number), rows(f"{number}.tar", "01"))
+    return run
+
+
+def part_of(folder: RunFolder) -> Path:
+    return Path(committed_parts(folder)[1].path)
+
+
 def test_only_committed_parts_while_a_run_is_going(folder: RunFolder) -> None:
-    data(folder, ray_name(7), rows("7.tar", ["0"]))
-    pending(folder, ray_name(7), rows("7.tar", ["0"]), "wave-0000")
     before = open_results(folder.uri)
     assert len(before) == 6
-    ids(folder, ray_name(7), rows("7.tar", ["0"]), "wave-0000")
+    (Path(folder.images.path) / ".part-0.parquet.0123abcd.draft").write_bytes(b"half")
+    part(folder, rows("7.tar", "0"))
     assert (len(before), len(open_results(folder.uri))) == (6, 7)
+
+
+def test_only_committed_parts_of_an_earlier_version(earlier: RunFolder) -> None:
+    data(earlier, ray_name(7), rows("7.tar", "0"))
+    pending(earlier, ray_name(7), rows("7.tar", "0"), "wave-0000")
+    before = open_results(earlier.uri)
+    assert len(before) == 6
+    ids(earlier, ray_name(7), rows("7.tar", "0"), "wave-0000")
+    assert (len(before), len(open_results(earlier.uri))) == (6, 7)
 
 
 def test_foreign_files_beside_the_data(folder: RunFolder) -> None:
@@ -47,14 +69,14 @@ def test_a_manifest_that_is_half_written(folder: RunFolder) -> None:
         open_results(folder.uri)
 
 
-def test_a_part_that_is_gone(folder: RunFolder) -> None:
-    (Path(folder.images.path) / f"{ray_name(1)}-0.parquet").unlink()
-    with pytest.raises(UsageError, match=rf"2 rows .*{ray_name(1)}.*1 of 3"):
-        open_results(folder.uri).scores()
+def test_a_part_that_is_gone(earlier: RunFolder) -> None:
+    (Path(earlier.images.path) / f"{ray_name(1)}-0.parquet").unlink()
+    with pytest.raises(UsageError, match=ray_name(1)):
+        open_results(earlier.uri).scores()
 
 
 def test_a_part_that_is_broken(folder: RunFolder) -> None:
-    path = Path(folder.images.path) / f"{ray_name(1)}-0.parquet"
+    path = part_of(folder)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UsageError, match=path.name):
         open_results(folder.uri).images()
@@ -63,7 +85,7 @@ def test_a_part_that_is_broken(folder: RunFolder) -> None:
 def test_a_part_of_another_run(folder: RunFolder, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    path = Path(folder.images.path) / f"{ray_name(1)}-0.parquet"
+    path = part_of(folder)
     table = pq.read_table(path)
     about = json.dumps(METADATA | {"config_digest": "other"}).encode()
     pq.write_table(table.replace_schema_metadata({b"legrad": about}), path)

@@ -20,7 +20,7 @@ from pipeline.runs.compact import compact
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import parquet_options
 from pipeline.schema import output_schema
-from tests.parts import METADATA, SCHEMA, ids, make_run, part, ray_name, row, rows
+from tests.parts import METADATA, SCHEMA, earlier_part, ids, make_run, ray_name, row, rows
 
 KEYS = [f"{number:03d}" for number in np.random.default_rng(0).permutation(120)]
 FAILED = row("9.tar", "broken") | {"status": "truncated", "error": "ends early"}
@@ -32,9 +32,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = make_run(tmp_path_factory.mktemp("small") / "it's [one]")
     for number in range(3):
         keys = KEYS[40 * number : 40 * number + 40]
-        part(folder, ray_name(number), rows("ö.tar", keys), "wave-0000")
-        part(folder, ray_name(number + 3), rows("1.tar", keys), "wave-0001")
-    part(folder, ray_name(9), [FAILED], "wave-0001")
+        earlier_part(folder, ray_name(number), rows("ö.tar", keys), "wave-0000")
+        earlier_part(folder, ray_name(number + 3), rows("1.tar", keys), "wave-0001")
+    earlier_part(folder, ray_name(9), [FAILED], "wave-0001")
     return folder
 
 

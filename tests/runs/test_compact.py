@@ -9,35 +9,37 @@ import pytest
 
 from pipeline import open_results
 from pipeline.errors import RunError, UsageError
-from pipeline.runs import sort
+from pipeline.runs import parts, sort
 from pipeline.runs.compact import compact
 from pipeline.runs.completeness import complete
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, run_folder
-from pipeline.runs.parts import Ledger, committed_parts
-from pipeline.runs.tidy import tidy
-from tests.parts import data, make_run, part, ray_name, rows, tar
-from tests.runs.test_waves import left, record, work
+from pipeline.runs.parts import committed_parts, is_of_earlier_version, read_part
+from pipeline.schema import BOOK
+from tests.parts import earlier_part, end, make_run, part, ray_name, rows, tar
+from tests.runs.test_resume import left, work
 
+DRAFT = ".part-0.parquet.0123abcd.draft"
 KEYS = [f"{number:03d}" for number in np.random.default_rng(0).permutation(300)]
+UNITS = [tar("1.tar"), tar("ö.tar")]
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> RunFolder:
-    """600 rows of 2 shards in 12 parts, in no order, and a part that was not committed."""
+    """600 rows of 2 shards in 12 parts, in no order, and a part that is half written."""
     folder = make_run(tmp_path / "old")
     for number in range(6):
         keys = KEYS[50 * number : 50 * number + 50]
-        part(folder, ray_name(number), rows("ö.tar", keys), "wave-0000")
-        part(folder, ray_name(number + 6), rows("1.tar", keys), "wave-0001")
-    data(folder, ray_name(99), rows("1.tar", ["not committed"]))
+        for unit in UNITS:
+            ends = [end(unit, 300)] if number == 5 else []
+            part(folder, rows(unit.name, keys), first=50 * number, ends=ends)
+    (Path(folder.images.path) / DRAFT).write_bytes(b"half")
     return folder
 
 
 @pytest.fixture
 def whole(old: RunFolder) -> RunFolder:
-    units = [tar("1.tar"), tar("ö.tar")]
-    book = record(old, *units, count=300)
-    complete(old, units, Ledger(old).refresh(), book, [])
+    complete(Ledger(old).refresh(), UNITS, [])
     return old
 
 
@@ -45,7 +47,7 @@ def whole(old: RunFolder) -> RunFolder:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ROWS_PER_PART", 90), ("PARTS_PER_PASS", 3), ("_BATCH_ROWS", 17)):
         monkeypatch.setattr(sort, name, value)
-    monkeypatch.setattr(sort, "ROW_GROUP_ROWS", 40)
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 40)
 
 
 def place(tmp_path: Path) -> str:
@@ -69,8 +71,7 @@ def test_rows_are_the_same_and_sorted(whole: RunFolder, tmp_path: Path) -> None:
     before, after = open_results(whole.uri), open_results(place(tmp_path))
     assert after.images().equals(before.images().sort_index())
     np.testing.assert_array_equal(after.maps("cue")[1], before.maps("cue", after.maps("cue")[0])[1])
-    parts = committed_parts(after.folder)
-    files = [pq.ParquetFile(part.path) for part in parts]
+    files = [pq.ParquetFile(part.path) for part in committed_parts(after.folder)]
     ids = [id_ for file in files for id_ in file.read(["image_id"])["image_id"].to_pylist()]
     assert ids == sorted(ids)
     first = pq.ParquetFile(committed_parts(whole)[0].path)
@@ -85,11 +86,33 @@ def test_the_new_folder_is_a_run_like_any(whole: RunFolder, tmp_path: Path) -> N
     compact(whole.uri, place(tmp_path))
     new = open_results(place(tmp_path)).folder
     assert new.complete.exists()
-    assert not tidy(new)
-    units = [tar("1.tar"), tar("ö.tar")]
-    assert not work(new, *units).waves
-    assert left(work(new, *units, tar("2.tar"))) == {"wave-0001": ["2.tar"]}
-    assert compact(new.uri, f"{place(tmp_path)}-again").rows == 600
+    assert not work(new, *UNITS).left
+    assert left(work(new, *UNITS, tar("2.tar"))) == ["2.tar"]
+    again = compact(new.uri, f"{place(tmp_path)}-again")
+    assert again.rows == 600
+    assert not work(run_folder(again.output), *UNITS).left
+
+
+def test_every_row_keeps_its_number(whole: RunFolder, tmp_path: Path) -> None:
+    """So that a part that is lost later is done again, and nothing else."""
+    compact(whole.uri, place(tmp_path))
+    new = run_folder(place(tmp_path))
+    for folder in (whole, new):
+        tables = [read_part(part)[0] for part in committed_parts(folder)]
+        numbers = {
+            row["image_id"]: row[BOOK]["number"]
+            for table in tables
+            for row in table.select(["image_id", BOOK]).to_pylist()
+        }
+        assert numbers == {f"{u.name}/{key}": n for u in UNITS for n, key in enumerate(KEYS)}
+
+
+def test_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    old = make_run(tmp_path / "old")
+    earlier_part(old, ray_name(1), rows("0.tar", "ba"))
+    compact(old.uri, place(tmp_path), partial=True)
+    assert list(open_results(place(tmp_path)).images().index) == ["0.tar/a", "0.tar/b"]
+    assert is_of_earlier_version(run_folder(place(tmp_path)))
 
 
 def test_the_old_folder_goes_only_when_asked(whole: RunFolder, tmp_path: Path) -> None:
@@ -99,7 +122,7 @@ def test_the_old_folder_goes_only_when_asked(whole: RunFolder, tmp_path: Path) -
     left_over = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("old/**/*"))
     assert left_over == [
         "old/images",
-        f"old/images/{ray_name(99)}-0.parquet",
+        f"old/images/{DRAFT}",
         "old/images/mine.parquet",
         "old/notes.txt",
     ]
@@ -138,20 +161,20 @@ def test_an_attempt_that_was_killed_is_done_again(
     def kill(*args):
         raise Killed
 
-    write, done = sort._write_table, []
+    write, done = sort.write_part, []
 
-    def write_some(table, target):
+    def write_some(*arguments):
         if len(done) == written:
             kill()
-        done.append(target)
-        write(table, target)
+        done.append(arguments)
+        write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sort, "_write_table", write_some)
+        patch.setattr(sort, "write_part", write_some)
         patch.setattr("pipeline.runs.compact._verify", kill)
         with pytest.raises(Killed):
             compact(whole.uri, place(tmp_path))
-    (tmp_path / "new" / "_run" / ".waves.json.123.draft").touch()
+    (tmp_path / "new" / "_run" / ".input.parquet.123.draft").touch()
     with pytest.raises(UsageError, match="no run there"):
         open_results(place(tmp_path))
     said: list[str] = []
@@ -177,7 +200,7 @@ def test_an_interrupted_attempt_beside_other_files_is_left_alone(
 
 
 def test_doubled_rows_are_not_hidden(whole: RunFolder, tmp_path: Path) -> None:
-    part(whole, ray_name(50), rows("1.tar", ["007"]), "wave-0001")
+    part(whole, rows("1.tar", ["007"]), first=7)
     with pytest.raises(RunError, match=r"1\.tar/007 stands twice"):
         compact(whole.uri, place(tmp_path), partial=True, delete_source=True)
     assert len(open_results(whole.uri)) == 601
@@ -186,12 +209,12 @@ def test_doubled_rows_are_not_hidden(whole: RunFolder, tmp_path: Path) -> None:
 def test_a_source_is_kept_when_the_rows_differ(
     whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = sort._write_table
+    write = sort.write_part
 
-    def spoil(table, place):
-        write(table.slice(1) if table.num_columns > 1 else table, place)
+    def spoil(images, table, ends, number):
+        write(images, table.slice(1), ends, number)
 
-    monkeypatch.setattr(sort, "_write_table", spoil)
+    monkeypatch.setattr(sort, "write_part", spoil)
     with pytest.raises(RunError, match="is kept"):
         compact(whole.uri, place(tmp_path), delete_source=True)
     assert len(open_results(whole.uri)) == 600

@@ -16,7 +16,7 @@ from pipeline.runs.log import logged
 from pipeline.runs.manifest import RunFolder, run_folder
 from tests.conftest import DemoRun
 from tests.data import mini_config
-from tests.parts import make_run, part, ray_name, rows
+from tests.parts import make_run, part, rows
 
 SECRET = "https://me:pass@host/x?sig=abc"
 
@@ -103,7 +103,7 @@ def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         looks = observe.observe(folder, 0.0)
         log.add("stage", text="loading mini")
         assert state_line(next(looks)).startswith("loading mini; committed 0 rows in 0 parts")
-        part(folder, ray_name(0), rows("0.tar", ["a", "b"]), "wave-0000")
+        part(folder, rows("0.tar", ["a", "b"]))
         log.progress(counts(9))
         text = state_line(next(looks))
         assert text.startswith("20 of ~40 images  5 images/s  4 s left  1 failed; committed 2 rows")

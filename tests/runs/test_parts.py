@@ -29,15 +29,15 @@ def test_progress_counts_and_estimates() -> None:
     actor = ProgressActor(Progress(bytes_total=1000, resumed=10))
     assert actor.snapshot().rows_expected is None
     actor.shard("a", ShardCount(rows=20, bytes=250))
-    actor.shard("a", ShardCount(rows=20, bytes=250))  # a task that ran twice
+    actor.shard("a", ShardCount(rows=20, bytes=250), "{}")  # a task that ran twice
     actor.batch({"ok": 8, "truncated": 2}, 16, {"truncated": "a/x: ends early"})
     actor.batch({}, 0, {"truncated": "a/y: ends early"})
     actor.spent("decode", 1.5)
     actor.spent("decode", 0.5)
     found = actor.snapshot()
     assert (found.rows, found.rows_read, found.rows_expected) == (10, 20, 80)
-    assert actor.take() == {"a": ShardCount(rows=20, bytes=250)}
-    assert actor.take() == {}
+    assert actor.take_ends() == ["{}"]
+    assert actor.take_ends() == []
     assert found.seconds == {"decode": 2.0}
     assert found.examples == {"truncated": "a/x: ends early"}
     found.first_image, found.seconds_elapsed = 0.0, 5.0

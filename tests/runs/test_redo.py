@@ -1,19 +1,25 @@
 """Rows of what the storage would not give are done again by the same command."""
 
-import io
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_results
+from pipeline.config import RuntimeConfig
 from pipeline.flow import run
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, run_folder
-from pipeline.runs.parts import Ledger, committed_parts
+from pipeline.runs.parts import committed_parts
+from pipeline.runs.resume import find_work
 from pipeline.runs.retry_rows import reopen
+from pipeline.schema import BOOK
+from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.storage.location import Location
 from tests.data import jpeg, mini_config
+from tests.parts import end, make_run, part, row, rows, tar
+
+UNITS = [tar("0.tar"), tar("1.tar")]
 
 
 def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
@@ -24,8 +30,7 @@ def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
     (source / "d.jpg").symlink_to(source / "later")
     config = mini_config({"format": "folder", "uri": str(source)}, out)
     assert run(config).statuses == {"ok": 3, "read_error": 1}
-    (part,) = committed_parts(run_folder(str(out)))
-    before = pq.read_schema(part.path)
+    before = pq.read_schema(committed_parts(run_folder(str(out)))[0].path)
 
     (source / "later").write_bytes(jpeg(7))
     summary = run(config)
@@ -34,78 +39,81 @@ def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
     assert sorted(images.index) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "later"]
     assert summary.resumed == 3
     assert run(config).already_complete
-    assert pq.read_schema(part.path).equals(before, check_metadata=True)
+    for place in committed_parts(run_folder(str(out))):
+        assert pq.read_schema(place.path).equals(before, check_metadata=True)
     heats = list(open_results(str(out)).batches(["fish"]))
     assert sum(map(len, heats)) == 5
 
 
-def write_part(folder: RunFolder, name: str, statuses: list[str], numbered: bool = False) -> None:
-    ids = [f"{name}{n}" for n in range(len(statuses))]
-    numbers = pa.array(range(len(ids)) if numbered else [None] * len(ids), pa.int64())
-    columns = {"image_id": ids, "shard": [name] * len(ids), "row": numbers, "status": statuses}
-    rows = pa.table(columns)
-    for place in (
-        folder.images.child(f"{name}-0.parquet"),
-        folder.checkpoint.child(f"{name}.parquet"),
-    ):
-        sink = io.BytesIO()
-        pq.write_table(
-            rows if place.path.endswith("-0.parquet") else rows.select(["image_id"]), sink
-        )
-        place.write(sink.getvalue())
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Two shards: one row of each failed, and of the second the storage did not give the rest."""
+    folder = make_run(tmp_path / "out")
+    bad = row("0.tar", "b", status="decode_error")
+    part(folder, [*rows("0.tar", "a"), bad, row("0.tar", "c")], ends=[end(UNITS[0], 3)])
+    unread = row("1.tar", "#unreadable", status="read_error") | {BOOK: stand_in(0)}
+    part(folder, rows("1.tar", "ab"))
+    part(folder, [unread], ends=[end(UNITS[1], 3)])
+    return folder
 
 
-def ids(place: Location) -> list[str]:
-    return pq.read_table(place.path)["image_id"].to_pylist()
+def left(folder: RunFolder, *redo: str) -> list[str]:
+    work = find_work(folder, UNITS, RuntimeConfig(), redo=redo)
+    return [unit.name for unit in work.left]
 
 
-def test_only_the_rows_that_are_asked_for_go(tmp_path: Path) -> None:
-    folder = run_folder(str(tmp_path))
-    write_part(folder, "a", ["ok", "read_error", "ok"])
-    write_part(folder, "b", ["ok", "decode_error"])
-    write_part(folder, "c", ["read_error"])
-    told: list[object] = []
-    assert reopen(folder, [], told.append) == 0
-    assert reopen(folder, ["read_error"], told.append) == 2
-    assert folder.images.files() == ["a-0.parquet", "b-0.parquet"]
-    assert folder.checkpoint.files() == ["a.parquet", "b.parquet"]
-    assert ids(folder.images.child("a-0.parquet")) == ids(folder.checkpoint.child("a.parquet"))
-    assert ids(folder.images.child("a-0.parquet")) == ["a0", "a2"]
-    assert reopen(folder, ["read_error"], told.append) == 0
-    assert reopen(folder, ["decode_error"], told.append) == 1
-    assert told == [["a", "c"], [], ["b"]]
-    assert Ledger(folder).refresh().rows == 3
+def test_only_the_rows_that_are_asked_for_go(folder: RunFolder) -> None:
+    ledger = Ledger(folder).refresh()
+    assert reopen(ledger, [], UNITS) == 0
+    assert reopen(ledger, ["read_error"], UNITS) == 1
+    assert ledger.statuses == {"ok": 4, "decode_error": 1}
+    assert reopen(ledger, ["read_error"], UNITS) == 0
+    assert reopen(ledger, ["decode_error"], UNITS) == 1
+    assert ledger.statuses == {"ok": 4}
 
 
-def test_counts_are_forgotten_before_a_row_goes(tmp_path: Path) -> None:
-    """Else a kill in between leaves the count of a shard that had been read in part: as soon as as
-    many rows are there again, the rest of it would never be read.
-    """
-    folder = run_folder(str(tmp_path))
-    write_part(folder, "a", ["ok", "read_error"])
-
-    def killed(shards: object) -> None:
-        assert shards == ["a"]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        reopen(folder, ["read_error"], killed)
-    assert len(ids(folder.images.child("a-0.parquet"))) == 2
-    assert len(ids(folder.checkpoint.child("a.parquet"))) == 2
+def test_the_rest_of_a_shard_is_looked_for(folder: RunFolder) -> None:
+    assert left(folder) == []
+    assert left(folder, "read_error") == ["1.tar"]
+    assert left(folder) == ["1.tar"]
+    assert Ledger(folder).refresh().totals.ends["unit"].to_pylist() == ["0.tar"]
+    part(folder, rows("1.tar", "c"), first=2, ends=[end(UNITS[1], 3)])
+    assert left(folder) == []
 
 
-def test_a_row_of_a_table_stays_one_row(tmp_path: Path) -> None:
-    folder, told = run_folder(str(tmp_path)), []
-    write_part(folder, "a", ["ok", "read_error"], numbered=True)
-    assert reopen(folder, ["read_error"], told.append) == 1
-    assert told == [[]]
+def test_a_row_of_a_shard_stays_one_row(folder: RunFolder) -> None:
+    assert left(folder, "decode_error") == ["0.tar"]
+    part(folder, rows("0.tar", "ab")[1:], first=1)
+    assert left(folder) == []
 
 
-def test_a_kill_in_the_middle_is_healed(tmp_path: Path) -> None:
-    folder = run_folder(str(tmp_path))
-    write_part(folder, "a", ["ok", "read_error"])
-    commit, part = folder.checkpoint.child("a.parquet"), folder.images.child("a-0.parquet")
-    pq.write_table(pq.read_table(commit.path).slice(0, 1), commit.path)  # after the ids, that is
-    assert len(ids(part)) == 2
-    assert reopen(folder, ["read_error"]) == 1
-    assert ids(part) == ids(commit) == ["a0"]
+def test_an_end_in_another_part_is_forgotten_as_well(folder: RunFolder) -> None:
+    """A row group that could not be read, in a file that was read to its end."""
+    (file,) = tar("t").files
+    unit = Unit("t@0", (file,), Part(0, 4, 1000, (0, 1)))
+    fault = row("t", "#unreadable-0", status="read_error") | {BOOK: stand_in(0, within=True)}
+    part(folder, [fault])
+    kept = part(folder, rows("t", "cd"), first=2, ends=[end(unit, 3)])
+    reopen(Ledger(folder).refresh(), ["read_error"], [unit])
+    assert "t@0" not in Ledger(folder).refresh().totals.ends["unit"].to_pylist()
+    assert Path(kept.path).exists()
+    assert Ledger(folder).refresh().totals.shards["t"] == 2
+
+
+def test_a_kill_in_the_middle_is_healed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the part without the row was written, and before the one with it was deleted."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(place: Location) -> None:
+        raise Killed
+
+    before = Ledger(folder).refresh().rows
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "delete", kill)
+        with pytest.raises(Killed):
+            left(folder, "decode_error")
+    assert Ledger(folder).refresh().rows == before + 2
+    assert left(folder, "decode_error") == ["0.tar"]
+    assert Ledger(folder).refresh().rows == before - 1

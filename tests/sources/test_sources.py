@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import Status
-from pipeline.sources.datasource import _read_unit, open_source
+from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import expand_braces, list_files
 from pipeline.sources.rows import blocks
@@ -223,7 +223,7 @@ def test_links_in_a_folder_are_rows(tmp_path: Path) -> None:
     source = SourceConfig(format="folder", uri=(str(tmp_path / "in"),))
     opened = open_source(source)
     (unit,) = opened.units
-    rows = [row for t in _read_unit(source, unit, opened.reporter) for row in t.to_pylist()]
+    rows = [row for t in read_units(source, [unit], opened.reporter) for row in t.to_pylist()]
     assert {row["key"]: row["status"] for row in rows} == {
         "dead.jpg": "read_error",
         "link.jpg": "ok",
@@ -241,7 +241,7 @@ def test_a_shard_that_is_gone_is_a_row(tmp_path: Path) -> None:
     rows = [
         row
         for unit in opened.units
-        for table in _read_unit(source, unit, opened.reporter)
+        for table in read_units(source, [unit], opened.reporter)
         for row in table.to_pylist()
     ]
     assert [row["status"] for row in rows] == ["read_error", "ok"]
@@ -356,7 +356,7 @@ def test_folders(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(jpeg(len(name)))
     source = SourceConfig(format="folder", uri=(str(tmp_path),), alias="pets")
     opened = open_source(source)
-    tables = [t for u in opened.units for t in _read_unit(source, u, opened.reporter)]
+    tables = [t for u in opened.units for t in read_units(source, [u], opened.reporter)]
     rows = [row for table in tables for row in table.to_pylist()]
     assert {row["image_id"]: row["label"] for row in rows} == {
         "pets/cat/1.jpg": "cat",
@@ -367,7 +367,7 @@ def test_folders(tmp_path: Path) -> None:
     assert opened.bytes_total == sum(len(row["bytes"]) for row in rows)
     (tmp_path / "dog/2.jpg").unlink()
     (unit,) = opened.units
-    again = [r for t in _read_unit(source, unit, opened.reporter) for r in t.to_pylist()]
+    again = [r for t in read_units(source, [unit], opened.reporter) for r in t.to_pylist()]
     assert sorted(row["status"] for row in again) == ["ok", "ok", "ok", "read_error"]
 
 
@@ -460,7 +460,9 @@ def test_images_are_found_again(tmp_path: Path, ending: str, where: str) -> None
     uri = f"{tmp_path}{where.replace('ENDING', ending)}"
     source = SourceConfig(format="webdataset", uri=(uri,), alias="t")
     opened = open_source(source)
-    rows = [r for t in _read_unit(source, opened.units[0], opened.reporter) for r in t.to_pylist()]
+    rows = [
+        r for t in read_units(source, [opened.units[0]], opened.reporter) for r in t.to_pylist()
+    ]
     origin = Origin(source.roots, {})
     for number, row in enumerate(rows):
         row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()

@@ -148,7 +148,7 @@ class Flaky:
 
 
 def ids(unit: Flaky) -> list[str]:
-    stand_in = partial(unread, "0.tar", "0.tar", "a/")
+    stand_in = partial(unread, "0.tar", "0.tar", "a/", -1)
     return [row["image_id"] for row in reread(unit, stand_in, sleep=lambda seconds: None)]
 
 
@@ -166,7 +166,7 @@ def test_a_row_stands_for_the_rest() -> None:
     assert ids(unit) == ["0", "1", "2", "a/0.tar/#unreadable"]
     assert unit.opened == ATTEMPTS
     unit = Flaky(9, {3: [PermissionError("expired token")] * 99})
-    rows = list(reread(unit, partial(unread, "0.tar", "0.tar", "a/")))
+    rows = list(reread(unit, partial(unread, "0.tar", "0.tar", "a/", -1)))
     assert unit.opened == 1
     assert rows[-1]["status"] == Status.READ_ERROR
     assert rows[-1]["error"] == "after 3 rows: PermissionError: expired token"

@@ -1,0 +1,71 @@
+"""The words that suspicions are measured against, and their directions in a model's text space.
+
+Encoding a few hundred words takes seconds and the model, so their features are kept beside the run
+under a name that depends on the weights and the words.
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.model_settings import ModelConfig
+from pipeline.errors import UsageError
+from pipeline.stages.replica import ReplicaSettings
+from pipeline.storage.location import Location
+
+_FILE = Path(__file__).with_name("vocabulary.txt")
+_BATCH = 256
+_SAME = 0.999  # cosine from which two texts are one to the model
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Phrases of ordinary visible things, such as ``a watermark`` or ``gravel``."""
+    lines = _FILE.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def text_features(
+    model: ModelConfig, digest: str, texts: Sequence[str], kept: Location, threads: int = 1
+) -> NDArray[np.float32]:
+    """(T, E) unit text features, encoded on the CPU once and read from a file later.
+
+    Args:
+        model: of the run, see `pipeline.results.reproduce.model_config`.
+        digest: SHA-256 of the run's weights.
+        texts: to encode.
+        kept: folder for the features.
+        threads: of torch.
+
+    Raises:
+        UsageError: the model here has other weights than the run's.
+    """
+    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
+    file = kept.child(f"texts-{key[:24]}.npy")
+    if file.exists():
+        stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
+        return stored
+    loaded = ReplicaSettings(model, "cpu", threads, 1).load()
+    if loaded.digest != digest:
+        raise UsageError(f"{model.name} has other weights here than in the run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # words that the mini model never saw
+        batches = [
+            loaded.encode_text(list(texts[i : i + _BATCH])).float().cpu().numpy()
+            for i in range(0, len(texts), _BATCH)
+        ]
+    features: NDArray[np.float32] = np.concatenate(batches).astype(np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, features)
+    file.write(buffer.getvalue())
+    return features
+
+
+def distinct_rows(features: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Rows (T, E) of unit length that no earlier row repeats: what the model cannot read is one."""
+    repeats = np.tril(features @ features.T, -1) > _SAME
+    return np.flatnonzero(~repeats.any(axis=1))

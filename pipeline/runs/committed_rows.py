@@ -1,0 +1,169 @@
+"""Which rows of a read unit are committed, by the records of all parts."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.runs.ledger import Ledger
+from pipeline.sources.listing import SourceFile
+from pipeline.sources.read_unit import Committed, Ranges, Unit, same_version, stood_for
+from pipeline.sources.rows import clean
+
+_NO_ROWS = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class _End:
+    """How many rows a unit has; see `pipeline.runs.book.ENDS`."""
+
+    version: str
+    bytes: int
+    rows: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """All rows of the unit, kept ones included."""
+        return self.rows + self.kept
+
+
+class CommittedRows:
+    """The runs of a ledger by shard, and the ends by unit.
+
+    Args:
+        ledger: refreshed.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        runs = ledger.totals.runs
+        shards = runs["shard"].combine_chunks().dictionary_encode()
+        codes = shards.indices.to_numpy(zero_copy_only=False)
+        order = np.lexsort([runs["first"].to_numpy(), codes])
+        self._first = runs["first"].to_numpy()[order]
+        self._stop = self._first + runs["count"].to_numpy()[order]
+        self._bytes = runs["bytes"].to_numpy()[order]
+        versions = runs["version"].combine_chunks().dictionary_encode()
+        self._versions: list[str] = versions.dictionary.to_pylist()
+        self._version = versions.indices.to_numpy(zero_copy_only=False)[order]
+        parts = ledger.totals.part.combine_chunks().dictionary_encode()
+        self._parts: list[str] = parts.dictionary.to_pylist()
+        self._part = parts.indices.to_numpy(zero_copy_only=False)[order]
+        names: list[str] = shards.dictionary.to_pylist()
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        self._rows = {
+            name: slice(int(bounds[i]), int(bounds[i + 1])) for i, name in enumerate(names)
+        }
+        self._ends: dict[str, list[_End]] = defaultdict(list)
+        for end in ledger.totals.ends.to_pylist():
+            self._ends[end.pop("unit")].append(_End(**end))
+        self._last: tuple[str, Ranges] = ("", Ranges(_NO_ROWS, _NO_ROWS))
+
+    def rest(self, unit: Unit) -> Unit | None:
+        """What is left to read of a unit; None where all of its rows are committed."""
+        if unit.single_images:
+            files = tuple(file for file in unit.files if clean(file.name) not in self._rows)
+            return replace(unit, name=files[0].name, files=files) if files else None
+        ranges = {clean(file.name): self._ranges(file, unit) for file in unit.files}
+        count = sum(int((r.stop - r.first).sum()) for r in ranges.values())
+        end = self._end(unit)
+        if end is not None and count >= end.rows:
+            return None
+        others = tuple(self.ledger.folder.images.child(part) for part in self._other_parts(unit))
+        if not count:
+            return replace(unit, committed=Committed(other_versions=others))
+        return _without(unit, ranges, Committed(ranges, 0, others))
+
+    def total(self, unit: Unit) -> int:
+        """Rows of a unit of which none is left."""
+        if unit.single_images:
+            return len(unit.files)
+        end = self._end(unit)
+        return 0 if end is None else end.total
+
+    def _end(self, unit: Unit) -> _End | None:
+        """How many rows a unit has, where an attempt has read it to its end as it is now."""
+        ends = [
+            end
+            for end in self._ends.get(unit.key, ())
+            if same_version(unit.version, unit.size, end.version, end.bytes)
+        ]
+        return max(ends, key=lambda end: end.rows, default=None)
+
+    def has_changed(self, unit: Unit) -> bool:
+        """Whether all that is committed of a file is of another version of it."""
+        for file in unit.files:
+            rows = self._rows.get(clean(file.name))
+            if rows is not None and not self._is_current(file, rows).any():
+                return unit.single_images or self._end(unit) is None
+        return False
+
+    def _ranges(self, file: SourceFile, unit: Unit) -> Ranges:
+        """Committed numbers of a file as it is now; of a part of it, those in the part."""
+        key = f"{file.name}\n{file.version}\n{file.size}"
+        if self._last[0] != key:
+            self._last = (key, self._all_ranges(file))
+        ranges, part = self._last[1], unit.part
+        if part is None:
+            return ranges
+        end = part.first + part.rows
+        inside = (ranges.first < end) & (ranges.stop > max(part.first, 0)) & (ranges.stop > 0)
+        first = np.maximum(ranges.first[inside], part.first)
+        stop = np.minimum(ranges.stop[inside], end)
+        below = Ranges(ranges.first[ranges.first < 0], np.minimum(ranges.stop, 0)[ranges.first < 0])
+        own = [n for n in below.numbers().tolist() if part.first <= stood_for(n) < end]
+        stand_ins = np.array(own, np.int64)
+        return Ranges(np.append(stand_ins, first), np.append(stand_ins + 1, stop))
+
+    def _all_ranges(self, file: SourceFile) -> Ranges:
+        rows = self._rows.get(clean(file.name))
+        if rows is None:
+            return Ranges(_NO_ROWS, _NO_ROWS)
+        current = self._is_current(file, rows)
+        first, stop = self._first[rows][current], self._stop[rows][current]
+        return _union(first, stop)
+
+    def _is_current(self, file: SourceFile, rows: slice) -> NDArray[np.bool_]:
+        """Which of some runs are of the file as it is now."""
+        pairs = list(zip(self._version[rows].tolist(), self._bytes[rows].tolist(), strict=True))
+        same = {
+            (code, size): same_version(file.version, file.size, self._versions[code], size)
+            for code, size in set(pairs)
+        }
+        return np.array([same[pair] for pair in pairs], bool)
+
+    def _other_parts(self, unit: Unit) -> Iterator[str]:
+        """Parts that hold rows of other versions of a unit's files."""
+        found: set[int] = set()
+        for file in unit.files:
+            rows = self._rows.get(clean(file.name))
+            if rows is not None:
+                found |= set(self._part[rows][~self._is_current(file, rows)].tolist())
+        yield from sorted(self._parts[code] for code in found)
+
+
+def _union(first: NDArray[np.int64], stop: NDArray[np.int64]) -> Ranges:
+    """Ranges, sorted by their first numbers, as disjoint ones."""
+    if not len(first):
+        return Ranges(_NO_ROWS, _NO_ROWS)
+    reached = np.maximum.accumulate(stop)
+    starts = np.flatnonzero(np.concatenate([[True], first[1:] > reached[:-1]]))
+    return Ranges(first[starts], reached[np.append(starts[1:], len(first)) - 1])
+
+
+def _without(unit: Unit, ranges: dict[str, Ranges], committed: Committed) -> Unit:
+    """The unit without its committed rows; those of a table are not even chosen."""
+    part = unit.part
+    if part is None:
+        return replace(unit, committed=committed)
+    wanted = range(part.first, part.first + part.rows) if part.chosen is None else part.chosen
+    (own,) = ranges.values()
+    lacking = frozenset(row for row in wanted if row not in own)
+    skipped = len(wanted) - len(lacking)
+    chosen = part.chosen if not skipped else lacking
+    return replace(
+        unit, part=replace(part, chosen=chosen), committed=replace(committed, skipped=skipped)
+    )

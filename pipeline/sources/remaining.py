@@ -1,0 +1,74 @@
+"""The rows of a unit that are still to be done, and what is recorded of its end."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from pipeline.schema import BOOK
+from pipeline.sources.read_unit import Unit
+from pipeline.sources.rows import Row, clean
+from pipeline.storage.location import Location
+
+
+def numbered(unit: Unit, rows: Iterable[Row]) -> Iterator[Row]:
+    """Complete the place of every row in its shard: readers give its number, or none for 0."""
+    files = {clean(file.name): file for file in unit.files}
+    for row in rows:
+        file = files[row["shard"]]
+        place = {"number": row.get(BOOK, 0), "version": file.version, "bytes": file.size}
+        yield row | {BOOK: place | {"end": None}}
+
+
+class Remaining:
+    """Leaves out the committed rows of a unit, and counts.
+
+    Attributes:
+        rows: rows of the unit that were seen, committed or not.
+        kept: rows of these that stay as an earlier version of their shard had them.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.rows = unit.committed.skipped
+        self.kept = 0
+        self._kept_ids = _ids(unit)
+
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Those of some rows that are not committed."""
+        ranges = self.unit.committed.ranges
+        for row in rows:
+            self.rows += 1
+            committed = ranges.get(row["shard"])
+            if committed is not None and row[BOOK]["number"] in committed:
+                continue
+            if row["image_id"] in self._kept_ids:
+                self.kept += 1
+                continue
+            yield row
+
+    def end(self) -> str:
+        """What is recorded of the unit once it was read to its end, as JSON."""
+        unit = self.unit
+        record: dict[str, Any] = {
+            "unit": unit.key,
+            "version": unit.version,
+            "bytes": unit.size,
+            "rows": self.rows - self.kept,
+            "kept": self.kept,
+        }
+        return json.dumps(record)
+
+
+def _ids(unit: Unit) -> set[str]:
+    """Ids of the rows that earlier versions of the unit's shards have in some parts."""
+    parts: tuple[Location, ...] = unit.committed.other_versions
+    if not parts:
+        return set()
+    fs = parts[0].fs
+    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+    dataset = ds.dataset([part.path for part in parts], filesystem=handler, format="parquet")
+    rows = dataset.to_table(["image_id"], filter=ds.field("shard").isin(list(unit.shards)))
+    return set(rows["image_id"].to_pylist())
