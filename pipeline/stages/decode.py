@@ -5,9 +5,9 @@ import hashlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from legrad.preprocess import Preprocess, orientation, to_rgb
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
-from pipeline.stages.properties import measure
+from pipeline.stages.properties import Sample, measure, take_sample
 
 if TYPE_CHECKING:  # it imports Ray, which explaining single images does without
     from pipeline.progress.progress import Reporter
@@ -32,8 +32,7 @@ class Decoded:
         width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
         error: the reason in words.
-        properties: value by name, see `pipeline.stages.properties`; empty unless they were asked
-            for and the image is ok.
+        sample: what its properties are measured on; None unless it was asked for.
     """
 
     status: Status
@@ -41,11 +40,11 @@ class Decoded:
     width: int | None = None
     height: int | None = None
     error: str | None = None
-    properties: Mapping[str, float | None] = field(default_factory=dict)
+    sample: Sample | None = None
 
 
 def decode(
-    data: bytes, preprocess: Preprocess, max_pixels: int, *, properties: bool = False
+    data: bytes, preprocess: Preprocess, max_pixels: int, *, sample: bool = False
 ) -> Decoded:
     """Decode one encoded image and bring it to the model's input size; never raises on bad data.
 
@@ -56,7 +55,7 @@ def decode(
         data: contents of the file.
         preprocess: the model's preprocessing.
         max_pixels: larger images are refused.
-        properties: whether the image's properties are measured.
+        sample: whether to take a sample for the properties of the image.
     """
     size: tuple[int | None, int | None] = (None, None)
     Image.MAX_IMAGE_PIXELS = max_pixels  # also for pictures inside a file, as in icons
@@ -73,13 +72,13 @@ def decode(
                 size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
                 rgb = to_rgb(image)
                 pixels = preprocess.resize(rgb).tobytes()
-                measured = measure(image, rgb) if properties else {}
+                taken = take_sample(image, rgb) if sample else None
     except UnidentifiedImageError:
         what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
         return Decoded(Status.NOT_AN_IMAGE, error=what)
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
-    return Decoded(Status.OK, pixels, *size, properties=measured)
+    return Decoded(Status.OK, pixels, *size, sample=taken)
 
 
 def _status_of(error: Exception) -> Status:
@@ -124,27 +123,33 @@ class Decoder:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of `source_schema` into as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
-            rows = [self._row(row) for row in batch.to_pylist()]
+            samples: dict[int, Sample] = {}
+            rows = batch.to_pylist()
+            for number, row in enumerate(rows):
+                sample = self._decode_row(row)
+                if sample is not None:
+                    samples[number] = sample
+            for name, values in measure(list(samples.values())).items():
+                for number, value in zip(samples, values, strict=True):
+                    rows[number][property_column(name)] = value
             table = pa.Table.from_pylist(rows, schema=self.schema)
         return table
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _decode_row(self, row: dict[str, Any]) -> Sample | None:
+        """Replace the bytes of a row by its pixels, and return the sample of its image."""
         data: bytes | None = row.pop("bytes")
         if not self.store_captions:
             row["caption"] = None
         if data is None:
-            return row
+            return None
         row["sha256"] = hashlib.sha256(data).hexdigest()
         if row["status"] != Status.OK:
-            return row
+            return None
         with _deadline(self.seconds):
-            decoded = decode(
-                data, self.preprocess, self.max_pixels, properties=self.store_properties
-            )
+            decoded = decode(data, self.preprocess, self.max_pixels, sample=self.store_properties)
         row["status"], row["error"] = str(decoded.status), decoded.error
         row["width"], row["height"], row["pixels"] = decoded.width, decoded.height, decoded.pixels
-        row |= {property_column(name): value for name, value in decoded.properties.items()}
-        return row
+        return decoded.sample
 
 
 @contextmanager
