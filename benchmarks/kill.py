@@ -33,7 +33,7 @@ from pipeline.errors import UsageError
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
 from pipeline.schema import map_column
-from tests.data import CLASSES_AND_CUES, DEMO_SOURCE
+from tests.data import CLASSES_AND_CUES
 from tests.integration.s3 import s3_server
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ class Store:
     def settings(self, output: str) -> Path:
         """The settings of a run into ``output``; small parts, so that there is much to kill."""
         runtime = {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": 25}
-        source = DEMO_SOURCE | {"uri": f"{self.uri}/data", "alias": "demo"}
+        source = {"format": "webdataset", "uri": f"{self.uri}/data", "alias": "demo"}
         data = {
             "model": {"name": "mini"},
             "source": source | {"options": self.options},

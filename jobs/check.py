@@ -1,4 +1,4 @@
-"""``legrad check``: is a run's output complete, and what is the run doing?"""
+"""``legrad check``: whether a run's output is complete, and what the run is doing."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -91,37 +91,16 @@ def watch_run(folder: "RunFolder", seconds: float = _POLL_SECONDS) -> None:
 
 def state_line(sight: "Sight") -> str:
     """``1,200 of ~2,000 images  85 images/s; committed 1,000 rows in 3 parts, 9.1 MiB``."""
-    from jobs.display import size
+    from jobs.display import duration, progress_line, size
 
+    before, after = "", ""
+    if not sight.over:
+        before = progress_line(sight.progress) if sight.progress else sight.stage
+    elif sight.holder is not None:
+        after = f"no sign of {sight.holder} for {duration(sight.silent)}"
+    elif sight.outcome not in (None, "complete"):
+        after = f"the last attempt {sight.outcome}: {sight.error}"
+    else:
+        after = "complete" if sight.complete else "no run is writing there"
     committed = f"committed {sight.rows:,} rows in {sight.parts} parts, {size(sight.bytes)}"
-    return "; ".join([*_progress(sight), committed, *_outcome(sight)])
-
-
-def _progress(sight: "Sight") -> list[str]:
-    from jobs.display import duration
-
-    if sight.over:
-        return []
-    counts = sight.progress
-    if counts is None:
-        return [sight.stage] if sight.stage else []
-    done, expected = counts["resumed"] + counts["rows"], counts["expected"]
-    parts = [f"{done:,} of ~{expected:,} images" if expected else f"{done:,} images"]
-    parts.append(f"{counts['images_per_second']:.0f} images/s")
-    if counts["seconds_left"] is not None:
-        parts.append(f"{duration(counts['seconds_left'])} left")
-    if counts["failed"]:
-        parts.append(f"{counts['failed']:,} failed")
-    return ["  ".join(parts)]
-
-
-def _outcome(sight: "Sight") -> list[str]:
-    from jobs.display import duration
-
-    if sight.holder is not None and not sight.over:
-        return []
-    if sight.holder is not None:
-        return [f"no sign of {sight.holder} for {duration(sight.silent)}"]
-    if sight.outcome not in (None, "complete"):
-        return [f"the last attempt {sight.outcome}: {sight.error}"]
-    return ["complete" if sight.complete else "no run is writing there"]
+    return "; ".join(text for text in (before, committed, after) if text)

@@ -1,4 +1,4 @@
-"""The ``legrad`` command: arguments in, exit code out; the work is done in `pipeline`.
+"""The ``legrad`` command: it parses arguments and returns exit codes; `pipeline` does the work.
 
 Exit codes: 0 success, 1 the run failed, 2 something the user can fix (settings, files),
 130 interrupted. Modules that take long to import are imported inside the commands, so that
@@ -17,7 +17,9 @@ from jobs import cluster
 from jobs.audit import audit
 from jobs.check import check
 from jobs.doctor import doctor
+from jobs.explain import explain
 from jobs.export import export
+from jobs.models import models
 from jobs.options import (
     ConfigArgument,
     Limit,
@@ -25,8 +27,8 @@ from jobs.options import (
     OutArgument,
     RunOptions,
     StorageOptions,
-    ViewOptions,
     grouped,
+    say,
 )
 from jobs.report import report
 from legrad.errors import UnsupportedModelError
@@ -180,52 +182,6 @@ def scores(
 
 @app.command()
 @grouped
-def explain(
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files: paths or URIs.")
-    ],
-    query: Annotated[
-        list[str],
-        typer.Option("--query", "-q", metavar="TEXT", help="Text to explain. Repeatable."),
-    ],
-    model: ModelOptions,
-    view: ViewOptions,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Figure to write: .png, .jpg, .webp or .pdf."
-        ),
-    ] = None,
-    save_maps: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Also write maps, scores and boxes to this .npz file."),
-    ] = None,
-) -> None:
-    """Draw heatmaps of a few images for a few texts, without a configuration."""
-    from jobs.explain import explain as explain_images
-
-    raise typer.Exit(0 if explain_images(images, query, out, save_maps, model, view) else 1)
-
-
-@app.command()
-def models(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="Only models with these words in name or tags."),
-    ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Also list architectures without published weights.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the models that can be explained."""
-    from jobs.models import show
-
-    show(words or (), every, as_json)
-
-
-@app.command()
-@grouped
 def compact(
     out: OutArgument,
     storage: StorageOptions,
@@ -244,12 +200,18 @@ def compact(
     from jobs import display
     from pipeline.runs.compact import compact as compact_run
 
-    keep = {"partial": partial, "delete_source": delete_source}
-    result = compact_run(out, output, storage.options(), **keep, tell=display.log)
+    result = compact_run(
+        out,
+        output,
+        storage.options(),
+        partial=partial,
+        delete_source=delete_source,
+        tell=display.log,
+    )
     display.compacted(result)
 
 
-for command in (check, doctor, audit, report, export, cluster.submit):
+for command in (check, explain, models, doctor, audit, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 
@@ -268,19 +230,19 @@ def _code() -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except (UsageError, UnsupportedModelError) as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 2
     except RunError as error:
-        _say(f"failed: {error}")
+        say(f"failed: {error}")
         return 1
     except Exception as error:
         if os.environ.get("LEGRAD_DEBUG"):
             raise
-        _say(f"failed: {_reason(error)}{_how_to_continue()}")
-        _say("LEGRAD_DEBUG=1 shows the whole traceback.")
+        say(f"failed: {_reason(error)}{_how_to_continue()}")
+        say("LEGRAD_DEBUG=1 shows the whole traceback.")
         return 1
     if code == INTERRUPTED:
-        _say(f"interrupted.{_how_to_continue()}")
+        say(f"interrupted.{_how_to_continue()}")
     return code
 
 
@@ -293,12 +255,8 @@ def _how_to_continue() -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The error that a worker raised, without those that Ray wrapped around it."""
+    """The text of the error that a worker raised, without the errors that Ray wraps around it."""
     cause = getattr(error, "cause", None)
     while cause is not None:
         error, cause = cause, getattr(cause, "cause", None)
     return f"{type(error).__name__}: {error}"
-
-
-def _say(text: str) -> None:
-    print(f"legrad: {text}", file=sys.stderr, flush=True)

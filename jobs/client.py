@@ -1,4 +1,4 @@
-"""Connecting to a cluster's job server, with errors that say what to do."""
+"""Connecting to a cluster's job server: options, and errors that say what to do."""
 
 import logging
 import os
@@ -60,6 +60,33 @@ class ClusterOptions:
             for name in ray_internals.SUBMISSION_LOGGERS:
                 logging.getLogger(name).setLevel(logging.WARNING)
             return JobSubmissionClient(address)
+
+
+@dataclass(frozen=True)
+class ShippingOptions:
+    """What a job brings to the cluster besides its settings."""
+
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="Pass this environment variable with its value here. Repeatable.",
+        ),
+    ] = None
+    installed: Annotated[
+        bool,
+        typer.Option(
+            "--installed", help="Use the legrad-audit that the cluster has, do not upload this one."
+        ),
+    ] = False
+    pip: Annotated[
+        bool,
+        typer.Option(
+            "--pip",
+            help="Install this package's dependencies on the nodes with pip; slow the first time.",
+        ),
+    ] = False
 
 
 @contextmanager

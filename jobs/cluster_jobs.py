@@ -1,4 +1,4 @@
-"""Our jobs on a cluster: their names, listing them, following their logs, stopping them.
+"""Attempts at runs as jobs of a cluster: their names, finding them, and following their logs.
 
 An attempt at a run is a job ``legrad-<run>-<attempt>``; attempts are counted from 1.
 """
@@ -8,13 +8,11 @@ import hashlib
 import posixpath
 import re
 import sys
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from jobs.client import ClusterOptions, readable_errors
-from jobs.display import console, duration, log, plain_table
+from jobs.display import duration, log
 from pipeline.cluster.ray_internals import JOB_LOG_EXCERPT
 from pipeline.errors import RunError, UsageError
 from pipeline.storage.location import redact
@@ -27,9 +25,6 @@ _NAME_LENGTH = 24
 _PAUSE = 2.0
 _MOST_FAILURES = 150  # unanswered requests in a row before following ends
 _MESSAGE_LENGTH = 300
-_STOP_SECONDS = 120.0
-_LIST_WIDTH = 240  # without a terminal, so that no line is broken
-_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan"}
 
 
 def run_name(output: str) -> str:
@@ -78,12 +73,6 @@ class Attempt:
         return not self.details.status.is_terminal()
 
     @property
-    def seconds(self) -> float | None:
-        """Duration; None before the end."""
-        start, end = self.details.start_time, self.details.end_time
-        return None if not start or not end else (end - start) / 1000
-
-    @property
     def started(self) -> str:
         """Local time of the start; empty before it."""
         start = self.details.start_time
@@ -97,7 +86,8 @@ class Attempt:
     @property
     def took(self) -> str:
         """Duration in words; empty before the end."""
-        return "" if self.seconds is None else duration(self.seconds)
+        start, end = self.details.start_time, self.details.end_time
+        return duration((end - start) / 1000) if start and end else ""
 
 
 def list_attempts(client: "JobSubmissionClient", run: str | None = None) -> list[Attempt]:
@@ -154,7 +144,7 @@ async def _follow(client: "JobSubmissionClient", job: str) -> "JobDetails":
                 screen.rewind()
                 async for chunk in client.tail_job_logs(job):
                     screen.write(chunk)
-            if details.status.is_terminal():  # asked before the log was read, so it was read whole
+            if details.status.is_terminal():  # it had ended before the log was read to its end
                 return details
             failures = 0
         except (OSError, RuntimeError, aiohttp.ClientError, requests.RequestException) as error:
@@ -218,77 +208,3 @@ def reason(details: "JobDetails") -> str:
     """Ray's message about a job, without the excerpt of the log that it contains."""
     text = (details.message or "no reason given").split(JOB_LOG_EXCERPT)[0]
     return " ".join(text.split())[:_MESSAGE_LENGTH]
-
-
-def show_all(cluster: ClusterOptions, limit: int) -> None:
-    """Print a table of the jobs on a cluster, the last one first."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    client = cluster.connect()
-    with readable_errors(cluster.chosen):
-        attempts = list_attempts(client)[::-1]
-    table = plain_table()
-    for name in ("job", "status", "started", "took"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("output", overflow="fold")
-    for attempt in attempts[:limit]:
-        style = _STYLES.get(attempt.status, "")
-        status = f"[{style}]{attempt.status}[/]" if style else attempt.status
-        table.add_row(attempt.id, status, attempt.started, attempt.took, escape(attempt.output))
-    wide = console if console.is_terminal else Console(highlight=False, width=_LIST_WIDTH)
-    wide.print(table if attempts else "no jobs of legrad on this cluster")
-    if len(attempts) > limit:
-        console.print(f"... and {len(attempts) - limit} more; --limit shows more")
-
-
-def status(name: str, cluster: ClusterOptions) -> bool:
-    """Print the status of a job; return whether it is active or succeeded."""
-    client = cluster.connect()
-    with readable_errors(cluster.chosen):
-        attempt = find_attempt(client, name)
-    lines = {
-        "job": attempt.id,
-        "status": attempt.status,
-        "started": attempt.started,
-        "took": attempt.took,
-        "output": attempt.output,
-        "message": reason(attempt.details),
-    }
-    for key, value in lines.items():
-        if value:
-            console.print(f"{key:<9}{value}", markup=False, soft_wrap=True)
-    if attempt.output:
-        console.print(f"legrad check {attempt.output} --watch", markup=False, soft_wrap=True)
-    return attempt.active or attempt.status == "SUCCEEDED"
-
-
-def logs(name: str, cluster: ClusterOptions, *, watch: bool) -> None:
-    """Print a job's log; with ``watch``, until the job ends."""
-    client = cluster.connect()
-    with readable_errors(cluster.chosen):
-        attempt = find_attempt(client, name)
-        if watch:
-            conclude(attempt.id, follow(client, attempt.id))
-        else:
-            sys.stdout.write(client.get_job_logs(attempt.id))
-
-
-def stop(name: str, cluster: ClusterOptions) -> None:
-    """Stop a job and wait until it has ended."""
-    client = cluster.connect()
-    with readable_errors(cluster.chosen):
-        attempt = find_attempt(client, name)
-        if not attempt.active:
-            log(f"{attempt.id} has already ended: {attempt.status}")
-            return
-        client.stop_job(attempt.id)
-        end = time.monotonic() + _STOP_SECONDS
-        while not client.get_job_status(attempt.id).is_terminal():
-            if time.monotonic() > end:
-                raise RunError(
-                    f"{attempt.id} was asked to stop {_STOP_SECONDS:.0f} s ago and is still "
-                    f"running; see `legrad jobs status {attempt.id}`"
-                )
-            time.sleep(1)
-    log(f"{attempt.id} is stopped")

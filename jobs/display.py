@@ -1,10 +1,10 @@
-"""Output on the terminal: live progress, log lines, tables, the summary of a run."""
+"""Output on the terminal: progress, log lines, tables, and the summary of a run."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,7 +31,7 @@ errors = Console(stderr=True, highlight=False)
 
 @contextmanager
 def watch(config: "RunConfig") -> Iterator["Watch"]:
-    """A `Watch` that draws a bar on a terminal, or without one writes a line now and then."""
+    """A `Watch` that draws a progress bar; without a terminal it writes a line now and then."""
     from pipeline.progress.watch import Watch
 
     for warning in config.warnings:
@@ -84,8 +84,8 @@ def _bar() -> Bar:
 
 
 def _advance(bar: Bar, task: TaskID, progress: "Progress") -> None:
-    done = progress.resumed + progress.rows
-    bar.update(task, total=progress.rows_expected, completed=done, detail=_line(progress))
+    done, line = progress.resumed + progress.rows, _line(progress)
+    bar.update(task, total=progress.rows_expected, completed=done, detail=line)
 
 
 def log(text: str) -> None:
@@ -99,40 +99,44 @@ def _log_progress(progress: "Progress") -> None:
 
 
 def _line(progress: "Progress") -> str:
-    """``1,200 of ~2,000 images  85 images/s  9 s left  1 failed``."""
-    if not progress.rows:
-        return ""
-    done = progress.resumed + progress.rows
-    expected = progress.rows_expected
+    return progress_line(progress.as_json()) if progress.rows else ""
+
+
+def progress_line(counts: Mapping[str, Any]) -> str:
+    """``1,200 of ~2,000 images  85 images/s  9 s left  1 failed``.
+
+    Args:
+        counts: see `Progress.as_json`.
+    """
+    done, expected = counts["resumed"] + counts["rows"], counts["expected"]
     parts = [f"{done:,} of ~{expected:,} images" if expected else f"{done:,} images"]
-    parts.append(f"{progress.images_per_second:.0f} images/s")
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    failed = progress.rows - progress.statuses["ok"]
-    if failed:
-        parts.append(f"{failed:,} failed")
+    parts.append(f"{counts['images_per_second']:.0f} images/s")
+    if counts["seconds_left"] is not None:
+        parts.append(f"{duration(counts['seconds_left'])} left")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']:,} failed")
     return "  ".join(parts)
 
 
-def summary(done: "Summary") -> None:
+def summary(result: "Summary") -> None:
     """Print the results of a run."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("output", escape(done.output))
-    table.add_row("images", f"{done.rows:,} rows, {done.statuses['ok']:,} explained")
-    for status, count in sorted(done.failures.items()):
+    table.add_row("output", escape(result.output))
+    table.add_row("images", f"{result.rows:,} rows, {result.statuses['ok']:,} explained")
+    for status, count in sorted(result.failures.items()):
         table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
-    if done.resumed:
-        table.add_row("resumed", f"{done.resumed:,} rows had been committed before")
+    if result.resumed:
+        table.add_row("resumed", f"{result.resumed:,} rows had been committed before")
     table.add_row(
         "files",
-        f"{done.parts} Parquet {'part' if done.parts == 1 else 'parts'}, {size(done.bytes)}",
+        f"{result.parts} Parquet {'part' if result.parts == 1 else 'parts'}, {size(result.bytes)}",
     )
-    if done.already_complete:
+    if result.already_complete:
         table.add_row("", "nothing to do: the run is complete, and no input file has changed")
     else:
-        progress = done.progress
+        progress = result.progress
         rate = f"{progress.images_per_second:.1f} images/s while explaining"
-        took = f"{progress.maps:,} maps; {duration(done.seconds)} in total, start included"
+        took = f"{progress.maps:,} maps; {duration(result.seconds)} in total, start included"
         table.add_row("speed", f"{rate}, {took}")
         busy = [
             f"{stage} {s:.0f} s"
@@ -140,19 +144,21 @@ def summary(done: "Summary") -> None:
         ]
         table.add_row("busy", ", ".join(busy) + " (all workers together)")
     console.print(table, soft_wrap=True)
-    for note in done.notes:
+    for note in result.notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
-def compacted(done: "Compacted") -> None:
+def compacted(result: "Compacted") -> None:
     """Print the results of a compaction."""
-    console.print(f"output  {done.output}", soft_wrap=True, markup=False)
-    console.print(f"images  {done.rows:,} rows, sorted by image_id")
+    console.print(f"output  {result.output}", soft_wrap=True, markup=False)
+    console.print(f"images  {result.rows:,} rows, sorted by image_id")
     console.print(
-        f"parts   {done.parts:,}, {size(done.bytes)}; before {done.parts_before:,}, "
-        f"{size(done.bytes_before)}"
+        f"parts   {result.parts:,}, {size(result.bytes)}; before {result.parts_before:,}, "
+        f"{size(result.bytes_before)}"
     )
-    console.print("source  " + ("deleted" if done.deleted else "kept; --delete-source deletes it"))
+    console.print(
+        "source  " + ("deleted" if result.deleted else "kept; --delete-source deletes it")
+    )
 
 
 def check(result: "Check", limit: int) -> None:
@@ -200,16 +206,10 @@ def preview(plan: "Preview") -> None:
     console.print(f"read     {plan.shards:,} shards, {size(plan.bytes_read)}, ", end="")
     console.print(f"{about}{plan.rows:,} images, {plan.maps} maps each")
     console.print(f"write    about {size(plan.bytes_written)}")
-    resources = plan.resources
-    replicas = (
-        "as many replicas as fit the cluster"
-        if resources is None
-        else (
-            f"{resources.actors} replicas x {resources.gpus:g} GPUs"
-            if resources.gpus
-            else f"{resources.actors} replicas x {resources.threads} CPU threads"
-        )
-    )
+    replicas, resources = "as many replicas as fit the cluster", plan.resources
+    if resources is not None:
+        each = f"{resources.gpus:g} GPUs" if resources.gpus else f"{resources.threads} CPU threads"
+        replicas = f"{resources.actors} replicas x {each}"
     console.print(f"explain  {replicas}")
     _costs(plan.costs)
     table = plain_table()

@@ -2,14 +2,14 @@
 
 import io
 import posixpath
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from jobs.options import ModelOptions, ViewOptions
-from legrad.models import catalog
+import typer
+
+from jobs.options import ModelOptions, grouped, say
 from pipeline.errors import UsageError
-from pipeline.storage.location import open_location
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +19,64 @@ if TYPE_CHECKING:
 _KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "pdf": "PDF"}
 
 
+@dataclass(frozen=True)
+class ViewOptions:
+    """How maps are drawn."""
+
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Add a column for a text that names nothing, such as 'a photo'.",
+        ),
+    ] = None
+    suppress: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="THRESHOLD",
+            help="Leave out the cells where the normalised map of the baseline is above this (0.8 "
+            "in the paper). Without --baseline, the baseline is the empty prompt.",
+        ),
+    ] = None
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="SCOPE",
+            help="Which maps share a colour scale: those of a row, a column or the whole figure, "
+            "or map: each has its own.",
+        ),
+    ] = "row"
+
+
+@grouped
 def explain(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files: paths or URIs.")
+    ],
+    query: Annotated[
+        list[str],
+        typer.Option("--query", "-q", metavar="TEXT", help="Text to explain. Repeatable."),
+    ],
+    model: ModelOptions,
+    view: ViewOptions,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Figure to write: .png, .jpg, .webp or .pdf."
+        ),
+    ] = None,
+    save_maps: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write maps, scores and boxes to this .npz file."),
+    ] = None,
+) -> None:
+    """Draw heatmaps of a few images for a few texts, without a configuration."""
+    raise typer.Exit(0 if draw(images, query, out, save_maps, model, view) else 1)
+
+
+def draw(
     images: Sequence[str],
     texts: Sequence[str],
     out: str | None,
@@ -27,28 +84,34 @@ def explain(
     model: ModelOptions,
     view: ViewOptions,
 ) -> bool:
-    """Explain images and write the figure; return whether every image could be explained.
+    """Explain images and write the figure.
+
+    Returns:
+        Whether every image could be explained.
 
     Raises:
         UsageError: options that do not fit, or a model that cannot be loaded.
         RunError: no image could be explained.
     """
+    from legrad.models import catalog
+    from pipeline.storage.location import open_location
+
     settings = model.config()
     target = out or _default_name(images)
     kind = _checked(target, save_maps, images)
     scale = _scale(view.scale)
     if settings.name == catalog.MINI:
-        _say(f"warning: {catalog.MINI_WARNING}")
-    from pipeline.single_images import Question, explain_images
+        say(f"warning: {catalog.MINI_WARNING}")
+    from pipeline.single_images import Question, explain_images  # imports torch
 
     baseline = view.baseline
     if baseline is None and view.suppress is not None:
         baseline = ""
     answer = explain_images(settings, images, Question(tuple(texts), baseline))
     for warning in answer.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     for image, reason in answer.failures.items():
-        _say(f"{image}: not explained: {reason}")
+        say(f"{image}: not explained: {reason}")
     open_location(target).write(_encoded(answer.figure(view.suppress, scale), kind))
     print(f"{target}: {len(answer.names)} images, {len(texts)} queries")
     if save_maps:
@@ -63,7 +126,13 @@ def _default_name(images: Sequence[str]) -> str:
 
 
 def _checked(target: str, save_maps: str | None, images: Sequence[str]) -> str:
-    """The figure's format; file names that cannot be written are refused before the work begins."""
+    """Return the figure's format; refuse names of files that cannot be written.
+
+    Raises:
+        UsageError: an unknown suffix, or the figure would overwrite one of the images.
+    """
+    from pipeline.storage.location import open_location
+
     suffix = target.rpartition(".")[2].lower()
     if suffix not in _KINDS:
         raise UsageError(f"-o {target}: expected a name ending in {', '.join(_KINDS)}")
@@ -88,7 +157,3 @@ def _encoded(figure: "Image.Image", kind: str) -> bytes:
     buffer = io.BytesIO()
     figure.save(buffer, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
     return buffer.getvalue()
-
-
-def _say(text: str) -> None:
-    print(f"legrad: {text}", file=sys.stderr, flush=True)

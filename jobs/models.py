@@ -4,8 +4,9 @@ import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
 from legrad.errors import SUPPORTED_TOWERS
 from legrad.models.catalog import ListedModel, list_models, needing_transformers, refused
@@ -15,19 +16,20 @@ _HEADINGS = ("name", "family", "input", "patch", "grid", "layers", "width", "par
 _NARROWEST = 60
 
 
-def show(words: Sequence[str], every: bool, as_json: bool) -> None:
-    """Print the models whose name, family or tags contain all the words.
-
-    Args:
-        words: words to search for, in any case.
-        every: whether to include architectures without published weights.
-        as_json: whether to print JSON.
-
-    Raises:
-        UsageError: there is none; for an architecture that is not supported it says why.
-    """
+def models(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="Only models with these words in name or tags."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also list architectures without published weights.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models that can be explained."""
+    words = words or []
     listed = list_models(untagged=every)
-    matching = [model for model in listed if all(_holds(model, word.lower()) for word in words)]
+    matching = [model for model in listed if all(_matches(model, word.lower()) for word in words)]
     absent = _named(words, needing_transformers())
     if not matching:
         raise UsageError(
@@ -48,7 +50,7 @@ def _named(words: Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
-    """What the words may have meant instead."""
+    """Models that match the words and are not listed, and the reason; empty if there are none."""
     if absent:
         return f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
     reasons = {f"{name} {why}": (name, why) for name, why in refused().items()}
@@ -60,16 +62,18 @@ def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
     return "" if every else "; --all also shows architectures without published weights"
 
 
-def _holds(model: ListedModel, word: str) -> bool:
+def _matches(model: ListedModel, word: str) -> bool:
     return any(word in text.lower() for text in (model.name, model.family, *model.tags))
 
 
-def _print(models: Sequence[ListedModel]) -> None:
+def _print(listed: Sequence[ListedModel]) -> None:
     """Print one line per model, in columns, and its tags below; wrapped only on a terminal."""
+    from rich.console import Console
+
     console = Console(highlight=False)
-    rows = [_HEADINGS, *map(_cells, models)]
+    rows = [_HEADINGS, *map(_cells, listed)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
-    tags: list[str] = ["", *(", ".join(model.tags) for model in models)]
+    tags: list[str] = ["", *(", ".join(model.tags) for model in listed)]
     for row, below in zip(rows, tags, strict=True):
         first = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
         rest = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]

@@ -1,7 +1,8 @@
-"""Options that several commands share, in groups: typer itself knows single parameters only."""
+"""What several commands share: messages, and groups of options, which typer does not have."""
 
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -34,6 +35,11 @@ VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),
 ]
+
+
+def say(text: str) -> None:
+    """Write a message to standard error."""
+    print(f"legrad: {text}", file=sys.stderr, flush=True)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -136,7 +142,7 @@ class ModelOptions:
 
     def settings(self) -> dict[str, Any]:
         """The options that were given, as the group ``model`` of a configuration."""
-        given = {
+        settings = {
             "name": self.model,
             "pretrained": self.pretrained,
             "layers": self.layers,
@@ -144,38 +150,7 @@ class ModelOptions:
             "image_size": self.size,
             "tokenizer": self.tokenizer,
         }
-        return {key: value for key, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """How maps are drawn."""
-
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Add a column for a text that names nothing, such as 'a photo'.",
-        ),
-    ] = None
-    suppress: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="THRESHOLD",
-            help="Leave out the cells where the normalised map of the baseline is above this (0.8 "
-            "in the paper). Without --baseline, the baseline is the empty prompt.",
-        ),
-    ] = None
-    scale: Annotated[
-        str,
-        typer.Option(
-            metavar="SCOPE",
-            help="Which maps share a colour scale: those of a row, a column or the whole figure, "
-            "or map: each has its own.",
-        ),
-    ] = "row"
+        return {key: value for key, value in settings.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -267,33 +242,6 @@ class RunOptions:
         }
         sets = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
         return load_config(config, [*(self.overrides or ()), *sets])
-
-
-@dataclass(frozen=True)
-class ShippingOptions:
-    """What a job brings to the cluster besides its settings."""
-
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env",
-            metavar="NAME",
-            help="Pass this environment variable with its value here. Repeatable.",
-        ),
-    ] = None
-    installed: Annotated[
-        bool,
-        typer.Option(
-            "--installed", help="Use the legrad-audit that the cluster has, do not upload this one."
-        ),
-    ] = False
-    pip: Annotated[
-        bool,
-        typer.Option(
-            "--pip",
-            help="Install this package's dependencies on the nodes with pip; slow the first time.",
-        ),
-    ] = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs import package
-from jobs.client import ClusterOptions, readable_errors
+from jobs.client import ClusterOptions, ShippingOptions, readable_errors
 from jobs.cluster_jobs import (
     Attempt,
     conclude,
@@ -16,7 +16,6 @@ from jobs.cluster_jobs import (
     submission_id,
 )
 from jobs.display import log
-from jobs.options import ShippingOptions
 from legrad import __version__
 from pipeline.cluster.ray_internals import NO_AGENT
 from pipeline.config import RunConfig
@@ -169,8 +168,7 @@ def _start(client: "JobSubmissionClient", job: Job, shipping: ShippingOptions, n
             "metadata": job.metadata,
         }
         _send(client, request)
-    continues = "" if number == 1 else ", which continues from the committed rows"
-    log(f"submitted {attempt}{continues}")
+    log(f"submitted {attempt}" + (", which continues the run" if number > 1 else ""))
     return attempt
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 ResizeMode = Literal["squash", "center_crop", "pad"]
 RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
 Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in image pixels; may reach beyond the image."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -21,6 +21,7 @@ from pipeline.audit.predictions import compare_predictions
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.results import Results, open_results
+from pipeline.results.rows import name_list
 from pipeline.schema import OWN_LABEL, score_column
 from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
@@ -220,9 +221,9 @@ class Audit:
         sums = self._map_sums(cls, query)
         return maps.difference(sums, self._names.code(cls), self.results.grid)
 
-    def read_maps(self, queries: Sequence[str] | None = None) -> None:
+    def read_maps(self, queries: str | Sequence[str] | None = None) -> None:
         """Sum the maps of several queries (default all) in one stream, and keep the sums."""
-        names = [q.name for q in self.results.queries] if queries is None else list(queries)
+        names = [q.name for q in self.results.queries] if queries is None else name_list(queries)
         names += [OWN_LABEL] if queries is None else []
         missing = [n for n in names if has_maps(self.results, n) and n not in self._sums]
         self._sums.update(maps.read_maps(self.results, self.findings.population, missing))

@@ -32,7 +32,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import is_of_earlier_version
 from pipeline.runs.resume import Work, find_work
 from pipeline.sources.datasource import open_source
-from pipeline.stages.write import GrowingRows, PartSink, write
+from pipeline.stages.write import PartSink, write
 from pipeline.storage.location import redact
 
 __all__ = ["Watch", "run"]
@@ -103,7 +103,13 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
 
 
 def _find_work(plan: Plan, watch: Watch) -> Work:
-    """What is left; nothing of a complete run of an earlier version, whose others are refused."""
+    """Find what is left to do.
+
+    A complete run of an earlier version has nothing left.
+
+    Raises:
+        UsageError: an earlier version began this run and did not finish it.
+    """
     folder, units, runtime = plan.folder, plan.source.units, plan.config.runtime
     ledger = Ledger(folder)
     if is_of_earlier_version(folder):
@@ -113,7 +119,7 @@ def _find_work(plan: Plan, watch: Watch) -> Work:
 
 
 def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
-    """Explain everything that is left; what ends it is said in one message."""
+    """Explain everything that is left, and turn an error that ends it into one clear message."""
     try:
         return _explain_all(plan, work, watch, fence)
     except KeyboardInterrupt:
@@ -128,7 +134,7 @@ def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
 
 
 def _explain_all(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
-    """Everything; then, in processes that may die, what was lost with a worker."""
+    """Explain what is left, then, in isolated processes, what was lost with a dying worker."""
     plan.folder.complete.delete()
     actor, runtime = start_actor(work.before(), redact(plan.folder.uri)), plan.config.runtime
     with watched(actor, watch):
@@ -145,10 +151,9 @@ def _explain_all(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Pr
 
 
 def _explain(plan: Plan, work: Work, actor: Any, fence: Fence, *, isolated: bool) -> int:
-    """The stages, in the order of the data; returns how many blocks were lost with a worker."""
+    """Run the stages in the order of the data; return how many blocks were lost with a worker."""
     guard = Guard(actor, plan.config.runtime.max_failed_fraction, tolerant=not isolated)
     reporter = Reporter(actor)
-    size = GrowingRows(plan.rows_per_part, plan.rows_of_first_part)
     with ray_data_settings(plan), _remembering_ends(work.ledger, actor):
         rows = read(work.left, plan, reporter)
         if isolated:
@@ -157,15 +162,15 @@ def _explain(plan: Plan, work: Work, actor: Any, fence: Fence, *, isolated: bool
             pixels = decode(rows, plan, reporter)
             maps = explain(pixels, plan, reporter)
         with guard.over(maps):
-            write(maps, PartSink(plan.folder, plan.schema, size, fence))
+            write(maps, PartSink(plan.folder, plan.schema, plan.rows_per_part, fence))
     return guard.deaths
 
 
 @contextmanager
 def _remembering_ends(ledger: Ledger, actor: Any) -> Iterator[None]:
-    """Keep the ends of shards of which no row was left to carry them."""
+    """Record the ends of shards that have no row left to carry them into a part."""
     try:
         yield
     finally:
-        with suppress(ray.exceptions.RayError):  # the session ends; the shards are read again
+        with suppress(ray.exceptions.RayError):  # the session has ended; the shards are read again
             ledger.remember(ray.get(actor.take_ends.remote(), timeout=60))

@@ -1,15 +1,14 @@
 """The stages of a run as Ray Data executes them."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.cluster.resources import Resources
-from pipeline.cluster.session import RETRIES
+from pipeline.cluster.session import RETRIES, data_settings
 from pipeline.plan import Plan
 from pipeline.progress.progress import Reporter
 from pipeline.schema import with_book
@@ -107,24 +106,11 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
     return ActorPoolStrategy(min_size=resources.min_actors, max_size=resources.actors)
 
 
-@contextmanager
-def ray_data_settings(plan: Plan) -> Iterator[None]:
-    """Ray Data's settings for a run, put back afterwards."""
-    context = DataContext.get_current()
-    ours: dict[str, Any] = {
-        "enable_progress_bars": False,
-        "print_on_execution_start": False,
-        "target_max_block_size": plan.block_bytes,
-        "execution_no_progress_timeout_s": round(plan.patience),
-        "retried_io_errors": [*context.retried_io_errors, *TRANSIENT],
-    }
-    before = {name: getattr(context, name) for name in ours}
-    for name, value in ours.items():
-        setattr(context, name, value)
-    with warnings.catch_warnings():  # retries have no named parameter in Ray 2.60
-        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(context, name, value)
+def ray_data_settings(plan: Plan) -> AbstractContextManager[None]:
+    """Ray Data's settings for a run, restored when the block ends."""
+    retried = [*DataContext.get_current().retried_io_errors, *TRANSIENT]
+    return data_settings(
+        target_max_block_size=plan.block_bytes,
+        execution_no_progress_timeout_s=round(plan.patience),
+        retried_io_errors=retried,
+    )

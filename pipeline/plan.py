@@ -15,12 +15,12 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import output_schema
 from pipeline.sources.datasource import ImageSource
-from pipeline.sources.rows import BLOCK_ROWS
+from pipeline.sources.input_rows import BLOCK_ROWS
 from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import is_storage_error, redact
 
-SECONDS_PER_PART = 60
-SECONDS_OF_FIRST_PART = 4
+SECONDS_PER_PART = 15
+"""Work of all replicas in one part: little to lose when a run is stopped, and few parts a day."""
 SECONDS_PER_BLOCK = 4
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
@@ -32,13 +32,14 @@ class Plan:
     """What a run does, and with what.
 
     Attributes:
-        config, folder, source: as the user wants them.
-        prepared: what the model said of itself.
-        resources: of the replicas.
-        settings: of one replica.
-        schema: of the output.
-        rows_per_part: least rows of a Parquet part.
-        rows_of_first_part: the same for the first one; later ones grow.
+        config: the settings of the run.
+        folder: the output.
+        source: the images, already listed.
+        prepared: facts about the model, measured once on a worker.
+        resources: CPUs and GPUs of the model replicas.
+        settings: how each replica loads and runs the model.
+        schema: the schema of the output's Parquet files.
+        rows_per_part: smallest number of rows in a Parquet part, except for the last ones.
     """
 
     config: RunConfig
@@ -49,23 +50,22 @@ class Plan:
     settings: ReplicaSettings
     schema: pa.Schema
     rows_per_part: int
-    rows_of_first_part: int
 
     @property
     def names(self) -> list[str]:
-        """Of the queries, in their order."""
+        """Query names, in configuration order."""
         return [query.name for query in self.config.queries]
 
     @property
     def batch_size(self) -> int:
-        """Images explained at once."""
+        """Number of images that a replica explains at once."""
         return self.prepared.batch_size
 
     @property
     def patience(self) -> float:
         """Seconds without a finished block after which Ray gives up.
 
-        Ray counts finished blocks; one of a large model and many queries takes its time.
+        A block of a large model with many queries takes long, and Ray counts finished blocks only.
         """
         rows = min(BLOCK_ROWS, self.block_bytes // self._pixel_bytes + self.batch_size)
         hang = 2 * (RETRIES + 1) * self.config.runtime.image_timeout
@@ -73,10 +73,10 @@ class Plan:
 
     @property
     def block_bytes(self) -> int:
-        """Size of the blocks that Ray Data hands from stage to stage.
+        """Approximate size of a Ray Data block, in bytes.
 
-        A replica finishes its maps block by block: with a slow model a block is some seconds of
-        work, so that they are not lost when a run is stopped, and a batch at least.
+        A replica hands on its maps block by block. With a slow model a block is a few seconds of
+        work, but at least a batch, so that stopping a run loses little.
         """
         work = round(self.prepared.images_per_second * SECONDS_PER_BLOCK)
         return min(BLOCK_BYTES, max(self.batch_size, work) * self._pixel_bytes)
@@ -88,11 +88,13 @@ class Plan:
 
 
 def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread: Resources) -> Plan:
-    """Load the model once on a worker and decide what is left to decide.
+    """Load the model once on a worker, and decide sizes that depend on it.
 
     Args:
-        config, folder, source: of the run.
-        spread: what the replicas get.
+        config: the settings of the run.
+        folder: the output.
+        source: the images, already listed.
+        spread: CPUs and GPUs of the model replicas.
 
     Raises:
         UsageError: the model cannot be loaded.
@@ -111,21 +113,19 @@ def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread:
         metadata=manifest.file_metadata(config, prepared),
     )
     wanted = config.runtime.rows_per_part
-    a_minute = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
-    rows = max(prepared.batch_size, min(MOST_PART_ROWS, a_minute)) if wanted == "auto" else wanted
-    first = rows * SECONDS_OF_FIRST_PART // SECONDS_PER_PART if wanted == "auto" else rows
-    first = max(prepared.batch_size, first)
-    return Plan(config, folder, source, prepared, spread, settings, schema, rows, first)
+    work = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
+    rows = max(prepared.batch_size, min(MOST_PART_ROWS, work)) if wanted == "auto" else wanted
+    return Plan(config, folder, source, prepared, spread, settings, schema, rows)
 
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:
-    # Ray ends a worker that had a GPU, and its memory there; others stay warm for what comes next.
+    # Ray ends a worker that used a GPU, which frees its memory; other workers stay warm.
     remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
     try:
-        found: Prepared = ray.get(remote.remote(settings, list(config.queries)))
+        prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
             raise UsageError(f"model {config.model.name}: {redact(str(cause))}") from error
         raise
-    return found
+    return prepared

@@ -17,8 +17,6 @@ from pipeline.config.loading import check, load_config, packaged_config
 from pipeline.schema import BOOK
 from pipeline.sources.datasource import open_source, read_units
 
-DEMO_SOURCE = {"format": "webdataset", "image_field": "jpg"}
-"""Tars of `write_demo`: each sample also has a mask, which is an image as well."""
 CLASSES_AND_CUES = (
     {"name": "fish", "role": "class", "prompts": "a fish"},
     {"name": "watermark", "role": "cue", "prompts": "a watermark"},

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from legrad import mini
-from legrad.mini.loader import build, pack, unpack
+from legrad.mini.loader import pack, unpack
 from legrad.mini.world import THINGS
 from training.batches import Batch, draw_batch
 from training.captions import named, sample_captions, truth_matrix
@@ -109,7 +109,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(plan.seed)
         specs = random_specs(self.rng, plan.scenes, first_seed=0)
         self.pool = render_pool(specs, self.config["vision_cfg"]["image_size"], processes)
-        self.model = build(self.config)
+        self.model = open_clip.CLIP(**self.config)
         length = self.config["text_cfg"]["context_length"]
         self.tokenizer = open_clip.SimpleTokenizer(context_length=length)
         self.things = self.tokenizer([named(name) for name in THINGS])

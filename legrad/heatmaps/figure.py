@@ -11,7 +11,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from legrad.heatmaps.layout import CAPTION, HEADING, MARGIN, Cell, Layout, lay_out
 from legrad.heatmaps.overlay import heat_colours, overlay
 from legrad.heatmaps.text import font, shortened, wrapped
-from legrad.heatmaps.transforms import Box, normalize
+from legrad.heatmaps.transforms import normalize
+from legrad.preprocess import Box
 
 Scale = Literal["row", "column", "figure", "map"]
 CELL = 300

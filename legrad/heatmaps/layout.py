@@ -29,9 +29,8 @@ class Layout:
     """A figure's size and its cells.
 
     Attributes:
-        width, height: of the figure.
+        width, height: size of the figure in pixels.
         left: x of the first column.
-        heading: y of the columns' headings.
         cells: for each row, its cells left to right, with the proportions of its picture.
         cell: width of a column.
     """
@@ -39,7 +38,6 @@ class Layout:
     width: int
     height: int
     left: int
-    heading: int
     cells: tuple[tuple[Cell, ...], ...]
     cell: int
 
@@ -68,8 +66,7 @@ def lay_out(
         heading_lines: number of lines of the columns' headings; 0 for none.
     """
     left = MARGIN + (notes + MARGIN if notes else 0)
-    heading = MARGIN + (TITLE if title else 0)
-    top = heading + heading_lines * HEADING
+    top = MARGIN + (TITLE if title else 0) + heading_lines * HEADING
     cells = []
     for width, height in sizes:
         tall = max(1, min(round(cell * height / width), round(cell * _TALLEST)))
@@ -79,4 +76,4 @@ def lay_out(
         cells.append(tuple(Cell(x, top + CAPTION, wide, tall) for x in lefts))
         top += CAPTION + tall + GAP
     right = left + columns * (cell + GAP) - GAP + MARGIN
-    return Layout(right, top + LEGEND, left, heading, tuple(cells), cell)
+    return Layout(right, top + LEGEND, left, tuple(cells), cell)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from legrad.heatmaps.transforms import Box, upsample
+from legrad.heatmaps.transforms import upsample
+from legrad.preprocess import Box
 
 OPACITY = 0.85
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
@@ -31,7 +32,7 @@ def overlay(
         heatmap: (h, w), non-negative.
         peak: the value shown at full strength; default: the map's own maximum. Pass the same peak
             to several overlays to put them on one colour scale.
-        opacity: of the strongest heat, 0 to 1; opacity is proportional to heat.
+        opacity: opacity of the strongest heat, 0 to 1; weaker heat has proportionally less.
         box: (left, top, right, bottom) in image pixels that the map's grid covers, see
             `Preprocess.box`; default: all. The rest, which the model did not see, is darkened.
 

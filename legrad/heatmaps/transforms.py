@@ -1,10 +1,10 @@
-"""How maps are transformed before they are shown: normalised, suppressed, upsampled."""
+"""Transformations of maps before they are shown: normalise, suppress, upsample."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-Box = tuple[float, float, float, float]
-"""(left, top, right, bottom) in image pixels; may reach beyond the image."""
+from legrad.preprocess import Box
+
 PUBLISHED_THRESHOLD = 0.8
 
 

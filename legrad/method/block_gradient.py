@@ -69,7 +69,7 @@ class Pooled:
     count: int
 
     def images(self, part: slice) -> "Pooled":
-        """The same for some of the images; a view."""
+        """A view of some of the images."""
         xhat, sigma = self.xhat[part], self.sigma[part]
         return Pooled(xhat, sigma, self.unit[part], self.length[part], self.count)
 
@@ -79,7 +79,7 @@ class Trace:
     """What one forward pass through a block leaves behind for its gradient.
 
     Attributes:
-        values: (B, H, T, d) attention values.
+        values: (B, H, T, d), the attention's values.
         slope: (B, T, F), ``act'(hidden) / sigma``.
         tilt: (B, T, F), ``slope * (hidden - shift) / D``.
         carried: (D, B, T), ``xhat @ out``, features first.
@@ -91,7 +91,7 @@ class Trace:
     carried: Tensor
 
     def images(self, part: slice) -> "Trace":
-        """The same for some of the images; a view."""
+        """A view of some of the images."""
         return Trace(self.values[part], self.slope[part], self.tilt[part], self.carried[:, part])
 
 
@@ -174,7 +174,7 @@ def pool(tokens: Tensor, head: Head) -> Pooled:
 
     Args:
         tokens: (B, T, D) output of the block.
-        head: the tower's head; needs a norm and a matrix (D, E).
+        head: head of the tower; it must have a norm and a matrix (D, E).
     """
     norm, proj = norm_and_matrix(head)
     mean = tokens.mean(dim=1)
@@ -244,7 +244,7 @@ def block_relevance(folded: FoldedBlock, traced: Trace, g_z: Tensor, scratch: Sc
     Args:
         traced: trace of b images.
         g_z: (b, q, D) gradient at the block's output.
-        scratch: is overwritten.
+        scratch: its arrays are overwritten.
 
     Returns:
         (b, q, T) in the dtype of ``g_z``, non-negative; index 0 is the class token.

@@ -68,8 +68,8 @@ def chunks(
     Args:
         shape: (B, Q).
         selected: (B, Q) bool, or None for all.
-        pairs: most pairs in a chunk.
-        device: of `Chunk.queries`.
+        pairs: largest number of pairs in a chunk.
+        device: device of `Chunk.queries`.
     """
     images, queries = shape
     if selected is None:

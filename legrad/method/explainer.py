@@ -10,7 +10,7 @@ from legrad.method.chunks import default_bytes
 from legrad.method.explanation import Explanation
 from legrad.method.relevance import BlockRelevance, PoolerRelevance, Relevance, Request
 from legrad.models.vision_language import VisionLanguageModel
-from legrad.towers import Block, Tower
+from legrad.towers import Block
 
 __all__ = ["Explanation", "LeGrad"]
 
@@ -54,13 +54,15 @@ class LeGrad:
             )
         self.chunk_bytes = default_bytes(model.device) if chunk_bytes is None else chunk_bytes
         with torch.no_grad():
-            self._relevance = _relevance_of(
-                self.tower,
-                self.layers,
-                (model.compute_dtype, model.exact_dtype),
-                self.chunk_bytes,
-                compiled=compiled,
-            )
+            self._relevance = self._relevance_of_tower(compiled)
+
+    def _relevance_of_tower(self, compiled: bool) -> Relevance:
+        model, pooler = self.model, self.tower.pooler
+        if pooler is not None:
+            return PoolerRelevance(pooler, model.exact_dtype, self.chunk_bytes)
+        return BlockRelevance(
+            self.tower, self.layers, model.compute_dtype, self.chunk_bytes, compiled=compiled
+        )
 
     @torch.no_grad()
     def explain(
@@ -82,7 +84,7 @@ class LeGrad:
                 length.
             select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
                 which costs a second run of the explained blocks. None: all.
-            sizes: (width, height) of the original upright images, for `Explanation.boxes`;
+            sizes: (width, height) of the original images, upright, for `Explanation.boxes`;
                 required if the model's preprocessing pads, so that cells of padding become 0.
 
         Raises:
@@ -187,25 +189,3 @@ class LeGrad:
                 f"found {tuple(directions.shape)}"
             )
         return self.model.moved(directions).to(self.model.exact_dtype)
-
-
-def _relevance_of(
-    tower: Tower,
-    layers: int,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    chunk_bytes: int,
-    *,
-    compiled: bool,
-) -> Relevance:
-    """The kind of relevance that fits a tower.
-
-    Args:
-        layers: how many of the last blocks are explained.
-        dtypes: of the large products, and of the maps.
-        chunk_bytes: bound in bytes on the arrays of the pairs that are worked on at once.
-        compiled: run the closed form of blocks through `torch.compile`.
-    """
-    compute, exact = dtypes
-    if tower.pooler is not None:
-        return PoolerRelevance(tower.pooler, exact, chunk_bytes)
-    return BlockRelevance(tower, layers, compute, chunk_bytes, compiled=compiled)

@@ -1,4 +1,4 @@
-"""The result for a batch of images: maps and scores, and how they are drawn."""
+"""The maps and scores of a batch of images, and figures of them."""
 
 import io
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from legrad.heatmaps.figure import FigureRow, Scale, grid_figure
 from legrad.heatmaps.text import signed
-from legrad.heatmaps.transforms import Box
-from legrad.preprocess import Preprocess
+from legrad.preprocess import Box, Preprocess
 
 _PREVIEW_ROWS, _PREVIEW_COLUMNS, _PREVIEW_CELL = 6, 6, 160
 
@@ -59,7 +58,7 @@ class Explanation:
             preprocess: what made the pixels (``model.preprocess``), so that the heat is drawn on
                 the part of each image that the model saw; default: `boxes`, or else the maps
                 cover the whole images.
-            names: of the B images; default: their numbers.
+            names: names of the B images; default: their numbers.
             scale: which maps share a colour scale: those of a ``row``, of a ``column``, of the
                 whole ``figure``; ``map`` scales each on its own.
 

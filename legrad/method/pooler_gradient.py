@@ -89,7 +89,7 @@ class MlpRow:
     carried: Tensor
 
     def images(self, part: slice) -> "MlpRow":
-        """The same for some of the images; a view."""
+        """A view of some of the images."""
         return MlpRow(self.slope[part], self.tilt[part], self.carried[part])
 
 
@@ -117,7 +117,7 @@ class PooledRow:
     mlp: MlpRow | None = None
 
     def images(self, part: slice) -> "PooledRow":
-        """The same for some of the images; a view."""
+        """A view of some of the images."""
         return PooledRow(
             values=self.values[part],
             unit=self.unit[part],

@@ -1,6 +1,6 @@
 """Relevance of every patch, summed over the explained blocks of a tower.
 
-There are two kinds, by what the tower pools with:
+There are two kinds, depending on how the tower pools:
 
     BlockRelevance   each block's own self-attention (CLIP, EVA, MobileCLIP)
     PoolerRelevance  an attentional pooler, run on the output of every block (CoCa, SigLIP, PE-Core)
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,12 +37,8 @@ from legrad.method.pooler_gradient import (
 )
 from legrad.towers import Block, PlainBlock, Pooler, Tower
 
-
-class Autocast(Protocol):
-    """Makes the context that a forward pass runs in."""
-
-    def __call__(self) -> AbstractContextManager[Any]:
-        """A new context."""
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""Makes the context that a forward pass runs in."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Request:
     Attributes:
         directions: (Q, E) in the dtype of the maps.
         selected: (B, Q) bool, or None for every pair.
-        autocast: the model's.
+        autocast: makes the context of a forward pass (`VisionLanguageModel.autocast`).
     """
 
     directions: Tensor
@@ -168,7 +164,7 @@ class BlockRelevance(Relevance):
     Args:
         tower: the vision tower.
         layers: how many of its last blocks are explained.
-        dtype: of the matrix products.
+        dtype: dtype of the matrix products.
         chunk_bytes: bound in bytes on the arrays of the pairs that are worked on at once.
         compiled: run the closed form through `torch.compile`.
     """
@@ -226,8 +222,8 @@ class PoolerRelevance(Relevance):
     """LeGrad of towers that pool by attention: the pooler on every explained block's output.
 
     Args:
-        pooler: the tower's.
-        dtype: of the maps; the gradient costs so little that it is taken in this dtype too.
+        pooler: pooler of the tower.
+        dtype: dtype of the maps, and of the gradient, which costs little here.
         chunk_bytes: bound in bytes on the arrays of the pairs that are worked on at once.
     """
 

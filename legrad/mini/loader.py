@@ -1,6 +1,6 @@
-"""The embedded mini model on disk: loading it, and the format of its weights.
+"""Load the embedded mini model, and read and write its weights.
 
-The weights are float16, and of the token embeddings only the rows that training touched are kept.
+The weights are stored as float16, with the embeddings of only those tokens that training used.
 """
 
 import json
@@ -23,7 +23,7 @@ TOKEN_IDS = "token_ids"
 
 @dataclass(frozen=True)
 class MiniModel:
-    """The mini model and what goes with it.
+    """The mini model, its tokenizer and its card.
 
     Attributes:
         model: the open_clip module, float32, on the CPU, in evaluation mode.
@@ -66,11 +66,6 @@ def load(folder: Path = FOLDER) -> MiniModel:
     )
 
 
-def build(config: dict[str, Any]) -> open_clip.CLIP:
-    """The architecture of ``config.json``, untrained, on the CPU."""
-    return open_clip.CLIP(**config)
-
-
 def pack(model: open_clip.CLIP, known_tokens: Tensor, path: Path) -> None:
     """Write the weights of a trained model.
 
@@ -95,7 +90,7 @@ def unpack(config: dict[str, Any], path: Path) -> tuple[open_clip.CLIP, frozense
     """
     weights = load_file(path)
     rows, ids = weights.pop(TOKEN_ROWS), weights.pop(TOKEN_IDS)
-    model = build(config)
+    model = open_clip.CLIP(**config)
     table = torch.zeros_like(model.get_parameter(TOKEN_TABLE))
     table[ids] = rows.float()
     model.load_state_dict({name: t.float() for name, t in weights.items()} | {TOKEN_TABLE: table})

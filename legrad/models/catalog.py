@@ -45,7 +45,7 @@ class Architecture:
         embed_dim: width of the embedding that images and texts share.
         family: ``CLIP`` (class token), ``CLIPA`` (average of the patches), ``CoCa``, ``SigLIP`` (1
             and 2), ``PE-Core``, ``EVA`` (01 and 02), ``MobileCLIP``, ``ViT`` (timm's), ``mini``.
-        parameters: number in both towers; None if only building the model would tell.
+        parameters: number of parameters of both towers; None where only building the model tells.
     """
 
     name: str

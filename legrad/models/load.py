@@ -22,8 +22,6 @@ from legrad.preprocess import Preprocess, ResizeMode
 from legrad.settings import WEIGHTS_SUFFIXES, is_weights_uri
 from legrad.towers import tower_of
 
-__all__ = ["Precision", "Tokenizer", "VisionLanguageModel", "from_open_clip", "load_model"]
-
 
 def load_model(
     name: str,

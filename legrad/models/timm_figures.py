@@ -11,7 +11,7 @@ class Trunk:
     """A timm transformer that a family of `legrad.towers` covers.
 
     Attributes:
-        family: as `Architecture.family`.
+        family: see `Architecture.family`.
         patch: side of a patch in pixels.
         layers: number of blocks.
         width: width of the tokens.

@@ -1,15 +1,15 @@
-"""Weights files at any fsspec URI: fetched and loaded safely."""
+"""Fetch weights files from any path or fsspec URI, and load them safely."""
 
 import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import open_clip
 from filelock import FileLock
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
 from legrad.settings import WEIGHTS_SUFFIXES
@@ -19,7 +19,7 @@ _LONGEST_REASON = 600
 
 
 def model_with_weights(name: str, uri: str) -> nn.Module:
-    """An open_clip architecture on the CPU with the weights of a file; raises as `load_weights`."""
+    """Build an open_clip model on the CPU with the weights of a file; raises as `load_weights`."""
     root = logging.getLogger()
     root.addFilter(_is_no_false_alarm)
     try:
@@ -35,14 +35,13 @@ def _is_no_false_alarm(record: logging.LogRecord) -> bool:
     return "No pretrained weights loaded" not in record.getMessage()
 
 
-def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
+def load_weights(module: nn.Module, uri: str) -> None:
     """Load a checkpoint into a module, in place.
 
     Args:
         module: any open_clip module.
         uri: path or fsspec URI of a ``.safetensors`` file, or of a ``.pt``/``.pth``/``.bin`` file,
             which is unpickled with ``weights_only=True``, so that it cannot run code.
-        storage_options: of the file system.
 
     Raises:
         FileNotFoundError: there is no file at ``uri``.
@@ -50,7 +49,7 @@ def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
     """
     if not uri.endswith(WEIGHTS_SUFFIXES):
         raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
-    path = fetch(uri, **storage_options)
+    path = fetch(uri)
     try:
         open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)
     except FileNotFoundError:
@@ -62,8 +61,8 @@ def load_weights(module: nn.Module, uri: str, **storage_options: Any) -> None:
         raise ValueError(f"weights {uri} do not fit the model: {reason}") from error
 
 
-def fetch(uri: str, **storage_options: Any) -> Path:
-    """A local path of the file; a remote file is copied to the cache directory first.
+def fetch(uri: str) -> Path:
+    """The local path of a file; a remote file is copied to the cache directory first.
 
     The cache is ``$LEGRAD_CACHE``, default ``~/.cache/legrad``. A remote file that has changed
     since is copied again.
@@ -71,21 +70,19 @@ def fetch(uri: str, **storage_options: Any) -> Path:
     Raises:
         FileNotFoundError: there is no file at ``uri``.
     """
-    fs, path = url_to_fs(uri, **storage_options)
+    fs, path = url_to_fs(uri)
     if not fs.exists(path):
         raise FileNotFoundError(f"no weights file at {uri}")
-    if fs.protocol == "file" or "file" in fs.protocol:
+    if isinstance(fs, LocalFileSystem):
         return Path(path)
     cache = Path(os.environ.get("LEGRAD_CACHE") or Path.home() / ".cache" / "legrad")
     # The suffix says how to read the file, so names are kept, in a folder of its own per URI.
     folder = cache / hashlib.sha256(uri.encode()).hexdigest()[:16]
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     cache.mkdir(parents=True, exist_ok=True)
     # The replicas of a machine start together: the first one copies, the others wait for it.
     with FileLock(folder.with_suffix(".lock")):
         local = fsspec.open_local(
             f"filecache::{uri}",
             filecache={"cache_storage": str(folder), "check_files": True, "same_names": True},
-            **{protocol: storage_options},
         )
     return Path(str(local))

@@ -127,8 +127,8 @@ class Pooler:
         attend: tokens after a block (B, T, D) -> the heads' concatenated outputs (B, H d), and
             values (B, H, T, d); includes a final norm before the pooler.
         out: output projection of the attention.
-        mlp: residual MLP after it, if there is one.
-        head: from there to the embedding.
+        mlp: residual MLP after the projection, if there is one.
+        head: what follows, up to the embedding.
         skipped: how many of the first keys are not patches.
     """
 
@@ -150,10 +150,11 @@ class Tower(ABC):
 
     Attributes:
         visual: open_clip's module.
-        blocks: the transformer blocks, for the native grid.
+        blocks: the transformer blocks, with the positions of the native grid.
         prefix: number of tokens before the patches (class token, registers).
-        head: of a tower that pools a token or averages; LeGrad applies it to the mean token.
-        pooler: of a tower that pools by attention; None for other towers.
+        head: from a pooled token to the embedding. LeGrad applies it to the mean token of a tower
+            that pools one token or averages.
+        pooler: pooler of a tower that pools by attention; None for other towers.
     """
 
     visual: Any
@@ -202,7 +203,7 @@ class Tower(ABC):
         return h * down, w * across
 
     def blocks_at(self, grid: tuple[int, int]) -> Sequence[Block]:
-        """The blocks for a grid; differ from `blocks` if blocks contain positions."""
+        """The blocks for a grid, which differ from `blocks` where blocks contain positions."""
         del grid
         return self.blocks
 

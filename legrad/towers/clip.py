@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import LayerScale, ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from legrad.towers.base import Head, Mix, PlainBlock, Tower, unsupported
+from legrad.towers.base import Head, Mix, PlainBlock, Tower, layer_scale, unsupported
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -110,12 +110,12 @@ def _block(module: nn.Module) -> PlainBlock:
         heads=int(attention.num_heads),
         mix=_mix(block.ln_1, attention),
         out=attention.out_proj,
-        ls_1=_layer_scale(block.ls_1),
+        ls_1=layer_scale(block.ls_1),
         ln_2=block.ln_2,
         up=block.mlp.c_fc,
         activation=block.mlp.gelu,
         down=block.mlp.c_proj,
-        ls_2=_layer_scale(block.ls_2),
+        ls_2=layer_scale(block.ls_2),
     )
 
 
@@ -131,7 +131,3 @@ def _mix(ln_1: nn.LayerNorm, attention: nn.MultiheadAttention) -> Mix:
         return mixed.transpose(1, 2).reshape(batch, count, width), value
 
     return mix
-
-
-def _layer_scale(module: nn.Module) -> Tensor | None:
-    return module.gamma if isinstance(module, LayerScale) else None

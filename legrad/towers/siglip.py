@@ -57,7 +57,7 @@ def map_pooler(trunk: Any, pool: Any, head: Head, front: int) -> Pooler:
     Args:
         trunk: timm's vision transformer.
         pool: its pooler, from `checked_map`.
-        head: of the tower: its norm comes before the pooler, its linear layer after it.
+        head: head of the tower; its norm comes before the pooler, its linear layer after it.
         front: how many of the first tokens the pooler does not see.
     """
     return Pooler(

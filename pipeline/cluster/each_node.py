@@ -1,4 +1,4 @@
-"""What every node must be able to do alone: run the same versions, read, write, find the model."""
+"""Checks on each node: its versions, and whether it can read, write and get the model."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def examine(config: RunConfig | None, unit: Unit | None, mark: str) -> NodeAnswer:
-    """Try on this node what a run does on it.
+    """Try on this node what a run will do there.
 
     Args:
         config: settings of the run; None to compare versions only.
@@ -84,25 +84,25 @@ def _read_error(config: RunConfig, unit: Unit) -> str | None:
 
 def _write_error(config: RunConfig, mark: str) -> str | None:
     try:
-        _own_probe(config, mark).write(b"probe")
+        _probe_file(config, mark).write(b"probe")
     except UsageError as error:
         return redact(str(error))
     return None
 
 
-def delete_own_probe(config: RunConfig, mark: str) -> None:
+def delete_probe(config: RunConfig, mark: str) -> None:
     """Delete the file that `examine` wrote on this node; one that does not exist is no error."""
     with suppress(UsageError):
-        _own_probe(config, mark).delete()
+        _probe_file(config, mark).delete()
 
 
-def _own_probe(config: RunConfig, mark: str) -> Location:
+def _probe_file(config: RunConfig, mark: str) -> Location:
     folder = run_folder(config.output, config.output_options)
     return folder.root.child("_run", mark + ray.get_runtime_context().get_node_id())
 
 
 def findings(config: RunConfig | None) -> Iterator[Finding]:
-    """Ask every node what it can do, and compare the answers.
+    """Call `examine` on every node, and compare the answers.
 
     Args:
         config: settings of the run to be made; None to compare versions only.
@@ -196,7 +196,7 @@ def write_finding(
     unseen = [
         node for node, answer in answers if not answer.write_error and mark + node.id not in seen
     ]
-    ask_each(unseen, delete_own_probe, config, mark)
+    ask_each(unseen, delete_probe, config, mark)
     uri = redact(folder.uri)
     if failed:
         node, error = failed[0]

@@ -1,7 +1,7 @@
-"""The model's weights on every node: do they exist, and are they the same everywhere?"""
+"""Checks that every node can get the model's weights, and that all of them get the same ones."""
 
 import hashlib
-import os
+import posixpath
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ModelAnswer:
     """A node's answer about the weights.
 
     Attributes:
-        identity: a digest of the file, or what the store says about it.
+        identity: the file's digest, or its size and tag in a store, or its published address.
         problem: why the node cannot get them; None if it can.
     """
 
@@ -63,7 +63,7 @@ def _published_identity(name: str, tag: str) -> str:
     if config.get("hf_hub"):
         return _hub_identity(config["hf_hub"])
     url = str(config["url"])
-    if (Path.home() / ".cache" / "clip" / os.path.basename(url)).is_file():  # noqa: PTH119 - a URL
+    if (Path.home() / ".cache" / "clip" / posixpath.basename(url)).is_file():
         return url
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - open_clip's own https
     with urllib.request.urlopen(request, timeout=_SECONDS):  # noqa: S310
@@ -86,7 +86,7 @@ def _hub_identity(hub_name: str) -> str:
 def model_findings(
     model: ModelConfig, answers: Sequence[tuple[str, ModelAnswer]]
 ) -> Iterator[Finding]:
-    """Report nodes that cannot get the weights, or have other ones than the rest.
+    """Report nodes that cannot get the weights, or whose weights differ.
 
     Args:
         model: the run's model.

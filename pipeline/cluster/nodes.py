@@ -1,4 +1,4 @@
-"""The nodes of the Ray session: what they have, asking each a question, and what a check found."""
+"""The nodes of the Ray session, a function called on each of them, and the result of a check."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from pipeline.cluster.ray_internals import autoscaler_maxima
 
 T = TypeVar("T")
 ANSWER_SECONDS = 300.0  # the first task on a fresh node may take a minute
@@ -19,8 +17,8 @@ class Finding:
 
     Attributes:
         check: name of the check.
-        good: whether a run can go on.
-        text: what was found, and if it is not good, what to do.
+        good: whether the check passed.
+        text: the result, and if it is not good, what to do.
     """
 
     check: str
@@ -30,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the cluster, or one raylet on it.
+    """One node of the cluster; several nodes may share a machine.
 
     Attributes:
         id: Ray's node id.
@@ -71,12 +69,6 @@ def _node(entry: dict[str, Any]) -> Node:
         memory=int(resources.get("memory", 0)),
         object_store=int(resources.get("object_store_memory", 0)),
     )
-
-
-def autoscaling_maxima() -> dict[str, float] | None:
-    """CPU and GPU that an autoscaling cluster may grow to; None for a fixed cluster."""
-    maxima = autoscaler_maxima()
-    return {kind: float(maxima.get(kind, 0.0)) for kind in ("CPU", "GPU")} if maxima else None
 
 
 def ask_each(

@@ -1,4 +1,4 @@
-"""Checks before the model loads: does the source fit, can every node do its part?"""
+"""Checks before the model loads: of the source, of the output, and on a cluster of every node."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -6,14 +6,14 @@ from uuid import uuid4
 
 from pipeline.cluster import each_node, node_memory
 from pipeline.cluster.nodes import Finding, nodes
-from pipeline.cluster.resources import Resources, resources_finding, resources_of_cluster
+from pipeline.cluster.resources import Resources, resources_of_cluster
 from pipeline.cluster.session import on_cluster
 from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
-from pipeline.sources.rows import Row
+from pipeline.sources.input_rows import Row
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -120,7 +120,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
 
 
 def findings(config: RunConfig | None) -> Iterator[Finding]:
-    """All checks of a cluster, one after the other, for ``legrad doctor``.
+    """The checks of a cluster, one after the other, for ``legrad doctor``.
 
     Args:
         config: settings of a run; None for only the checks that need none.
@@ -138,6 +138,6 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         except UsageError as error:
             yield Finding("resources", False, str(error))
         else:
-            yield resources_finding(plan)
+            yield Finding("resources", True, str(plan))
             yield from node_memory.object_store(members, plan)
     yield from each_node.findings(config)

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import ray
 
-from pipeline.cluster.nodes import Finding, autoscaling_maxima, nodes
+from pipeline.cluster.nodes import nodes
+from pipeline.cluster.ray_internals import autoscaler_maxima
 from pipeline.config import ActorRange, RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 
 BLOCK_BYTES = 32 * 2**20
 """Approximate size of a Ray Data block, in bytes."""
-OTHER_CPUS = 2  # a reader and a writer
+OTHER_CPUS = 2
+"""Logical CPUs for tasks beside the replicas: one that reads or decodes, and one that writes."""
 _MOST_CPU_ACTORS = 8
 _MOST_THREADS = 16
 _ROUNDING = 1e-6
@@ -72,11 +74,11 @@ class Resources:
 def plan_resources(
     runtime: RuntimeConfig, nodes: Sequence[NodeResources], maxima: NodeResources | None = None
 ) -> Resources:
-    """Choose the settings that are left to us, and check that the plan fits.
+    """Choose the settings that are ``auto``, and check that the plan fits.
 
     Args:
         runtime: the settings.
-        nodes: CPU and GPU of every node there is.
+        nodes: CPU and GPU of every node that is present.
         maxima: CPU and GPU that an autoscaling cluster may grow to; None for a fixed cluster.
 
     Raises:
@@ -97,8 +99,8 @@ def plan_resources(
     else:
         actors = max(1, min(_MOST_CPU_ACTORS, cpus // 2))
     widest = int(max((node.get("CPU", 1) for node in nodes), default=1))
-    wanted = runtime.threads_per_actor
-    threads = max(1, min(_MOST_THREADS, widest, cpus // actors)) if wanted == "auto" else wanted
+    automatic = max(1, min(_MOST_THREADS, widest, cpus // actors))
+    threads = automatic if runtime.threads_per_actor == "auto" else runtime.threads_per_actor
     plan = Resources(actors, gpus, threads, min_actors)
     missing = missing_resources(plan, nodes, maxima)
     if missing is not None:
@@ -169,39 +171,34 @@ def resources_of_cluster(
     Raises:
         UsageError: the plan does not fit, or the nodes did not come in time.
     """
-    end = time.monotonic() + runtime.wait_resources
-    maxima, waiting, requested = autoscaling_maxima(), False, False
+    plan, missing = _plan_now(runtime)
+    if not runtime.wait_resources:
+        if plan is None:
+            raise UsageError(str(missing))
+        return plan
+    if missing is not None:
+        tell(f"waiting up to {runtime.wait_resources:.0f} s for nodes. {missing}")
+    end, requested = time.monotonic() + runtime.wait_resources, False
     try:
-        while True:
-            plan, missing = _plan_now(runtime, maxima)
-            if plan is not None and (missing is None or not runtime.wait_resources):
-                return plan
+        while plan is None or missing is not None:
             if time.monotonic() >= end:
                 raise UsageError(str(missing))
-            if not waiting:
-                tell(f"waiting up to {runtime.wait_resources:.0f} s for nodes. {missing}")
-                waiting = True
             if plan is not None and not requested:
                 ray.autoscaler.sdk.request_resources(bundles=plan.bundles)
                 requested = True
             time.sleep(_POLL_SECONDS)
+            plan, missing = _plan_now(runtime)
     finally:
         if requested:
             ray.autoscaler.sdk.request_resources(bundles=[])
+    return plan
 
 
-def _plan_now(
-    runtime: RuntimeConfig, maxima: NodeResources | None
-) -> tuple[Resources | None, str | None]:
+def _plan_now(runtime: RuntimeConfig) -> tuple[Resources | None, str | None]:
     """The plan, None if it can never fit, and what the nodes that are present lack."""
     present = [node.resources for node in nodes()]
     try:
-        plan = plan_resources(runtime, present, maxima)
+        plan = plan_resources(runtime, present, autoscaler_maxima() or None)
     except UsageError as error:
         return None, str(error)
     return plan, missing_resources(plan, present)
-
-
-def resources_finding(plan: Resources) -> Finding:
-    """The line of a plan that fits."""
-    return Finding("resources", True, str(plan))

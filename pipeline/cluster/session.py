@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import ray
 import ray.data
+from ray.data import DataContext
 
 from pipeline.cluster import ray_internals
 from pipeline.errors import UsageError
@@ -182,6 +184,27 @@ def _without_log_level_note() -> Iterator[None]:
             for line in held:
                 if ray_internals.LOG_LEVEL_NOTE.encode() not in line:
                     os.write(_STDERR, line)
+
+
+@contextmanager
+def data_settings(**settings: Any) -> Iterator[None]:
+    """Ray Data's settings inside a block, without progress bars; restored when the block ends.
+
+    Args:
+        settings: attributes of `ray.data.DataContext`.
+    """
+    context = DataContext.get_current()
+    settings |= {"enable_progress_bars": False, "print_on_execution_start": False}
+    before = {name: getattr(context, name) for name in settings}
+    for name, value in settings.items():
+        setattr(context, name, value)
+    with warnings.catch_warnings():  # retries have no named parameter in Ray 2.60
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(context, name, value)
 
 
 def local_nodes() -> list[Mapping[str, float]]:

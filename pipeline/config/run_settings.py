@@ -98,8 +98,8 @@ class RuntimeConfig(Settings):
         threads_per_actor: CPU threads of a replica without a GPU; ``auto``: cores / actors.
         batch_size: number of images explained at once; ``auto``: the fastest of several sizes that
             are tried on the device.
-        rows_per_part: rows in a Parquet part, which is committed as one; ``auto``: a minute of
-            work.
+        rows_per_part: rows in a Parquet part, which is committed as one; ``auto``: about 15
+            seconds of work.
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
         image_timeout: longest time, in seconds, to decode one image.

@@ -15,14 +15,6 @@ from ray.util import metrics
 from pipeline.schema import Status
 
 
-@dataclass(frozen=True)
-class ShardCount:
-    """Rows and bytes of one shard (or folder chunk) that was read to its end."""
-
-    rows: int
-    bytes: int
-
-
 @dataclass
 class Progress:
     """Counts of one run so far.
@@ -82,6 +74,20 @@ class Progress:
         left = self.rows_expected - self.resumed - self.rows
         return max(0.0, left / self.images_per_second)
 
+    def as_json(self) -> dict[str, Any]:
+        """The counts as values of JSON, for the run's log and for messages."""
+        return {
+            "rows": self.rows,
+            "resumed": self.resumed,
+            "expected": self.rows_expected,
+            "failed": self.rows - self.statuses[Status.OK],
+            "statuses": dict(self.statuses),
+            "maps": self.maps,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "images_per_second": round(self.images_per_second, 3),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left),
+        }
+
 
 class Metrics:
     """Counters for Prometheus, which Ray exports on every node.
@@ -138,14 +144,14 @@ class ProgressActor:
         self.read: set[str] = set()
         self.ends: list[str] = []
 
-    def shard(self, name: str, count: ShardCount, end: str | None = None) -> None:
+    def shard(self, name: str, rows: int, size: int, end: str | None = None) -> None:
         """Record that a reader came to the end of a shard; see `Reporter.shard`."""
         if end is not None:
             self.ends.append(end)
         if name not in self.read:
             self.read.add(name)
-            self.progress.rows_read += count.rows
-            self.progress.bytes_read += count.bytes
+            self.progress.rows_read += rows
+            self.progress.bytes_read += size
 
     def take_ends(self) -> list[str]:
         """Return the ends that no row carries and that were reported since the last call."""
@@ -185,13 +191,13 @@ class Reporter:
         """Report that a shard was read to its end.
 
         Args:
-            name: of the shard.
-            rows, size: rows and bytes it held.
-            end: the record of its end, where no row was left to carry it; then this waits for the
-                answer, so that all ends are known once all readers are done.
+            name: name of the shard.
+            rows, size: its rows and bytes.
+            end: the record of the shard's end, if no row is left to carry it. The call then waits
+                for the actor, so that all ends are known when all readers are done.
         """
         if self.actor is not None:
-            answer = self.actor.shard.remote(name, ShardCount(rows, size), end)
+            answer = self.actor.shard.remote(name, rows, size, end)
             if end is not None:
                 ray.get(answer)
 

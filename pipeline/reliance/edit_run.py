@@ -1,32 +1,29 @@
-"""Edit the pairs that have no file of edits yet, on a pool of model replicas.
+"""Edits the images of pairs on a pool of model replicas.
 
-The edits of a pair are one file, written atomically: a run that was killed continues with the pairs
-whose files are missing.
+The edits of a pair are one file, which is written atomically. A run that was killed continues with
+the pairs whose files are missing.
 """
 
 import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 from PIL import Image
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.cluster.failures import explain_end
 from pipeline.cluster.resources import Resources, resources_of_cluster
-from pipeline.cluster.session import RETRIES, session
+from pipeline.cluster.session import RETRIES, data_settings, session
 from pipeline.config import RuntimeConfig
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import UsageError
 from pipeline.reliance.editor import Editor
+from pipeline.reliance.edits import write_edits
 from pipeline.reliance.regions import Cells, cells_of
 from pipeline.reliance.shortlist import PairTask
 from pipeline.results.reproduce import pixels_again
@@ -80,7 +77,7 @@ class EditStage:
         """Edit a batch of one row: ``task`` (JSON) and ``name`` of its file."""
         task = PairTask.from_json(str(batch["task"][0]))
         table = self.editor.edit(task)
-        self.job.folder.child(str(batch["name"][0])).write(packed(table))
+        write_edits(self.job.folder.child(str(batch["name"][0])), table)
         lost = table["error"].length() - table["error"].null_count
         return {
             "class": np.array([task.cls]),
@@ -103,13 +100,6 @@ class EditStage:
         return cells_of(bright, self.grid)
 
 
-def packed(table: pa.Table) -> bytes:
-    """Content of a Parquet file with a table."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
 def run_edits(
     tasks: Mapping[str, PairTask],
     prepare: Callable[[Resources], EditJob],
@@ -128,7 +118,7 @@ def run_edits(
         UsageError: the cluster lacks the resources, or the model cannot be loaded.
         RunError: a replica died twice, or the storage failed; the same command continues.
     """
-    with session(), _without_progress_bars():
+    with session(), data_settings():
         resources = resources_of_cluster(RuntimeConfig(), tell)
         job = prepare(resources)
         rows = [{"name": name, "task": task.to_json()} for name, task in tasks.items()]
@@ -149,30 +139,13 @@ def run_edits(
             raise clear from error
 
 
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Turn off the progress bars of Ray Data."""
-    context = DataContext.get_current()
-    names = ("enable_progress_bars", "print_on_execution_start")
-    before = {name: getattr(context, name) for name in names}
-    for name in names:
-        setattr(context, name, False)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-
-
 def _stage(rows: Sequence[Mapping[str, str]], job: EditJob, resources: Resources) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
-        return ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
-            EditStage,
-            fn_constructor_kwargs={"job": job},
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(resources.actors, len(rows))),
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            max_task_retries=RETRIES,
-        )
+    return ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
+        EditStage,
+        fn_constructor_kwargs={"job": job},
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(resources.actors, len(rows))),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        max_task_retries=RETRIES,
+    )

@@ -1,14 +1,18 @@
-"""The edits of a pair: their kinds, the file that stores them, and the file's content as arrays."""
+"""The edits of a pair: their kinds, the files that store them, and their embeddings as arrays."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.reliance.regions import FILLS
+from pipeline.storage.location import Location
 
 Vectors = NDArray[np.float32]
 
@@ -58,6 +62,37 @@ def edits_schema(width: int, cells: int) -> pa.Schema:
             pa.field("error", pa.string()),
         ]
     )
+
+
+def write_edits(file: Location, table: pa.Table) -> None:
+    """Write a table with `edits_schema` as Parquet."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    file.write(buffer.getvalue())
+
+
+def read_edits(file: Location) -> pa.Table:
+    """Inverse of `write_edits`."""
+    return pq.read_table(io.BytesIO(file.read()))
+
+
+def write_texts(file: Location, texts: Mapping[str, Vectors]) -> None:
+    """Write the (E,) direction of each query's text as an .npz file.
+
+    `numpy.savez` takes names as keyword arguments and so refuses a query called ``file``.
+    """
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name, direction in texts.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, direction, allow_pickle=False)
+    file.write(buffer.getvalue())
+
+
+def read_texts(file: Location) -> dict[str, Vectors]:
+    """Inverse of `write_texts`."""
+    with np.load(io.BytesIO(file.read()), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Maps of where the probe looks: its directions are queries of a second run.
+"""Maps of where the probe looks, from a second run whose queries are the probe's directions.
 
-The run is kept with the edits, covers images of the tested classes and their rivals, and is joined
-with the audited run by image_id. Only images of one fold are explained, by the probe that did not
-see this fold, so no image is explained by a probe that learned from it.
+The second run is stored with the edits and joined with the audited run by image_id. It explains
+images of the tested classes and their rivals, and only those of one fold, by the probe that was not
+fitted to this fold.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pipeline.flow import run
 from pipeline.progress.watch import Watch
 from pipeline.reliance.edits import Vectors
 from pipeline.reliance.probe import FOLDS, Probe, groups
-from pipeline.reliance.shortlist import PairTask
+from pipeline.reliance.shortlist import NO_PAIR
 from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.runs.manifest import RunFolder
@@ -124,6 +124,5 @@ def fold_images(results: Results, labels: Iterable[str], most: int) -> list[str]
 def _folder(parent: RunFolder, vectors: Mapping[str, Vectors], ids: Sequence[str]) -> RunFolder:
     """A subfolder whose name is a digest of the directions and images."""
     content = {name: [float(value) for value in row] for name, row in vectors.items()}
-    task = PairTask("", "", None, (), (), ())
-    name = f"probe-{task.digest({'vectors': content, 'ids': list(ids)})[:24]}"
+    name = f"probe-{NO_PAIR.digest({'vectors': content, 'ids': list(ids)})}"
     return RunFolder(parent.root.child(name), f"{parent.uri}/{name}")

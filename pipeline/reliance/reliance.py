@@ -1,7 +1,6 @@
-"""From the results of a run to the claims of reliance: probe, edits, effects, computed lazily."""
+"""The claims of reliance for a run: probe, edits and effects, computed when they are needed."""
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -9,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
@@ -23,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.reliance.claims import Claims, Directions, EditedPair
 from pipeline.reliance.edit_examples import EditExample, EditPictures, ProbeContrast, per_image
 from pipeline.reliance.edit_run import EditJob, run_edits
-from pipeline.reliance.edits import Kind, PairEdits
+from pipeline.reliance.edits import Kind, PairEdits, read_edits, read_texts, write_texts
 from pipeline.reliance.probe import (
     GROUPS,
     Probe,
@@ -34,6 +31,7 @@ from pipeline.reliance.probe import (
     probe_quality,
 )
 from pipeline.reliance.shortlist import (
+    NO_PAIR,
     EditCosts,
     Listed,
     PairTask,
@@ -47,13 +45,12 @@ from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
 from pipeline.stages.replica import ReplicaSettings, prepare
-from pipeline.storage.location import Options, open_location
+from pipeline.storage.location import Location, Options, open_location
 
 if TYPE_CHECKING:
     from pipeline.progress.watch import Watch
 
 _BATCH = 32
-_TEXTS = "directions"
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Reliance:
         """Name of the file of edits -> task of the pair."""
         about = self._about()
         made = tasks(self.results, self.findings, self.listed, self.settings.reliance)
-        return {f"edits-{task.digest(about)[:24]}.parquet": task for task in made}
+        return {f"edits-{task.digest(about)}.parquet": task for task in made}
 
     @property
     def missing(self) -> dict[str, PairTask]:
@@ -134,26 +131,28 @@ class Reliance:
 
     @property
     def costs(self) -> EditCosts:
-        """What testing the pairs costs; reads the results and loads no model."""
+        """Costs of testing the pairs; reads the results and loads no model."""
         return costs(list(self.missing.values()), len(self.tasks))
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], EditedPair]:
-        """(class, cue) -> edits of the pair; those that are missing are made now.
+        """(class, cue) -> edits of the pair; edits that are not stored yet are made.
 
         Raises:
             UsageError: the model cannot be loaded or has other weights, or the output cannot be
                 written (``reliance.work`` names another folder).
-            RunError: it failed on the way; the same command continues.
+            RunError: editing failed; the same command continues it.
         """
         missing = self.missing
-        if missing or (self.tasks and self._stored_texts() is None):
+        if missing or (self.tasks and not self._texts_file().exists()):
             run_edits(missing, self._prepare, self.folder, self.tell)
         rivals = {(pair.cls, pair.cue): pair.rival for pair in self.listed}
         pairs = {}
         for name, task in self.tasks.items():
             key = (task.cls, task.cue)
-            pairs[key] = EditedPair(*key, rivals[key], PairEdits.of(self._stored_edits(name)))
+            pairs[key] = EditedPair(
+                *key, rivals[key], PairEdits.of(read_edits(self.folder.root.child(name)))
+            )
         return pairs
 
     @cached_property
@@ -168,7 +167,7 @@ class Reliance:
         return self.claims.frame(pairs) if pairs else pd.DataFrame(columns=["class", "cue"])
 
     def counterfactual(self, cls: str, cue: str) -> pd.DataFrame:
-        """What every edit of a tested pair changed, image by image: see `per_image`.
+        """The effect of every edit of a tested pair, image by image, see `per_image`.
 
         Raises:
             KeyError: the pair was not tested.
@@ -179,7 +178,7 @@ class Reliance:
     def examples(self, cls: str, cue: str, count: int = 4, side: int = 192) -> list[EditExample]:
         """Pictures of up to ``count`` deletions and as many insertions of a tested pair.
 
-        Images that can no longer be fetched are left out.
+        Images that can no longer be fetched are omitted.
 
         Args:
             side: approximate size of the pictures in pixels.
@@ -188,9 +187,8 @@ class Reliance:
             KeyError: the pair was not tested.
         """
         contrast = self.contrast(cls, self._tested(cls, cue).rival)
-        names = {(task.cls, task.cue): name for name, task in self.tasks.items()}
-        name = names[cls, cue]
-        table = self._stored_edits(name)
+        (name,) = (n for n, task in self.tasks.items() if (task.cls, task.cue) == (cls, cue))
+        table = read_edits(self.folder.root.child(name))
         pictures = EditPictures(self.results, self.tasks[name], table, contrast, side)
         deletions = pictures.examples(Kind.DELETED, Kind.DELETED_ELSEWHERE)
         insertions = pictures.examples(Kind.INSERTED, Kind.INSERTED_OTHER)
@@ -223,9 +221,7 @@ class Reliance:
     @cached_property
     def directions(self) -> Directions:
         """Directions of cues, of classes, and of classes with a cue."""
-        texts = self._stored_texts()
-        if texts is None:
-            raise UsageError(f"{self.folder.uri}: the directions of the texts are missing")
+        texts = read_texts(self._texts_file())
         names = Names(self.results, self.findings)
         classes = {
             label: texts[query]
@@ -241,12 +237,15 @@ class Reliance:
         return Directions(cues, classes, controls)
 
     def _about(self) -> dict[str, Any]:
-        """What decides the edits besides the task; part of the digest that names the files."""
+        """Settings besides the task that decide the edits; a part of the files' digests."""
         identity, config = self.results.run["identity"], self.settings.reliance
-        model = {key: value for key, value in identity.items() if key.startswith("model.")}
-        queries = {key: value for key, value in identity.items() if key.startswith("query.")}
         shares = [config.region, config.object_region, config.floor, config.masks]
-        return {"model": model, "queries": queries, "shares": shares, "version": 2}
+        return {
+            "model": {key: value for key, value in identity.items() if key.startswith("model.")},
+            "queries": {key: value for key, value in identity.items() if key.startswith("query.")},
+            "shares": shares,
+            "version": 2,
+        }
 
     def _queries(self) -> list[Query]:
         """The queries of the run and those of the positive controls."""
@@ -268,11 +267,8 @@ class Reliance:
                 f"{self.results.folder.uri}: {settings.model.name} has other weights here than in "
                 "the run"
             )
-        names = [query.name for query in queries]
-        texts = dict(zip(names, prepared.text_features, strict=True))
-        buffer = io.BytesIO()
-        np.savez(buffer, **texts)
-        self.folder.root.child(self._texts_name()).write(buffer.getvalue())
+        texts = {q.name: row for q, row in zip(queries, prepared.text_features, strict=True)}
+        write_texts(self._texts_file(), texts)
         masks = self.settings.reliance.masks
         return EditJob(
             settings,
@@ -285,10 +281,11 @@ class Reliance:
             self.folder.root,
         )
 
-    def _texts_name(self) -> str:
+    def _texts_file(self) -> Location:
+        """The file with the direction of each query's text."""
         texts = [query.model_dump(mode="json") for query in self._queries()]
-        task = PairTask("", "", None, (), (), ())
-        return f"{_TEXTS}-{task.digest({'texts': texts, **self._about()})[:24]}.npz"
+        digest = NO_PAIR.digest({"texts": texts, **self._about()})
+        return self.folder.root.child(f"directions-{digest}.npz")
 
     def _tested(self, cls: str, cue: str) -> EditedPair:
         pair = self.pairs.get((cls, cue))
@@ -296,14 +293,3 @@ class Reliance:
             tested = ", ".join(f"{a} / {b}" for a, b in list(self.pairs)[:8]) or "none"
             raise KeyError(f"{cls!r}, {cue!r} was not tested; tested are {tested}")
         return pair
-
-    def _stored_edits(self, name: str) -> pa.Table:
-        return pq.read_table(io.BytesIO(self.folder.root.child(name).read()))
-
-    def _stored_texts(self) -> Mapping[str, NDArray[np.float32]] | None:
-        """Query -> direction as it was encoded, or None if the texts are not stored yet."""
-        location = self.folder.root.child(self._texts_name())
-        if not location.exists():
-            return None
-        with np.load(io.BytesIO(location.read()), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}

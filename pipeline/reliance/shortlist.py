@@ -1,10 +1,11 @@
-"""Which pairs are tested for reliance, on which images, and at what cost; reads stored results."""
+"""Chooses from stored results the pairs to test for reliance and their images; the costs."""
 
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class PairTask:
-    """Everything about one pair that decides its edits.
+    """The properties of a pair that decide its edits.
 
     The names of the fields are part of the digest that names the file of edits.
 
@@ -55,7 +56,7 @@ class PairTask:
         images: images of the class with the cue: `IMAGE_COLUMNS`, and ``others``, the names of the
             other cues that the image has.
         targets: the same for images of the rival class without the cue.
-        partners: cues that go together with this one in the class.
+        partners: cues that co-occur with this one in the class.
     """
 
     cls: str
@@ -78,15 +79,19 @@ class PairTask:
         return cls(**values)
 
     def digest(self, about: Mapping[str, Any]) -> str:
-        """SHA-256 (hex) of the task and of ``about``, everything else that decides the edits."""
+        """Digest (24 hexadecimal digits) of the task and of ``about``, which names its file."""
         text = json.dumps(dict(about), sort_keys=True) + self.to_json()
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     @property
     def edits(self) -> int:
         """Largest number of images to embed."""
         joint = 4 if self.partners else 0
         return len(self.images) * (9 + joint) + len(self.targets) * 3
+
+
+NO_PAIR = PairTask("", "", None, (), (), ())
+"""Its digest names the files that belong to no pair."""
 
 
 def shortlist(
@@ -112,7 +117,7 @@ def tasks(
 ) -> Iterator[PairTask]:
     """The task of each pair, class by class. Reads the rows of every class and rival once.
 
-    Of the images that qualify, those that come first by a hash of their ids are taken.
+    The images are those that qualify and whose ids have the lowest hashes.
     """
     names = Names(results, findings)
     flagged = {(pair.cls, pair.cue) for pair in listed}
@@ -139,7 +144,7 @@ def tasks(
 
 
 def _partners(findings: Findings, pair: Listed, flagged: set[tuple[str, str]]) -> tuple[str, ...]:
-    """The flagged cue that goes with this one in the class most closely, if there is any."""
+    """The flagged cue that co-occurs most with this one in the class, if there is any."""
     names = findings.presence.histograms.cues
     code = findings.population.index[pair.cls]
     beside = findings.together.beside(names.index(pair.cue), code, names)
@@ -167,14 +172,14 @@ def _rows(results: Results, findings: Findings, cls: str) -> pd.DataFrame:
 
 
 def _images(frame: pd.DataFrame, findings: Findings, cue: str) -> Iterator[dict[str, Any]]:
-    """What a task keeps of each row."""
+    """The images of a task, see `PairTask.images`."""
     names = [name for name in findings.presence.histograms.cues if name in frame and name != cue]
     columns = list(IMAGE_COLUMNS)
     plain = frame[columns].astype(object).where(frame[columns].notna(), None)
     present = frame[names].to_numpy(float) > 0.5 if names else np.zeros((len(frame), 0), bool)
     for row, has in zip(plain.to_dict(orient="records"), present, strict=True):
         values = {str(name): _as_integer(value) for name, value in row.items()}
-        yield task_image(values, [name for name, there in zip(names, has, strict=True) if there])
+        yield task_image(values, list(compress(names, has)))
 
 
 def task_image(row: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
@@ -224,8 +229,8 @@ class EditCosts:
             return f"{self.pairs} pairs, all of them edited already: only arithmetic is left"
         return (
             f"{self.pairs} pairs, {self.done} edited already; {self.images:,} images to fetch "
-            f"again and to explain, at most {self.edits:,} edited "
-            "images to embed (a plain forward pass each)"
+            f"again and to explain, at most {self.edits:,} edited images to embed (one forward "
+            "pass each)"
         )
 
 

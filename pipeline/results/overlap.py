@@ -1,5 +1,7 @@
 """Overlap statistics: how similar two maps of one image are."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -29,9 +31,9 @@ def overlap(
         n rows of `STATISTICS`; NaN where a map is missing or has no heat, and ``pearson`` also
         where a map is constant.
     """
-    included = np.ones(first.shape, bool) if shown is None else shown
-    included = included.reshape(len(first), -1)
-    p, q = (_mass(maps.reshape(len(maps), -1), included) for maps in (first, second))
+    shape = len(first), math.prod(first.shape[1:])  # -1 is ambiguous when there are no maps
+    included = (np.ones(first.shape, bool) if shown is None else shown).reshape(shape)
+    p, q = (_mass(maps.reshape(shape), included) for maps in (first, second))
     smaller, larger = np.minimum(p, q).sum(axis=1), np.maximum(p, q).sum(axis=1)
     cells = np.maximum(included.sum(axis=1), 1)[:, None]
     p_, q_ = (

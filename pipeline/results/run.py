@@ -178,7 +178,7 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     fragments = [parquet.make_fragment(part.path, filesystem) for part in parts]
     schemas = list(map_in_threads(_read_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
-    _refuse_lost(folder, sum(fragment.metadata.num_rows for fragment in fragments))
+    _refuse_other_rows(folder, sum(fragment.metadata.num_rows for fragment in fragments))
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 
 
@@ -208,15 +208,15 @@ def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:
     return fragment.physical_schema
 
 
-def _refuse_lost(folder: RunFolder, rows: int) -> None:
-    """Refuse a complete run with fewer rows than it had when it completed."""
-    marked = json.loads(folder.complete.read())["rows"] if folder.complete.exists() else 0
-    if rows < marked:
+def _refuse_other_rows(folder: RunFolder, rows: int) -> None:
+    """Refuse a complete run with more or fewer rows than it had when it completed."""
+    marked = json.loads(folder.complete.read())["rows"] if folder.complete.exists() else rows
+    if rows != marked:
         names = missing_parts(folder)
         which = f" (images/{names[0]} is missing)" if names else ""
         raise UsageError(
             f"{folder.uri}: {marked} rows were there when the run finished, {rows} now{which}. "
-            "Restore the part, or run the same command again, which computes these rows."
+            "Run the same command again: it computes what is missing and removes what was added."
         )
 
 

@@ -1,4 +1,4 @@
-"""Does an output add up? Rows read, rows committed, failures, duplicates; from the output alone."""
+"""Checks an output by itself: rows read, rows committed, failures and duplicates."""
 
 import json
 from collections import Counter, defaultdict

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.runs.ledger import Ledger
+from pipeline.sources.input_rows import clean
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.read_unit import Committed, Ranges, Unit, same_version, stood_for
-from pipeline.sources.rows import clean
 
 _NO_ROWS = np.zeros(0, np.int64)
 

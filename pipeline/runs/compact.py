@@ -1,4 +1,4 @@
-"""A run's parts made anew: sorted by image_id, of a size that reads well, in their own folder."""
+"""Rewrites the parts of a run into a new folder: sorted by image_id, in large parts."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ _OWN = re.compile(
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction came to.
+    """The result of a compaction.
 
     Attributes:
         output: the new folder.
@@ -76,7 +76,7 @@ def compact(
         partial: take a run that is not complete as it is.
         delete_source: delete the old folder's files once the new rows were counted and a sample of
             them compared.
-        tell: told what is being done.
+        tell: called with a line of text at each step.
 
     Raises:
         UsageError: no run there, one that is not complete, or a place that is not free.

@@ -1,4 +1,4 @@
-"""What a run came to, counted in its output, and the marker that says it is complete."""
+"""The summary of a run, counted in its output, and the marker of a complete run."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         output: where it lies.

@@ -1,9 +1,10 @@
 """One driver an output: a lease in ``_run/lease.json``, renewed while the driver lives.
 
-No clock is compared with another: a lease is stale when it did not change while we watched. Between
-two drivers that both find it stale, the last to write wins, and both read it back after a pause.
-Every write task asks for it before it begins a part (`Fence`), so that a driver that slept through
-its lease, or workers that outlived their driver, commit no more.
+Clocks of two machines are never compared: a lease is stale if it did not change while it was
+watched. If two drivers find it stale at once, the last one to write it wins; both read it back
+after a pause.
+Every write task checks it before it writes a part (`Fence`), so that a driver that lost its lease
+while it was suspended, or workers that outlived their driver, commit nothing more.
 """
 
 import json
@@ -35,7 +36,7 @@ _CLOCK_ROUNDING = 1.0  # seconds; of a process's start
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes to an output.
+    """The driver that writes to an output.
 
     Attributes:
         run: unique to this attempt.
@@ -84,12 +85,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class Fence:
-    """Asked, on any worker, before something is written.
+    """Checks before each write, on any worker, that this run still holds the lease.
 
     Attributes:
-        place: of the lease.
-        run: that must hold it.
-        uri: of the output, for messages.
+        place: file of the lease.
+        run: id of the run that must hold it.
+        uri: the output, for messages.
     """
 
     place: Location
@@ -97,7 +98,7 @@ class Fence:
     uri: str
 
     def lost(self) -> str | None:
-        """Why the lease is no longer ours, in words; None while it is, or while nobody can say."""
+        """Why this run no longer holds the lease; None while it does, or if it cannot be read."""
         try:
             found = _read(self.place)
         except UsageError:
@@ -113,7 +114,7 @@ class Fence:
         )
 
     def require(self) -> None:
-        """Go on only as the holder.
+        """Continue only if this run holds the lease.
 
         Raises:
             RunError: the lease was taken or removed.
@@ -125,11 +126,11 @@ class Fence:
 
 @contextmanager
 def held(folder: RunFolder, tell: Callable[[str], None] = lambda text: None) -> Iterator[Fence]:
-    """Be the only driver of an output until the block ends.
+    """Hold the lease of an output until the block ends.
 
     Args:
         folder: of the run.
-        tell: told when this takes a while.
+        tell: called with a line of text before a wait.
 
     Raises:
         UsageError: another driver holds it; or the storage refuses.

@@ -22,7 +22,6 @@ from pipeline.machine import user
 from pipeline.progress.progress import Progress
 from pipeline.progress.watch import Watch
 from pipeline.runs.manifest import SOFTWARE, RunFolder
-from pipeline.schema import Status
 from pipeline.storage.location import Location, redact
 
 SECONDS = 10.0
@@ -85,28 +84,13 @@ class RunLog:
         if now - self._noted < SECONDS or not progress.rows:
             return
         self._noted = now
-        self.add(PROGRESS, **told(progress))
+        self.add(PROGRESS, **progress.as_json())
 
     def _thin(self) -> None:
         some = [event for event in self.events if event["event"] == PROGRESS]
         if len(some) > MOST_PROGRESS:
             dropped = {id(event) for event in some[1::2]}
             self.events = [event for event in self.events if id(event) not in dropped]
-
-
-def told(progress: Progress) -> dict[str, Any]:
-    """The counts as they stand in the log."""
-    return {
-        "rows": progress.rows,
-        "resumed": progress.resumed,
-        "expected": progress.rows_expected,
-        "failed": progress.rows - progress.statuses[Status.OK],
-        "statuses": dict(progress.statuses),
-        "maps": progress.maps,
-        "seconds": {name: round(value, 3) for name, value in progress.seconds.items()},
-        "images_per_second": round(progress.images_per_second, 3),
-        "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left),
-    }
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run seen from outside, from its output alone: what is committed, and what its log says."""
+"""The state of a run, read from its output alone: what is committed, and what its log says."""
 
 import json
 import time
@@ -22,7 +22,7 @@ class Sight:
         silent: seconds without a sign of the holder, by our own clock.
         complete: whether the completion marker is there.
         stage: what the last attempt does, in its own words.
-        progress: its last counts, see `pipeline.runs.log.told`; None before the first.
+        progress: its last counts, see `Progress.as_json`; None before the first.
         outcome: how it ended; None while it goes on.
         error: what ended it.
     """

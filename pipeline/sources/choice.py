@@ -1,6 +1,6 @@
-"""Which images of a source a run takes: those of a table of ids, or a random sample of each label.
+"""Choose the images of a run: those in a table of ids, or a random sample of each label.
 
-A choice is the same whenever it is made, and does not depend on what was read before.
+The same settings choose the same images on every attempt, whatever was read before.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from typing import Generic, TypeVar
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import UNREADABLE
+from pipeline.sources.input_rows import Row, clean
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.rows import Row, clean
 from pipeline.storage.location import open_location, redact
 from pipeline.storage.tables import parse_columns
 
-Place = TypeVar("Place", bound=Hashable)
+Position = TypeVar("Position", bound=Hashable)
 _TABLES: dict[str, "WantedIds"] = {}
 
 
@@ -84,12 +84,12 @@ def _read_ids(uri: str, source: SourceConfig) -> WantedIds:
 
 
 def rank(seed: int, image_id: str) -> int:
-    """A random number that seed and image id determine; a sample takes the images of the lowest."""
+    """A random number determined by seed and image id; a sample takes the lowest-ranked images."""
     text = f"{seed}/{image_id}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-class Sample(Generic[Place]):
+class Sample(Generic[Position]):
     """A sample of at most ``count`` images of every label, drawn from a stream of images.
 
     It keeps no more than the sample in memory. The order of the stream, and which threads offer the
@@ -103,12 +103,12 @@ class Sample(Generic[Place]):
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self.seed = seed
-        self._kept: dict[str | None, list[tuple[int, Place]]] = defaultdict(list)
+        self._kept: dict[str | None, list[tuple[int, Position]]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def offer(self, label: str | None, image_id: str, place: Place) -> None:
-        """Offer an image, and where it is found again."""
-        entry = (-rank(self.seed, image_id), place)
+    def offer(self, label: str | None, image_id: str, position: Position) -> None:
+        """Offer an image; ``position`` says where it can be read."""
+        entry = (-rank(self.seed, image_id), position)
         with self._lock:
             heap = self._kept[label]
             if len(heap) < self.count:
@@ -117,9 +117,9 @@ class Sample(Generic[Place]):
                 heapq.heappushpop(heap, entry)
 
     @property
-    def places(self) -> set[Place]:
-        """Where the images of the sample are."""
-        return {place for heap in self._kept.values() for _, place in heap}
+    def positions(self) -> set[Position]:
+        """The positions of the images in the sample."""
+        return {position for heap in self._kept.values() for _, position in heap}
 
 
 def quotas(names: Sequence[str], count: int, seed: int) -> list[int]:

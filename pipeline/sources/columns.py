@@ -9,13 +9,13 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
+from pipeline.sources.input_rows import Row, carried, make_row, text_of
 from pipeline.sources.read_unit import Part
-from pipeline.sources.rows import Row, carried, clean, make_row, text_of
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table by what they mean; None where it has none."""
+    """The columns of a table by meaning; None where the table has no such column."""
 
     image: str
     key: str | None
@@ -25,18 +25,15 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """The columns that are read."""
-        return [name for name in dict.fromkeys((self.image, *self._others)) if name is not None]
+        """The columns to read."""
+        names = dict.fromkeys((self.image, self.key, self.label, self.caption, *self.carry))
+        return [name for name in names if name is not None]
 
     @property
     def identifying(self) -> list[str]:
         """The columns that identify an image and its label, without the image."""
         names = dict.fromkeys((self.key, self.label))
         return [name for name in names if name is not None]
-
-    @property
-    def _others(self) -> tuple[str | None, ...]:
-        return (self.key, self.label, self.caption, *self.carry)
 
 
 def choose_columns(
@@ -46,7 +43,7 @@ def choose_columns(
 
     Args:
         names: names of the table's columns.
-        image: its image column, as the format determines it; None if it cannot.
+        image: name of its image column; None if there is none.
         source: the settings.
         where: the table, for messages.
 
@@ -96,7 +93,6 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def table_row(
-    prefix: str,
     file: str,
     number: int,
     key: str | None,
@@ -105,20 +101,20 @@ def table_row(
     part: Part | None,
     source: SourceConfig,
 ) -> Row:
-    """A row of a table without its image.
+    """Make the row of one record of a table, without its image.
 
     Args:
-        prefix, file: what begins its image id.
-        number: of the row within the file; names it where it has no key.
-        key: its key.
-        values: by column.
-        columns: what they mean.
-        part: of the file that is being read; knows which keys stood before.
+        file: name of the table's file.
+        number: number of the record within the file, which names it where it has no key.
+        key: key of the record.
+        values: values of the record, by column.
+        columns: what the columns mean.
+        part: the part of the file that is read; holds the repeated keys.
         source: the settings.
     """
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
-    found = {
+    row = {
         "label": text_of(values.get(columns.label)) if columns.label else None,
         "caption": text_of(values.get(columns.caption)) if columns.caption else None,
         "row": number,
@@ -126,9 +122,9 @@ def table_row(
         **carried(values, source.carry),
     }
     if repeat is not None:
-        found |= {
+        row |= {
             "status": Status.DUPLICATE_KEY,
             "error": f"key {key!r} is in {file} before; source.key_field can name a better column",
         }
     name = key if repeat is None else f"{key}#{repeat}"
-    return make_row(clean(f"{prefix}{file}/{name}"), file, key, **found)
+    return make_row(f"{source.id_prefix}{file}/{name}", file, key, **row)

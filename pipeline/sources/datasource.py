@@ -17,6 +17,7 @@ from pipeline.progress.progress import Reporter
 from pipeline.schema import BOOK, UNREADABLE, source_schema
 from pipeline.sources.choice import draw, forget_wanted_ids, wanted_ids
 from pipeline.sources.folder import read_files
+from pipeline.sources.input_rows import Row, blocks
 from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.lists import read_list
@@ -25,7 +26,6 @@ from pipeline.sources.planning import choose_files, plan_units
 from pipeline.sources.read_unit import Unit, stand_in
 from pipeline.sources.remaining import Remaining, numbered
 from pipeline.sources.retry import Whole, reread, unread
-from pipeline.sources.rows import Row, blocks
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import open_location, redact
 

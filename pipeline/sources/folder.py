@@ -6,9 +6,9 @@ import fsspec
 
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
+from pipeline.sources.input_rows import Row, failure, make_row
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.retry import require_whole
-from pipeline.sources.rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import call_with_retries
 

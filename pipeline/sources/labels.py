@@ -1,4 +1,4 @@
-"""Labels of images: from a table beside them, and names for integer labels."""
+"""Labels of images from a table beside the images, and names for integer labels."""
 
 import hashlib
 from bisect import bisect_left
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import LabelsConfig, SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.rows import Row, text_of
+from pipeline.sources.input_rows import Row, text_of
 from pipeline.storage.location import Options, open_location, redact
 from pipeline.storage.tables import parse_columns
 
@@ -34,23 +34,11 @@ class LabelTable:
 
     def find(self, key: str) -> str | None:
         """The label of a key, or None."""
-        index = bisect_left(_Texts(self.keys), key)
-        if index == len(self.keys) or self.keys[index].as_py() != key:
+        rows = range(len(self.keys))
+        row = bisect_left(rows, key, key=lambda row: str(self.keys[row].as_py()))
+        if row == len(rows) or self.keys[row].as_py() != key:
             return None
-        return text_of(self.labels[index].as_py())
-
-
-class _Texts(Sequence[str]):
-    """An Arrow array as the sequence of strings that `bisect` needs."""
-
-    def __init__(self, array: pa.Array) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return str(self.array[index].as_py())
+        return text_of(self.labels[row].as_py())
 
 
 @dataclass(frozen=True)
@@ -116,13 +104,9 @@ def _read(config: LabelsConfig, options: Options) -> LabelTable:
     columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, config.label])
     table = pa.table({"key": columns[config.key], "label": columns[config.label]})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
-    keys, labels = (_joined(table[name]) for name in ("key", "label"))
+    keys, labels = (table[name].combine_chunks() for name in ("key", "label"))
     _refuse_two_labels(keys, labels, redact(config.uri))
     return LabelTable(keys, labels, hashlib.sha256(data).hexdigest())
-
-
-def _joined(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _refuse_two_labels(keys: pa.Array, labels: pa.Array, uri: str) -> None:

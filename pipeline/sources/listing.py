@@ -1,4 +1,4 @@
-"""Which files a source consists of, and their names relative to the source's root."""
+"""List the files of a source, with their names relative to its root."""
 
 import fnmatch
 import glob
@@ -57,7 +57,7 @@ class SourceFile:
 def list_files(
     root: str | Root, options: Options, suffixes: Sequence[str] = ()
 ) -> list[SourceFile]:
-    """The files that a path or URI stands for, sorted by name.
+    """List the files that a path or URI stands for, sorted by name.
 
     Args:
         root: a file, a folder (with all its subfolders), a glob, or any of these with brace ranges:
@@ -66,7 +66,7 @@ def list_files(
         suffixes: endings of the files that are taken from a folder; empty: all files.
 
     Raises:
-        UsageError: nothing is there, or the storage refuses.
+        UsageError: there are no files, or the storage refuses.
     """
     root = root if isinstance(root, Root) else Root("", root)
     by_path: dict[str, SourceFile] = {}
@@ -94,7 +94,7 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
 
 
 def _hint(pattern: str) -> str:
-    """What to write instead of several places in one text."""
+    """Advice for a pattern that joins several places with commas."""
     if "," not in pattern:
         return ""
     return f". Several places are a list: `uri: [{', '.join(redact(pattern).split(','))}]`"
@@ -147,22 +147,22 @@ def _list_one(location: Location, suffixes: Sequence[str]) -> list[SourceFile]:
     if glob.has_magic(location.path) and not fs.exists(location.path):
         literal = re.split(r"[*?\[]", location.path)[0]
         root = literal.rsplit("/", 1)[0]
-        details = _glob_local(location.path, root) if location.is_local else _glob(location)
+        details: FileInfos = (
+            _glob_local(location.path, root)
+            if location.is_local
+            else fs.glob(location.path, detail=True)
+        )
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(location.path)
     if _is_file(info):
         return [_file(location.path, location.path.rsplit("/", 1)[0], info)]
     details = _find_local(location.path) if location.is_local else find(location)
+    endings = tuple(suffixes) or ("",)
     return [
         _file(path, location.path, entry)
         for path, entry in details.items()
-        if _is_file(entry) and not _hidden(path, location.path) and _wanted(path, suffixes)
+        if _is_file(entry) and not _hidden(path, location.path) and path.lower().endswith(endings)
     ]
-
-
-def _glob(location: Location) -> FileInfos:
-    files: FileInfos = location.fs.glob(location.path, detail=True)
-    return files
 
 
 def _glob_local(pattern: str, root: str) -> FileInfos:
@@ -225,7 +225,7 @@ def _find_local(
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    """What tells a folder from all others, by whatever links it is reached."""
+    """Device and inode, which identify a folder whatever links lead to it."""
     status = Path(folder).stat()
     return status.st_dev, status.st_ino
 
@@ -235,14 +235,10 @@ def _raise(error: OSError) -> None:
 
 
 def _is_file(info: dict[str, Any]) -> bool:
-    """Whether it is a file, or a link to one or to nothing; the latter becomes a failed row."""
+    """Whether it is a file or a link to a file; a broken link counts, and becomes a failed row."""
     if info.get("islink"):
         return not Path(str(info["name"])).is_dir()
     return info["type"] in ("file", "link")  # SFTP names links without following them
-
-
-def _wanted(path: str, suffixes: Sequence[str]) -> bool:
-    return not suffixes or path.lower().endswith(tuple(suffixes))
 
 
 def _hidden(path: str, root: str) -> bool:
@@ -255,7 +251,7 @@ def _file(path: str, root: str, info: dict[str, Any]) -> SourceFile:
 
 
 def version_of(info: dict[str, Any]) -> str:
-    """What changes with a file's contents, from what its file system says of it; else empty."""
+    """Text that changes with a file's contents, from its file system's info; empty without one."""
     for kind, names in (("etag", ("ETag", "etag")), ("mtime", ("mtime", "LastModified"))):
         for name in names:
             if info.get(name) is not None:

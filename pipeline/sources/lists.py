@@ -17,13 +17,13 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.columns import Columns, choose_columns, table_row
+from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import Record, read_records
-from pipeline.sources.referenced_images import read_referenced
-from pipeline.sources.rows import Row, text_of
+from pipeline.sources.referenced_images import read_referenced, referenced_values
 from pipeline.storage.location import Location, Options, redact
 
 ROWS_PER_PART = 512
@@ -38,7 +38,7 @@ def scan_list(
 
     Args:
         location: the list.
-        file: the same, with its name in the source.
+        file: the list as a file of the source.
         source: the settings.
         visit: called with number, key and label of every row.
 
@@ -132,27 +132,19 @@ class _ImageReader:
         columns = list_columns(record, self.source, self.file.name)
         key = _key(record, columns, self.location)
         row = table_row(
-            self.source.id_prefix,
-            self.file.name,
-            record.number,
-            key,
-            record.values,
-            columns,
-            self.part,
-            self.source,
+            self.file.name, record.number, key, record.values, columns, self.part, self.source
         )
         uri = _uri(record, columns)
         if uri is None:
             return row | {"status": Status.NO_IMAGE, "error": f"no URI in {columns.image!r}"}
-        try:
-            data = read_referenced(self.location, uri, self.source.options)
-        except UsageError as error:
-            return row | {"status": Status.READ_ERROR, "error": str(error)[:500]}
-        return row | {"bytes": data, "source_offset": 0, "source_length": len(data)}
+        row |= referenced_values(self.location, uri, self.source.options)
+        if "bytes" in row:
+            row |= {"source_offset": 0, "source_length": len(row["bytes"])}
+        return row
 
 
 class _Cutter:
-    """Collects neighbouring records into parts."""
+    """Groups neighbouring records into parts."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -168,12 +160,12 @@ class _Cutter:
         self._parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
 
     def parts(self, repeats: dict[int, int]) -> list[Part]:
-        """All parts. Sizes of images are unknown before they are read: a row counts as a byte."""
+        """All parts. As the sizes of images are not known yet, every row counts as one byte."""
         return with_repeats(self._parts, repeats)
 
 
 def _wanted(source: SourceConfig) -> list[str]:
-    """Columns that may be needed; a wide table can have many more."""
+    """The columns that may be needed; a wide table can have many more."""
     names = (source.image_field, source.key_field, source.label_field, source.caption_field)
     return [name for name in (*names, *_USUAL_NAMES, *source.carry) if name is not None]
 

@@ -1,4 +1,4 @@
-"""Parquet with images inside, as Hugging Face writes it: one row per image, read batch by batch.
+"""Parquet files that contain images, as Hugging Face writes them: one row per image.
 
 A column of struct{bytes, path} or of plain binary holds the images. Where the bytes are null, the
 path names a file, relative to the Parquet file.
@@ -11,9 +11,9 @@ import fsspec
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
-from pipeline.errors import UsageError
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
+from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, with_repeats
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
@@ -27,33 +27,32 @@ from pipeline.sources.parquet_file import (
     open_parquet,
 )
 from pipeline.sources.read_unit import Part, Unit, stand_in
-from pipeline.sources.referenced_images import read_referenced
-from pipeline.sources.rows import Row, failure, make_row, text_of
+from pipeline.sources.referenced_images import read_referenced, referenced_values
 from pipeline.storage.location import Location, Options
 
 Visit = Callable[[int, str, str | None], None]
-"""Called with number, key and label of every row of a file."""
+"""A function of number, key and label of a row."""
 
 
 def scan_parquet(
-    place: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
+    location: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
 ) -> list[Part]:
     """Cut a file into parts of neighbouring row groups; reads its footer, and keys where needed.
 
     Args:
-        place: of the file.
-        file: the same, as it is named.
+        location: the file.
+        file: the same as a file of the source.
         source: the settings.
         visit: called with number, key and label of every row.
 
     Returns:
-        The parts; none for a broken file, for which its reader makes a row.
+        The parts; none for a broken file, for which `read_parquet` yields a row with a status.
 
     Raises:
-        UsageError: it lacks a column.
+        UsageError: the file lacks a column.
     """
     try:
-        with open_parquet(place) as table:
+        with open_parquet(location) as table:
             columns = columns_of(table.schema_arrow, source, file.name)
             parts = list(cut(table.metadata))
             if source.key_field is None and visit is None:
@@ -67,24 +66,22 @@ def scan_parquet(
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    """Rows of a part of a file, in its order.
+    """Yield the rows of a part of a file, in order.
 
-    Holds at most a batch (`BLOCK_BYTES` of images of average size) and one page of every column.
-    A row group that is broken gives the rows before the fault and one row with a status for the
-    rest. An error of the storage is raised: the part is to be read again.
+    At most a batch (`BLOCK_BYTES` of images of average size) and one page of every column are in
+    memory. A broken row group gives the rows before the fault and one row with a status for the
+    rest. An error of the storage is raised, so that the part is read again.
     """
     file, part = unit.files[0], unit.part
-    place = Location(fs, file.path)
+    location = Location(fs, file.path)
     try:
-        with open_parquet(place) as table:
-            columns = columns_of(table.schema_arrow, source, file.name)
+        with open_parquet(location) as table:
+            reader = _GroupReader(location, table, unit, source)
             first = 0
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
                 if part is None or _touches(part, group, range(first, first + rows)):
-                    yield from _GroupReader(place, table, columns, file, part, source).rows(
-                        group, first
-                    )
+                    yield from reader.rows(group, first)
                 first += rows
     except Exception as error:
         if not is_broken(error):
@@ -94,25 +91,20 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
 
 
 def fetch_from_parquet(
-    place: Location, group: int, row: int, image_field: str | None, options: Options
+    location: Location, group: int, row: int, image_field: str | None, options: Options
 ) -> bytes | None:
-    """The bytes of one image again: of its row group, only the image column is read."""
-    source = SourceConfig(format="parquet", uri=(place.path,), image_field=image_field)
-    with open_parquet(place) as table:
-        columns = columns_of(table.schema_arrow, source, place.path)
+    """Read the bytes of one image again; reads only the image column of its row group."""
+    source = SourceConfig(format="parquet", uri=(location.path,), image_field=image_field)
+    with open_parquet(location) as table:
+        columns = columns_of(table.schema_arrow, source, location.path)
         size = batch_rows(table.metadata, group)
-        seen = 0
-        batches = table.iter_batches(size, row_groups=[group], columns=[columns.image])
-        for batch in batches:
-            if row < seen + batch.num_rows:
-                value = batch.column(0)[row - seen].as_py()
-                data, path = image_of(value)
-                return (
-                    data
-                    if data is not None or path is None
-                    else read_referenced(place, path, options)
-                )
-            seen += batch.num_rows
+        for batch in table.iter_batches(size, row_groups=[group], columns=[columns.image]):
+            if row < batch.num_rows:
+                data, path = image_of(batch.column(0)[row].as_py())
+                if data is None and path is not None:
+                    return read_referenced(location, path, options)
+                return data
+            row -= batch.num_rows
     return None
 
 
@@ -124,25 +116,21 @@ class _GroupReader:
     """Reads the row groups of an open file."""
 
     def __init__(
-        self,
-        place: Location,
-        table: pq.ParquetFile,
-        columns: Columns,
-        file: SourceFile,
-        part: Part | None,
-        source: SourceConfig,
+        self, location: Location, table: pq.ParquetFile, unit: Unit, source: SourceConfig
     ) -> None:
-        self.place = place
+        self.location = location
         self.table = table
-        self.columns = columns
-        self.file = file
-        self.part = part
+        self.file = unit.files[0]
+        self.part = unit.part
         self.source = source
-        own = source.labels is None and source.label_names is None
-        self.names = class_names(table.schema_arrow, source.label_field) if own else None
+        self.columns = columns_of(table.schema_arrow, source, self.file.name)
+        named_elsewhere = source.labels is not None or source.label_names is not None
+        self.class_names = (
+            None if named_elsewhere else class_names(table.schema_arrow, source.label_field)
+        )
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
-        """Rows of one group, whose first has the number ``first`` within the file."""
+        """Yield the rows of a group whose first row has the number ``first`` within the file."""
         size = batch_rows(self.table.metadata, group)
         done = 0
         try:
@@ -156,38 +144,29 @@ class _GroupReader:
             if not is_broken(error):
                 raise
             total = self.table.metadata.row_group(group).num_rows
-            what = f"row group {group} after {done} of {total} rows: {failure(error)}"
+            reason = f"row group {group} after {done} of {total} rows: {failure(error)}"
             key, number = f"{UNREADABLE}-{group}", stand_in(first, within=True)
-            yield _unreadable(self.file, self.source, key, what, number)
+            yield _unreadable(self.file, self.source, key, reason, number)
 
     def _wants(self, number: int) -> bool:
         return self.part is None or self.part.wants(number)
 
-    def _row(self, values: dict[str, Any], group: int, row: int, number: int) -> Row:
+    def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
-        prefix, data = self.source.id_prefix, values[self.columns.image]
-        found = table_row(
-            prefix, self.file.name, number, key, values, self.columns, self.part, self.source
-        )
-        if self.names and found["label"] is not None:
-            found["label"] = class_name(found["label"], self.names)
-        found |= {"row_group": group, "row": row}
-        data, path = image_of(data)
+        row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
+        if self.class_names and row["label"] is not None:
+            row["label"] = class_name(row["label"], self.class_names)
+        row |= {"row_group": group, "row": row_in_group}
+        data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
-            return found | _neighbour(self.place, path, self.source)
+            return row | referenced_values(self.location, path, self.source.options)
         if data is None:
-            return found | {"status": Status.NO_IMAGE, "error": "neither bytes nor path"}
-        return found | {"bytes": data}
-
-
-def _neighbour(place: Location, path: str, source: SourceConfig) -> Row:
-    try:
-        return {"bytes": read_referenced(place, path, source.options)}
-    except UsageError as error:
-        return {"status": Status.READ_ERROR, "error": str(error)[:500]}
+            return row | {"status": Status.NO_IMAGE, "error": "neither bytes nor path"}
+        return row | {"bytes": data}
 
 
 def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict[int, int]:
+    """Call ``visit`` for every row; returns the repeated keys, as `Keys.repeats` does."""
     keys, number = Keys(), 0
     if not columns.identifying:
         for row in range(table.metadata.num_rows if visit else 0):
@@ -205,7 +184,7 @@ def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict
     return keys.repeats()
 
 
-def _unreadable(file: SourceFile, source: SourceConfig, key: str, why: str, number: int) -> Row:
+def _unreadable(file: SourceFile, source: SourceConfig, key: str, error: str, number: int) -> Row:
     image_id = f"{source.id_prefix}{file.name}/{key}"
-    values = {"status": Status.SHARD_ERROR, "error": why[:500], BOOK: number}
+    values = {"status": Status.SHARD_ERROR, "error": error[:500], BOOK: number}
     return make_row(image_id, file.name, key, **values)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
-from pipeline.sources.rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20

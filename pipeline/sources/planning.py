@@ -1,4 +1,4 @@
-"""A source's files -> units of reading: listed, chosen, sampled and cut; no image is read."""
+"""Plan the reading of a source: list, choose and sample its files, and cut them into units."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
@@ -20,7 +21,6 @@ from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import LIST_SUFFIXES
-from pipeline.sources.rows import clean
 from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
@@ -36,7 +36,7 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
     """The files that the settings name.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, or two files have one name.
+        UsageError: there are no files, the storage refuses, or two files have the same name.
     """
     suffixes = _SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
@@ -105,7 +105,7 @@ def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[Sour
     for number, file in enumerate(files):
         image_id = clean(source.id_prefix + file.name)
         sample.offer(labeller.label(image_id, file.name, label_of(file)), image_id, number)
-    return [files[number] for number in sorted(sample.places)]
+    return [files[number] for number in sorted(sample.positions)]
 
 
 def _of_tables(
@@ -123,7 +123,7 @@ def _of_tables(
     units = [
         unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
     ]
-    return units if source.sample is None else list(_drawn(units, sample.places))
+    return units if source.sample is None else list(_drawn(units, sample.positions))
 
 
 def _offer(
@@ -139,15 +139,15 @@ def _offer(
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:
-    """The units of a table; a broken one is a unit as well, for which its reader makes a row."""
+    """The units of a table; a broken one is one unit, of which one row with a status is read."""
     if not parts:
         return [Unit(file.name, (file,))]
     return [Unit(f"{file.name}@{part.first}", (file,), part) for part in parts]
 
 
-def _drawn(units: Sequence[Unit], places: set[tuple[str, int]]) -> Iterator[Unit]:
+def _drawn(units: Sequence[Unit], positions: set[tuple[str, int]]) -> Iterator[Unit]:
     rows: dict[str, list[int]] = defaultdict(list)
-    for name, row in sorted(places):
+    for name, row in sorted(positions):
         rows[name].append(row)
     for unit in units:
         if unit.part is None:

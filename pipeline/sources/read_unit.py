@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sources.input_rows import clean
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.rows import clean
 from pipeline.storage.location import Location
 
 

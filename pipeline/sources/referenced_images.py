@@ -1,17 +1,19 @@
-"""Images that a table names by path or URI: files beside the table, or anywhere."""
+"""Read the images that a table names by path or URI."""
 
 import posixpath
 
 from pipeline.config import is_uri
 from pipeline.errors import UsageError
-from pipeline.storage.location import Location, Options, open_location, redact
+from pipeline.schema import Status
+from pipeline.sources.input_rows import Row
+from pipeline.storage.location import Location, Options, open_location
 
 
 def resolve(table: Location, path: str, options: Options) -> Location:
-    """Where an image is that a table names.
+    """The location of an image that a table names.
 
     Args:
-        table: file of the table.
+        table: the table.
         path: URI, absolute local path, or path relative to the table's folder.
         options: storage options.
 
@@ -31,13 +33,17 @@ def resolve(table: Location, path: str, options: Options) -> Location:
 
 
 def read_referenced(table: Location, path: str, options: Options) -> bytes:
-    """Read the bytes of an image that a table names.
+    """Read the bytes of an image that a table names; see `resolve` for the arguments.
 
     Raises:
         UsageError: it cannot be read.
     """
-    image = resolve(table, path, options)
+    return resolve(table, path, options).read()
+
+
+def referenced_values(table: Location, path: str, options: Options) -> Row:
+    """The values of a row for an image that a table names: its bytes, or a status and an error."""
     try:
-        return image.read()
+        return {"bytes": read_referenced(table, path, options)}
     except UsageError as error:
-        raise UsageError(redact(str(error))) from error
+        return {"status": Status.READ_ERROR, "error": str(error)[:500]}

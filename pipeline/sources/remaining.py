@@ -8,8 +8,8 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from pipeline.schema import BOOK
+from pipeline.sources.input_rows import Row, clean
 from pipeline.sources.read_unit import Unit
-from pipeline.sources.rows import Row, clean
 from pipeline.storage.location import Location
 
 

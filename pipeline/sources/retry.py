@@ -6,7 +6,7 @@ from itertools import islice
 from typing import IO
 
 from pipeline.schema import BOOK, UNREADABLE, Status
-from pipeline.sources.rows import Row, failure, make_row
+from pipeline.sources.input_rows import Row, failure, make_row
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import retrying
 

@@ -2,7 +2,8 @@
 
 Members of one key are a sample: the key is the name up to the first dot of its last part, the rest
 is the field (``a/001.seg.png``: key ``a/001``, field ``seg.png``). A sample with several images
-gives a row for each, unless ``source.image_field`` chooses one. webdataset's own reader is not used
+gives a row for each, except for masks and the like that are named so (`COMPANIONS`), unless
+``source.image_field`` chooses one. webdataset's own reader is not used
 because it knows neither byte offsets nor damaged archives.
 """
 
@@ -19,7 +20,7 @@ from typing import IO, Any, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import UNREADABLE, Status
-from pipeline.sources.rows import (
+from pipeline.sources.input_rows import (
     Row,
     carried,
     clean,
@@ -30,6 +31,11 @@ from pipeline.sources.rows import (
 )
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
+COMPANIONS = frozenset(
+    "mask masks seg segm segmentation semantic instance panoptic labelmap annotation matte alpha "
+    "depth normal normals flow edge edges heatmap saliency thumb thumbnail preview".split()
+)
+"""Words in a field's own name that mark data about an image of the sample, not a further image."""
 BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
@@ -173,6 +179,7 @@ def _images(
 
     The sample's key goes to its only image, or to the one without a further name (``a.jpg`` beside
     ``a.left.jpg``, which becomes ``a.left``). No image at all is one row without a field.
+    Companions of another image, such as its mask, are no rows.
     """
     fields = [field for field in sample.fields if _parts(field)[1] in IMAGE_EXTENSIONS]
     if image_field is not None:
@@ -181,6 +188,7 @@ def _images(
         return [(sample.key, wanted if wanted in sample.fields else next(iter(named), None))]
     if not fields:
         return [(sample.key, None)]
+    fields = [field for field in fields if not _is_companion(field)] or fields
     plain = [field for field in fields if "." not in field]
     main = fields[0] if len(fields) == 1 else next(iter(plain), None)
     if main not in plain and seen[sample.key]:  # an own name, in a tar that is not sorted by key
@@ -189,6 +197,10 @@ def _images(
         (sample.key if field == main else f"{sample.key}.{_parts(field)[0] or field}", field)
         for field in fields
     ]
+
+
+def _is_companion(field: str) -> bool:
+    return not COMPANIONS.isdisjoint(re.split(r"[._-]", _parts(field)[0]))
 
 
 def _parts(field: str) -> tuple[str, str]:

@@ -1,41 +1,35 @@
 """The second pass: images that killed a worker, decoded and explained in a process that may die.
 
-The process is started as a plain command and not by `multiprocessing` (nor by pebble, which builds
-on it): inside a Ray worker that would load Ray's own worker script again as the main module. Its
-time limit is per image although a batch is explained as a whole, so the process reports every image
-that it has decoded.
+The time limit is per image although a batch is explained as a whole, so decoding each image is a
+task of its own, and the process keeps the pixels until the batch is explained.
 """
 
 import hashlib
-import os
 import pickle
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
 
 from pipeline.errors import RunError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status
 from pipeline.stages.encode import count_maps
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import torch, which only the isolated process needs
     from pipeline.stages.decode import Decoder
+    from pipeline.stages.explain import Explainer
     from pipeline.stages.replica import ReplicaSettings
 
+T = TypeVar("T")
 LOAD_SECONDS = 900.0
-_COMMAND = (
-    "import sys; from pipeline.stages.isolated import answer_batches; "
-    "answer_batches(int(sys.argv[1]))"
-)
-_ALIVE, _RESULT, _ERROR = b".", b"+", b"!"
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class ProcessDiedError(Exception):
 
 
 class IsolatedExplainer:
-    """Decodes and explains in one stage, an actor of Ray Data that survives every image.
+    """Decodes and explains in one stage, an actor of Ray Data that no image can end.
 
     The process gets a batch as a whole. If it dies, a new process gets the images one by one, and
     an image that ends that process as well becomes a row with status `Status.WORKER_KILLED`.
@@ -133,20 +127,12 @@ class IsolatedProcess:
     """
 
     def __init__(self, settings: bytes) -> None:
-        self.pipe, far_end = Pipe()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-P", "-c", _COMMAND, str(far_end.fileno())],
-            pass_fds=[far_end.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        far_end.close()
+        self.pool = ProcessPool(max_workers=1, context=get_context("spawn"))
         try:
-            self._send(settings)
-            self._receive(LOAD_SECONDS)
-        except ProcessDiedError as death:
-            raise RunError(f"the model cannot be loaded in a process of its own: {death}") from None
+            self._run(LOAD_SECONDS, _load, settings)
+        except (ProcessDiedError, RunError) as error:
+            self.stop()
+            raise RunError(f"the model cannot be loaded in a process of its own: {error}") from None
 
     def explain(self, batch: pa.Table, seconds: float) -> pa.Table:
         """Decode and explain a batch.
@@ -159,71 +145,67 @@ class IsolatedProcess:
             ProcessDiedError: the process died, or reached the time limit and was ended.
             RunError: the process raised an error, which is not the fault of an image.
         """
-        self._send(_packed(batch))
-        for _ in range(batch.num_rows):
-            self._receive(seconds)
-        return pa.ipc.open_stream(self._receive(seconds * batch.num_rows)).read_all()
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self.pipe.send_bytes(data)
-        except OSError:
-            raise self._death() from None
-
-    def _receive(self, seconds: float) -> bytes:
-        try:
-            if not self.pipe.poll(seconds):
-                self.process.kill()
-                self.process.wait()
-                raise ProcessDiedError(f"no answer within {seconds:g} s")
-            data = self.pipe.recv_bytes()
-        except (EOFError, OSError):
-            raise self._death() from None
-        kind, content = data[:1], data[1:]
-        if kind == _ERROR:
-            raise RunError(content.decode())
-        return content
-
-    def _death(self) -> ProcessDiedError:
-        code = self.process.wait()
-        return ProcessDiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}")
-
-
-def answer_batches(descriptor: int) -> None:
-    """Main function of an isolated process: load the model, answer until the pipe is closed.
-
-    Args:
-        descriptor: file descriptor of this end of the pipe.
-    """
-    with Connection(descriptor) as pipe:
-        settings: IsolatedSettings = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from the parent
-        try:
-            _answer(pipe, settings)
-        except EOFError:
-            return
-        except Exception as error:
-            pipe.send_bytes(_ERROR + f"{type(error).__name__}: {error}".encode())
-            raise
-
-
-def _answer(pipe: Connection, settings: IsolatedSettings) -> None:
-    from pipeline.stages.explain import Explainer
-
-    explain = Explainer(
-        settings.replica, settings.text_features, settings.schema, settings.names, Reporter()
-    )
-    pipe.send_bytes(_ALIVE)
-    while True:
-        batch = pa.ipc.open_stream(pipe.recv_bytes()).read_all()
-        decoded = []
         for number in range(batch.num_rows):
-            decoded.append(settings.decoder(batch.slice(number, 1)))
-            pipe.send_bytes(_ALIVE)
-        pipe.send_bytes(_RESULT + _packed(explain(pa.concat_tables(decoded))))
+            self._run(seconds, _decode, _packed(batch.slice(number, 1)))
+        return self._run(seconds * batch.num_rows, _explain)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.pool.stop()
+        self.pool.join()
+
+    def _run(self, seconds: float, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in the process."""
+        try:
+            result: T = self.pool.schedule(function, arguments, timeout=seconds).result()
+        except TimeoutError:
+            cause = f"no answer within {seconds:g} s"
+        except ProcessExpired as death:
+            code = death.exitcode
+            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        except BrokenProcessPool:
+            cause = "it died between two batches"
+        except Exception as error:
+            raise RunError(f"{type(error).__name__}: {error}") from error
+        else:
+            return result
+        self.stop()
+        raise ProcessDiedError(cause)
 
 
 def _packed(table: pa.Table) -> bytes:
+    """A table as an Arrow stream; pickling a slice would send the whole table."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+class _Stages:
+    """What an isolated process holds between two tasks."""
+
+    decoder: "Decoder"
+    explainer: "Explainer"
+    decoded: list[pa.Table]
+
+
+def _load(packed: bytes) -> None:
+    """Load the model in this process."""
+    from pipeline.stages.explain import Explainer
+
+    settings: IsolatedSettings = pickle.loads(packed)  # noqa: S301 - from the parent
+    _Stages.decoder, _Stages.decoded = settings.decoder, []
+    _Stages.explainer = Explainer(
+        settings.replica, settings.text_features, settings.schema, settings.names, Reporter()
+    )
+
+
+def _decode(packed: bytes) -> None:
+    """Decode one image and keep it."""
+    _Stages.decoded.append(_Stages.decoder(pa.ipc.open_stream(packed).read_all()))
+
+
+def _explain() -> pa.Table:
+    """Explain the images that were decoded since the last call."""
+    decoded, _Stages.decoded = _Stages.decoded, []
+    return _Stages.explainer(pa.concat_tables(decoded))

@@ -31,9 +31,11 @@ class _Frame:
         size: (width, height) in pixels.
         sampling: (horizontal, vertical) factors by component id.
         progressive: whether coefficients come in several scans.
-        interval: units between restart markers; 0: none.
-        restarts: restart markers found.
-        missing_bits: low bits still to come by component id and coefficient; None: nothing came.
+        interval: units between two restart markers; 0 if there are none.
+        restarts: number of restart markers in the last scan.
+        scans: number of scans.
+        missing_bits: number of low bits that are still to come, by component id and coefficient;
+            None before the first scan of the coefficient.
         data_end: where the data of the last scan ends.
     """
 
@@ -78,9 +80,10 @@ def _frame(data: bytes) -> _Frame:
         if marker in _SOF and not frame.sampling:
             height, width, count = struct.unpack_from(">HHB", body, 1)
             frame.size, frame.progressive = (width, height), marker in _PROGRESSIVE
-            for place in range(6, 6 + 3 * count, 3):
-                frame.sampling[body[place]] = (body[place + 1] >> 4, body[place + 1] & 15)
-                frame.missing_bits[body[place]] = [None] * (64 if frame.progressive else 1)
+            for offset in range(6, 6 + 3 * count, 3):
+                component, factors = body[offset], body[offset + 1]
+                frame.sampling[component] = (factors >> 4, factors & 15)
+                frame.missing_bits[component] = [None] * (64 if frame.progressive else 1)
         elif marker == _DRI:
             (frame.interval,) = struct.unpack_from(">H", body)
         elif marker == _SOS:
@@ -94,11 +97,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Yield (marker, start of its body, body) up to the end of the first picture."""
     at = 2
     while at + 4 <= len(data):
-        found = data.find(b"\xff", at)
-        if found < 0:
+        prefix = data.find(b"\xff", at)
+        if prefix < 0:
             return
-        marker = data[found + 1]
-        at = found + 1 if marker == 0xFF else found + 2
+        marker = data[prefix + 1]
+        at = prefix + 1 if marker == 0xFF else prefix + 2
         if marker == _EOI:
             return
         if marker in (0x00, 0xFF) or marker in _ALONE:

@@ -13,38 +13,6 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import write_part
 from pipeline.schema import with_book
 
-DOUBLED_EVERY = 2
-"""Parts of one size before they double."""
-
-
-class GrowingRows(int):
-    """Least rows of the next part: small at first, doubling up to the number that this is.
-
-    What a run has finished in its first seconds is committed soon, and later parts stay few. Ray
-    Data compares the rows at hand with this number before every write, in the driver: ``rows >=
-    least`` asks the right side first, as its type is a subclass of the left one's.
-    """
-
-    _next: int
-    _written: int
-
-    def __new__(cls, most: int, first: int) -> "GrowingRows":
-        """Start with ``first`` rows, and never ask for more than ``most``."""
-        rows = super().__new__(cls, most)
-        rows._next, rows._written = min(first, most), 0
-        return rows
-
-    def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)  # workers have no use for more
-
-    def __le__(self, rows: int) -> bool:
-        enough = rows >= self._next
-        if enough:
-            self._written += 1
-            if self._written % DOUBLED_EVERY == 0:
-                self._next = min(2 * self._next, int(self))
-        return enough
-
 
 class PartSink(Datasink[None]):
     """Writes the rows of a write task as one part, for those that hold the lease.

@@ -9,10 +9,10 @@ from typing import Literal
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
+from pipeline.sources.input_rows import text_of
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
-from pipeline.sources.rows import text_of
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
 from pipeline.storage.location import Location, open_location
 

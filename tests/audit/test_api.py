@@ -94,6 +94,9 @@ def test_mean_and_difference_maps_are_those_of_the_images(audit: Audit, truth: W
         audit.mean_map("dog", "grass")
     with pytest.raises(KeyError, match="no class 'wolf'"):
         audit.mean_map("wolf", "tag")
+    fresh = Audit.from_results(audit.results.folder.uri)
+    fresh.read_maps("tag")
+    assert set(fresh._sums) == {"tag"}
 
 
 def test_images_of_a_pair(audit: Audit, truth: World) -> None:

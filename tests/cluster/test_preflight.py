@@ -48,7 +48,7 @@ def test_a_plan_without_gpus_is_refused_before_the_source_is_listed(
     monkeypatch.setenv("RAY_ADDRESS", "a cluster")
     monkeypatch.setattr(flow, "session", nullcontext)
     monkeypatch.setattr(flow, "open_source", listing)
-    monkeypatch.setattr(resources, "autoscaling_maxima", lambda: None)
+    monkeypatch.setattr(resources, "autoscaler_maxima", dict)
     monkeypatch.setattr(resources, "nodes", lambda: [node(), node("b")])
     runtime = {"actors": 2, "gpus_per_actor": 1}
     source = {"format": "folder", "uri": str(tmp_path / "in")}

@@ -14,7 +14,7 @@ from pipeline import open_results
 from pipeline.demo.dataset import write_demo
 from pipeline.runs.check import check
 from pipeline.runs.manifest import run_folder
-from tests.data import CLASSES_AND_CUES, DEMO_SOURCE
+from tests.data import CLASSES_AND_CUES
 from tests.integration.cluster import Cluster, kill, ray_cluster
 
 pytestmark = pytest.mark.starts
@@ -31,7 +31,7 @@ def user_folder(place: Path, images: int) -> Path:
     (place / "pipeline" / "__init__.py").write_text("raise RuntimeError('the wrong package')")
     settings = {
         "model": {"name": "mini"},
-        "source": DEMO_SOURCE | {"uri": "data", "alias": "demo"},
+        "source": {"format": "webdataset", "uri": "data", "alias": "demo"},
         "queries": list(CLASSES_AND_CUES),
         "output": "out",
         "runtime": {

@@ -19,7 +19,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import RunError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, output_schema
-from pipeline.sources.rows import blocks, make_row
+from pipeline.sources.input_rows import blocks, make_row
 from pipeline.stages.decode import Decoder
 from pipeline.stages.isolated import IsolatedExplainer, IsolatedProcess, IsolatedSettings
 from pipeline.stages.replica import ReplicaSettings
@@ -89,7 +89,7 @@ def isolated(settings: IsolatedSettings) -> Iterator[IsolatedExplainer]:
     stage = IsolatedExplainer(settings.packed(), settings.schema, 120.0, True, Reporter())
     yield stage
     if stage.process is not None:
-        stage.process.process.kill()
+        stage.process.stop()
 
 
 def batch(*images: bytes | None) -> pa.Table:
@@ -132,8 +132,7 @@ def test_a_hang_ends(deadly_path: None, settings: IsolatedSettings) -> None:
 def test_a_process_that_dies_between_two_batches(isolated: IsolatedExplainer) -> None:
     assert isolated(batch(jpeg(1)))["status"].to_pylist() == ["ok"]
     assert isolated.process is not None
-    os.kill(isolated.process.process.pid, signal.SIGKILL)
-    isolated.process.process.wait()
+    os.kill(isolated.process.pool.schedule(os.getpid).result(), signal.SIGKILL)
     found = isolated(batch(jpeg(1), jpeg(2)))["status"].to_pylist()
     assert found == ["ok", "ok"]  # as a batch it was blamed, each alone it was not
 

@@ -22,7 +22,7 @@ from pipeline.runs.parts import committed_parts
 from pipeline.sources.fetch import Origin
 from pipeline.sources.listing import list_files
 from tests.conftest import DEMO_SEED, DemoRun
-from tests.data import DEMO_SOURCE, hugging_face, jpeg, mini_config, read_all, settings
+from tests.data import hugging_face, jpeg, mini_config, read_all, settings
 
 IMAGES = 40
 
@@ -38,7 +38,7 @@ def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
     """A finished run from bucket to bucket, over the first images of `demo_run`."""
     write_demo("s3://pictures/train", IMAGES, seed=DEMO_SEED, options=options, per_shard=20)
     config = mini_config(
-        DEMO_SOURCE | {"uri": "s3://pictures/train", "options": options},
+        {"format": "webdataset", "uri": "s3://pictures/train", "options": options},
         "s3://pictures/results/run 1",
         output_options=options,
         runtime={"rows_per_part": 20, "batch_size": 20},

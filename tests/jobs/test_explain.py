@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from jobs import models
 from jobs.cli import app
-from jobs.explain import explain
-from jobs.options import ModelOptions, ViewOptions
+from jobs.explain import ViewOptions, draw
+from jobs.options import ModelOptions
 from legrad import LeGrad, list_models, load_model
 from legrad.heatmaps import normalize, overlay
 from legrad.heatmaps.layout import lay_out
@@ -54,12 +54,12 @@ def run(
     view: ViewOptions | None = None,
     **model: Any,
 ) -> bool:
-    """`explain` without a process of its own."""
+    """`draw` with paths inside a folder."""
     inside = [str(folder / name) for name in images]
     options = ModelOptions(**({"model": "mini"} | model))
     target = None if out is None else str(folder / out)
     saved = None if maps is None else str(folder / maps)
-    return explain(inside, TEXTS, target, saved, options, view or ViewOptions())
+    return draw(inside, TEXTS, target, saved, options, view or ViewOptions())
 
 
 def test_broken_images_are_named_and_the_others_done(
@@ -68,7 +68,7 @@ def test_broken_images_are_named_and_the_others_done(
     monkeypatch.chdir(scenes)
     apple = (scenes / "apple.png").as_uri()
     images = ["boat.png", "notes.txt", "absent.png", "half.jpg", apple]
-    assert not explain(images, TEXTS, None, "maps.npz", ModelOptions("mini"), ViewOptions())
+    assert not draw(images, TEXTS, None, "maps.npz", ModelOptions("mini"), ViewOptions())
     said = capsys.readouterr()
     for words in (
         "warning: model mini was trained on the demo's drawn scenes only",
@@ -112,7 +112,7 @@ def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scene
 
 def test_one_image_names_its_figure(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(scenes)
-    assert explain(["boat.png"], TEXTS, None, None, ModelOptions("mini"), ViewOptions())
+    assert draw(["boat.png"], TEXTS, None, None, ModelOptions("mini"), ViewOptions())
     assert (scenes / "boat.legrad.png").exists()
 
 
@@ -192,7 +192,7 @@ def test_no_image_at_all_is_a_failure_that_says_why(scenes: Path) -> None:
     with pytest.raises(RunError, match=r"(?s)no image.*notes\.txt: not_an_image.*absent"):
         run(scenes, ["notes.txt", "absent.png"])
     with pytest.raises(UsageError, match="none of them empty"):
-        explain([str(scenes / "boat.png")], [" "], None, None, ModelOptions("mini"), ViewOptions())
+        draw([str(scenes / "boat.png")], [" "], None, None, ModelOptions("mini"), ViewOptions())
 
 
 def save_random(name: str, path: Path) -> None:
@@ -245,7 +245,7 @@ def test_real_photographs_with_a_local_model(name: str, tmp_path: Path) -> None:
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    models.show(["l-14"], every=False, as_json=False)
+    models.models(["l-14"], every=False, as_json=False)
     said = capsys.readouterr().out
     names = [model.name for model in list_models()]
     lines = [line.split() for line in said.splitlines()]
@@ -253,15 +253,15 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed == [name for name in names if "L-14" in name]
     assert "laion2b_s32b_b82k" in said
     assert f"of {len(names)} models" in said
-    models.show(["S-32"], every=True, as_json=True)
+    models.models(["S-32"], every=True, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert {model["name"] for model in found} >= {"ViT-S-32", "ViT-S-32-alt"}
     assert found[0]["patch_size"] == [32, 32]
     with pytest.raises(UsageError, match=r"no model with 'dragon'$"):
-        models.show(["dragon"], every=True, as_json=False)
+        models.models(["dragon"], every=True, as_json=False)
     for word in ("resnet", "RN50", "convnext", "fastvit", "MobileCLIP-S1", "swin", "vitamin-l2"):
         with pytest.raises(UsageError, match=rf"no model with '{word}'; .* has .*supported are"):
-            models.show([word], every=False, as_json=False)
+            models.models([word], every=False, as_json=False)
 
 
 def test_models_is_a_command() -> None:

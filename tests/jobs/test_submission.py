@@ -12,7 +12,7 @@ import yaml
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs import package
-from jobs.client import ADDRESS_VARIABLES, ClusterOptions, explain_refusal
+from jobs.client import ADDRESS_VARIABLES, ClusterOptions, ShippingOptions, explain_refusal
 from jobs.cluster_jobs import (
     Screen,
     conclude,
@@ -22,7 +22,6 @@ from jobs.cluster_jobs import (
     run_name,
     submission_id,
 )
-from jobs.options import ShippingOptions
 from jobs.submission import Job, begin
 from legrad import __version__
 from pipeline.errors import RunError, UsageError

@@ -1,7 +1,8 @@
-"""What importing costs; that no module imports Ray is held by import-linter."""
+"""What importing loads. import-linter sees only our own imports, not those of libraries."""
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 
@@ -48,6 +49,15 @@ def test_settings_are_checked_without_torch() -> None:
         "legrad.queries.query.Query(name='dog', role='class').texts()"
     )
     assert modules_after(code).isdisjoint({"torch", "ray", "open_clip", "torchvision"})
+
+
+@pytest.mark.starts
+def test_no_module_loads_ray() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(legrad.__path__, "legrad.")]
+    assert {"legrad.method.explainer", "legrad.mini.loader", "legrad.towers.eva"} <= set(modules)
+    loaded = modules_after(f"import {', '.join(modules)}")
+    assert set(modules) <= loaded
+    assert loaded.isdisjoint({"ray", "pipeline", "jobs"})
 
 
 @pytest.mark.starts

@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu
 from legrad import LeGrad, load_model, mini
 from legrad.mini import loader
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS
-from legrad.models.load import VisionLanguageModel
+from legrad.models.vision_language import VisionLanguageModel
 from training.captions import named
 from training.distractors import DISTRACTORS
 from training.grounding import Grounding, delete, measure, overall, pixel_auc, scores_of

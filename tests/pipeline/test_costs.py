@@ -26,5 +26,5 @@ def test_a_run_added_up() -> None:
     assert found.gpu_hours == pytest.approx(1.0)
     assert found.decode_hours == pytest.approx(1.0)
     assert found.cores_per_gpu == pytest.approx(1.0)
-    assert (found.gets, found.puts, found.bytes_written) == (4, 600, 7)
+    assert (found.gets, found.puts, found.bytes_written) == (4, 200, 7)
     assert estimate(1, 1, None, [], 1, 1).cores_per_gpu is None

@@ -161,6 +161,19 @@ def test_maps_in_the_order_asked(small: RunFolder) -> None:
         results.maps("cue", ["x", asked[1]])
 
 
+def test_no_image_matches(small: RunFolder) -> None:
+    results, nothing = open_results(small.uri), "score__cue > 1e9"
+    assert results.maps("cue", where=nothing, normalized=True, size=(8, 12))[1].shape == (0, 8, 12)
+    assert list(results.iter_maps("cue", where=nothing)) == []
+    assert len(results.to_long(where=nothing)) == len(results.top("cue", where=nothing)) == 0
+    for compared in (
+        results.compare("cue", "cue", where=nothing),
+        results.compare("cue", "cue", image_ids=[]),
+    ):
+        assert compared.shape == (0, 4)
+        assert compared.index.name == "image_id"
+
+
 def test_shapes_of_maps(small: RunFolder) -> None:
     results = open_results(small.uri)
     _, shown = results.maps("cue", where="status = 'ok'", normalized=True, size=(8, 12))

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.audit.evidence import heat_enrichment
-from pipeline.progress.progress import Progress, ProgressActor, Reporter, ShardCount
+from pipeline.progress.progress import Progress, ProgressActor, Reporter
 from pipeline.runs.manifest import digest
 
 
@@ -28,8 +28,8 @@ def test_digest_is_of_values_not_of_order() -> None:
 def test_progress_counts_and_estimates() -> None:
     actor = ProgressActor(Progress(bytes_total=1000, resumed=10))
     assert actor.snapshot().rows_expected is None
-    actor.shard("a", ShardCount(rows=20, bytes=250))
-    actor.shard("a", ShardCount(rows=20, bytes=250), "{}")  # a task that ran twice
+    actor.shard("a", 20, 250)
+    actor.shard("a", 20, 250, "{}")  # a task that ran twice
     actor.batch({"ok": 8, "truncated": 2}, 16, {"truncated": "a/x: ends early"})
     actor.batch({}, 0, {"truncated": "a/y: ends early"})
     actor.spent("decode", 1.5)

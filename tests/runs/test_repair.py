@@ -1,5 +1,6 @@
 """Parts that are deleted, truncated, doubled or foreign: named, and repaired or refused."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -86,6 +87,8 @@ def test_a_part_that_was_copied(folder: RunFolder) -> None:
     before = ids(folder)
     copy = path_of(folder, 0).with_name(f"part-{'f' * 32}.parquet")
     shutil.copy(path_of(folder, 0), copy)
+    with pytest.raises(UsageError, match="8 rows"):
+        open_results(folder.uri).scores()
     work, told = repaired(folder)
     assert copy.name in told
     assert not copy.exists()
@@ -133,6 +136,19 @@ def test_half_written_drafts_go(folder: RunFolder) -> None:
     draft.write_bytes(b"half")
     repaired(folder)
     assert not draft.exists()
+
+
+def test_a_disk_that_is_full_in_mid_part(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = folder.images.sizes()
+    monkeypatch.setattr("pipeline.runs.parts.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        part(folder, rows("2.tar", "ab"))
+    assert folder.images.sizes() == before
 
 
 def test_an_index_is_used_where_it_fits(folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources.choice import Sample, quotas
+from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.datasource import open_source
 from pipeline.sources.keys import rows_of_part, with_repeats
 from pipeline.sources.read_unit import Part
@@ -96,6 +96,45 @@ def test_labels_of_a_table_decide_the_sample(places: dict[str, str], tmp_path: P
     assert Counter(row["label"] for row in rows) == {"few": 3, "many": 5}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_images_of_a_table(places: dict[str, str], tmp_path: Path, kind: str) -> None:
+    table = tmp_path / "only.csv"
+    every = ids(kind, places)
+    for wanted in (every[:1], every[::7], every[40:]):
+        table.write_text("more,image_id\n" + "".join(f"x,{name}\n" for name in wanted[::-1]))
+        assert ids(kind, places, only=str(table)) == wanted
+    read = wanted_ids(settings(kind, places[kind], only=str(table)))
+    assert read is not None
+    assert read.ids == tuple(sorted(wanted))
+
+
+def test_only_the_shards_of_a_table_are_read(places: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "only.csv").write_text("image_id\na/2.tar/k4\na/0.tar/k1\na/9.tar/k1\n")
+    source = settings(
+        "webdataset", places["webdataset"], alias="a", only=str(tmp_path / "only.csv")
+    )
+    assert [unit.name for unit in open_source(source).units] == ["0.tar", "2.tar"]
+    assert [row["image_id"] for row in read_all(source)] == ["a/0.tar/k1", "a/2.tar/k4"]
+
+
+def test_what_could_not_be_read_stays_beside_the_images_of_a_table(tmp_path: Path) -> None:
+    data = tar_bytes(samples([f"k{i}" for i in range(9)]))
+    (tmp_path / "0.tar").write_bytes(data[: len(data) // 2])
+    (tmp_path / "only.csv").write_text("image_id\n0.tar/k1\n")
+    source = settings("webdataset", f"{tmp_path}/*.tar", only=f"{tmp_path}/only.csv")
+    assert [row["key"] for row in read_all(source)] == ["k1", "#unreadable"]
+
+
+@pytest.mark.parametrize("text", ["image_id\n", "key\nk1\n", "image_id\nnowhere.tar/k1\n", None])
+def test_a_table_of_ids_that_cannot_be_used(
+    places: dict[str, str], tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "only.csv").write_text(text)
+    with pytest.raises(UsageError, match="only"):
+        open_source(settings("webdataset", places["webdataset"], only=str(tmp_path / "only.csv")))
+
+
 @pytest.mark.parametrize("pattern", ["[13].tar", "*/[13].tar", "?.tar"])
 def test_shards(places: dict[str, str], pattern: str) -> None:
     place = {"a": places["webdataset"]}
@@ -117,7 +156,7 @@ def test_a_sample_does_not_depend_on_the_order() -> None:
         sample = Sample[tuple[str, int]](7, 3)
         for label, image_id, place in order:
             sample.offer(label, image_id, (label, place))
-        drawn.append(sample.places)
+        drawn.append(sample.positions)
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 14
 

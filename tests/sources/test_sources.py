@@ -19,8 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
+from pipeline.sources.input_rows import blocks
 from pipeline.sources.listing import expand_braces, list_files
-from pipeline.sources.rows import blocks
 from pipeline.sources.webdataset import read_shard
 from tests.data import jpeg, read_all, samples, settings, tar_bytes
 
@@ -100,12 +100,25 @@ def images(names: list[str], **settings: Any) -> dict[str, tuple[str, Any]]:
         (["a.1.jpg", "b.1.jpg", "a.2.jpg"], ["a", "b", "a.2"]),  # not sorted, and none lost
         (["7.left.jpg", "7.right.jpg"], ["7.left", "7.right"]),
         (["7.image.jpg", "8.image.jpg"], ["7", "8"]),
-        (["7.jpg", "7.png", "7.thumb.png"], ["7", "7.png", "7.thumb"]),
+        (["7.jpg", "7.png", "7.back.png"], ["7", "7.png", "7.back"]),
         (["x.tar.d/1.5.JPG", "x.tar.d/1.6.JPG"], ["x.tar.d/1.5", "x.tar.d/1.6"]),
     ],
 )
 def test_every_image_of_a_sample_is_a_row(names: list[str], keys: list[str]) -> None:
     assert images(names) == {key: (Status.OK, name) for key, name in zip(keys, names, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["7.jpg", "7.mask.png", "7.depth.png"], {"7": "7.jpg"}),
+        (["7.object_mask.png", "7.left.jpg"], {"7": "7.left.jpg"}),
+        (["7.seg.png"], {"7": "7.seg.png"}),
+        (["7.mask.png", "7.depth.png"], {"7.mask": "7.mask.png", "7.depth": "7.depth.png"}),
+    ],
+)
+def test_masks_beside_an_image_are_no_rows(names: list[str], keys: dict[str, str]) -> None:
+    assert images(names) == {key: (Status.OK, name) for key, name in keys.items()}
 
 
 @pytest.mark.parametrize("field", ["right", "right.jpg", "RIGHT"])

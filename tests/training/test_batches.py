@@ -3,13 +3,13 @@
 import json
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
 from legrad import mini
 from legrad.method.explainer import LeGrad
-from legrad.mini.loader import build
 from legrad.mini.world import THINGS, SceneSpec, render
 from legrad.models.load import from_open_clip
 from training.batches import WHOLE, draw_batch
@@ -84,7 +84,7 @@ def test_the_same_generator_gives_the_same_batch(pool: Pool) -> None:
 
 
 def test_the_loss_of_places_falls_when_patches_say_what_is_there() -> None:
-    model = build(json.loads((mini.FOLDER / mini.CONFIG).read_text()))
+    model = open_clip.CLIP(**json.loads((mini.FOLDER / mini.CONFIG).read_text()))
     text = F.normalize(torch.randn(len(THINGS), 128, generator=torch.Generator().manual_seed(0)))
     shown = torch.zeros(1, len(THINGS), 4, 4)
     shown[0, 0, :2] = 1  # the first thing fills the upper half
@@ -96,7 +96,7 @@ def test_the_loss_of_places_falls_when_patches_say_what_is_there() -> None:
 
 
 def test_features_are_those_of_the_model() -> None:
-    model = build(json.loads((mini.FOLDER / mini.CONFIG).read_text())).eval()
+    model = open_clip.CLIP(**json.loads((mini.FOLDER / mini.CONFIG).read_text())).eval()
     pixels = normalised(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
     directions = F.normalize(torch.randn(2, 3, 128), dim=-1)
     with torch.no_grad():

@@ -4,8 +4,16 @@ Needs Pillow and numpy only. ``render(SceneSpec("fish", "water", ("watermark",),
 the picture, the mask of the fish and the mask of the watermark's ink.
 """
 
-from legrad.mini.world.scene import Mask, Scene, SceneSpec, render
-from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS, THINGS
+from legrad.mini.world.scene import (
+    BACKGROUNDS,
+    OBJECTS,
+    OVERLAYS,
+    THINGS,
+    Mask,
+    Scene,
+    SceneSpec,
+    render,
+)
 
 __all__ = [
     "BACKGROUNDS",

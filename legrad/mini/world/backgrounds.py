@@ -105,8 +105,8 @@ def snow(side: int, rng: np.random.Generator) -> Image.Image:
 def night_sky(side: int, rng: np.random.Generator) -> Image.Image:
     """A dark sky with a hazy band and stars."""
     x, y = mesh(side)
-    lean, place = rng.uniform(-0.8, 0.8), rng.uniform(0.2, 0.8)
-    band = np.exp(-(((y - place + lean * (x - 0.5)) / 0.22) ** 2))
+    lean, centre = rng.uniform(-0.8, 0.8), rng.uniform(0.2, 0.8)
+    band = np.exp(-(((y - centre + lean * (x - 0.5)) / 0.22) ** 2))
     field = (
         0.15
         + 0.25 * y

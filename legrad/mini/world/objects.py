@@ -1,4 +1,4 @@
-"""One object: its icon, coloured, turned, scaled and put somewhere in the frame."""
+"""Draw an object: its icon, tinted, rotated, scaled and placed at random in the frame."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -40,7 +40,7 @@ def place_object(name: str, side: int, rng: np.random.Generator) -> Image.Image:
     Args:
         name: one of ``OBJECTS``.
         side: side of the frame in pixels.
-        rng: decides size, colour, mirror, turn and place.
+        rng: decides size, colour, mirroring, rotation and position.
 
     Returns:
         RGBA, ``side`` x ``side``.
@@ -53,11 +53,7 @@ def place_object(name: str, side: int, rng: np.random.Generator) -> Image.Image:
     icon = icon.rotate(turn, Image.Resampling.BILINEAR, expand=True).reduce(_SUPERSAMPLING)
     icon = icon.crop(icon.getbbox())
     frame = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    frame.paste(icon, _corner(side, icon.size, rng))
-    return frame
-
-
-def _corner(side: int, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """A top left corner that keeps something of this (width, height) inside the frame."""
     x, y = rng.random(2)
-    return round(x * max(0, side - size[0])), round(y * max(0, side - size[1]))
+    corner = round(x * max(0, side - icon.width)), round(y * max(0, side - icon.height))
+    frame.paste(icon, corner)
+    return frame

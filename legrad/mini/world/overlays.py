@@ -1,4 +1,4 @@
-"""Things laid over a picture after the fact: watermarks, borders, codes, stickers.
+"""Overlays: watermarks, borders, barcodes and stickers that are added to a picture.
 
 Every maker returns an RGBA patch whose alpha is its ink; ``place_overlay`` puts it into the frame.
 """
@@ -20,7 +20,7 @@ _WORDS = ("SAMPLE", "PREVIEW", "STOCK", "PROOF", "DRAFT", "COPYRIGHT", "DEMO", "
 
 @dataclass(frozen=True)
 class Frame:
-    """What an overlay needs to know of the picture under it.
+    """What an overlay needs to know about the picture under it.
 
     Attributes:
         side: side in pixels.
@@ -39,7 +39,7 @@ def place_overlay(name: str, frame: Frame, rng: np.random.Generator) -> Image.Im
     Args:
         name: one of ``OVERLAYS``.
         frame: the picture's side, a free corner, and its brightness.
-        rng: decides size, colour, text and place.
+        rng: decides size, colour, text and position.
 
     Returns:
         RGBA, ``frame.side`` x ``frame.side``; the alpha channel is the overlay's ink.

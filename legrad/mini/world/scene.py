@@ -1,4 +1,4 @@
-"""A scene: what it contains, its picture, and where everything is."""
+"""Scenes: what they contain, and their pictures with true masks."""
 
 from dataclasses import dataclass, field
 
@@ -6,11 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from legrad.mini.world.backgrounds import paint_background
-from legrad.mini.world.objects import place_object
+from legrad.mini.world.backgrounds import PAINTERS, paint_background
+from legrad.mini.world.objects import ICONS, place_object
 from legrad.mini.world.overlays import Corner, Frame, place_overlay
-from legrad.mini.world.vocabulary import BACKGROUNDS, OBJECTS, OVERLAYS
 
+OBJECTS = tuple(ICONS)
+BACKGROUNDS = tuple(PAINTERS)
+OVERLAYS = tuple("watermark border barcode sticker timestamp logo ruler stamp".split())
+THINGS = (*OBJECTS, *OVERLAYS)
+"""What has a position in the picture, and so a mask."""
 Mask = NDArray[np.bool_]
 _BACKGROUND, _OBJECT, _CORNERS, _OVERLAY = range(4)
 _CORNERS_ALL: tuple[Corner, ...] = ((False, False), (True, False), (False, True), (True, True))
@@ -26,7 +30,7 @@ class SceneSpec:
     differs from the scene without it in nothing but that overlay.
 
     Attributes:
-        object: one of ``OBJECTS``, or None for an empty place.
+        object: one of ``OBJECTS``, or None for a scene without an object.
         background: one of ``BACKGROUNDS``.
         overlays: any of ``OVERLAYS``, each at most once; later ones lie on top.
         seed: decides everything else.
@@ -52,7 +56,7 @@ class SceneSpec:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene with its truth.
+    """A drawn scene with its true masks.
 
     Attributes:
         image: RGB, side x side.
@@ -66,7 +70,7 @@ class Scene:
 
 
 def render(spec: SceneSpec, side: int = 192) -> Scene:
-    """Draw a scene at any size; sizes and places scale with ``side``.
+    """Draw a scene at any size; sizes and positions scale with ``side``.
 
     Args:
         spec: what the scene contains.

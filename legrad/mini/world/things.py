@@ -1,4 +1,4 @@
-"""Icons of made things."""
+"""Icons of man-made things."""
 
 import math
 
