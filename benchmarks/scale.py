@@ -34,7 +34,7 @@ from pipeline.cluster.node_memory import store_bytes
 from pipeline.cluster.resources import OTHER_CPUS, Resources
 from pipeline.cluster.session import RETRIES, _quiet
 from pipeline.config import RunConfig
-from pipeline.config.loading import check
+from pipeline.config.loading import validated
 from pipeline.plan import Plan
 from pipeline.progress.progress import Progress, Reporter
 from pipeline.progress.watch import Watch
@@ -164,7 +164,8 @@ def _plan(
 
 def _config(data: Path, output: Path) -> RunConfig:
     queries = [{"name": f"q{number}", "role": "cue"} for number in range(QUERIES)]
-    return check(
+    return validated(
+        RunConfig,
         {
             "model": {"name": "mini"},
             "source": {"format": "webdataset", "uri": str(data), "alias": "demo"},

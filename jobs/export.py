@@ -37,6 +37,10 @@ class ChosenOptions:
             help="For coco: mask the cells above this share of a map's maximum.",
         ),
     ] = 0.5
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures", help="For coco: write the images, too, beside the file."),
+    ] = False
 
     def pairs(self) -> list[tuple[str, str]] | None:
         """The pairs as (class, cue); None for all flagged pairs.
@@ -95,5 +99,6 @@ def export(
         cues=chosen.cue,
         limit=chosen.limit,
         threshold=chosen.threshold,
+        pictures=chosen.pictures,
     )
     console.print(f"{count:,} {kind}: {to}", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.audit import class_maps as maps
-from pipeline.audit import evidence, findings, labelled_examples, overview, ranking
+from pipeline.audit import evidence, exact_cues, findings, labelled_examples, overview, ranking
 from pipeline.audit.class_maps import Difference, MapSums, Sample
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Findings, Pair
@@ -116,6 +116,17 @@ class Audit:
         return findings.find(self.results, self.cues, self.decoys, settings)
 
     @cached_property
+    def exact(self) -> pd.DataFrame:
+        """Properties that need no model (sharpness, JPEG quality, ...) against every class.
+
+        One row per pair, flagged ones first: see `pipeline.audit.exact_cues`. Empty for results
+        that were stored without properties.
+        """
+        population = self.findings.population
+        frame = exact_cues.find_exact(self.results, population, self.settings.gates)
+        return ranking.rank(frame, "association")
+
+    @cached_property
     def evidence(self) -> pd.DataFrame:
         """One row per (class, cue): overlap of the maps, and heat on the cue. Reads maps."""
         columns = ["class", "cue", *evidence.COLUMNS]
@@ -140,7 +151,12 @@ class Audit:
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
 
     def rank(
-        self, by: str = "association", *, decoys: bool = False, flagged: bool = False
+        self,
+        by: str = "association",
+        *,
+        decoys: bool = False,
+        flagged: bool = False,
+        exact: bool = False,
     ) -> pd.DataFrame:
         """All pairs of class and cue, flagged ones first, by the claim's lower bound.
 
@@ -148,6 +164,7 @@ class Audit:
             by: ``association``, ``clip_reliance`` or ``probe_reliance``.
             decoys: whether decoys are included.
             flagged: whether only pairs flagged for the claim are returned.
+            exact: whether the properties of `exact` are included; they have no other claim.
 
         Returns:
             One row per pair, see `pipeline.audit.ranking`, with columns for the evidence and the
@@ -157,7 +174,8 @@ class Audit:
             UsageError: there is no such claim.
         """
         frame = self._with_evidence.merge(self.verdicts.read(), on=["class", "cue"], how="left")
-        ranked = ranking.rank(frame if decoys else frame[~frame["decoy"]], by)
+        frame = frame if decoys else frame[~frame["decoy"]]
+        ranked = ranking.rank(ranking.with_exact(frame, self.exact) if exact else frame, by)
         return ranked[ranked[f"{by}__flag"]].reset_index(drop=True) if flagged else ranked
 
     def pair(self, cls: str, cue: str) -> Pair:

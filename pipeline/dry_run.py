@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: no model is loaded, nothing is written."""
+"""Preview a run: what it would read, compute and write; no model is loaded, nothing written."""
 
 import math
 import time
@@ -61,7 +61,7 @@ class Preview:
         bytes_written: estimated size of the output.
         maps: largest number of heatmaps in a row.
         resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
-        costs: estimated costs.
+        costs: estimated costs of the run.
         first: the first rows, decoded.
     """
 
@@ -82,15 +82,15 @@ class Preview:
 
 
 def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
-    """Find out what a run would do.
+    """Preview a run from its settings, its source and the first rows.
 
     Args:
         config: settings of the run.
         on_cluster: whether it would run on a cluster and not on this machine.
 
     Raises:
-        UsageError: the source or this machine does not fit the settings, or the model has no such
-            weights.
+        UsageError: the source or this machine does not fit the settings, or the weights do not
+            exist.
     """
     _require_weights(config.model)
     source = open_source(config.source)
@@ -110,7 +110,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
 
 
 def _require_weights(model: ModelConfig) -> None:
-    """Refuse an unknown tag of weights; files of weights were checked with the settings."""
+    """Refuse an unknown tag of weights; weights files are checked with the settings."""
     from legrad.models.load import require_tag  # loads torch
 
     if model.name == catalog.MINI or model.pretrained is None or model.weights_file:

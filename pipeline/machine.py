@@ -1,4 +1,4 @@
-"""The machine that this process runs on: its cores, threads, process ids and user; without Ray."""
+"""Cores, threads, process ids and user of the machine that this process runs on; without Ray."""
 
 import getpass
 import os
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IO_THREADS = 16
-"""Requests to a storage that are made at once: it answers late, but many at a time."""
+"""Requests made to a storage at once; it answers each one late, but many at a time."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 

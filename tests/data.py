@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.config import RunConfig, SourceConfig
-from pipeline.config.loading import check, load_config, packaged_config
+from pipeline.config.loading import load_config, packaged_config, validated
 from pipeline.schema import BOOK
 from pipeline.sources.datasource import open_source, read_units
 
@@ -41,7 +41,7 @@ def mini_config(source: dict[str, Any], output: Path | str, **more: Any) -> RunC
         "runtime": {"actors": 1, "threads_per_actor": 1},
         **more,
     }
-    return check(data, "test")
+    return validated(RunConfig, data, "test")
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

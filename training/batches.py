@@ -27,9 +27,9 @@ class Batch:
     """B scenes.
 
     Attributes:
-        specs: what they show.
+        specs: contents of the scenes.
         pixels: float (B, 3, side, side) in [0, 255].
-        shown: float (B, things, MARK_SIDE, MARK_SIDE), 1 where a thing is to be seen.
+        shown: float (B, things, MARK_SIDE, MARK_SIDE), 1 where a thing is visible.
     """
 
     specs: list[SceneSpec]
@@ -44,10 +44,10 @@ def draw_batch(
 
     Args:
         pool: rendered scenes.
-        rows: which.
-        side: of the result in pixels, a multiple of ``patch``.
+        rows: rows of the pool to take.
+        side: side of the result in pixels, a multiple of ``patch``.
         patch: side of the cells that are painted.
-        generator: decides everything random.
+        generator: source of all randomness.
     """
     index = np.asarray(rows)
     pixels = resized(jittered(torch.from_numpy(pool.pixels[index]), generator), side)
@@ -68,7 +68,7 @@ def resized(pixels: Tensor, side: int) -> Tensor:
 
 
 def _painted(batch: Batch, grid: int, generator: torch.Generator) -> Batch:
-    """Paint cells over; what is then less than `WHOLE` is no longer shown."""
+    """Paint cells over; a thing of which less than `WHOLE` is left no longer counts as shown."""
     cells = _chosen_cells(batch.shown, grid, generator)
     area = _enlarged(cells, batch.pixels.shape[-1])
     pixels = torch.where(area > 0, _fill(batch.pixels, generator), batch.pixels)

@@ -81,16 +81,16 @@ def pair_caption(rng: np.random.Generator, spec: SceneSpec | None = None) -> Cap
     name = spec.object if spec else _pick(rng, OBJECTS)
     overlays = spec.overlays if spec else OVERLAYS
     overlay = _pick(rng, overlays) if overlays and rng.random() < 0.6 else None
-    place = _pick(rng, BACKGROUND_PHRASES[background])
+    background_phrase = _pick(rng, BACKGROUND_PHRASES[background])
     if overlay is None and name is None:
-        return Caption(_templated(rng, place), background=background)
+        return Caption(_templated(rng, background_phrase), background=background)
     if overlay is None and name is not None:
-        where = f"{_pick(rng, _PREPOSITIONS.get(background, ('on',)))} {place}"
-        text = _templated(rng, f"{named(name)} {where}")
+        preposition = _pick(rng, _PREPOSITIONS.get(background, ("on",)))
+        text = _templated(rng, f"{named(name)} {preposition} {background_phrase}")
         return Caption(text, object=name, background=background)
     assert overlay is not None
     if name is None or rng.random() < 0.25:
-        text = _templated(rng, f"{place} with {named(overlay)}")
+        text = _templated(rng, f"{background_phrase} with {named(overlay)}")
         return Caption(text, background=background, overlay=overlay)
     return Caption(
         _templated(rng, f"{named(name)} with {named(overlay)}"), object=name, overlay=overlay

@@ -48,7 +48,7 @@ def measure(
     """Grounding of every named thing.
 
     Args:
-        explainer: decides model and layers.
+        explainer: the model, and the layers that are explained.
         truth: N pictures with masks.
         texts: unit text feature (E,) of every object and overlay to measure.
         rng: chooses the random cells of the deletion control.
@@ -56,7 +56,7 @@ def measure(
     names = list(texts)
     scores = scores_of(explainer, truth.pixels, torch.stack([texts[name] for name in names]))
     return {
-        name: _one(explainer, truth, _Thing(name, texts[name], scores[:, q]), rng)
+        name: _grounding(explainer, truth, _Thing(name, texts[name], scores[:, q]), rng)
         for q, name in enumerate(names)
     }
 
@@ -77,7 +77,9 @@ class _Thing:
     scores: NDArray[np.float32]  # (N,)
 
 
-def _one(explainer: LeGrad, truth: Truth, thing: _Thing, rng: np.random.Generator) -> Grounding:
+def _grounding(
+    explainer: LeGrad, truth: Truth, thing: _Thing, rng: np.random.Generator
+) -> Grounding:
     present = truth.contains(thing.name)
     masks = truth.masks(thing.name)
     rows = [row for row in np.flatnonzero(present) if masks[row].mean() >= SMALLEST_MASK]

@@ -1,4 +1,4 @@
-"""Held-out scenes at the model's input size, with the masks that maps are measured against."""
+"""Held-out scenes at the model's input size, with true masks."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,7 @@
-"""The training objective.
+"""The training losses.
 
-Its losses are about which captions are true of an image, which things each place of it shows, and
-where LeGrad's heat lies.
+They concern which captions are true of an image, which things each of its patches shows, and where
+LeGrad's heat lies.
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,9 @@ class Features:
     """Unit features of B images by the model's own head.
 
     Attributes:
-        answer: (B, E) of the class token: what the model answers with.
-        mean: (B, E) of the mean token: what LeGrad scores.
-        patches: per supervised block (B, patches, E): what each place of the picture shows.
+        answer: (B, E), of the class token, which is the model's image feature.
+        mean: (B, E), of the mean token, which LeGrad scores.
+        patches: for each supervised block (B, patches, E), the features of the patch tokens.
         maps: (B, q, patches), LeGrad's heat for the directions of each image.
     """
 
@@ -97,10 +97,10 @@ def truth_loss(model: CLIP, features: Tensor, text: Tensor, truth: Tensor) -> Te
 
 
 def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> Tensor:
-    """Loss of every patch token of the supervised blocks for the things visible in its place.
+    """Loss of every patch token of the supervised blocks for the things visible in its patch.
 
-    Without it a model may store information in any token, and LeGrad rightly shows that token:
-    the heat of a border lay inside the frame (pixel AUC .21).
+    Without it a model may store information in any token, and LeGrad then shows that token: the
+    heat of a border lay inside the frame (pixel AUC .21).
 
     Args:
         model: the model in training.
@@ -110,13 +110,13 @@ def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> 
             covers only a little counts as neither present nor absent.
     """
     covered = shown.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * patches, things)
-    there, absent = (covered >= _COVERED).float(), (covered <= 0).float()
-    positive = there / there.sum(0).clamp(min=1)
+    present, absent = (covered >= _COVERED).float(), (covered <= 0).float()
+    positive = present / present.sum(0).clamp(min=1)
     negative = absent / absent.sum(0).clamp(min=1)
     weight = 0.5 * positive / positive.sum() + 0.5 * negative / negative.sum()
     losses = [
         F.binary_cross_entropy_with_logits(
-            _logits(model, patches.flatten(0, 1), text), there, weight=weight, reduction="sum"
+            _logits(model, patches.flatten(0, 1), text), present, weight=weight, reduction="sum"
         )
         for patches in features.patches
     ]
@@ -136,8 +136,8 @@ def heat_loss(maps: Tensor, shown: Tensor) -> Tensor:
     heat = maps / maps.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
     floor = _FLOOR / maps.shape[-1]
     divergence = (target * ((target + floor).log() - (heat + floor).log())).sum(dim=-1)
-    there = (area[..., 0] > 1).to(maps.dtype)
-    return (divergence * there).sum() / there.sum().clamp(min=1)
+    present = (area[..., 0] > 1).to(maps.dtype)
+    return (divergence * present).sum() / present.sum().clamp(min=1)
 
 
 def _logits(model: CLIP, features: Tensor, text: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Pool:
     Attributes:
         specs: contents.
         pixels: uint8 (N, 3, side, side), RGB.
-        marks: uint32 (N, MARK_SIDE, MARK_SIDE): bit i is set where ``THINGS[i]`` is to be seen.
+        marks: uint32 (N, MARK_SIDE, MARK_SIDE): bit i is set where ``THINGS[i]`` is visible.
     """
 
     specs: list[SceneSpec]
@@ -40,7 +40,7 @@ def random_specs(rng: np.random.Generator, count: int, first_seed: int) -> list[
 
     Args:
         rng: decides the contents.
-        count: how many.
+        count: number of scenes.
         first_seed: seed of the first scene; the others follow it.
     """
     return [_random_spec(rng, first_seed + i) for i in range(count)]

@@ -55,16 +55,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result, except the code.
+    """Everything besides the code that determines the result.
 
     Attributes:
-        seed: of scenes, captions and weights.
-        scenes: rendered once; batches are drawn from them.
-        batch: scenes a step.
-        mean_weight, place_weight: weights of the losses of the mean token and of the places; the
-            class token's loss has weight 1.
-        supervised_blocks: how many of the last blocks have a loss per place, and are explained.
-        stages: of growing resolution.
+        seed: seed of the scenes, captions and weights.
+        scenes: number of scenes, which are rendered once; batches are drawn from them.
+        batch: number of scenes in a step.
+        mean_weight, place_weight: weights of the losses of the mean token and of the patch tokens;
+            the class token's loss has weight 1.
+        supervised_blocks: how many of the last blocks are explained and have a loss of patches.
+        stages: the stages, with growing resolution.
     """
 
     seed: int = 7
@@ -87,7 +87,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """The model and what its training saw."""
+    """A trained model and the ids of the tokens that occurred in its captions."""
 
     model: open_clip.CLIP
     seen_tokens: Tensor
@@ -97,8 +97,8 @@ class Trainer:
     """A model in training, its scenes, and the tokens that its captions used.
 
     Args:
-        plan: what to do.
-        processes: that render the scenes.
+        plan: the training plan.
+        processes: number of processes that render the scenes.
     """
 
     def __init__(self, plan: Plan, processes: int) -> None:

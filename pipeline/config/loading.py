@@ -26,7 +26,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: ``section.key=value`` settings, the value in YAML.
 
     Raises:
-        UsageError: a missing file, broken YAML, an unknown key, or a setting that cannot work.
+        UsageError: a file is missing, the YAML is broken, a key is unknown, or a setting cannot
+            work.
     """
     file = Path(path)
     folder = file.resolve().parent
@@ -55,25 +56,19 @@ def load_audit(path: str | Path | None, overrides: Sequence[str] = ()) -> AuditC
     return validated(AuditConfig, data, str(path), Path(path).resolve().parent)
 
 
-def check(data: dict[str, Any], where: str) -> RunConfig:
-    """Validate the settings of a run; relative paths in them stay as they are.
-
-    Raises:
-        UsageError: with one line for each fault, which names its key.
-    """
-    return validated(RunConfig, data, where)
-
-
 def validated(
     kind: type[Model], data: dict[str, Any], where: str, base: Path | None = None
 ) -> Model:
-    """Validate a group of settings; raises as `check` does.
+    """Validate a group of settings.
 
     Args:
         kind: the settings model.
         data: settings by key.
         where: the file that holds them, for messages.
         base: folder that relative paths in them are relative to; None: they stay as they are.
+
+    Raises:
+        UsageError: with one line for each fault, which names its key.
     """
     try:
         return kind.model_validate(data, context=None if base is None else {BASE: base})
@@ -98,7 +93,7 @@ def _read_settings(file: Path, empty: Any = None) -> dict[str, Any]:
 
 
 def _overridden(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings with those of the command line, whose paths are relative to the current one."""
+    """Apply ``--set`` overrides; paths in them are relative to the current folder."""
     for override in overrides:
         key, value = _override(override)
         _set(data, key.split("."), text_from(value, Path.cwd()))
@@ -117,7 +112,7 @@ def _read_yaml(file: Path) -> Any:
 
 
 def _read_queries(file: Path) -> list[Any]:
-    """The queries of a query set; its ``templates`` apply to those that name none."""
+    """The queries of a query set; its ``templates`` apply to queries without their own."""
     data = _read_yaml(file)
     if isinstance(data, list):
         return data
@@ -162,9 +157,9 @@ def _describe(fault: Any) -> str:
 
 
 def _files_exist(config: RunConfig, where: str) -> None:
-    """Refuse local files that are missing; a URI is looked at by its reader alone."""
-    named = [(config.model.weights_file, "model.pretrained: no weights file")]
-    named += [(file, f"queries: {q.name}: no file") for q in config.queries for file in q.files]
-    for path, what in named:
+    """Refuse local files that are missing; a URI is checked when it is read."""
+    files = [(config.model.weights_file, "model.pretrained: no weights file")]
+    files += [(file, f"queries: {q.name}: no file") for q in config.queries for file in q.files]
+    for path, fault in files:
         if path is not None and not is_uri(path) and not Path(path).is_file():
-            raise UsageError(f"{where}: {what} at {path}")
+            raise UsageError(f"{where}: {fault} at {path}")

@@ -21,7 +21,7 @@ def _as_weights(value: Any, info: ValidationInfo) -> Any:
 
 
 def _as_tokenizer(value: Any, info: ValidationInfo) -> Any:
-    """The absolute path of a folder that is there; else a name on the hub."""
+    """The absolute path of an existing folder; another text is a name on the hub."""
     folder = resolved(value, info)
     return folder if isinstance(folder, str) and Path(folder).is_dir() else value
 
@@ -33,7 +33,8 @@ class ModelConfig(Settings):
     """Which model is used, and how.
 
     Attributes:
-        name: open_clip's name, or ``mini``, the demo's model, which means nothing on other images.
+        name: open_clip's name, or ``mini``, the demo's model, whose maps mean nothing on other
+            images.
         pretrained: open_clip tag or weights file (path or URI); none for ``mini``.
         image_size: side or [height, width] of the input, in pixels; default the model's own.
         resize: ``squash`` (whole picture), ``center_crop`` (as CLIP was trained) or ``pad`` (whole

@@ -103,8 +103,8 @@ class RuntimeConfig(Settings):
         changed_shards: what to do when a shard is no longer what an earlier attempt read:
             ``refuse``, or ``keep`` the rows that are committed and add those with new ids.
         image_timeout: longest time, in seconds, to decode one image.
-        isolate: whether all images are processed in processes that may die, and not only those
-            that killed a worker.
+        isolate: whether every image is processed in a separate process that may die, and not only
+            images that killed a worker before.
         max_failed_fraction: share of failed rows above which a run stops, once it has some hundred.
         redo: statuses of rows that a resumed run processes again.
         report_every: seconds between progress lines.
@@ -158,7 +158,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _queries_are_sound(self) -> "RunConfig":
         if not self.queries:
-            raise ValueError("queries: none given; name at least one class or cue")
+            raise ValueError("queries: the list is empty; name at least one class or cue")
         if len(self.map_columns) > MAX_QUERIES or len(self.queries) > MAX_SCORES:
             raise ValueError(
                 f"queries: {len(self.queries)}, of which {len(self.map_columns)} with maps; at "
@@ -175,7 +175,7 @@ class RunConfig(Settings):
         check_differences(self.queries)
         if self.store.maps.mode != "all" and not any(self.selection.classes):
             raise ValueError(
-                f"store.maps: {self.store.maps.mode} needs a query of role class, there is none"
+                f"store.maps: {self.store.maps.mode} needs at least one query of role class"
             )
         return self
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, mo
 
 from legrad.settings import PathOrUri, Settings, StorageOptions, TextFrom, text_from
 from pipeline.errors import UsageError
-from pipeline.schema import CARRY_TYPES, PREFIXES, RESERVED
+from pipeline.schema import PREFIXES, RESERVED
 
 _CHAINED = frozenset(
     "simplecache filecache blockcache cached zip tar libarchive dir reference".split()
@@ -19,7 +19,7 @@ _CHAINED = frozenset(
 
 
 def _as_places(value: Any) -> Any:
-    """One or several places; each may join several as webdataset does: ``a.tar::b.tar``."""
+    """Places as a list; a text may join several as webdataset does: ``a.tar::b.tar``."""
     places = (value,) if isinstance(value, str) else value
     if not isinstance(places, list | tuple):
         return places
@@ -72,7 +72,7 @@ class LabelsConfig(Settings):
 
 @dataclass(frozen=True)
 class Root:
-    """A place of a source, and its alias in image ids (empty: none)."""
+    """A place of a source, and the alias with which its image ids begin; empty for none."""
 
     alias: str
     uri: str
@@ -137,8 +137,6 @@ class SourceConfig(Settings):
         taken = [n for n in self.carry if n in RESERVED or n.startswith(PREFIXES)]
         if taken:
             raise ValueError(f"carry: {', '.join(taken)} would hide columns of the output")
-        if not set(self.carry.values()) <= set(CARRY_TYPES):
-            raise ValueError(f"carry: types are {', '.join(CARRY_TYPES)}")
         return self
 
     @model_validator(mode="after")

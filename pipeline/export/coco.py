@@ -1,74 +1,143 @@
 """COCO annotations: the thresholded heat of each flagged cue as a box and run lengths."""
 
+import io
+import mimetypes
+import posixpath
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+from PIL import Image
 
+from legrad.preprocess import orientation, to_rgb
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
-from pipeline.export.heat import bounding_box, hot_region, run_lengths
+from pipeline.export.heat import bounding_box, compressed, hot_region, run_lengths
+from pipeline.machine import map_in_threads
+from pipeline.results import Results
+from pipeline.schema import FETCH_COLUMNS
+from pipeline.storage.location import Location
 
 THRESHOLD = 0.5
 """Share of a map's maximum from which a pixel belongs to the cue's region."""
 
 
-def coco(audit: Audit, found: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, Any]:
+def coco(
+    audit: Audit,
+    found: pd.DataFrame,
+    threshold: float = THRESHOLD,
+    pictures: Location | None = None,
+) -> dict[str, Any]:
     """A COCO data set with the cues' regions in images of `tables.flagged_images`.
 
-    Regions are heat, not outlines of objects. ``score`` (the cue's), ``label`` and ``heat_peak``
-    are extra keys; ``file_name`` is the image_id.
+    Regions are heat, not outlines of objects. ``score`` (the cue's), ``image_label`` and
+    ``heat_peak`` of an annotation and ``legrad_image_id`` of an image are extra keys.
+
+    Args:
+        audit: of the run.
+        found: the images and their cues.
+        threshold: share of a map's maximum.
+        pictures: folder into which the images are written under their ``file_name``. Without it,
+            that is the path below the source's place if the source is a folder of images, and the
+            image_id otherwise.
     """
-    sizes = _sizes(audit, found["image_id"].unique().tolist())
-    numbers = {name: number for number, name in enumerate(sizes, 1)}
+    rows = _image_rows(audit.results, found["image_id"].unique().tolist())
     cues = {cue: number for number, cue in enumerate(sorted(found["cue"].unique()), 1)}
-    annotations: list[dict[str, Any]] = []
-    for cue, rows in found.groupby("cue", sort=True):
-        if not has_maps(audit.results, str(cue)):
-            continue
-        ids = rows["image_id"].tolist()
-        _, maps = audit.results.maps(str(cue), ids)
-        for row, heat in zip(rows.to_dict(orient="records"), maps, strict=True):
-            name = row["image_id"]
-            if not np.isfinite(heat).all():
-                continue
-            mask = hot_region(heat, sizes[name], audit.results.preprocess, threshold)
-            if mask.any():
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": numbers[name],
-                        "category_id": cues[str(cue)],
-                        "bbox": list(bounding_box(mask)),
-                        "area": int(mask.sum()),
-                        "segmentation": {"counts": run_lengths(mask), "size": list(mask.shape)},
-                        "iscrowd": 0,
-                        "score": float(row["score"]),
-                        "label": row["class"],
-                        "heat_peak": float(heat.max()),
-                    }
-                )
-    images = [
-        {"id": numbers[name], "file_name": name, "width": width, "height": height}
-        for name, (width, height) in sizes.items()
-    ]
-    categories = [{"id": n, "name": cue, "supercategory": "cue"} for cue, n in cues.items()]
-    about = {"description": f"heat of at least {threshold:g} of each map's maximum"}
+    if pictures is None:
+        names = [_file_name(audit.results, row) for row in rows]
+    else:
+        names = list(map_in_threads(lambda row: _written(audit.results, row, pictures), rows))
+    images = {
+        row["image_id"]: {
+            "id": number,
+            "file_name": name,
+            "width": row["width"],
+            "height": row["height"],
+            "legrad_image_id": row["image_id"],
+        }
+        for number, (row, name) in enumerate(zip(rows, names, strict=True), 1)
+    }
     return {
-        "info": about,
-        "images": images,
-        "categories": categories,
-        "annotations": annotations,
+        "info": {"description": f"heat of at least {threshold:g} of each map's maximum"},
+        "images": list(images.values()),
+        "categories": [{"id": n, "name": cue, "supercategory": "cue"} for cue, n in cues.items()],
+        "annotations": [
+            annotation | {"id": number}
+            for number, annotation in enumerate(
+                _annotations(audit.results, found, images, cues, threshold), 1
+            )
+        ],
     }
 
 
-def _sizes(audit: Audit, names: list[str]) -> dict[str, tuple[int, int]]:
-    """image_id -> (width, height), in order of the ids."""
-    table = audit.results.dataset.to_table(
-        columns=["image_id", "width", "height"],
-        filter=ds.field("image_id").isin(pa.array(names, pa.string())),
+def _annotations(
+    results: Results,
+    found: pd.DataFrame,
+    images: Mapping[str, Mapping[str, Any]],
+    cues: Mapping[str, int],
+    threshold: float,
+) -> Iterator[dict[str, Any]]:
+    """The regions of all cues that have maps, without ``id``."""
+    for cue, rows in found.groupby("cue", sort=True):
+        if not has_maps(results, str(cue)):
+            continue
+        _, maps = results.maps(str(cue), rows["image_id"].tolist())
+        for row, heat in zip(rows.to_dict(orient="records"), maps, strict=True):
+            image = images[row["image_id"]]
+            if not np.isfinite(heat).all():
+                continue
+            size = image["width"], image["height"]
+            mask = hot_region(heat, size, results.preprocess, threshold)
+            if mask.any():
+                yield {
+                    "image_id": image["id"],
+                    "category_id": cues[str(cue)],
+                    "bbox": list(bounding_box(mask)),
+                    "area": int(mask.sum()),
+                    "segmentation": {
+                        "counts": compressed(run_lengths(mask)),
+                        "size": list(mask.shape),
+                    },
+                    "iscrowd": 0,
+                    "score": float(row["score"]),
+                    "image_label": row["class"],
+                    "heat_peak": float(heat.max()),
+                }
+
+
+def _image_rows(results: Results, image_ids: list[str]) -> list[dict[str, Any]]:
+    """Sizes of images and where their bytes are, in order of the ids."""
+    table = results.dataset.to_table(
+        columns=["image_id", "width", "height", *FETCH_COLUMNS],
+        filter=ds.field("image_id").isin(pa.array(image_ids, pa.string())),
     )
-    rows = sorted(table.to_pylist(), key=lambda row: str(row["image_id"]))
-    return {row["image_id"]: (row["width"], row["height"]) for row in rows}
+    rows: list[dict[str, Any]] = table.sort_by("image_id").to_pylist()
+    return rows
+
+
+def _file_name(results: Results, row: Mapping[str, Any]) -> str:
+    """A relative path without ``..``, because keys of a foreign archive may hold any text."""
+    name = row["key"] if results.origin.format == "folder" else row["image_id"]
+    return posixpath.normpath(f"/{name}").lstrip("/")
+
+
+def _written(results: Results, row: Mapping[str, Any], folder: Location) -> str:
+    """Write an image below a folder; returns its file name, which has an image's extension.
+
+    The bytes are those of the source, unless EXIF says to rotate the image: some tools ignore that.
+    """
+    data = results.origin.fetch(row)
+    with Image.open(io.BytesIO(data)) as image:
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        if orientation(image) != 1:
+            buffer = io.BytesIO()
+            to_rgb(image).save(buffer, kind, quality=95)
+            data = buffer.getvalue()
+    name = _file_name(results, row)
+    if not (mimetypes.guess_type(name)[0] or "").startswith("image/"):
+        name += f".{kind.lower()}"
+    folder.child(name).write(data)
+    return name

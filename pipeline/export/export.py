@@ -1,6 +1,7 @@
 """Write the findings of an audit in a format for other tools."""
 
 import json
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
 from pipeline.results.rows import name_list
-from pipeline.storage.location import open_location
+from pipeline.storage.location import Location, open_location
 from pipeline.storage.tables import write_table
 
 FORMATS = ("ids", "groups", "issues", "coco", "fiftyone")
@@ -27,6 +28,7 @@ def export(
     cues: str | Sequence[str] | None = None,
     limit: int | None = None,
     threshold: float = THRESHOLD,
+    pictures: bool = False,
 ) -> int:
     """Write findings in one of `FORMATS`.
 
@@ -37,6 +39,7 @@ def export(
         cues: whose presence makes the groups of ``groups``; default the cues of the pairs.
         limit: largest number of images of each pair, those with the highest scores.
         threshold: of ``coco``, as a share of a map's maximum.
+        pictures: for ``coco``, whether to write the images, too, beside the ``.json`` file.
 
     Returns:
         Number of rows, annotations or samples written.
@@ -62,8 +65,10 @@ def export(
     if kind == "ids":
         return _table(found, out)
     if kind == "coco":
-        made = coco(audit, found, threshold)
-        open_location(out).write(json.dumps(made, allow_nan=False).encode())
+        file = open_location(out)
+        folder = Location(file.fs, posixpath.dirname(file.path)) if pictures else None
+        made = coco(audit, found, threshold, folder)
+        file.write(json.dumps(made, allow_nan=False).encode())
         return len(made["annotations"])
     write_fiftyone(audit, found, Path(out))
     return int(found["image_id"].nunique())

@@ -1,7 +1,7 @@
-"""FiftyOne: a data set as JSON, with the pictures, the cues' heat and tags beside it.
+"""FiftyOne: a folder that ``fiftyone.Dataset.from_dir`` reads, with pictures, heat and tags.
 
-Written by the format's documentation (``fiftyone.Dataset.from_json``); FiftyOne itself needs a
-database and is no dependency, so the tests hold the JSON and its files, not FiftyOne's reader.
+Written here and not by FiftyOne, which needs a database. All paths in it are relative to the
+folder, so that it can be moved.
 """
 
 import io
@@ -11,61 +11,78 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.transforms import upsample
+from legrad.preprocess import Preprocess
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
 
+_FIELDS = "fiftyone.core.fields"
+_TEXT, _NUMBER = f"{_FIELDS}.StringField", f"{_FIELDS}.FloatField"
+_DOCUMENT = _FIELDS + ".EmbeddedDocumentField(fiftyone.core.labels.{})"
 
-def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> Path:
-    """Write pictures, heat and ``samples.json`` of some (image, cue) into a folder.
 
-    Returns:
-        The JSON; paths in it are absolute.
+def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> None:
+    """Write ``metadata.json``, ``samples.json``, pictures and heat of some (image, cue).
+
+    Args:
+        audit: of the run.
+        found: the images, see `tables.flagged_images`.
+        folder: local folder; ``data/`` gets the pictures, ``fields/heat_<cue>/`` their heat.
     """
-    for name in ("data", "heat"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    fields = {
+        "filepath": _TEXT,
+        "tags": f"{_FIELDS}.ListField({_TEXT})",
+        "image_id": _TEXT,
+        "ground_truth": _DOCUMENT.format("Classification"),
+    }
+    heat: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for cue, rows in found.groupby("cue"):
+        fields[f"score_{cue}"] = _NUMBER
+        if has_maps(audit.results, str(cue)):
+            fields[f"heat_{cue}"] = _DOCUMENT.format("Heatmap")
+            ids, maps = audit.results.maps(str(cue), rows["image_id"].tolist())
+            heat[str(cue)] = dict(zip(ids, maps, strict=True))
+    for subfolder in ("data", *(f"fields/heat_{cue}" for cue in heat)):
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
     samples = []
-    for number, (image_id, rows) in enumerate(found.groupby("image_id", sort=True), 1):
-        original = audit.results.image(str(image_id))
-        place = folder / "data" / f"{number:06d}.png"
-        original.save(place)
+    for number, (name, rows) in enumerate(found.groupby("image_id", sort=True), 1):
+        image_id = str(name)
+        original = audit.results.image(image_id)
+        path = f"data/{number:06d}.png"
+        original.save(folder / path)
         sample: dict[str, Any] = {
-            "filepath": str(place.resolve()),
+            "filepath": path,
             "tags": sorted({f"{row['cue']} in {row['class']}" for _, row in rows.iterrows()}),
-            "image_id": str(image_id),
+            "image_id": image_id,
             "ground_truth": {"_cls": "Classification", "label": rows["class"].iloc[0]},
         }
         for cue, score in zip(rows["cue"], rows["score"], strict=True):
             sample[f"score_{cue}"] = float(score)
-            heat = _heat(audit, str(image_id), str(cue), original.size)
-            if heat is not None:
-                file = folder / "heat" / f"{number:06d}-{cue}.png"
-                file.write_bytes(heat)
-                sample[f"heat_{cue}"] = {
-                    "_cls": "Heatmap",
-                    "map_path": str(file.resolve()),
-                    "range": [0, 255],
-                }
+            if cue in heat and np.isfinite(heat[cue][image_id]).all():
+                path = f"fields/heat_{cue}/{number:06d}.png"
+                grey = _grey(heat[cue][image_id], original.size, audit.results.preprocess)
+                (folder / path).write_bytes(grey)
+                sample[f"heat_{cue}"] = {"_cls": "Heatmap", "map_path": path, "range": [0, 255]}
         samples.append(sample)
-    out = folder / "samples.json"
-    about = {"name": f"legrad {audit.verdicts.dataset}", "media_type": "image", "info": {}}
-    out.write_text(json.dumps(about | {"samples": samples}, indent=1), encoding="utf-8")
-    return out
+    about = {
+        "name": f"legrad {audit.verdicts.dataset}",
+        "media_type": "image",
+        "sample_fields": fields,
+        "info": {},
+    }
+    for file, content in (("metadata", about), ("samples", about | {"samples": samples})):
+        text = json.dumps(content, indent=1)
+        (folder / f"{file}.json").write_text(text, encoding="utf-8")
 
 
-def _heat(audit: Audit, image_id: str, cue: str, size: tuple[int, int]) -> bytes | None:
-    """A grey PNG of the picture's size: 255 is the map's maximum; None without a map."""
-    if not has_maps(audit.results, cue):
-        return None
-    _, maps = audit.results.maps(cue, [image_id])
-    if not np.isfinite(maps).all():
-        return None
-    cells, _ = encode_maps(maps)
-    box = audit.results.preprocess.box(*size)
-    grey = np.rint(upsample(cells[0].astype(np.float32), (size[1], size[0]), box))
+def _grey(heat: NDArray[np.float32], size: tuple[int, int], preprocess: Preprocess) -> bytes:
+    """A map as a grey PNG of the picture's size (width, height); 255 is the map's maximum."""
+    cells, _ = encode_maps(heat[None])
+    large = upsample(cells[0].astype(np.float32), (size[1], size[0]), preprocess.box(*size))
     buffer = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.rint(large).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,9 @@
-"""Heat as regions of the original picture: masks, boxes, run lengths."""
+"""Heat as regions of the original picture: masks, boxes, run lengths.
+
+pycocotools encodes run lengths, too, but is a compiled package that nothing else here needs.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +43,21 @@ def run_lengths(mask: Mask) -> list[int]:
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
     return [0, *runs] if flat[0] else [int(run) for run in runs]
+
+
+def compressed(runs: Sequence[int]) -> str:
+    """COCO's text form of run lengths.
+
+    From the fourth on, a run is stored as its difference from the run two before. Each number is
+    split into groups of 5 bits, lowest first, in two's complement; a sixth bit says that another
+    group follows, and the character is "0" plus the group.
+    """
+    characters = []
+    for number, run in enumerate(runs):
+        value = run - runs[number - 2] if number > 2 else run
+        more = True
+        while more:
+            group, value = value & 31, value >> 5
+            more = value != (-1 if group & 16 else 0)
+            characters.append(chr(ord("0") + group + 32 * more))
+    return "".join(characters)

@@ -173,6 +173,7 @@ class Report:
         pictures: image_id -> picture.
         grids: (query, image_id) -> map.
         baseline: a baseline query whose maps are stored, if there is one.
+        exact: flagged rows of `Audit.exact`.
     """
 
     head: Overview
@@ -186,3 +187,4 @@ class Report:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     grids: Mapping[tuple[str, str], Grid] = field(default_factory=dict)
     baseline: str | None = None
+    exact: Sequence[Mapping[str, Any]] = ()

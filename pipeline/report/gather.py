@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ _CLASS_ROWS = 8
 _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
+_EXACT_ROWS = 20
 
 
 def gather(audit: Audit, limits: Limits) -> Report:
@@ -55,7 +57,15 @@ def gather(audit: Audit, limits: Limits) -> Report:
         pictures=fetch_pictures(audit.results, names, limits.side),
         grids=_grids(audit, ends, baseline) if known.classes else {},
         baseline=baseline,
+        exact=_exact(audit),
     )
+
+
+def _exact(audit: Audit) -> list[dict[str, Any]]:
+    """The flagged properties, strongest first."""
+    flagged = audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
+    rows = flagged.to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:

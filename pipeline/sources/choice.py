@@ -41,7 +41,7 @@ class WantedIds:
         return [file for file in files if self._has_file(clean(prefix + file.name))]
 
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows of wanted images, and those that stand for what could not be read."""
+        """The rows of wanted images, and the rows that stand for what could not be read."""
         return (row for row in rows if row["key"] == UNREADABLE or self._has(row["image_id"]))
 
     def _has(self, image_id: str) -> bool:
@@ -70,7 +70,7 @@ def wanted_ids(source: SourceConfig) -> WantedIds | None:
 
 
 def forget_wanted_ids() -> None:
-    """Drop the tables that were read: they may have changed."""
+    """Forget the tables that were read, because they may have changed."""
     _TABLES.clear()
 
 
@@ -140,7 +140,7 @@ def draw(
         read: starts reading the file.
         count: rows to draw.
         seed: determines which.
-        keep: whether a row is yielded in any case, and not counted.
+        keep: whether a row is always yielded and not counted.
     """
     ids = (row["image_id"] for row in read() if not keep(row))
     drawn = set(heapq.nsmallest(count, ids, key=lambda image_id: rank(seed, image_id)))

@@ -1,4 +1,4 @@
-"""Fetch one image of a run again, with one ranged read, from where its row says it is."""
+"""Fetch an image of a run again from the position in its row, if possible with one ranged read."""
 
 import glob
 import hashlib
@@ -26,7 +26,7 @@ from pipeline.storage.location import (
 )
 
 Moved = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
-"""One place, several, or some for each alias of the source; None: where they were."""
+"""Where the source is now: paths or URIs, or a mapping of them by alias; None if unchanged."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Origin:
         roots: places of the source.
         options: storage options.
         format: format of the source.
-        image_field: member or column that holds the image, where the settings name it.
+        image_field: member or column that holds the image, if the settings name it.
     """
 
     roots: Sequence[Root]
@@ -61,15 +61,15 @@ class Origin:
     def fetch(self, row: Mapping[str, Any]) -> bytes:
         """The encoded bytes of one image.
 
-        From a tar or folder they are read as a range of bytes. From a Parquet file the image column
-        of one row group is read, from a compressed tar all that comes before the image, and from a
-        list the part with the image's URI.
+        A tar or folder is read by byte range. Of a Parquet file the image column of one row group
+        is read, of a compressed tar everything up to the image, and of a list the part with the
+        image's URI.
 
         Args:
             row: ``image_id`` and the columns `pipeline.schema.FETCH_COLUMNS`.
 
         Raises:
-            UsageError: the shard is no longer there, cannot be read, or holds no such image.
+            UsageError: the shard is missing, cannot be read, or no longer holds the image.
         """
         shard = self._find(row["shard"])
         try:
@@ -79,10 +79,10 @@ class Origin:
                 raise
             raise explain_failure(shard.path, error) from error
         if data is None:
-            raise UsageError(f"{row['image_id']}: not in {redact(shard.path)} any more")
+            raise UsageError(f"{row['image_id']}: no longer in {redact(shard.path)}")
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             where = redact(shard.path)
-            raise UsageError(f"{row['image_id']}: {where} holds other bytes than it did")
+            raise UsageError(f"{row['image_id']}: the bytes in {where} have changed since the run")
         return data
 
     def _read(self, shard: Location, row: Mapping[str, Any]) -> bytes | None:
@@ -114,16 +114,16 @@ class Origin:
         )
 
 
-def _below(place: Location, name: str) -> Location | None:
-    """The file that has a name relative to a place of the source."""
-    if place.is_web:
-        return place if place.path.split("?", 1)[0].endswith(f"/{name}") else None
-    candidates = (Location(place.fs, f"{root}/{name}") for root in _roots(place.path, name))
+def _below(root: Location, name: str) -> Location | None:
+    """The file with a name relative to a place of the source; None if there is none."""
+    if root.is_web:
+        return root if root.path.split("?", 1)[0].endswith(f"/{name}") else None
+    candidates = (Location(root.fs, f"{folder}/{name}") for folder in _folders(root.path, name))
     return next((file for file in candidates if file.fs.isfile(file.path)), None)
 
 
-def _roots(path: str, shard: str) -> list[str]:
-    """Folders that a shard's name may be relative to, for one place of the source."""
+def _folders(path: str, shard: str) -> list[str]:
+    """The folders that a shard's name may be relative to, for one place of the source."""
     if glob.has_magic(path):
         return [re.split(r"[*?\[]", path)[0].rpartition("/")[0], path]
     is_file = posixpath.basename(path) == posixpath.basename(shard)

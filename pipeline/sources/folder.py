@@ -1,4 +1,4 @@
-"""Image folders: each file is a row, and the folder it is in is its class."""
+"""Image folders: each file gives a row, labelled with the name of its folder."""
 
 from collections.abc import Iterator, Sequence
 
@@ -33,7 +33,7 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
 
 
 def label_of(file: SourceFile) -> str | None:
-    """The folder that a file is in, unless that is the root."""
+    """Name of the folder that contains a file; None for the root."""
     return file.below.split("/")[-2] if "/" in file.below else None
 
 

@@ -1,4 +1,4 @@
-"""Rows as they leave a reader, and the blocks of bounded size that they are collected into."""
+"""The rows that readers yield, and blocks of them of bounded size."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def failure(error: BaseException) -> str:
 
 
 def is_corruption(error: BaseException) -> bool:
-    """Whether an error means damaged data and not a storage that fails.
+    """Whether an error means damaged data and not a failing storage.
 
     Libraries raise a bare OSError for damaged data; errors of the system have a number.
     """
@@ -33,7 +33,7 @@ def is_corruption(error: BaseException) -> bool:
 
 
 def clean(text: str) -> str:
-    """The text with escapes for what UTF-8 cannot encode: lone surrogates, as in odd file names."""
+    """The text with escapes for lone surrogates, which odd file names have and UTF-8 has not."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -61,7 +61,7 @@ def text_of(value: Any) -> str | None:
 
 
 def carried(values: Mapping[str, Any], carry: Mapping[str, str]) -> Row:
-    """The columns to carry over, in their declared types; a value that does not convert is null."""
+    """The columns to carry over, in their declared types; values that do not convert are null."""
     return {name: _convert(values.get(name), kind) for name, kind in carry.items()}
 
 

@@ -1,4 +1,4 @@
-"""Find the keys that are in a file more than once, in eight bytes of memory for each key."""
+"""Find the repeated keys of a file, with eight bytes of memory for each key."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"(.*)#(\d+)", re.DOTALL)
 
 
 def rows_of_part(rows: Sequence[int], part: Part) -> Sequence[int]:
-    """Those of a file's row numbers, which are sorted, that lie in a part of the file."""
+    """The row numbers, sorted, that lie in a part of the file."""
     return rows[bisect_left(rows, part.first) : bisect_left(rows, part.first + part.rows)]
 
 

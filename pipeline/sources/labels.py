@@ -43,7 +43,7 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Determines the final label of rows."""
+    """Determines the labels of rows from the source, a table of labels and the class names."""
 
     source: SourceConfig
 
@@ -53,7 +53,7 @@ class Labeller:
         Args:
             image_id: id of the image.
             key: key of the image within its file.
-            source_label: its label in the source, which a table of labels overrules.
+            source_label: its label in the source, which a table of labels replaces.
         """
         label = source_label
         table = label_table(self.source)
@@ -63,16 +63,16 @@ class Labeller:
         return label if label is None or names is None else class_name(label, names)
 
     def __call__(self, row: Row) -> Row:
-        """Set a row's label to the final one."""
+        """Replace the label of a row."""
         row["label"] = self.label(row["image_id"], row["key"], row.get("label"))
         return row
 
 
 def label_table(source: SourceConfig) -> LabelTable | None:
-    """The table of labels in the settings, which a process reads once; None without one.
+    """The table of labels in the settings, which a process reads once; None without a table.
 
     Raises:
-        UsageError: it is missing, lacks a column, or gives an image two labels.
+        UsageError: the table is missing, lacks a column, or gives an image two labels.
     """
     if source.labels is None:
         return None
@@ -84,7 +84,7 @@ def label_table(source: SourceConfig) -> LabelTable | None:
 
 
 def forget_tables() -> None:
-    """Drop the tables that were read: they may have changed."""
+    """Forget the tables that were read, because they may have changed."""
     _TABLES.clear()
 
 

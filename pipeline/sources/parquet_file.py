@@ -1,4 +1,4 @@
-"""A Parquet file with images: opening it, finding its columns, cutting it into parts."""
+"""Open a Parquet file of images, find its columns, and cut it into parts."""
 
 import json
 from collections.abc import Iterator
@@ -23,9 +23,8 @@ ROWS_PER_PART = 8192
 @contextmanager
 def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
     """Open a file such that it is read page by page, never a whole column of a row group."""
-    with location.fs.open(
-        location.path, "rb", cache_type="none"
-    ) as stream:  # Arrow reads ahead itself
+    # Arrow reads ahead itself, so fsspec shall not.
+    with location.fs.open(location.path, "rb", cache_type="none") as stream:
         if getattr(stream, "size", 0) is None:
             raise UsageError(
                 f"{redact(location.path)}: the server gives neither size nor ranges, which Parquet "
@@ -43,7 +42,7 @@ def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
 
 
 def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
-    """The columns to read; the image's by the settings, by Hugging Face's metadata, or by type.
+    """The columns to read; settings, Hugging Face's metadata or its type identify the image column.
 
     Raises:
         UsageError: there is no column of images, or a column named in the settings is missing.
@@ -118,7 +117,7 @@ def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
 
 
 def is_broken(error: Exception) -> bool:
-    """Whether the file is damaged; what the storage raises passes through Arrow unchanged."""
+    """Whether an error means a damaged file; storage errors pass through Arrow unchanged."""
     return isinstance(error, pa.ArrowException | UnicodeDecodeError) or is_corruption(error)
 
 

@@ -115,11 +115,11 @@ def _of_tables(
     scan = scan_parquet if source.format == "parquet" else scan_list
     sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
 
-    def look(file: SourceFile) -> list[Part]:
+    def scan_file(file: SourceFile) -> list[Part]:
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    scanned = list(map_in_threads(look, files))
+    scanned = list(map_in_threads(scan_file, files))
     units = [
         unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
     ]

@@ -51,9 +51,9 @@ def read_records(
     """Yield the records of a file or of a part of it, in order; a few thousand are in memory.
 
     Args:
-        location: the file; the ending of its name says of which kind it is.
+        location: the file; the ending of its name decides how it is read.
         wanted: columns that are needed; others are read only where that costs nothing.
-        part: which part; default all.
+        part: the part to read; default all.
 
     Raises:
         UsageError: the file is broken, or its name has another ending.
@@ -117,7 +117,7 @@ def _text(
 
 
 class _Lines:
-    """Lines as text, and the offset in the file up to which they were read."""
+    """The lines of a stream as text, with the offset in the file up to which they were read."""
 
     def __init__(self, stream: IO[bytes], offset: int, name: str) -> None:
         self.stream = stream
@@ -160,7 +160,7 @@ def _json_lines(lines: _Lines, first: int, names: tuple[str, ...]) -> Iterator[R
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{lines.name}: record {number} is not valid JSON: {error}") from error
         if not isinstance(value, dict):
-            raise UsageError(f"{lines.name}: record {number} is no JSON object")
+            raise UsageError(f"{lines.name}: record {number} is not a JSON object")
         yield Record(number, value, span, names, loose=True)
         number += 1
 

@@ -1,4 +1,4 @@
-"""Read a unit through faults of the storage: reopen it, and continue where it broke off."""
+"""Read a unit in spite of storage faults: reopen it, and continue where the reading stopped."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +16,9 @@ def reread(
     stand_in: Callable[[Exception, int], Row],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Row]:
-    """Yield the rows of a unit, none lost and none twice, through faults of the storage.
+    """Yield the rows of a unit in spite of storage faults, none lost and none twice.
 
-    After a transient error the unit is opened anew, and the rows that were yielded before are
+    After a transient error the unit is opened again, and the rows that were yielded before are
     skipped. After `ATTEMPTS` attempts without a new row, or after a permanent error, one row stands
     for the rest of the unit.
 
@@ -51,7 +51,7 @@ def unread(name: str, shard: str, prefix: str, number: int, error: Exception, co
 
 
 class Whole:
-    """A stream whose early end is a transient error, as the storage listed more bytes.
+    """A stream whose early end is a transient error, because the storage listed more bytes.
 
     Args:
         stream: to read from.
@@ -74,11 +74,11 @@ class Whole:
         return data
 
     def seekable(self) -> bool:
-        """As the stream says, except for a web server without byte ranges, which never is."""
+        """Whether the stream is seekable; that of a web server without byte ranges never is."""
         return self.stream.seekable() and getattr(self.stream, "size", 0) is not None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As the stream does."""
+        """Seek in the stream."""
         return self.stream.seek(offset, whence)
 
 
@@ -86,7 +86,7 @@ def require_whole(received: int, size: int) -> None:
     """Refuse fewer bytes than a file has.
 
     Raises:
-        ConnectionError: there are fewer; a transient error, like a broken connection.
+        ConnectionError: bytes are missing; like a broken connection, this error is transient.
     """
     if received < size:
         raise ConnectionError(f"ends after {received} of {size} bytes")

@@ -2,9 +2,9 @@
 
 Members of one key are a sample: the key is the name up to the first dot of its last part, the rest
 is the field (``a/001.seg.png``: key ``a/001``, field ``seg.png``). A sample with several images
-gives a row for each, except for masks and the like that are named so (`COMPANIONS`), unless
-``source.image_field`` chooses one. webdataset's own reader is not used
-because it knows neither byte offsets nor damaged archives.
+gives a row for each, unless ``source.image_field`` chooses one; images whose field is named as a
+mask or the like (`COMPANIONS`) give none. webdataset's own reader is not used because it knows
+neither byte offsets nor damaged archives.
 """
 
 import gzip
@@ -45,20 +45,20 @@ class Sample:
     """Neighbouring members of a tar that share a key.
 
     Attributes:
-        key: what they share.
-        fields: content by field, in the order of the tar.
-        places: offset and length in bytes within the tar, by field.
+        key: the common key.
+        fields: content of each field, in the order of the tar.
+        spans: offset and length in bytes of each field within the tar.
         whole: False where an error cut the sample short.
     """
 
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     whole: bool = True
 
 
 class _StrictMember(tarfile.TarInfo):
-    """A member; a damaged or missing header is an error, where `tarfile` would see the end."""
+    """A member whose damaged or missing header is an error; `tarfile` would see an end there."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
@@ -74,9 +74,9 @@ class _StrictMember(tarfile.TarInfo):
 def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig) -> Iterator[Row]:
     """Yield the rows of one tar, in its order.
 
-    A sample without an image, a repeated key, and what follows a truncation each give a row with a
+    A sample without an image, a repeated key, and the rest of a damaged shard give rows with a
     status. Folders, and members whose name begins with a dot, are not samples. An error of the
-    storage is raised: it says nothing about the data, and the shard is to be read again.
+    storage is raised: it says nothing about the data, so the shard is read again.
 
     Args:
         stream: the tar, plain or compressed; read once, front to back.
@@ -133,7 +133,7 @@ def _unused(key: str, count: int, taken: set[str]) -> str:
 
 
 def _samples(stream: IO[bytes]) -> Iterator[Sample]:
-    """Group neighbouring members by key; a field that is there already starts a new sample.
+    """Group neighbouring members by key; a repeated field starts a new sample.
 
     A sample that an error cuts short is yielded as not whole before the error is raised.
     """
@@ -154,7 +154,7 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
                         yield sample
                     sample = Sample(key)
                 sample.fields[extension] = data
-                sample.places[extension] = (member.offset_data, member.size)
+                sample.spans[extension] = (member.offset_data, member.size)
         except Exception as error:
             if sample is not None and _is_broken(error):
                 sample.whole = False
@@ -175,11 +175,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _images(
     sample: Sample, image_field: str | None, seen: Counter[str]
 ) -> list[tuple[str, str | None]]:
-    """The images of a sample: the key of the row that each becomes, and its field.
+    """The images of a sample, each as the key of its row and its field.
 
     The sample's key goes to its only image, or to the one without a further name (``a.jpg`` beside
-    ``a.left.jpg``, which becomes ``a.left``). No image at all is one row without a field.
-    Companions of another image, such as its mask, are no rows.
+    ``a.left.jpg``, whose key is ``a.left``). A sample without an image is one row without a field.
+    Companions of an image, such as its mask, give no rows.
     """
     fields = [field for field in sample.fields if _parts(field)[1] in IMAGE_EXTENSIONS]
     if image_field is not None:
@@ -191,7 +191,7 @@ def _images(
     fields = [field for field in fields if not _is_companion(field)] or fields
     plain = [field for field in fields if "." not in field]
     main = fields[0] if len(fields) == 1 else next(iter(plain), None)
-    if main not in plain and seen[sample.key]:  # an own name, in a tar that is not sorted by key
+    if main not in plain and seen[sample.key]:  # a second image, in a tar not sorted by key
         main = None
     return [
         (sample.key if field == main else f"{sample.key}.{_parts(field)[0] or field}", field)
@@ -204,13 +204,13 @@ def _is_companion(field: str) -> bool:
 
 
 def _parts(field: str) -> tuple[str, str]:
-    """A field's own name, mostly empty, and its extension: ``left.jpg`` -> ``left``, ``jpg``."""
+    """Name (often empty) and extension of a field: ``left.jpg`` -> ``left``, ``jpg``."""
     name, _, extension = field.rpartition(".")
     return name, extension
 
 
 def _row(sample: Sample, image: str | None, shard: str, key: str, source: SourceConfig) -> Row:
-    """What the sample says about one of its images."""
+    """The row of one image, with what the sample says about it."""
     name = _parts(image or "")[0]
     record = _record(sample, name)
     label, caption = source.label_field.lower(), source.caption_field.lower()
@@ -228,9 +228,9 @@ def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -
     """The bytes of an image and where they are, or why there are none.
 
     Args:
-        sample: it belongs to.
-        image: its field.
-        count: how many rows of the shard have had its key.
+        sample: the image's sample.
+        image: field of the image; None without an image.
+        count: number of rows with its key in the shard so far.
         has_offsets: whether the tar can be read by byte range.
     """
     if image is None:
@@ -238,13 +238,13 @@ def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -
         error = f"fields of the sample: {fields}"
         if count > 1:
             error = (
-                f"the tar is not sorted by key: {sample.key!r} comes again without its image "
-                f"({error}). Pack it with `tar --sort=name`, or members of one key in a row"
+                f"the tar is not sorted by key: {sample.key!r} appears again without its image "
+                f"({error}). Pack it with `tar --sort=name`, so that a key's members are neighbours"
             )
         return {"status": Status.NO_IMAGE, "error": error}
     outcome: Row = {"bytes": sample.fields[image]}
     if has_offsets:
-        outcome["source_offset"], outcome["source_length"] = sample.places[image]
+        outcome["source_offset"], outcome["source_length"] = sample.spans[image]
     if not sample.whole:
         error = "the shard breaks off here: members may be missing"
         return outcome | {"status": Status.SHARD_ERROR, "error": error}
@@ -255,7 +255,7 @@ def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -
 
 
 def _record(sample: Sample, name: str) -> dict[str, Any]:
-    """The sample's JSON, an image's own before the common one; broken JSON counts as absent."""
+    """The JSON of an image, else of its sample; broken JSON counts as absent."""
     try:
         value = json.loads(sample.fields.get(f"{name}.json", sample.fields.get("json", b"{}")))
     except (ValueError, RecursionError):
@@ -264,6 +264,6 @@ def _record(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _text(sample: Sample, *fields: str) -> str | None:
-    """The text of the first of some fields that the sample has."""
+    """The text of the first of these fields that the sample has."""
     data = next((sample.fields[field] for field in fields if field in sample.fields), None)
     return None if data is None else data.decode("utf-8", errors="replace")

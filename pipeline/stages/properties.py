@@ -117,8 +117,8 @@ def _frame(grid: NDArray[np.uint8]) -> float:
     rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return 1.0
-    inside = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-    return 1.0 - float(inside) / differs.size
+    inside = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
+    return 1.0 - inside / _GRID**2
 
 
 def _strips(rgb: Image.Image) -> tuple[bytes, tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Write a first configuration for a data set: look at the data, name its classes, write files."""
+"""Write a first configuration for a data set, with class queries for its labels."""
 
 from pipeline.starter.files import Starter, write_starter
 

@@ -62,7 +62,7 @@ class Starter:
     Attributes:
         config, queries: the files that were written.
         survey: what the data set consists of.
-        classes, cues: number of class queries and of cues in them.
+        classes, cues: number of class queries and of cues.
         notes: what the user should know.
     """
 
@@ -80,8 +80,8 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
     Args:
         uri: folder of images, tar shards, or a glob or brace range of them.
         model: which model the run will use.
-        config: the YAML to write; the queries go beside it.
-        force: overwrite.
+        config: the YAML file to write; the file of queries is written beside it.
+        force: whether existing files are overwritten.
 
     Raises:
         UsageError: a file exists already or would be inside the data, or there is no data.
@@ -101,7 +101,7 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
     chosen, cues, notes = _choose(data, starter)
     config.parent.mkdir(parents=True, exist_ok=True)
     plain = model.name == catalog.MINI
-    lines = [_class_line(query, data.labels[query.label], plain) for query in chosen]
+    lines = [_class_line(query, data.labels[query.label], plain=plain) for query in chosen]
     classes = "\n".join(lines) or "  # - {name: dog, role: class, label: dog, templates: imagenet}"
     queries.write_text(_QUERIES.format(classes=classes, cues=cues), encoding="utf-8")
     config.write_text(_run_text(data, model, config), encoding="utf-8")
@@ -143,18 +143,18 @@ def _choose(data: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str
     guessed = [query.label for query in chosen if query.guessed]
     if guessed:
         notes.append(
-            f"labels without a meaning: {_some(guessed)}. Write what they show into {QUERIES}; "
+            f"labels without a meaning: {_listed(guessed)}. Write what they show into {QUERIES}; "
             "otherwise their scores mean nothing"
         )
     return chosen, "\n".join(left) + "\n", notes
 
 
-def _some(labels: Sequence[str]) -> str:
+def _listed(labels: Sequence[str]) -> str:
     rest = len(labels) - 3
     return ", ".join(labels[:3]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def _class_line(query: ClassQuery, count: int, plain: bool) -> str:
+def _class_line(query: ClassQuery, count: int, *, plain: bool) -> str:
     values: dict[str, Any] = {"name": query.name, "role": "class"}
     if query.label != query.name:
         values["label"] = query.label
@@ -167,16 +167,16 @@ def _class_line(query: ClassQuery, count: int, plain: bool) -> str:
 
 
 def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
-    given = model.model_dump(exclude_defaults=True, mode="json")
-    places = [_portable(uri, config) for uri in data.uris]
+    settings = model.model_dump(exclude_defaults=True, mode="json")
+    uris = [_portable(uri, config) for uri in data.uris]
     if model.weights_file:
-        given["pretrained"] = absolute(model.weights_file, Path.cwd())
+        settings["pretrained"] = absolute(model.weights_file, Path.cwd())
     return _RUN.format(
         summary=data.summary,
         file=config.name,
-        model="\n".join(f"  {key}: {_flow(value)}" for key, value in given.items()),
+        model="\n".join(f"  {key}: {_flow(value)}" for key, value in settings.items()),
         format=data.format,
-        uri=_flow(places[0] if len(places) == 1 else places),
+        uri=_flow(uris[0] if len(uris) == 1 else uris),
         fields=_FIELDS if data.format == "webdataset" else "",
         queries=QUERIES,
         output=OUTPUT,
@@ -185,8 +185,8 @@ def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
 
 def _portable(uri: str, config: Path) -> str:
     """A path relative to the configuration if the data is below it, so that both can move."""
-    place, folder = absolute(uri, Path.cwd()), f"{config.resolve().parent}/"
-    return place.removeprefix(folder) if not is_uri(place) else place
+    path, folder = absolute(uri, Path.cwd()), f"{config.resolve().parent}/"
+    return path if is_uri(path) else path.removeprefix(folder)
 
 
 def _flow(value: Any) -> str:

@@ -18,7 +18,7 @@ class ClassQuery:
         name: name of the query, valid as a suffix of columns.
         label: label in the data.
         text: prompt, without templates.
-        guessed: whether the label (a number) says nothing, so that the user has to write the text.
+        guessed: whether the label is only a number, so that the user has to write the text.
     """
 
     name: str

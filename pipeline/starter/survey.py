@@ -1,4 +1,4 @@
-"""Find out what is at a URI (image files, tar shards or Parquet) and which labels it has."""
+"""Find out what a URI holds (image files, tar shards or Parquet files) and which labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Survey:
     """What a data set consists of.
 
     Attributes:
-        uris: its places.
+        uris: paths or URIs of its files and folders.
         format: its format, as in the settings.
         labels: number of images of each label, most frequent first; for shards and Parquet only in
             the files that were read.
@@ -47,7 +47,7 @@ def survey(uri: str) -> Survey:
     """List the files, and read labels: names of folders, or labels in some of the shards.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, no file is an image, tar or Parquet
+        UsageError: there are no files, the storage refuses, no file is an image, tar or Parquet
             file, or the Parquet files have no images.
     """
     uris = validated(SourceConfig, {"format": "folder", "uri": uri}, uri).uris
@@ -87,7 +87,7 @@ def _of_shards(uris: tuple[str, ...], tars: Sequence[SourceFile], images: int) -
     source = SourceConfig(format="webdataset", uri=uris)
     labels: Counter[str] = Counter()
     samples = unlabelled = 0
-    chosen = _some_of(tars)
+    chosen = _first_middle_last(tars)
     for tar in chosen:
         with open_location(uris[0]).fs.open(tar.path, "rb") as stream:
             for row in islice(read_shard(stream, tar.name, "", source), _SAMPLES_READ):
@@ -116,7 +116,7 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
     labels: Counter[str] = Counter()
     rows = unlabelled = 0
     names: Sequence[str] = ()
-    chosen = _some_of(files)
+    chosen = _first_middle_last(files)
     for file in chosen:
         with open_parquet(Location(open_location(uris[0]).fs, file.path)) as table:
             schema = table.schema_arrow
@@ -145,8 +145,8 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
     return Survey(uris, "parquet", _sorted(labels), unlabelled, summary, tuple(notes))
 
 
-def _some_of(files: Sequence[SourceFile]) -> list[SourceFile]:
-    """The first, middle and last file: files may be sorted by class."""
+def _first_middle_last(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Three files from the whole range, because files may be sorted by class."""
     return [files[number] for number in sorted({0, len(files) // 2, len(files) - 1})]
 
 

@@ -1,1 +1,1 @@
-"""Files on disks and in buckets: locations, retries, and the tables that users provide."""
+"""Files on disks and in buckets: locations, retries, and the tables of users."""

@@ -1,4 +1,4 @@
-"""Open a path or URI with fsspec (s3fs for s3://), and list, read and write what is there."""
+"""Open paths and URIs with fsspec (s3fs for s3://), and list, read and write files."""
 
 import errno
 import fnmatch
@@ -59,7 +59,7 @@ class Location:
         return Location(self.fs, "/".join([self.path, *parts]))
 
     def exists(self) -> bool:
-        """Whether a file or folder is there; asks the storage, not a cached listing.
+        """Whether a file or folder exists; asks the storage, not a cached listing.
 
         Raises:
             UsageError: the storage refuses.
@@ -79,7 +79,7 @@ class Location:
         return data
 
     def delete(self) -> None:
-        """Delete the file, if there is one.
+        """Delete the file if it exists.
 
         Raises:
             UsageError: the storage refuses.
@@ -169,7 +169,7 @@ def redact(text: str) -> str:
 
 
 def find(location: Location) -> FileInfos:
-    """Every file below a folder, by path; none where there is no folder.
+    """Every file below a folder, by path; empty if the folder does not exist.
 
     Stores list all keys at once. Other file systems are walked here: fsspec's own walk leaves out
     folders that it cannot list, and does not pass its ``on_error`` on to subfolders.
@@ -234,7 +234,7 @@ def _package(module: str) -> str:
 
 
 def explain_failure(uri: str, error: Exception) -> UsageError:
-    """The message for the user that a storage error at a URI becomes."""
+    """The error for the user that explains a storage error at a URI."""
     uri, text = redact(uri), redact(str(error))
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
@@ -250,6 +250,6 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
     if "credentials" in f"{name} {text}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
-            "AWS_ENDPOINT_URL for another store than AWS), or storage_options."
+            "AWS_ENDPOINT_URL for a store other than AWS), or storage_options."
         )
     return UsageError(f"{uri}: {name}: {text}")

@@ -1,7 +1,7 @@
-"""Tables that users provide, or take away, as files at a path or URI.
+"""Read the tables that users provide, and write tables for them.
 
-All tables of a user are read by the same rules: CSV or Parquet is told apart by content, every
-column is read as text, and an empty cell is null.
+All tables are read by the same rules: the content decides between CSV and Parquet, every column is
+read as text, and an empty cell is null.
 """
 
 import io
@@ -41,7 +41,7 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     Args:
         data: content of the file.
         uri: its name, for messages.
-        columns: names of the columns to read; all must be there.
+        columns: names of the columns to read; all must exist.
 
     Returns:
         A table of these columns as ``large_string``; an empty or null cell is null.
@@ -93,7 +93,7 @@ def _csv_names(data: bytes) -> list[str]:
 
 
 def _lines(data: bytes) -> io.BytesIO:
-    """The text with a last line that ends, without which pyarrow refuses a header alone."""
+    """The text with a final newline, without which pyarrow refuses a table of only a header."""
     return io.BytesIO(data if data.endswith(b"\n") else data + b"\n")
 
 

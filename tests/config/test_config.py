@@ -12,7 +12,7 @@ import yaml
 
 from legrad.settings import Settings
 from pipeline.config import AuditConfig, Gates, RunConfig
-from pipeline.config.loading import check, load_audit, load_config, packaged_config
+from pipeline.config.loading import load_audit, load_config, packaged_config, validated
 from pipeline.errors import UsageError
 
 
@@ -34,7 +34,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def test_defaults() -> None:
-    config = check(settings(), "x")
+    config = validated(RunConfig, settings(), "x")
     assert config.source.uri == ("/data/images",)
     assert config.labels == {"dog": "dog"}
     assert config.model.resize == "squash"
@@ -54,7 +54,7 @@ FAULTS = {
     "size": ({"model": {"image_size": 225}}, ["image_size", "225", "32"]),
     "layers": ({"model": {"layers": 13}}, ["layers", "12"]),
     "precision": ({"model": {"precision": "int8"}}, ["precision", "fp16"]),
-    "no queries": ({"queries": []}, ["queries", "none"]),
+    "no queries": ({"queries": []}, ["queries"]),
     "bad name": ({"queries": [{"name": "A Dog", "role": "class"}]}, ["A Dog", "lower-case"]),
     "yaml name": ({"queries": [{"name": None, "role": "cue"}]}, ["queries.0.name", "quotes"]),
     "role": ({"queries": [{"name": "dog", "role": "klass"}]}, ["role", "baseline"]),
@@ -94,7 +94,7 @@ FAULTS = {
     "memory": ({"source": {"uri": "memory://x"}}, ["memory://x"]),
     "memory out": ({"output": "memory://x"}, ["memory://x"]),
     "carry hides": ({"source": {"carry": ["status"]}}, ["carry", "status"]),
-    "carry type": ({"source": {"carry": {"a": "text"}}}, ["carry", "string"]),
+    "carry type": ({"source": {"carry": {"a": "text"}}}, ["source.carry", "string"]),
     "alias": ({"source": {"alias": "a/b"}}, ["alias"]),
     "batch": ({"runtime": {"batch_size": 0}}, ["batch_size"]),
     "output": ({"output": None}, ["output"]),
@@ -105,14 +105,16 @@ FAULTS = {
 def test_faults_are_named(fault: str) -> None:
     changes, words = FAULTS[fault]
     with pytest.raises(UsageError) as caught:
-        check(settings(**changes), "run.yaml")
+        validated(RunConfig, settings(**changes), "run.yaml")
     for word in ["run.yaml", *words]:
         assert word in str(caught.value)
 
 
 def test_mini_outside_the_demo_warns() -> None:
     source = {"format": "folder", "uri": "x"}
-    foreign = check(settings(model={"name": "mini", "pretrained": None}, source=source), "x")
+    foreign = validated(
+        RunConfig, settings(model={"name": "mini", "pretrained": None}, source=source), "x"
+    )
     assert "mean nothing" in foreign.warnings[0]
     assert load_config(packaged_config("demo.yaml")).warnings == ()
 
@@ -203,7 +205,7 @@ def test_settings_of_the_command_line_can_be_written_again(folders: tuple[Path, 
     ]
     config = load_config(write(folders[0], settings()), sets)
     again = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
-    assert check(again, "x") == config
+    assert validated(RunConfig, again, "x") == config
     assert yaml.safe_dump(config.source.options)
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -316,10 +318,10 @@ def test_checking_imports_neither_torch_nor_ray() -> None:
 def test_many_classes_with_one_map_an_image() -> None:
     queries = [{"name": f"q{i}", "role": "class"} for i in range(1000)]
     queries.append({"name": "leash", "role": "cue"})
-    config = check(settings(queries=queries, store={"maps": "own_label"}), "x")
+    config = validated(RunConfig, settings(queries=queries, store={"maps": "own_label"}), "x")
     assert config.map_columns == ("leash", "own_label")
     assert config.selection.own(["q7", "q8", "?", None]) == [7, 8, -1, -1]
-    assert check(settings(), "x").map_columns == ("dog", "leash")
+    assert validated(RunConfig, settings(), "x").map_columns == ("dog", "leash")
 
 
 def test_files_of_queries_are_relative_to_their_file(tmp_path: Path) -> None:

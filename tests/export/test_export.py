@@ -1,17 +1,25 @@
 """What other tools read."""
 
+import io
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from legrad.preprocess import Preprocess
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.export import export
-from pipeline.export.heat import bounding_box, hot_region, run_lengths
+from pipeline.export.coco import _file_name, _written
+from pipeline.export.heat import bounding_box, compressed, hot_region, run_lengths
+from pipeline.storage.location import open_location
 from tests.conftest import DemoRun
 from tests.jobs.command import legrad
 
@@ -87,17 +95,45 @@ def test_low_scores_are_issues(audit: Audit, pair: tuple[str, str], tmp_path: Pa
 def test_coco_is_read_by_its_own_tools(audit: Audit, pair: tuple[str, str], tmp_path: Path) -> None:
     tools = pytest.importorskip("pycocotools.coco")
     out = tmp_path / "coco.json"
-    count = export(audit, "coco", str(out), [pair], limit=3, threshold=0.6)
+    count = export(audit, "coco", str(out), [pair], limit=3, threshold=0.6, pictures=True)
     found = tools.COCO(str(out))
     assert count == len(found.anns) == 3
     for one in found.anns.values():
         mask = found.annToMask(one).astype(bool)
-        name = found.imgs[one["image_id"]]["file_name"]
-        _, heat = audit.results.maps(pair[1], [name])
-        size = found.imgs[one["image_id"]]["width"], found.imgs[one["image_id"]]["height"]
+        image = found.imgs[one["image_id"]]
+        _, heat = audit.results.maps(pair[1], [image["legrad_image_id"]])
+        size = image["width"], image["height"]
         assert np.array_equal(mask, hot_region(heat[0], size, audit.results.preprocess, 0.6))
         assert one["area"] == mask.sum()
         assert one["bbox"] == list(bounding_box(mask))
+        assert one["image_label"] == pair[0]
+        with Image.open(tmp_path / image["file_name"]) as picture:
+            assert picture.size == size
+    again = found.loadRes(list(found.anns.values()))
+    assert len(again.anns) == 3
+
+
+def test_pictures_are_upright_and_stay_below_the_folder(tmp_path: Path) -> None:
+    drawn = Image.new("RGB", (6, 4), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", exif=exif)
+    results = SimpleNamespace(
+        origin=SimpleNamespace(format="list", fetch=lambda row: buffer.getvalue())
+    )
+    folder = open_location(str(tmp_path / "pictures"))
+    name = _written(results, {"image_id": "a/../../../x"}, folder)  # type: ignore[arg-type]
+    assert name == "x.jpeg"
+    with Image.open(tmp_path / "pictures" / name) as image:
+        assert image.size == (4, 6)
+
+
+def test_file_names_of_an_image_folder_are_paths_in_it() -> None:
+    for kind, name in (("folder", "cats/1.jpg"), ("webdataset", "pets/cats/1.jpg")):
+        results = SimpleNamespace(origin=SimpleNamespace(format=kind))
+        row = {"image_id": "pets/cats/1.jpg", "key": "cats/1.jpg"}
+        assert _file_name(results, row) == name  # type: ignore[arg-type]
 
 
 def test_run_lengths_begin_with_zeros_and_go_down_columns() -> None:
@@ -108,17 +144,47 @@ def test_run_lengths_begin_with_zeros_and_go_down_columns() -> None:
     assert not hot_region(nothing, (4, 4), Preprocess((4, 4)), 0.5).any()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+def test_compressed_run_lengths_are_those_of_pycocotools(share: float) -> None:
+    tools = pytest.importorskip("pycocotools.mask")
+    mask = np.random.default_rng(0).random((300, 200)) < share
+    expected = tools.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert compressed(run_lengths(mask)) == expected
+
+
 def test_fiftyone_has_pictures_heat_and_tags(
     audit: Audit, pair: tuple[str, str], tmp_path: Path
 ) -> None:
-    assert export(audit, "fiftyone", str(tmp_path), [pair], limit=2) == 2
-    data = json.loads((tmp_path / "samples.json").read_text())
+    assert export(audit, "fiftyone", str(tmp_path / "made"), [pair], limit=2) == 2
+    folder = (tmp_path / "made").rename(tmp_path / "moved")
+    data = json.loads((folder / "samples.json").read_text())
+    heat_field = f"heat_{pair[1]}"
     for sample in data["samples"]:
-        heat = sample[f"heat_{pair[1]}"]
-        assert Path(sample["filepath"]).is_file()
-        assert Path(heat["map_path"]).is_file()
+        heat = sample[heat_field]
+        assert Path(heat["map_path"]).parent == Path("fields", heat_field)
+        with (
+            Image.open(folder / sample["filepath"]) as a,
+            Image.open(folder / heat["map_path"]) as b,
+        ):
+            assert a.size == b.size
         assert heat["range"] == [0, 255]
         assert sample["tags"] == [f"{pair[1]} in {pair[0]}"]
+        assert set(sample) == set(data["sample_fields"])
+
+
+def test_fiftyone_itself_reads_the_exports(
+    audit: Audit, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    """With `secantus`, a server of MongoDB's protocol, in place of FiftyOne's own database."""
+    for package in ("fiftyone", "secantus"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install fiftyone secantusdb")
+    export(audit, "fiftyone", str(tmp_path / "fiftyone"), [pair], limit=2)
+    export(audit, "coco", str(tmp_path / "coco" / "cues.json"), [pair], limit=2, pictures=True)
+    script = Path(__file__).with_name("read_with_fiftyone.py")
+    command = [sys.executable, str(script), str(tmp_path), pair[1]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_command_says_what_it_wrote(

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 
 from pipeline import open_results
-from pipeline.config.loading import check
+from pipeline.config import RunConfig
+from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.runs.completeness import Summary
@@ -76,7 +77,7 @@ def finished(
 ) -> tuple[dict[str, object], Summary]:
     """Settings of a run over the photographs, and its summary."""
     data = settings(photos, weights, tmp_path_factory.mktemp("photo-run") / "out")
-    return data, run(check(data, "test"))
+    return data, run(validated(RunConfig, data, "test"))
 
 
 def test_every_file_is_a_row(finished: tuple[dict[str, object], Summary], photos: Path) -> None:
@@ -100,7 +101,7 @@ def test_every_file_is_a_row(finished: tuple[dict[str, object], Summary], photos
     assert results.overlay(good, "cat").size == tuple(images.loc[good, ["width", "height"]])
     with pytest.raises(UsageError, match="status is"):
         results.overlay(failed[0], "cat")
-    assert run(check(data, "test")).already_complete
+    assert run(validated(RunConfig, data, "test")).already_complete
 
 
 def test_another_run_into_the_same_output_is_refused(
@@ -111,12 +112,12 @@ def test_another_run_into_the_same_output_is_refused(
     data = finished[0] | {"output": str(output)}
     changed = data | {"queries": [{"name": "dog", "role": "class"}]}
     with pytest.raises(UsageError, match=r"query\.cat") as caught:
-        run(check(changed, "test"))
+        run(validated(RunConfig, changed, "test"))
     assert "query.dog" in str(caught.value)
     assert len(open_results(str(output))) == finished[1].rows
     (output / "_run" / "manifest.json").unlink()
     with pytest.raises(UsageError, match=r"manifest\.json is missing"):
-        run(check(data, "test"))
+        run(validated(RunConfig, data, "test"))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_model_that_cannot_load_is_the_users_to_mend(
     data = settings(photos, weights, tmp_path / "out")
     data["model"] = {"name": "ViT-B-32", "pretrained": str(weights)} | change
     with pytest.raises(UsageError) as caught:
-        run(check(data, "test"))
+        run(validated(RunConfig, data, "test"))
     for word in words:
         assert word in str(caught.value)
     assert not (tmp_path / "out").exists()
