@@ -1,4 +1,4 @@
-"""Kill a run at a chosen step of writing a part; the run itself knows nothing of this.
+"""Kills a run at a chosen step of writing a part, without any code for it in the run itself.
 
 ``RAY_RUNTIME_ENV_HOOK=benchmarks.failpoints.add_hook`` makes every worker of a session patch the
 writer before it works. `environment` gives the variables of a run that is to be killed.
@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 POINTS = ("before part", "in data", "before rename", "after part")
-"""Steps of writing a part, in their order. `in data` and `before rename` are of a local disk, where
-a draft is written and renamed; an object store takes the part in one request.
+"""The steps of writing a part, in order. The two in the middle exist only on a local disk, where a
+draft is written and renamed; an object store receives the part in one request.
 """
 LOCAL_POINTS = ("in data", "before rename")
 POINT, VICTIM, FIRED, SKIP = "FAIL_POINT", "FAIL_VICTIM", "FAIL_FIRED", "FAIL_SKIP"
@@ -28,8 +28,8 @@ def environment(point: str, victim: str, folder: Path, skip: int = 1) -> dict[st
     Args:
         point: one of `POINTS`.
         victim: ``driver``: the whole run; ``worker``: the process that writes.
-        folder: where a file tells that it happened.
-        skip: how often the point is passed before.
+        folder: folder of the file that records that the process was killed.
+        skip: number of times that the point is passed before.
     """
     return {
         "RAY_RUNTIME_ENV_HOOK": "benchmarks.failpoints.add_hook",
@@ -59,9 +59,9 @@ def install() -> None:
 
     def patched_part(*args: Any, **kwargs: Any) -> Any:
         _reach("before part")
-        place = write_part(*args, **kwargs)
+        written = write_part(*args, **kwargs)
         _reach("after part")
-        return place
+        return written
 
     def patched_rows(sink: Any, *args: Any) -> None:
         """Die with half of the rows' bytes in the draft."""
@@ -94,7 +94,7 @@ def _reach(point: str) -> None:
 
 
 def _turn(fired: Path) -> bool:
-    """Whether it is this pass, of all passes of all workers, that kills."""
+    """Whether this is the pass, counted over all workers, at which the process is killed."""
     for number in range(int(os.environ[SKIP]) + 1):
         try:
             fired.with_name(f"{fired.name}-{number}").open("x").close()
@@ -105,7 +105,7 @@ def _turn(fired: Path) -> bool:
 
 
 def kill_run(driver: int) -> None:
-    """SIGKILL a driver, and what it started, which would follow it within seconds."""
+    """SIGKILL a driver and all processes below it, which would end within seconds anyway."""
     try:
         process = psutil.Process(driver)
         below = process.children(recursive=True)
@@ -117,7 +117,7 @@ def kill_run(driver: int) -> None:
 
 
 def signal_kill(process: psutil.Process) -> None:
-    """SIGKILL; one that is gone already is fine."""
+    """SIGKILL a process; one that has ended already is no error."""
     try:
         process.kill()
     except psutil.NoSuchProcess:

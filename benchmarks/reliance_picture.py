@@ -1,7 +1,7 @@
 """The picture of reliance: ``python -m benchmarks.reliance_picture OUT docs/reliance.webp``.
 
-Of the demo's two labels that only a watermark tells apart: where the text looks, where a probe on
-the labels looks, and what deletion and insertion of the watermark do to that probe.
+For two labels of the demo that only a watermark distinguishes, it shows where the text looks, where
+a probe on the labels looks, and how deletion and insertion of the watermark change the probe.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _ROWS = 2
 
 
 def main() -> None:
-    """Draw it from an audited demo."""
+    """Draw the picture from the output of the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", help="output of the demo's run")
     parser.add_argument("picture", type=Path)
@@ -33,23 +33,24 @@ def main() -> None:
     audit = Audit.from_results(args.out, settings={"depth": "reliance"}, tell=print)
     row = audit.pair(CLS, CUE).finding
     results = audit.reliance.probe_maps()
-    every = audit.reliance.examples(CLS, CUE, count=60, side=288)
+    examples = audit.reliance.examples(CLS, CUE, count=60, side=288)
     query = probe_query(CLS)
-    ids = [one.image_id for one in every if one.kind is Kind.DELETED]
-    seen = dict(zip(ids, ~np.isnan(results.maps(query, ids)[1]).any(axis=(1, 2)), strict=True))
-    deleted = [e for e in every if e.kind is Kind.DELETED and seen[e.image_id]][:_ROWS]
-    inserted = [e for e in every if e.kind is Kind.INSERTED]
+    deleted = [e for e in examples if e.kind is Kind.DELETED]
+    inserted = [e for e in examples if e.kind is Kind.INSERTED]
+    maps = results.maps(query, [e.image_id for e in deleted])[1]
+    with_map = ~np.isnan(maps).any(axis=(1, 2))
+    deleted = [e for e, has_map in zip(deleted, with_map, strict=True) if has_map][:_ROWS]
     figure, axes = plt.subplots(_ROWS + 1, 5, figsize=(11, 2.5 * (_ROWS + 1) + 0.5))
     titles = ["a frozen fish", 'text "a fish"', "the probe", "watermark deleted", "or elsewhere"]
-    for number, one in enumerate(deleted):
-        heat = [results.overlay(one.image_id, name) for name in (TEXT, query)]
-        pictures = [one.before, *heat, one.after, one.control]
-        changes = [None, None, None, one.change, one.control_change]
+    for number, edit in enumerate(deleted):
+        heat = [results.overlay(edit.image_id, name) for name in (TEXT, query)]
+        pictures = [edit.before, *heat, edit.after, edit.control]
+        changes = [None, None, None, edit.change, edit.control_change]
         _row(axes[number], pictures, changes, titles if not number else None)
-    one, two = inserted[0], inserted[-1]
+    first, last = inserted[0], inserted[-1]
     titles = ["a fresh fish", "watermark pasted in", "or another crop", "a fresh fish", "watermark"]
-    pictures = [one.before, one.after, one.control, two.before, two.after]
-    _row(axes[-1], pictures, [None, one.change, one.control_change, None, two.change], titles)
+    pictures = [first.before, first.after, first.control, last.before, last.after]
+    _row(axes[-1], pictures, [None, first.change, first.control_change, None, last.change], titles)
     effect, low, high = (row[f"probe_reliance__{name}"] for name in ("effect", "low", "high"))
     figure.suptitle(
         f"{effect:.0%} ({low:.0%} to {high:.0%}) of the probe's evidence for a frozen fish, "
@@ -67,16 +68,16 @@ def _row(
     changes: list[float | None],
     titles: list[str] | None,
 ) -> None:
-    for number, (place, picture, change) in enumerate(zip(axes, pictures, changes, strict=True)):
-        _cell(place, picture, "" if change is None else f"probe {change:+.0%}")
+    for number, (axis, picture, change) in enumerate(zip(axes, pictures, changes, strict=True)):
+        _cell(axis, picture, "" if change is None else f"probe {change:+.0%}")
         if titles is not None:
-            place.set_title(titles[number], fontsize=11)
+            axis.set_title(titles[number], fontsize=11)
 
 
-def _cell(place: Axes, picture: Image.Image, text: str) -> None:
-    place.set_axis_off()
-    place.imshow(picture.convert("RGB").resize((288, 288)))
-    place.text(0.5, -0.03, text, ha="center", va="top", transform=place.transAxes, fontsize=11)
+def _cell(axis: Axes, picture: Image.Image, text: str) -> None:
+    axis.set_axis_off()
+    axis.imshow(picture.convert("RGB").resize((288, 288)))
+    axis.text(0.5, -0.03, text, ha="center", va="top", transform=axis.transAxes, fontsize=11)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Does the association claim hold on unseen worlds? ``python -m benchmarks.seeds``.
 
 Draws the demo's data set with other seeds, scores it with the mini model in this process, and
-audits the scores with the default gates. Every planted pair should be flagged, and nothing
-else.
+audits the scores with the default gates. All planted pairs should be flagged, and no others.
 """
 
 import argparse
@@ -38,7 +37,7 @@ _BATCH = 100
 
 
 class World:
-    """A drawn data set as the audit reads it: a table of scores."""
+    """A drawn data set as the audit reads it, a table of scores."""
 
     def __init__(self, table: pa.Table) -> None:
         self.dataset = ds.dataset(table)
@@ -96,22 +95,23 @@ def model_of(weights: str | None) -> VisionLanguageModel:
 
 
 def audited(world: World) -> Findings:
-    """The audit of a drawn data set, with the gates as they are."""
+    """The audit of a drawn data set with the default gates."""
     queries = load_config(packaged_config("demo.yaml")).queries
     cues = [q.name for q in queries if q.role is Role.CUE]
     decoys = [q.name for q in queries if q.role is Role.DECOY]
     return find(world, cues, decoys, AuditConfig())
 
 
-def verdict(found: Findings) -> dict[str, object]:
-    """What was flagged against what was planted."""
-    frame = found.frame
+def verdict(findings: Findings) -> dict[str, object]:
+    """Counts of flagged and of planted pairs."""
+    frame = findings.frame
     planted = {(p.label, p.cue.replace(" ", "_")) for p in demo.PLANTED}
     flagged = {
         (row["class"], row["cue"])
         for row in frame[frame["association__flag"]].to_dict(orient="records")
     }
     real = frame[~frame["decoy"]]
+    lows = real.set_index(["class", "cue"])["association__low"]
     return {
         "planted": len(planted),
         "found": len(planted & flagged),
@@ -119,23 +119,14 @@ def verdict(found: Findings) -> dict[str, object]:
         "of real": len(real) - len(planted),
         "decoys": int(frame.loc[frame["decoy"], "association__flag"].sum()),
         "of": int(frame["decoy"].sum()),
-        "weakest low": round(
-            min(
-                (
-                    r["association__low"]
-                    for r in real.to_dict(orient="records")
-                    if (r["class"], r["cue"]) in planted
-                ),
-            ),
-            2,
-        ),
+        "weakest low": round(min(low for pair, low in lows.items() if pair in planted), 2),
         "missed": ", ".join(f"{a}-{b}" for a, b in sorted(planted - flagged)),
         "wrong": ", ".join(f"{a}-{b}" for a, b in sorted(flagged - planted)),
     }
 
 
 def main() -> None:
-    """Score, audit, print one row a seed."""
+    """Score and audit the data set of each seed, and print one row per seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103, 104, 105])
     parser.add_argument("--images", type=int, default=2000)

@@ -1,8 +1,8 @@
 """Are the claims right where the truth is known? ``python -m benchmarks.truth``.
 
-Data sets of drawn scenes with cues planted at a known strength, where the classes are separable
-without the cue, and where only the cue tells two labels apart. Prints power and false flags of
-every claim with intervals over cues and data sets, and what simpler scores make of the same data.
+Draws data sets with cues planted at a known strength. In some of them the classes differ without
+the cue, in others only the cue distinguishes two labels. Prints the power and the false flags of
+every claim, with intervals over cues and data sets, and the results of simpler scores.
 """
 
 import argparse
@@ -46,27 +46,28 @@ _SETTINGS = AuditConfig()
 def audited(
     pool: Pool, world: World, directions: Directions, about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """One row per (class, cue): what each claim and each baseline says, and the truth."""
-    own = _by_label(world.cell, directions)
-    found = find(world, CUES, DECOYS, _SETTINGS)
-    every = np.array([*CUES, *DECOYS])
-    sums = collect(world, found.population, found.presence, list(every[found.presence.measured]))
+    """One row per (class, cue): every claim, every baseline, and the truth."""
+    by_label = _by_label(world.cell, directions)
+    findings = find(world, CUES, DECOYS, _SETTINGS)
+    presence, population = findings.presence, findings.population
+    measured = list(np.array([*CUES, *DECOYS])[presence.measured])
+    sums = collect(world, population, presence, measured)
     probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
     rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
-    quality = probe_quality(world, found.population, probes, rivals)
-    pairs = _edited(pool, world, found, rivals)
-    claims = Claims(found, sums, quality, own, _SETTINGS).frame(pairs)
-    control = Claims(found, sums, quality, _with_cue(own, pairs), _SETTINGS)
+    quality = probe_quality(world, population, probes, rivals)
+    pairs = _edited(pool, world, findings, rivals)
+    claims = Claims(findings, sums, quality, by_label, _SETTINGS).frame(pairs)
+    control = Claims(findings, sums, quality, _with_cue(by_label, pairs), _SETTINGS)
     proof = pd.DataFrame(
         [(p.cls, p.cue, control.clip(p)["clip_reliance__flag"]) for p in pairs],
         columns=["class", "cue", "proof"],
     )
-    frame = found.frame.merge(claims, on=["class", "cue"], how="left", suffixes=("_none", ""))
+    frame = findings.frame.merge(claims, on=["class", "cue"], how="left", suffixes=("_none", ""))
     frame = frame.merge(proof, on=["class", "cue"], how="left")
-    for scores in (overlap(pool, world), b2t(pool, world, probes, found.population.classes)):
+    for scores in (overlap(pool, world), b2t(pool, world, probes, population.classes)):
         frame = frame.merge(scores, on=["class", "cue"], how="left")
     planted = set(world.cell.planted.items())
-    strange = photometric(pool, world)
+    photometry_flagged = photometric(pool, world)
     columns = ["class", "cue", "decoy", "score_auc", "overlap", "b2t", "association__flag"]
     columns += ["association__low", "clip_reliance__flag", "clip_reliance__effect", "proof"]
     columns += ["probe_reliance__flag", "probe_reliance__effect", "probe_reliance__low"]
@@ -80,7 +81,7 @@ def audited(
             "fixed": cell.fixed,
             "only_cue": cell.only_cue,
             "images": cell.images,
-            "photometric": strange,
+            "photometric": photometry_flagged,
             "repeated": world.repeated,
         }
         | about
@@ -89,7 +90,7 @@ def audited(
 
 
 def _by_label(cell: Cell, directions: Directions) -> Directions:
-    """Texts by label: twins have the same one."""
+    """Directions by label; a label and its twin have the same text."""
     labels = cell.labels
     return Directions(
         directions.cues,
@@ -102,18 +103,18 @@ def _by_label(cell: Cell, directions: Directions) -> Directions:
     )
 
 
-def _edited(pool: Pool, world: World, found: Findings, rivals: Any) -> list[Any]:
+def _edited(pool: Pool, world: World, findings: Findings, rivals: Any) -> list[Any]:
     """Edits of the pairs that are flagged for association."""
-    known, pairs = found.population, []
-    for row in found.frame[found.frame["association__flag"]].to_dict(orient="records"):
-        rival = known.classes[int(rivals[known.index[row["class"]]])]
+    population, pairs = findings.population, []
+    for row in findings.frame[findings.frame["association__flag"]].to_dict(orient="records"):
+        rival = population.classes[int(rivals[population.index[row["class"]]])]
         pair = edited_pair(pool, world, str(row["class"]), str(row["cue"]), rival)
         pairs += [] if pair is None else [pair]
     return pairs
 
 
 def _with_cue(directions: Directions, pairs: list[Any]) -> Directions:
-    """The positive control of claim B: classes whose text names the cue."""
+    """The positive control of claim B: the texts of the classes name the cue as well."""
     changed = dict(directions.classes)
     for pair in pairs:
         text = directions.classes[pair.cls] + directions.controls[pair.cls, pair.cue]
@@ -122,7 +123,7 @@ def _with_cue(directions: Directions, pairs: list[Any]) -> Directions:
 
 
 def shares(rows: pd.DataFrame, column: str) -> str:
-    """``0.95 (0.90-0.98) of 60``: how often, with the interval over cues and data sets."""
+    """``0.95 (0.90-0.98) of 60``: a share, its interval over cues and data sets, and the count."""
     values = rows[column].fillna(False).astype(bool)
     if not len(values):
         return "-"
@@ -132,7 +133,7 @@ def shares(rows: pd.DataFrame, column: str) -> str:
 
 def power_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Planted pairs: share flagged, by claim."""
-    mine = rows[rows["planted"]]
+    planted = rows[rows["planted"]]
     keys = ["only_cue", "images", "strength"]
     return pd.DataFrame(
         [
@@ -146,14 +147,14 @@ def power_table(rows: pd.DataFrame) -> pd.DataFrame:
                     group[group["probe_reliance__effect"].notna()], "probe_reliance__flag"
                 ),
             }
-            for key, group in mine.groupby(keys)
+            for key, group in planted.groupby(keys)
         ]
     )
 
 
 def by_cue_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Planted pairs at half the images and more: share flagged by cue, and what C' measured."""
-    mine = rows[rows["planted"] & (rows["strength"] >= 0.5)]
+    """Planted pairs of strength 0.5 or more: share flagged by cue, and the effect of C'."""
+    planted = rows[rows["planted"] & (rows["strength"] >= 0.5)]
     return pd.DataFrame(
         [
             {
@@ -164,13 +165,13 @@ def by_cue_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "phi": f"{group['probe_reliance__effect'].median():.2f}",
                 "testable": f"{group['probe_reliance__effect'].notna().mean():.2f}",
             }
-            for (only, cue), group in mine.groupby(["only_cue", "cue"])
+            for (only, cue), group in planted.groupby(["only_cue", "cue"])
         ]
     )
 
 
 def false_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with no more of the cue than elsewhere, and decoys: share flagged, by claim."""
+    """Share flagged by each claim among pairs without a planted cue, and among decoys."""
     null = rows[~rows["planted"] | (rows["strength"] <= 0.05)]
     twins = rows["only_cue"] & rows["class"].str.endswith("twin")
     groups = {
@@ -189,7 +190,7 @@ def false_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """How often the planted cue is its class's first, by each score, at strength .5 and more."""
+    """How often the planted cue ranks first in its class, by each score, from strength 0.5."""
     real = rows[~rows["decoy"] & (rows["strength"] >= 0.5)]
     scores = {
         "association (lower bound)": "association__low",
@@ -198,7 +199,7 @@ def first_table(rows: pd.DataFrame) -> pd.DataFrame:
         "B2T": "b2t",
     }
     keys = ["pool", "fixed", "only_cue", "images", "strength", "draw", "class"]
-    found = []
+    table = []
     for only, group in real.groupby("only_cue"):
         row = {"only_cue": only}
         for name, column in scores.items():
@@ -208,8 +209,8 @@ def first_table(rows: pd.DataFrame) -> pd.DataFrame:
             row[name] = shares(having.assign(hit=having["cue_x"] == having["cue_y"]), "hit")
         sets = group.drop_duplicates(keys[:-1])
         row["photometric: set flagged"] = shares(sets, "photometric")
-        found.append(row)
-    return pd.DataFrame(found)
+        table.append(row)
+    return pd.DataFrame(table)
 
 
 def main() -> None:

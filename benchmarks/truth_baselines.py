@@ -1,4 +1,4 @@
-"""Simpler scores of the same data sets, as baselines; a higher score is more suspicious."""
+"""Simpler scores of the same data sets, as baselines; higher scores are more suspicious."""
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,12 @@ _FLAGGED_BELOW = 0.3  # cleanlab's threshold
 def overlap(pool: Pool, world: World) -> pd.DataFrame:
     """Mean overlap excess of class and cue maps, one row per (class, cue)."""
     labels = np.array(world.labels)
-    centred = {query: _centred(maps[world.places]) for query, maps in pool.maps.items()}
+    centred = {query: _centred(maps[world.pool_rows]) for query, maps in pool.maps.items()}
     rows = []
     for label, name in world.cell.labels.items():
-        mine = np.flatnonzero(labels == label)[:_OVERLAP_IMAGES]
+        images = np.flatnonzero(labels == label)[:_OVERLAP_IMAGES]
         for cue in CUES:
-            excess = overlap_excess(centred[name][mine], centred[cue][mine])
+            excess = overlap_excess(centred[name][images], centred[cue][images])
             rows.append((label, cue, float(excess.mean())))
     return pd.DataFrame(rows, columns=["class", "cue", "overlap"])
 
@@ -36,22 +36,24 @@ def _centred(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def b2t(pool: Pool, world: World, probes: list[Probe], classes: tuple[str, ...]) -> pd.DataFrame:
-    """Bias-to-text's score (Kim et al. 2024): similarity of a cue to images wrongly taken for a
-    class, less that to images rightly not; of the cross-fitted probe's errors; 0 without errors.
+    """The score of Bias-to-text (Kim et al. 2024), for the errors of the cross-fitted probe.
+
+    It is the mean similarity of a cue to images that are wrongly assigned to a class, minus that to
+    images that are rightly not assigned to it; 0 for a class without errors.
     """
-    vectors = pool.embeddings[world.places]
+    vectors = pool.embeddings[world.pool_rows]
     ids = world.dataset.to_table(columns=["image_id"])["image_id"].to_pylist()
     fold = groups(ids) % FOLDS
-    said = np.zeros(len(ids), dtype=np.int64)
+    predicted = np.zeros(len(ids), dtype=np.int64)
     for number, probe in enumerate(probes):
         weights, offsets = probe.classifier()
-        said[fold == number] = (vectors[fold == number] @ weights.T + offsets).argmax(axis=1)
+        predicted[fold == number] = (vectors[fold == number] @ weights.T + offsets).argmax(axis=1)
     truth = np.array([classes.index(label) for label in world.labels])
     scores = world.dataset.to_table(columns=[f"score__{cue}" for cue in CUES]).to_pandas()
     rows = []
     for code, label in enumerate(classes):
-        wrong = (said == code) & (truth != code)
-        right = (said != code) & (truth != code)
+        wrong = (predicted == code) & (truth != code)
+        right = (predicted != code) & (truth != code)
         for cue in CUES:
             values = scores[f"score__{cue}"].to_numpy()
             gap = values[wrong].mean() - values[right].mean() if wrong.any() else 0.0
@@ -62,14 +64,14 @@ def b2t(pool: Pool, world: World, probes: list[Probe], classes: tuple[str, ...])
 def photometric(pool: Pool, world: World) -> bool:
     """Whether cleanlab's score would flag the data set for any of four photometric properties.
 
-    ``min(1, (1 - accuracy) / (1 - majority share))`` of a Gaussian naive Bayes on one property,
-    five folds; by the documented formula. It names neither class nor cue.
+    The documented formula: ``min(1, (1 - accuracy) / (1 - majority share))`` of a Gaussian naive
+    Bayes classifier on one property, in five folds. It names neither class nor cue.
     """
     labels = np.array(world.labels)
     _, counts = np.unique(labels, return_counts=True)
     base = counts.max() / counts.sum()
-    for values in pool.photometry[world.places].T:
-        said = cross_val_predict(GaussianNB(), values[:, None], labels, cv=5)
-        if min(1.0, (1 - (said == labels).mean()) / (1 - base)) < _FLAGGED_BELOW:
+    for values in pool.photometry[world.pool_rows].T:
+        predicted = cross_val_predict(GaussianNB(), values[:, None], labels, cv=5)
+        if min(1.0, (1 - (predicted == labels).mean()) / (1 - base)) < _FLAGGED_BELOW:
             return True
     return False

@@ -1,7 +1,7 @@
-"""A pool of drawn images that the truth benchmark's data sets are put together from.
+"""The pool of drawn images from which the truth benchmark assembles its data sets.
 
-Everything that takes the model is done once for the pool: embeddings, maps, and the edits of the
-images that have a cue. A data set is then a choice of rows.
+The model is used once, for the pool: embeddings, maps, and the edits of images that have a cue. A
+data set is then a choice of rows of the pool.
 """
 
 from collections import defaultdict
@@ -62,8 +62,8 @@ class Pool:
         embeddings: (N, E).
         maps: query -> (N, cells), of objects and cues.
         photometry: (N, 4) brightness, contrast, entropy, sharpness.
-        edits: (object, cue) -> rows of edits, targets of all objects among them.
-        buckets: content -> places, edited ones first.
+        edits: (object, cue) -> table of edits, including those of targets of all objects.
+        buckets: content -> rows of the pool, edited images first.
     """
 
     specs: Sequence[SceneSpec]
@@ -75,19 +75,19 @@ class Pool:
 
 
 def contents(size: Size) -> list[Key]:
-    """What is drawn, in the order of the pool."""
-    found: list[Key] = []
+    """The contents of all images, in the order of the pool."""
+    keys: list[Key] = []
     for name in OBJECTS:
-        own = HOSTED.get(name, ())
-        counts = {frozenset[str](): size.plain if own else size.bare}
+        planted = HOSTED.get(name, ())
+        counts = {frozenset[str](): size.plain if planted else size.bare}
         for cue in CUES:
-            rest = size.other if own else size.bare_other
-            counts[frozenset([cue])] = size.planted if cue in own else rest
+            rest = size.other if planted else size.bare_other
+            counts[frozenset([cue])] = size.planted if cue in planted else rest
             for other in CUES:
-                if own and other != cue and (cue in own or other in own):
+                if planted and other != cue and (cue in planted or other in planted):
                     counts[frozenset([cue, other])] = size.both
-        found += [(name, having) for having, number in counts.items() for _ in range(number)]
-    return found
+        keys += [(name, having) for having, number in counts.items() for _ in range(number)]
+    return keys
 
 
 def specs_of(keys: Sequence[Key], seed: int, *, fixed: bool) -> list[SceneSpec]:
@@ -127,7 +127,7 @@ def _draw(
 
 
 def text_directions(model: VisionLanguageModel) -> Directions:
-    """Of all names; a class's query is its object's, whatever its label."""
+    """Directions of all names; a class has the text of its object, whatever its label."""
     names = [*OBJECTS, *CUES, *DECOYS]
     plain = model.encode_text([named(name) for name in names]).numpy()
     texts = dict(zip(names, plain, strict=True))
@@ -146,21 +146,22 @@ def build(
     specs: Sequence[SceneSpec],
     size: Size,
 ) -> Pool:
-    """Embed, explain and edit."""
+    """Embed, explain and edit the images."""
     pixels, photometry = drawn
     directions = text_directions(model)
     texts = {**directions.classes, **{cue: directions.cues[cue] for cue in CUES}}
     legrad = LeGrad(model)
-    asked = torch.from_numpy(np.stack(list(texts.values())))
+    text_features = torch.from_numpy(np.stack(list(texts.values())))
     features, maps = [], []
     for start in range(0, len(pixels), _BATCH):
-        found = legrad.explain(torch.from_numpy(pixels[start : start + _BATCH]), asked)
-        features.append(found.image_features.numpy())
-        maps.append(found.maps.flatten(2).numpy())
+        batch = torch.from_numpy(pixels[start : start + _BATCH])
+        explanation = legrad.explain(batch, text_features)
+        features.append(explanation.image_features.numpy())
+        maps.append(explanation.maps.flatten(2).numpy())
     heat = np.concatenate(maps).transpose(1, 0, 2)
     buckets: dict[Key, list[int]] = defaultdict(list)
-    for place, spec in enumerate(specs):
-        buckets[str(spec.object), frozenset(spec.overlays)].append(place)
+    for pool_row, spec in enumerate(specs):
+        buckets[str(spec.object), frozenset(spec.overlays)].append(pool_row)
     editor = Editor(
         model, legrad.layers, texts, RelianceConfig(), lambda row: pixels[int(row["row"])]
     )
@@ -186,25 +187,29 @@ def _task(
     size: Size,
 ) -> PairTask:
     having = buckets[name, frozenset([cue])][: size.edited]
-    both = [p for key, places in buckets.items() if key[0] == name for p in places[: size.both]]
+    both = [
+        p for key, pool_rows in buckets.items() if key[0] == name for p in pool_rows[: size.both]
+    ]
     having += [p for p in both if cue in specs[p].overlays and len(specs[p].overlays) > 1]
     bare = [p for other in OBJECTS for p in buckets[other, frozenset()][: size.targets]]
     return PairTask(
         name,
         cue,
         name,
-        tuple(_row(place, [c for c in specs[place].overlays if c != cue]) for place in having),
-        tuple(_row(place, []) for place in bare),
+        tuple(
+            _row(pool_row, [c for c in specs[pool_row].overlays if c != cue]) for pool_row in having
+        ),
+        tuple(_row(pool_row, []) for pool_row in bare),
         (),
     )
 
 
-def image_id(place: int) -> str:
-    """Of an image of the pool."""
-    return f"pool/{place:06d}"
+def image_id(pool_row: int) -> str:
+    """Id of an image of the pool."""
+    return f"pool/{pool_row:06d}"
 
 
-def _row(place: int, others: Sequence[str]) -> dict[str, object]:
+def _row(pool_row: int, others: Sequence[str]) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(IMAGE_COLUMNS)
-    known = {"image_id": image_id(place), "row": place, "width": SIDE, "height": SIDE}
-    return row | known | {"others": list(others)}
+    row |= {"image_id": image_id(pool_row), "row": pool_row, "width": SIDE, "height": SIDE}
+    return row | {"others": list(others)}

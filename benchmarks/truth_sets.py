@@ -1,4 +1,4 @@
-"""Data sets with planted cues, put together from a pool."""
+"""Data sets with planted cues, assembled from a pool."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Cell:
         strength: P(cue | its class); elsewhere it is `BASE`.
         fixed: whether overlays are always in the same corner.
         only_cue: whether labels come in twins that only the cue tells apart.
-        images: of the data set.
-        plants: the cues planted on the first and on the second object that hosts any.
+        images: number of images of the data set.
+        plants: the cues planted on the first and on the second object of `HOSTED`.
     """
 
     strength: float
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Label -> object; planted labels are named like their object."""
+        """Label -> object; a label with a planted cue has the name of its object."""
         if self.only_cue:
             return {name: name for name in HOSTED} | {f"{name} twin": name for name in HOSTED}
         return {name: name for name in OBJECTS}
@@ -56,74 +56,75 @@ class World:
 
     Attributes:
         cell: how it was drawn.
-        places: (n,) rows of the pool.
-        labels: (n,).
-        repeated: images that stand in it twice, since the pool ran out.
+        pool_rows: (n,) rows of the pool.
+        labels: (n,) names.
+        repeated: number of images that occur again, because the pool ran out.
         dataset: image_id, label, status, scores, embeddings.
     """
 
     cell: Cell
-    places: NDArray[np.int64]
+    pool_rows: NDArray[np.int64]
     labels: tuple[str, ...]
     repeated: int
     dataset: ds.Dataset
 
 
 def draw_world(pool: Pool, cell: Cell, directions: Directions, seed: int) -> World:
-    """Put a data set together; the same seed gives the same one."""
+    """Assemble a data set; the same seed gives the same one."""
     rng = np.random.default_rng([seed, cell.images, int(cell.strength * 100), cell.only_cue])
     left = {key: _shuffled(pool, key, rng) for key in pool.buckets}
     used: Counter[int] = Counter()
-    places, labels = [], []
+    pool_rows, labels = [], []
     for number in range(cell.images):
         label = list(cell.labels)[number % len(cell.labels)]
         key = _content(cell, label, rng)
-        while key not in left:  # rarer than the pool has: one overlay less
+        while key not in left:  # the pool has no such content: leave out an overlay
             key = (key[0], frozenset(sorted(key[1])[:-1]))
         if not left[key]:
             left[key] = _shuffled(pool, key, rng)
-        place = left[key].pop()
-        used[place] += 1
-        places.append(place)
+        pool_row = left[key].pop()
+        used[pool_row] += 1
+        pool_rows.append(pool_row)
         labels.append(label)
-    chosen = np.array(places)
+    chosen = np.array(pool_rows)
     repeated = sum(times - 1 for times in used.values())
     return World(cell, chosen, tuple(labels), repeated, _table(pool, chosen, labels, directions))
 
 
 def _content(cell: Cell, label: str, rng: np.random.Generator) -> tuple[str, frozenset[str]]:
-    own = cell.planted.get(label)
-    having = [c for c in CUES if rng.random() < (cell.strength if c == own else BASE)]
-    if len(having) > 2:
-        having = [c for c in having if c == own] + [c for c in having if c != own][:1]
-    return cell.labels[label], frozenset(having)
+    planted = cell.planted.get(label)
+    cues = [c for c in CUES if rng.random() < (cell.strength if c == planted else BASE)]
+    if len(cues) > 2:
+        cues = [c for c in cues if c == planted] + [c for c in cues if c != planted][:1]
+    return cell.labels[label], frozenset(cues)
 
 
 def _shuffled(pool: Pool, key: tuple[str, frozenset[str]], rng: np.random.Generator) -> list[int]:
-    """Places of a content, to be taken from the end: edited ones first, so that small sets can be
-    tested.
+    """Rows of the pool with a content, in random order, to be taken from the end.
+
+    Edited images are at the end, so that small data sets can be tested.
     """
     edited = {
-        row
-        for (name, _), table in pool.edits.items()
-        if name == key[0]
-        for row in table["image_id"].unique().to_pylist()
+        name
+        for (edited_object, _), table in pool.edits.items()
+        if edited_object == key[0]
+        for name in table["image_id"].unique().to_pylist()
     }
     rows = pool.buckets[key]
-    known = [place for place in rows if image_id(place) in edited]
-    rest = [place for place in rows if image_id(place) not in edited]
-    return [*map(int, rng.permutation(rest)), *map(int, rng.permutation(known))]
+    with_edits = [row for row in rows if image_id(row) in edited]
+    rest = [row for row in rows if image_id(row) not in edited]
+    return [*map(int, rng.permutation(rest)), *map(int, rng.permutation(with_edits))]
 
 
 def _table(
-    pool: Pool, places: NDArray[np.int64], labels: list[str], directions: Directions
+    pool: Pool, pool_rows: NDArray[np.int64], labels: list[str], directions: Directions
 ) -> ds.Dataset:
-    vectors = pool.embeddings[places]
+    vectors = pool.embeddings[pool_rows]
     width = vectors.shape[1]
     columns = {
-        "image_id": [f"{image_id(int(p))}/{number}" for number, p in enumerate(places)],
+        "image_id": [f"{image_id(int(p))}/{number}" for number, p in enumerate(pool_rows)],
         "label": labels,
-        "status": ["ok"] * len(places),
+        "status": ["ok"] * len(pool_rows),
         EMBEDDING: pa.FixedSizeListArray.from_arrays(vectors.ravel(), width).cast(
             pa.list_(pa.float32())
         ),
@@ -134,23 +135,23 @@ def _table(
 
 
 def edited_pair(pool: Pool, world: World, cls: str, cue: str, rival: str) -> EditedPair | None:
-    """The pool's edits of a pair, of the images that are in the data set; None without any."""
+    """The pool's edits of a pair for the images of the data set; None if the pool has none."""
     table = pool.edits.get((world.cell.labels[cls], cue))
     if table is None:
         return None
     names: dict[str, str] = {}
     targets: dict[str, str] = {}
-    for number, (place, label) in enumerate(zip(world.places, world.labels, strict=True)):
-        known = image_id(int(place))
+    for number, (pool_row, label) in enumerate(zip(world.pool_rows, world.labels, strict=True)):
+        name = image_id(int(pool_row))
         if label == cls:
-            names[known] = f"{known}/{number}"
+            names[name] = f"{name}/{number}"
         elif label == rival:
-            targets[known] = f"{known}/{number}"
+            targets[name] = f"{name}/{number}"
     insertion = pa.array([str(k) for k in (Kind.TARGET, Kind.INSERTED, Kind.INSERTED_OTHER)])
     on_target = pc.is_in(table["kind"], insertion)
-    mine = pc.and_(pc.invert(on_target), pc.is_in(table["image_id"], pa.array(list(names))))
-    other = pc.and_(on_target, pc.is_in(table["image_id"], pa.array(list(targets))))
-    kept = table.filter(pc.or_(mine, other))
-    every = names | targets
-    ids = pa.array([every[name] for name in kept["image_id"].to_pylist()], pa.string())
+    of_class = pc.and_(pc.invert(on_target), pc.is_in(table["image_id"], pa.array(list(names))))
+    of_rival = pc.and_(on_target, pc.is_in(table["image_id"], pa.array(list(targets))))
+    kept = table.filter(pc.or_(of_class, of_rival))
+    renamed = names | targets
+    ids = pa.array([renamed[name] for name in kept["image_id"].to_pylist()], pa.string())
     return EditedPair(cls, cue, rival, PairEdits.of(kept.set_column(0, "image_id", ids)))

@@ -33,6 +33,14 @@ class VerdictOptions:
 class FileOptions:
     """Files that an audit reads and writes besides the run's output."""
 
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answers of a person on images that `legrad label` drew; they decide the pairs "
+            "that they are about. Repeatable: a file for each person.",
+        ),
+    ] = None
     predictions: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +64,8 @@ class GateOptions:
         typer.Option(
             metavar="CLAIM",
             help="Exit with code 1 if a pair is flagged: for any claim (flagged), or for one "
-            "(association, clip_reliance, probe_reliance).",
+            "(association, clip_reliance, probe_reliance). With :verified, as in "
+            "association:verified, only pairs whose association people's labels verify.",
         ),
     ] = None
     waivers: Annotated[
@@ -97,13 +106,19 @@ def audit(
     A cue is a visual feature that may be a shortcut, such as a watermark or a background.
     """
     from jobs.audit_tables import show, show_predictions
+    from jobs.audit_verification import show_next
     from jobs.display import console, log
     from pipeline import Audit
     from pipeline.errors import UsageError
 
     storage_options = storage.options()
     result = Audit.from_results(
-        out, storage_options, settings=options.config(), verdicts=verdicts.verdicts, tell=log
+        out,
+        storage_options,
+        settings=options.config(),
+        verdicts=verdicts.verdicts,
+        labels=tuple(files.labels or ()),
+        tell=log,
     )
     if view.dry_run:
         console.print(f"depth reliance: {result.reliance.costs}", soft_wrap=True, markup=False)
@@ -119,6 +134,7 @@ def audit(
     if files.export is not None:
         result.export(files.export)
         console.print(f"\nall pairs: {files.export}", soft_wrap=True, markup=False)
+    show_next(result, out)
     if not passes(result, gate, storage_options):
         raise typer.Exit(1)
 

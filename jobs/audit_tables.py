@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.audit_verification import show_labels, show_worth_a_look
 from jobs.display import console
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _ASSOCIATION_LEGEND = (
     "with it: share of the class's images that show the cue; others: the same share of all other\n"
     "images. odds ratio: by how much the class raises the odds of the cue (95 % interval).\n"
     "heat: heat of the class's map on the cue where it is present, 1 = average.\n"
+    "based on: labels, if people looked at a random sample of the images; unverified, if\n"
+    "only two states of the scores say so, which may stand for something else.\n"
     "That class and cue occur together does not say that a model uses the cue.\n"
 )
 _RELIANCE_LEGEND = (
@@ -45,6 +48,7 @@ def show(audit: "Audit", *, limit: int, every: bool = False, notes: Notes | None
     flagged = ranked[ranked["association__flag"]]
     overview = audit.summary
     console.print(_counts(overview), soft_wrap=True, markup=False)
+    show_labels(audit)
     if len(flagged):
         console.print(_ranking(flagged.head(limit), notes))
         _print_more(len(flagged), limit)
@@ -52,6 +56,7 @@ def show(audit: "Audit", *, limit: int, every: bool = False, notes: Notes | None
         show_reliance(audit, flagged.head(limit))
     else:
         console.print("\nNo cue is flagged for any class.")
+    show_worth_a_look(audit, every=every, limit=limit)
     _print_exact(audit, limit)
     if every:
         console.print(_reasons(ranked[~ranked["association__flag"]].head(limit)))
@@ -96,6 +101,7 @@ def _ranking(rows: pd.DataFrame, notes: Notes | None) -> Table:
         table.add_column(name, overflow="fold", min_width=min(11, longest))
     for name in ("with it", "others", "odds ratio", "heat"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("based on", no_wrap=True)
     has_verdicts = "verdict" in rows and rows["verdict"].notna().any()
     if has_verdicts:
         table.add_column("verdict")
@@ -118,6 +124,7 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _association_cells(row: Mapping[str, Any]) -> list[str]:
+    from pipeline.audit.basis import UNVERIFIED
     from pipeline.report.words import odds
 
     effect, low, high = (odds(float(row[f"association__{n}"])) for n in ("effect", "low", "high"))
@@ -127,6 +134,7 @@ def _association_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['share_elsewhere']:.0%}",
         f"{effect} ({low}-{high})",
         "" if pd.isna(heat) else f"{heat:.1f}",
+        str(row["association__basis"]) if row["association__verified"] else UNVERIFIED,
     ]
 
 

@@ -19,6 +19,7 @@ from jobs.check import check
 from jobs.doctor import doctor
 from jobs.explain import explain
 from jobs.export import export
+from jobs.label import label
 from jobs.models import models
 from jobs.options import (
     ConfigArgument,
@@ -211,7 +212,7 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, explain, models, doctor, audit, report, export, cluster.submit):
+for command in (check, explain, models, doctor, audit, label, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

@@ -113,8 +113,11 @@ def find_attempt(client: "JobSubmissionClient", name: str) -> Attempt:
     """
     attempts = list_attempts(client)
     exact = [attempt for attempt in attempts if attempt.id == name]
-    begun = [a for a in attempts if a.id.startswith(name) or a.run.startswith(name)]
-    matching = exact or begun
+    matching = exact or [
+        attempt
+        for attempt in attempts
+        if attempt.id.startswith(name) or attempt.run.startswith(name)
+    ]
     if not matching:
         raise UsageError(f"no job {name!r} on this cluster; `legrad jobs list` shows all")
     runs = sorted({attempt.run for attempt in matching})

@@ -1,4 +1,4 @@
-"""``legrad doctor``: is this machine, or the cluster it belongs to, fit for a run?"""
+"""``legrad doctor``: checks whether this machine, or the cluster it belongs to, can do a run."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PACKAGES = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "panda
 LEAST_FREE_BYTES = 2 * 2**30
 LEAST_SHARED_MEMORY = 2**28
 Result = tuple[bool, str]
-"""Whether a check passed, and what it found."""
+"""Whether a check passed, and its result in words."""
 _S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
 

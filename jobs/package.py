@@ -1,7 +1,7 @@
-"""What travels to a cluster: this package, the run's settings, and variables of the environment.
+"""The folder that a job takes to a cluster: this package, the run's settings, and variables.
 
-It is one folder, the job's ``working_dir``. Driver and workers start in it, so that they import
-this package and not some other folder that is called ``pipeline``.
+It is the job's ``working_dir``: driver and workers start in it, so that they import this package
+and not another folder that is called ``pipeline``.
 """
 
 import hashlib
@@ -53,12 +53,12 @@ def settings_text(config: RunConfig) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _secrets(options: dict[str, Any], where: str) -> Iterator[str]:
+def _secrets(options: dict[str, Any], key: str) -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, dict):
-            yield from _secrets(value, f"{where}.{name}")
+            yield from _secrets(value, f"{key}.{name}")
         elif _SECRET.search(name) and value is not None and value not in _NO_SECRETS:
-            yield f"{where}.{name}"
+            yield f"{key}.{name}"
 
 
 def digest(text: str) -> str:
@@ -88,7 +88,7 @@ def variables(names: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Iterator[Path]:
-    """A folder with everything that travels; it is deleted when the block ends.
+    """The folder that a job takes with it; it is deleted when the block ends.
 
     Args:
         settings: settings of the run as YAML.
@@ -117,10 +117,10 @@ def packaged(settings: str | None, values: dict[str, str], *, ship: bool) -> Ite
 
 
 def _copy_package(folder: Path) -> None:
-    """Copy what a wheel would install: packages, configurations, the distribution's version."""
+    """Copy the content of a wheel: packages, configurations, and the version's metadata."""
     for name in PACKAGES:
-        leave = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(Path(str(files(name))), folder / name, ignore=leave)
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(Path(str(files(name))), folder / name, ignore=ignore)
     configs = Path(str(files("pipeline"))).parent / "configs"
     if not (folder / "pipeline" / "configs").exists():
         shutil.copytree(configs, folder / "pipeline" / "configs")

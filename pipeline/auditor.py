@@ -1,28 +1,22 @@
 """`Audit`: the findings of a run as data frames, from which the command and the report are made."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from numpy.typing import NDArray
 
-from pipeline.audit import class_maps as maps
-from pipeline.audit import evidence, exact_cues, findings, labelled_examples, overview, ranking
-from pipeline.audit.class_maps import Difference, MapSums, Sample
+from pipeline.audit import evidence, exact_cues, findings, overview, ranking
+from pipeline.audit.computed import Computed
 from pipeline.audit.decisions import VerdictFile
-from pipeline.audit.findings import Findings, Pair
-from pipeline.audit.inference import Array
-from pipeline.audit.labelled_examples import LearnedThreshold
-from pipeline.audit.names import Names, cues_and_decoys, dataset_name, has_maps
+from pipeline.audit.findings import Pair
+from pipeline.audit.names import cues_and_decoys, dataset_name
 from pipeline.audit.overview import Overview
 from pipeline.audit.predictions import compare_predictions
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.results import Results, open_results
-from pipeline.results.rows import name_list
-from pipeline.schema import OWN_LABEL, score_column
+from pipeline.results import open_results
 from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
@@ -33,23 +27,11 @@ VERDICTS = "verdicts.csv"
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Computed):
     """Which classes depend on which cues, and how certain that is. Everything is computed lazily.
 
-    Attributes:
-        results: results of the run.
-        settings: gates and other settings.
-        verdicts: file of the verdicts.
-        options: storage options.
-        tell: called with messages about long steps.
+    See `Computed` for its attributes.
     """
-
-    results: Results
-    settings: AuditConfig
-    verdicts: VerdictFile
-    options: Options | None = field(default=None, repr=False)
-    tell: Callable[[str], None] = field(default=lambda text: None, repr=False)
-    _sums: dict[str, MapSums] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_results(
@@ -59,6 +41,7 @@ class Audit:
         *,
         settings: AuditConfig | Mapping[str, Any] | None = None,
         verdicts: str | None = None,
+        labels: Sequence[str] = (),
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
@@ -68,6 +51,7 @@ class Audit:
             storage_options: options of its storage.
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
+            labels: files with people's answers on images that `legrad label` drew.
             tell: called with messages about long steps.
 
         Raises:
@@ -83,37 +67,7 @@ class Audit:
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # checks the names before anything is read
-        return cls(results, chosen, file, storage_options, tell)
-
-    @cached_property
-    def cues(self) -> tuple[str, ...]:
-        """Names of the cues."""
-        return cues_and_decoys(self.results, self.settings)[0]
-
-    @cached_property
-    def decoys(self) -> tuple[str, ...]:
-        """Names of the decoys, cues that the data do not have, by role or by settings."""
-        return cues_and_decoys(self.results, self.settings)[1]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Labels of the audited classes, most frequent first."""
-        population = self.findings.population
-        return population.classes[: population.audited]
-
-    @cached_property
-    def learned(self) -> tuple[LearnedThreshold, ...]:
-        """Thresholds learned from the examples that the settings name."""
-        uri, gates = self.settings.examples, self.settings.gates
-        return tuple(labelled_examples.learn(self.results, uri, gates)) if uri else ()
-
-    @cached_property
-    def findings(self) -> Findings:
-        """The association claim and all it is derived from; reads scores and no maps."""
-        thresholds = {t.cue: t.threshold for t in self.learned if t.threshold is not None}
-        thresholds |= self.settings.thresholds
-        settings = self.settings.model_copy(update={"thresholds": thresholds})
-        return findings.find(self.results, self.cues, self.decoys, settings)
+        return cls(results, chosen, file, storage_options, tell, tuple(labels))
 
     @cached_property
     def exact(self) -> pd.DataFrame:
@@ -125,23 +79,6 @@ class Audit:
         population = self.findings.population
         frame = exact_cues.find_exact(self.results, population, self.settings.gates)
         return ranking.rank(frame, "association")
-
-    @cached_property
-    def evidence(self) -> pd.DataFrame:
-        """One row per (class, cue): overlap of the maps, and heat on the cue. Reads maps."""
-        columns = ["class", "cue", *evidence.COLUMNS]
-        population, class_maps = self.findings.population, self._names.class_maps
-        cues = [q for q in (*self.cues, *self.decoys) if has_maps(self.results, q)]
-        if not self.settings.maps or not class_maps or not cues:
-            return pd.DataFrame(columns=columns)
-        sample = Sample.of(population, self.settings.evidence_images, self.settings.evidence_total)
-        extra = ["width", "height", *(score_column(q) for q in cues)]
-        queries = [*dict.fromkeys([*class_maps.values(), *cues])]
-        self._sums.update(maps.read_maps(self.results, population, queries, sample, extra))
-        if not sample.tables:
-            return pd.DataFrame(columns=columns)
-        compared = evidence.Evidence(self.results, population, sample, class_maps)
-        return compared.frame(population, self.findings.presence)
 
     @cached_property
     def reliance(self) -> "Reliance":
@@ -225,35 +162,6 @@ class Audit:
         frame = findings.images(self.results, self.findings, index, code, class_query)
         return findings.ordered(frame, present, sort, limit)
 
-    def mean_map(self, cls: str | None, query: str) -> Array:
-        """(h, w) mean raw map of a query over the images of a class, or of all classes (None).
-
-        Raises:
-            KeyError: there is no such class, or no maps of the query are stored.
-        """
-        code = None if cls is None else self._names.code(cls)
-        return self._map_sums(cls, query).mean(code).reshape(self.results.grid)
-
-    def difference_map(self, cls: str, query: str) -> Difference:
-        """A class's mean map minus that of all images, with a test; raises as `mean_map`."""
-        sums = self._map_sums(cls, query)
-        return maps.difference(sums, self._names.code(cls), self.results.grid)
-
-    def read_maps(self, queries: str | Sequence[str] | None = None) -> None:
-        """Sum the maps of several queries (default all) in one stream, and keep the sums."""
-        names = [q.name for q in self.results.queries] if queries is None else name_list(queries)
-        names += [OWN_LABEL] if queries is None else []
-        missing = [n for n in names if has_maps(self.results, n) and n not in self._sums]
-        self._sums.update(maps.read_maps(self.results, self.findings.population, missing))
-
-    def heat_on(self, query: str, regions: Mapping[str, NDArray[Any]]) -> pd.Series:
-        """Heat of a query on true regions; 1 is average, see `evidence.heat_on_regions`.
-
-        Args:
-            regions: image_id -> (H, W) bool, a mask or a filled box.
-        """
-        return evidence.heat_by_image(self.results, query, regions)
-
     def predictions(self, uri: str) -> pd.DataFrame:
         """Accuracy of your own model with and without each cue: see `compare_predictions`."""
         population, presence = self.findings.population, self.findings.presence
@@ -296,23 +204,15 @@ class Audit:
     def _with_evidence(self) -> pd.DataFrame:
         """All pairs, unsorted, with claims and evidence."""
         frame = self._claims.merge(self.evidence, on=["class", "cue"], how="left")
-        return evidence.with_ranks(frame)
+        if isinstance(self._suspicions, str):
+            return evidence.with_ranks(frame)
+        return evidence.with_ranks(frame).merge(self._suspicions, on=["class", "cue"], how="left")
 
     @cached_property
     def _ranked_rows(self) -> pd.DataFrame:
         """All pairs by (class, cue), with their position in the ranking."""
         ranked = ranking.rank(self._with_evidence, "association").rename_axis("position")
         return ranked.reset_index().set_index(["class", "cue"])
-
-    @cached_property
-    def _names(self) -> Names:
-        return Names(self.results, self.findings)
-
-    def _map_sums(self, cls: str | None, query: str) -> MapSums:
-        name = self._names.maps_of(cls, query)
-        if name not in self._sums:
-            self.read_maps([name])
-        return self._sums[name]
 
     @cached_property
     def summary(self) -> Overview:

@@ -30,6 +30,9 @@ from torch import Tensor, nn
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 from legrad.towers.base import Head, PlainBlock
 
+TINY = 1e-12
+"""Smallest length that an embedding is divided by."""
+
 
 @dataclass(frozen=True)
 class FoldedBlock:
@@ -183,7 +186,7 @@ def pool(tokens: Tensor, head: Head) -> Pooled:
     feature = (xhat * norm.weight + norm.bias) @ proj.to(mean.dtype)
     if head.bias is not None:
         feature = feature + head.bias
-    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
+    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(TINY)
     return Pooled(xhat, sigma, feature / length, length, tokens.shape[1])
 
 
@@ -218,9 +221,6 @@ def norm_and_matrix(head: Head) -> tuple[nn.LayerNorm, Tensor]:
             f"the tower's head lacks a norm or a matrix; {SUPPORTED_TOWERS}."
         )
     return head.norm, head.matrix
-
-
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)

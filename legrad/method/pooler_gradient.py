@@ -28,10 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from legrad.method.block_gradient import derivative
+from legrad.method.block_gradient import TINY, derivative
 from legrad.towers.base import Head, Mlp, Pooler
-
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def run_head(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor
         zhat, inverse = _standardised(z, head.norm.eps)
         z = zhat * head.norm.weight.to(dtype) + head.norm.bias.to(dtype)
     feature = z if head.matrix is None else _linear(z, head.matrix.T.to(dtype), head.bias)
-    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(_TINY)
+    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(TINY)
     unit = feature / length
     slant = across = None
     if zhat is not None and folded.slopes is not None:

@@ -220,7 +220,10 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     """Why LeGrad does not support a vision config, or None if it does."""
     timm_name = vision.get("timm_model_name")
     if timm_name:
-        return None if timm_name in TRUNKS else _why_not(timm_name)
+        if timm_name in TRUNKS:
+            return None
+        reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
+        return ": ".join([f"the timm vision tower {timm_name!r}", *reasons])
     if not isinstance(vision.get("layers", 12), int):
         return "a convolutional vision tower (ResNet): it has no attention over tokens"
     if isinstance(vision.get("attentional_pool"), str):
@@ -231,12 +234,6 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     if custom or vision.get("block_type") not in (None, "default"):
         return f"custom attention blocks ({', '.join(custom) or vision['block_type']})"
     return None
-
-
-def _why_not(timm_name: str) -> str:
-    reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
-    what = f"the timm vision tower {timm_name!r}"
-    return f"{what}: {reasons[0]}" if reasons else what
 
 
 def _lacking(text: dict[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from pipeline.storage.location import Location, Options
 from pipeline.storage.tables import parse_table, read_table, require_values
 
 ANY = "flagged"
+VERIFIED = "verified"
 WAIVER_COLUMNS = ("class", "cue", "reason", "expires")
 VERDICT_COLUMNS = ("dataset", "class", "cue", "verdict", "note", "who", "when")
 _KEY = ["dataset", "class", "cue"]
@@ -169,21 +170,26 @@ def gate(
     """Compare the flagged pairs of a ranking with the waivers.
 
     Args:
-        fail_on: ``flagged`` for any claim, or the name of one claim.
+        fail_on: ``flagged`` for any claim, or the name of one claim; with ``:verified`` behind it
+            only pairs count whose association is verified.
         today: the day for which waivers must hold; default the present one.
 
     Raises:
         UsageError: ``fail_on`` is neither.
     """
-    if fail_on not in (ANY, *CLAIMS):
-        raise UsageError(f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}")
-    claims = CLAIMS if fail_on == ANY else (fail_on,)
+    claim, colon, level = fail_on.partition(":")
+    if claim not in (ANY, *CLAIMS) or (colon and level != VERIFIED):
+        raise UsageError(
+            f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}, alone or followed "
+            f"by :{VERIFIED}"
+        )
+    claims = CLAIMS if claim == ANY else (claim,)
     day = today or date.today()
     unused = {(waiver.cls, waiver.cue): waiver for waiver in waivers}
     failures, waived = [], []
     for row in ranked.to_dict(orient="records"):
         flagged = tuple(claim for claim in claims if row[f"{claim}__flag"])
-        if not flagged:
+        if not flagged or (level and not row["association__verified"]):
             continue
         waiver = unused.pop((str(row["class"]), str(row["cue"])), None)
         if waiver is not None and waiver.expires >= day:

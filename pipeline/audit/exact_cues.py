@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from pipeline.audit.association import log_odds_ratio
+from pipeline.audit.basis import Basis
 from pipeline.audit.inference import Z95, Array, adjusted
 from pipeline.audit.scores import Population, Readable, batches
 from pipeline.config.audit_settings import Gates
 from pipeline.schema import property_column
 
-BASIS = "exact"
 GRADED = (
     *("brightness", "contrast", "colourfulness", "sharpness"),
     *("jpeg_quality", "aspect_ratio", "megapixels"),
@@ -96,7 +96,7 @@ def find_exact(results: Readable, population: Population, gates: Gates) -> pd.Da
     frame["association__q"] = adjusted(frame.pop("p").to_numpy(float))
     frame["association__reason"] = _reasons(frame, gates)
     frame["association__flag"] = frame["association__reason"] == ""
-    frame["association__basis"] = BASIS
+    frame["association__basis"] = str(Basis.EXACT)
     return frame[list(COLUMNS)]
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from pipeline.audit import association, cooccurrence, presence, ranking, scores
+from pipeline.audit import association, basis, cooccurrence, presence, ranking, scores
 from pipeline.audit.association import Association, Strata
 from pipeline.audit.cooccurrence import Cooccurrence
+from pipeline.audit.label_estimates import COLUMNS, LabelEstimates, estimate_from_labels
+from pipeline.audit.label_groups import Labels
 from pipeline.audit.presence import Presence
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.audit.scores import Population, Readable
@@ -32,6 +34,7 @@ class Findings:
         association: every cue against every class.
         frame: one row per pair, see the module `ranking`.
         decoys: how the decoys fared.
+        labelled: what people's labels say; None without labels.
     """
 
     population: Population
@@ -40,16 +43,22 @@ class Findings:
     association: Association
     frame: pd.DataFrame
     decoys: DecoyCheck
+    labelled: LabelEstimates | None = None
 
 
 def find(
-    results: Readable, cues: Sequence[str], decoys: Sequence[str], settings: AuditConfig
+    results: Readable,
+    cues: Sequence[str],
+    decoys: Sequence[str],
+    settings: AuditConfig,
+    labels: Labels | None = None,
 ) -> Findings:
     """Test the association of every class with every cue.
 
     Args:
         cues: names of the queries that are cues.
         decoys: names of the queries that are decoys.
+        labels: people's answers, which decide the pairs that they are about.
     """
     gates = settings.gates
     population = scores.count_population(results, settings.max_classes)
@@ -67,12 +76,19 @@ def find(
     if echoes:
         present = presence.without(present, echoes)
     tested = association.associate(present, gates, settings.bootstrap, settings.seed)
-    frame = ranking.build(population, present, tested, decoys, gates)
+    labelled = None
+    if labels is not None:
+        halved = frozenset(settings.discovered)
+        labelled = estimate_from_labels(results, population, labels, halved)
+        names = histograms.cues
+        tested = basis.with_labels(tested, labelled.frame, names, population, gates)
+    pairs = pd.DataFrame(columns=COLUMNS) if labelled is None else labelled.frame
+    frame = ranking.build(population, present, tested, decoys, gates, pairs)
     if settings.stratum is not None:
         strata = association.count_strata(results, population, present, settings.stratum)
         frame = _stratified(frame, strata, population, gates.odds_ratio)
     decoy_check = ranking.check_decoys(frame)
-    return Findings(population, present, together, tested, frame, decoy_check)
+    return Findings(population, present, together, tested, frame, decoy_check, labelled)
 
 
 def _stratified(

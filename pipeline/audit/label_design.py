@@ -90,13 +90,18 @@ class Queue:
     fold: NDArray[np.int64]
 
 
-def shuffled_rows(image_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Images in an order that depends on their ids and the seed only."""
+def shuffle_keys(image_ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    """(n,) pseudo-random number of each image, by which a group is put into random order."""
     key = seed.to_bytes(8, "little")
     digests = b"".join(
         blake2b(str(name).encode(), digest_size=8, key=key).digest() for name in image_ids
     )
-    return np.argsort(np.frombuffer(digests, dtype="<u8"), kind="stable").astype(np.int64)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def shuffled_rows(image_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """Images in an order that depends on their ids and the seed only."""
+    return np.argsort(shuffle_keys(image_ids, seed), kind="stable").astype(np.int64)
 
 
 def draw(
@@ -124,18 +129,40 @@ def draw(
     return Queue(row[first], code[first], chance[code[first]], rank[first] % folds)
 
 
-def within_classes(scores: Array, codes: NDArray[np.int64]) -> Array:
-    """(n,) scores minus their class's median, in units of the median absolute deviation.
+@dataclass(frozen=True)
+class Centring:
+    """How scores become scores within classes.
 
     The object of a class raises or lowers every score of the class, which says nothing of the cue.
+
+    Attributes:
+        medians: (K,) median score of each class; 0 for a class without images.
+        width: 1.4826 times the median absolute deviation from them; 1 where that is 0.
     """
-    order = np.argsort(codes, kind="stable")
-    _, starts = np.unique(codes[order], return_index=True)
-    centred = np.empty(len(scores))
-    for rows in np.split(order, starts[1:]):
-        centred[rows] = scores[rows] - np.median(scores[rows])
-    width = 1.4826 * float(np.median(np.abs(centred))) if len(scores) else 0.0
-    return centred / width if width > 0 else centred
+
+    medians: Array
+    width: float
+
+    @classmethod
+    def of(cls, scores: Array, codes: NDArray[np.int64]) -> "Centring":
+        """Of scores (n,) of images of the classes ``codes`` (n,)."""
+        medians = np.zeros(int(codes.max()) + 1 if len(codes) else 0)
+        order = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[order], return_index=True)
+        for code, rows in zip(present, np.split(order, starts[1:]), strict=len(codes) > 0):
+            medians[code] = np.median(scores[rows])
+        width = 1.4826 * float(np.median(np.abs(scores - medians[codes]))) if len(codes) else 0.0
+        return cls(medians, width if width > 0 else 1.0)
+
+    def centre(self, scores: Array, codes: NDArray[np.int64]) -> Array:
+        """(n,) scores minus their class's median, in units of the width."""
+        result: Array = (scores - self.medians[codes]) / self.width
+        return result
+
+
+def within_classes(scores: Array, codes: NDArray[np.int64]) -> Array:
+    """(n,) scores minus their class's median, in units of the median absolute deviation."""
+    return Centring.of(scores, codes).centre(scores, codes)
 
 
 def elsewhere_labels(labels: int, largest_class: float) -> int:

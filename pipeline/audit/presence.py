@@ -119,7 +119,7 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
         for c in range(len(chunk))
     ]
     for c in (c for c, reason in enumerate(reasons) if not reason):
-        if shape_check.gain_of_states(data, fitted, c) <= gates.gain:
+        if shape_check.gain_of_states(data, fitted, c) <= shape_check.LEAST_GAIN:
             reasons[c] = (
                 "one state with a long tail, or classes of unequal spread, explain its scores as "
                 f"well as two states do. {_remedy(gates)}"

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
+from pipeline.audit import basis
 from pipeline.audit.association import Association
 from pipeline.audit.inference import Z95, Array
 from pipeline.audit.presence import CueStatus, Presence
@@ -65,8 +66,14 @@ def build(
     association: Association,
     decoys: Sequence[str],
     gates: Gates,
+    labelled: pd.DataFrame,
 ) -> pd.DataFrame:
-    """One row per pair, unsorted: classes within cues."""
+    """One row per pair, unsorted: classes within cues.
+
+    Args:
+        association: of all pairs, with the labelled ones tested by their labels.
+        labelled: one row per labelled pair, see `LabelEstimates`.
+    """
     cues, count = presence.histograms.cues, population.audited
     classes = np.array(population.classes[:count], dtype=object)
     kept = (slice(None), slice(0, count))
@@ -90,8 +97,8 @@ def build(
             "association__q": association.q[kept].ravel(),
         }
     )
-    reasons = _reasons(population, presence, association, gates)[kept].ravel()
-    frame = with_reasons(frame, reasons)
+    reasons = _reasons(population, presence, association, gates, labelled)[kept].ravel()
+    frame = basis.with_basis(with_reasons(frame, reasons), presence, labelled)
     empty = {"flag": False, "reason": NOT_ASKED}
     for claim in CLAIMS[1:]:
         for field in FIELDS:
@@ -141,7 +148,8 @@ def with_exact(frame: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
     """
     if exact.empty:
         return frame
-    added = exact.assign(decoy=False, presence="exact")
+    added = exact.assign(decoy=False, presence="exact", labels=0, labels_elsewhere=0)
+    added["association__verified"] = True
     for claim in CLAIMS[1:]:
         added[f"{claim}__flag"] = False
         added[f"{claim}__reason"] = NO_HEAT
@@ -149,9 +157,14 @@ def with_exact(frame: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reasons(
-    population: Population, presence: Presence, association: Association, gates: Gates
+    population: Population,
+    presence: Presence,
+    association: Association,
+    gates: Gates,
+    labelled: pd.DataFrame,
 ) -> NDArray[np.object_]:
     """(C, K) why a pair is not flagged. Later ones are more basic and replace earlier ones."""
+    by_labels = basis.is_labelled(labelled, presence.histograms.cues, population)
     with np.errstate(invalid="ignore"):
         weak = ~(association.low > gates.odds_ratio)
         few = ~(association.with_cue >= gates.images)
@@ -164,12 +177,15 @@ def _reasons(
     for c, k in zip(*np.nonzero(few & association.tested), strict=True):
         count = association.with_cue[c, k]
         reasons[c, k] = f"{count:.0f} images with the cue, {gates.images} needed"
-    reasons[presence.unconfirmed] = (
+    reasons[by_labels & ~association.tested] = (
+        f"too few labels: {gates.labels} of the class and {gates.labels} elsewhere needed"
+    )
+    reasons[presence.unconfirmed & ~by_labels] = (
         f"{ALIGNED}: every image of the class scores as if it had the cue, which the class itself "
         "may cause"
     )
     for c in np.flatnonzero(~presence.measured):
-        reasons[c] = f"not measurable: {presence.reason[c]}"
+        reasons[c, ~by_labels[c]] = f"not measurable: {presence.reason[c]}"
         reasons[c, association.aligned[c]] = (
             f"{ALIGNED}: scores are higher in the class, but show no two states within it"
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.inference import Array
 from pipeline.audit.split import confirming
-from pipeline.schema import Status, score_column
+from pipeline.schema import EMBEDDING, Status, score_column
 
 BATCH_ROWS = 65_536
 OTHER = "(other labels)"
@@ -89,6 +89,14 @@ class Batch:
         """(n,) scores of one query."""
         result: Array = self.table[score_column(query)].to_numpy().astype(np.float64)
         return result
+
+
+def embeddings(table: pa.Table) -> NDArray[np.float32]:
+    """(n, E) the embedding column of a table, which has no nulls."""
+    column = table[EMBEDDING].combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return flat.reshape(len(array), -1)
 
 
 def count_population(results: Readable, max_classes: int) -> Population:

@@ -20,6 +20,12 @@ from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, LOW, MIDDLE, Mixture
 from pipeline.audit.scores import HistogramSums
 
+LEAST_GAIN = 5.0
+"""Gain that shows two states: odds of 150 to 1, after what the states' shares and places cost.
+
+Absent cues with normal, exponential, log-normal and t-distributed scores (3 degrees of freedom) in
+11 classes of 300, 1,000 or 3,000 images reached 4.7 once in 480 cues, and were below 1.2 otherwise.
+"""
 _STEP, _REACH = 0.25, 60.0  # of the grid of standardised scores
 _GRID = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
 _MODES = np.flatnonzero(np.abs(_GRID) <= 1.5)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def text_features(
     features: NDArray[np.float32] = np.concatenate(batches).astype(np.float32)
     buffer = io.BytesIO()
     np.save(buffer, features)
-    file.write(buffer.getvalue())
+    with suppress(UsageError):  # an output that can only be read; they are encoded again next time
+        file.write(buffer.getvalue())
     return features
 
 

@@ -1,4 +1,4 @@
-"""What ended a run, said in one message, from whatever depth of Ray it came."""
+"""Turns the error that ended a run, often wrapped by Ray several times, into one message."""
 
 import errno
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.storage.location import explain_failure, is_storage_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_AGAIN = "What was committed is kept: run the same command again to continue."
+_AGAIN = "Committed rows are kept: run the same command again to continue."
 
 
 def explain_end(error: Exception, folder: RunFolder) -> Exception:
-    """The clear form of an error that ended a run; the error itself where there is none."""
+    """The `UsageError` or `RunError` that says what to do; the error itself if there is none."""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, UsageError | RunError):
@@ -30,7 +30,7 @@ def explain_end(error: Exception, folder: RunFolder) -> Exception:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what Ray wrapped in it, and what that was raised from."""
+    """An error, and in turn the error that it wraps or was raised from."""
     while error is not None:
         yield error
         error = getattr(error, "cause", None) or error.__cause__

@@ -1,4 +1,4 @@
-"""One pass of a run, watched from inside Ray Data's loop: what it survives, and what ends it."""
+"""Watches one pass of a run from inside Ray Data's loop: it survives deaths and ends on errors."""
 
 import logging
 import time
@@ -23,19 +23,18 @@ _ERRORS = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER)
 
 
 class Guard:
-    """Lets a pass go on without the blocks whose worker died, and ends it for everything else.
+    """Lets a pass continue without the blocks whose worker died, and ends it on all other errors.
 
-    Ray Data can only tolerate every error of a block or none, and tells its log alone what it
-    tolerated; so the guard listens there. What was lost is done again by
-    `pipeline.stages.isolated`.
+    Ray Data tolerates either all errors of blocks or none, and reports tolerated ones only in its
+    log, so the guard listens to the log. `pipeline.stages.isolated` explains the lost rows later.
 
     Args:
-        actor: of the run's `Progress`.
+        actor: the run's `ProgressActor`.
         most_failed: share of failed rows above which the run ends.
-        tolerant: whether deaths are survived.
+        tolerant: whether the pass survives deaths of workers.
 
     Attributes:
-        deaths: blocks lost because a worker died on every attempt.
+        deaths: number of blocks that were lost because a worker died on every attempt.
     """
 
     def __init__(self, actor: Any, most_failed: float, *, tolerant: bool) -> None:
@@ -45,11 +44,11 @@ class Guard:
         self.deaths = 0
         self._fatal: BaseException | None = None
         self._answer: Any = None
-        self._asked = 0.0
+        self._last_look = 0.0
 
     @contextmanager
     def over(self, rows: Dataset) -> Iterator[None]:
-        """Watch the execution of a dataset; only its own context is changed."""
+        """Watch the execution of a dataset; only the context of this dataset changes."""
         ray_internals.call_at_every_step(rows, self.on_execution_step)
         if not self.tolerant:
             yield
@@ -65,7 +64,7 @@ class Guard:
             raise self._fatal
 
     def on_execution_step(self) -> None:
-        """Ends the execution by raising.
+        """Check the pass; an error that this raises ends the execution.
 
         Raises:
             RunError: too many rows failed, or too many workers died.
@@ -74,24 +73,24 @@ class Guard:
             raise self._fatal
         if self.deaths > MOST_DEATHS:
             raise RunError(
-                f"workers died {self.deaths} times; that is rather the machine (memory?) than "
-                "single images. Lower runtime.batch_size or runtime.actors, or set "
-                "runtime.isolate=true, and run the same command again: it continues."
+                f"workers died {self.deaths} times, so the cause is probably the machine (memory?) "
+                "and not single images. Lower runtime.batch_size or runtime.actors, or set "
+                "runtime.isolate=true, and run the same command again to continue."
             )
         self._look()
 
     def note(self, error: BaseException) -> None:
-        """A block was lost."""
+        """Record the error by which a block was lost."""
         if is_death(error):
             self.deaths += 1
         elif self._fatal is None:
             self._fatal = error
 
     def _look(self) -> None:
-        """Ask for the counts now and then, and never wait for them: this is Ray's own loop."""
+        """Check the counts about once a second, without waiting for them in Ray's own loop."""
         if self._answer is None:
-            if time.monotonic() - self._asked > _SECONDS_BETWEEN_LOOKS:
-                self._asked = time.monotonic()
+            if time.monotonic() - self._last_look > _SECONDS_BETWEEN_LOOKS:
+                self._last_look = time.monotonic()
                 self._answer = self.actor.snapshot.remote()
             return
         ready, _ = ray.wait([self._answer], timeout=0)
@@ -102,34 +101,34 @@ class Guard:
 
 
 class _Listener(logging.Handler):
-    """Hears of the errors that Ray Data tolerates."""
+    """Receives the log records of errors that Ray Data tolerates."""
 
     def __init__(self, guard: Guard) -> None:
         super().__init__(logging.ERROR)
         self.guard = guard
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the error on."""
+        """Pass the error of a record to the guard."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             self.guard.note(error)
 
 
 def is_death(error: BaseException) -> bool:
-    """Whether a worker, an actor or a node died, as against an error that was raised."""
+    """Whether a worker, an actor or a node died, as opposed to an error that a task raised."""
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
 def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: float) -> None:
-    """End a run that is going wrong.
+    """End a run in which too many rows fail.
 
     Args:
-        statuses: rows by status.
+        statuses: number of rows by status.
         examples: a row and its error by status.
         most: share of rows that may fail.
 
     Raises:
-        RunError: more failed, of at least `FEWEST_ROWS` rows.
+        RunError: a larger share failed, of at least `FEWEST_ROWS` rows.
     """
     rows = statuses.total()
     failures = [(name, n) for name, n in statuses.most_common() if name != Status.OK]
@@ -142,6 +141,6 @@ def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: f
     raise RunError(
         f"{failed:,} of {rows:,} rows failed ({failed / rows:.0%}), more than "
         f"runtime.max_failed_fraction ({most:g}): {named}. An example of {worst}: "
-        f"{example}. Mend the cause and run the same command again; "
-        "it continues. If the data are like that, raise runtime.max_failed_fraction."
+        f"{example}. Remove the cause and run the same command again to continue. If these "
+        "failures are expected, raise runtime.max_failed_fraction."
     )

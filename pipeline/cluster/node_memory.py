@@ -1,4 +1,4 @@
-"""Memory of the nodes for blocks on their way from stage to stage."""
+"""Checks that the nodes' object stores have room for the blocks between the stages."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,24 +6,24 @@ from pipeline.cluster.nodes import Finding, Node
 from pipeline.cluster.resources import BLOCK_BYTES, Resources
 
 BLOCKS_PER_ACTOR = 6
-"""One at work, one next, the others in the making: Ray Data shares its room out among the stages,
-and replicas need little of theirs. In a store for 3.75 each, 8 replicas were busy 75 % of the time,
-for six each 96 % (``benchmarks/scale.py``)."""
-DATA_SHARE = 0.5  # of the object store, which Ray Data allows itself
+"""Blocks in the object store for each replica, including those that other stages work on. With room
+for 3.75 blocks each, 8 replicas were busy 75 % of the time; with room for 6, 96 %
+(``benchmarks/scale.py``)."""
+DATA_SHARE = 0.5  # the share of the object store that Ray Data uses
 
 
 def store_bytes(replicas: int) -> int:
-    """Of object store, for the blocks on their way to so many replicas."""
+    """Size of the object store, in bytes, that keeps so many replicas busy."""
     return round(BLOCK_BYTES * (BLOCKS_PER_ACTOR * replicas + 2) / DATA_SHARE)
 
 
 def object_store(nodes: Sequence[Node], plan: Resources) -> Iterator[Finding]:
-    """Room for decoded pixels in flight."""
+    """Compare the object stores with what the replicas need."""
     have = sum(node.object_store for node in nodes)
     need = store_bytes(plan.needed)
     text = (
-        f"{_mib(have)} of object store; {plan.needed} actors want {_mib(need)} for blocks on "
-        "their way"
+        f"{_mib(have)} of object store; {plan.needed} actors need {_mib(need)} for blocks between "
+        "the stages"
     )
     small = [node for node in nodes if node.cpus and node.object_store < 2 * BLOCK_BYTES]
     if small:

@@ -20,8 +20,9 @@ from pipeline.machine import cores
 
 LOGICAL_CPUS_PER_CORE = 4
 RETRIES = 1
-"""Further attempts after a worker died; `pipeline.stages.isolated` does what fails again."""
-OBJECT_STORE_SHARE = 0.2
+"""Further attempts at a task whose worker died; rows that are lost then are explained by
+`pipeline.stages.isolated`."""
+OBJECT_STORE_SHARE = 0.2  # of the free memory
 OBJECT_STORE_MOST = 8 * 2**30  # above 10 GB Ray refuses to start where /dev/shm is smaller
 CONNECT_SECONDS = 10.0
 TOKEN_ADVICE = (
@@ -132,7 +133,7 @@ def _first_line(error: Exception) -> str:
 
 
 def on_cluster() -> bool:
-    """Whether a run joins a cluster; in a submitted job Ray sets the variable."""
+    """Whether a run joins a cluster; Ray sets the variable in a submitted job."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
@@ -208,7 +209,7 @@ def data_settings(**settings: Any) -> Iterator[None]:
 
 
 def local_nodes() -> list[Mapping[str, float]]:
-    """CPU and GPU of this machine as `session` would give them to Ray; it starts nothing."""
+    """CPU and GPU of this machine as `session` would give them to Ray; Ray is not started."""
     import torch
 
     return [{"CPU": _logical_cpus(), "GPU": torch.cuda.device_count()}]

@@ -29,6 +29,7 @@ class Gates(Settings):
         balanced_accuracy: smallest balanced accuracy on held-out examples of a threshold that was
             learned from examples.
         examples: number of labelled images that a cue needs for a learned threshold.
+        labels: number of answers that a test by labels needs in the class, and elsewhere.
         edits: number of images in which deletion really removed the cue (or insertion added it)
             that a test of reliance needs.
         clip_effect: what the lower bound of the fall of CLIP's text margin by deletion must exceed,
@@ -48,6 +49,7 @@ class Gates(Settings):
     q: Share = 0.05
     balanced_accuracy: Share = 0.8
     examples: PositiveInt = 50
+    labels: PositiveInt = 20
     edits: PositiveInt = 30
     clip_effect: Annotated[float, Field(ge=0)] = 0.5
     probe_auc: Share = 0.55
@@ -98,6 +100,7 @@ class AuditConfig(Settings):
         discovered: cues that were found by looking at this data set; they are tested on the half
             of the images that `pipeline.audit.split.confirming` reserves for it.
         stratum: column of the results within whose values the association must hold as well.
+        suspicions: whether pairs get a suspicion, for which the run's model encodes words once.
         bootstrap: number of bootstrap resamples.
         seed: of all random draws.
         bins: number of bins of the score histograms.
@@ -115,6 +118,7 @@ class AuditConfig(Settings):
     decoys: tuple[str, ...] = ()
     discovered: tuple[str, ...] = ()
     stratum: str | None = None
+    suspicions: bool = True
     bootstrap: PositiveInt = 500
     seed: NonNegativeInt = 0
     bins: Annotated[int, Field(ge=32, le=4096)] = 512

@@ -13,8 +13,15 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def flagged_pairs(audit: Audit) -> list[tuple[str, str]]:
-    """(class, cue) flagged for association, strongest first."""
+    """(class, cue) flagged for association, strongest first.
+
+    Pairs that only labels tell of are left out: which single images have the cue is not known.
+    """
+    presence = audit.findings.presence
+    names = presence.histograms.cues
+    measured = [name for name, good in zip(names, presence.measured, strict=True) if good]
     frame = audit.rank(flagged=True)
+    frame = frame[frame["cue"].isin(measured)]
     return list(frame[["class", "cue"]].itertuples(index=False, name=None))
 
 

@@ -27,8 +27,8 @@ class Progress:
         examples: one failed row and its error, by status.
         seconds: busy seconds of all workers by stage (read, decode, explain, encode; isolated for
             decoding and explaining in a process that may die).
-        rows_read, bytes_read: contents of the shards that were read to their end, committed rows
-            included; a shard that is read twice counts once.
+        rows_read, bytes_read: rows, also those committed before, and bytes of the shards that were
+            read to their end; a shard that is read twice counts once.
         started: `time.monotonic` at the start.
         first_image: seconds from the start to the first explained batch; None before it.
         seconds_elapsed: seconds since the start, set by `snapshot`.
@@ -154,7 +154,7 @@ class ProgressActor:
             self.progress.bytes_read += size
 
     def take_ends(self) -> list[str]:
-        """Return the ends that no row carries and that were reported since the last call."""
+        """Return the ends that `Reporter.shard` sent since the last call."""
         ends, self.ends = self.ends, []
         return ends
 

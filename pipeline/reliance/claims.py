@@ -1,4 +1,4 @@
-"""From edits to claims: was the cue really removed, what did that change, and is it flagged?"""
+"""Claims from edits: whether the cue was really removed, what that changed, and the flags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class EditedPair:
 
     Attributes:
         cls, cue, rival: names.
-        edits: their embeddings.
+        edits: embeddings of the edited images.
     """
 
     cls: str
@@ -74,10 +74,10 @@ class Claims:
 
     Args:
         findings: the association claim, with the presence of every cue.
-        sums: sums of the embeddings.
+        sums: sums of the embeddings, to which the probe is fitted.
         quality: see `probe_quality`.
         directions: directions of the texts.
-        settings: gates, ridge, and resamples.
+        settings: gates, ridge, and number of resamples.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Claims:
     def _counts(
         self, pair: EditedPair, removed: NDArray[np.bool_], appeared: NDArray[np.bool_]
     ) -> dict[str, Any]:
-        """Columns that say what was tested, and on how many images."""
+        """Columns about the test: number of images, the rival, and the probe's AUC."""
         quality = self.quality[pair.cls]
         return {
             "images": int(removed.sum()),

@@ -1,4 +1,4 @@
-"""The edits of a pair image by image: what each one changed, as a table and as pictures."""
+"""The effect of each edit of a pair, image by image, as a table and as pictures."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,18 +35,18 @@ COLUMNS = (
 
 
 class ProbeContrast:
-    """The probe's logit of a class against another, in shares of the distance of their means.
+    """The probe's logit of a class against its rival, in shares of the distance of their means.
 
     Args:
-        probes: one for each fold, which did not see the fold.
-        one, other: codes of the classes.
+        probes: for each fold, the probe that was not fitted to it.
+        cls, rival: codes of the classes.
     """
 
-    def __init__(self, probes: Sequence[Probe], one: int, other: int) -> None:
-        own, rival = np.array([one]), np.array([other])
-        lines = np.concatenate([probe.direction(own, rival) for probe in probes])
+    def __init__(self, probes: Sequence[Probe], cls: int, rival: int) -> None:
+        pair = np.array([cls]), np.array([rival])
+        lines = np.concatenate([probe.direction(*pair) for probe in probes])
         gaps = [
-            float(line @ (probe.means[one] - probe.means[other]))
+            float(line @ (probe.means[cls] - probe.means[rival]))
             for line, probe in zip(lines, probes, strict=True)
         ]
         self.lines = lines / np.where(np.array(gaps) > 0, gaps, np.nan)[:, None]
@@ -59,7 +59,7 @@ class ProbeContrast:
 
 
 def per_image(claims: Claims, pair: EditedPair, contrast: ProbeContrast) -> pd.DataFrame:
-    """What each edit of a pair changed, along the probe that did not see the image.
+    """The effect of each edit of a pair on the probe that was not fitted to the image.
 
     Returns:
         One row per edited image: ``image_id``; ``kind`` (`Kind.DELETED`, `Kind.INSERTED`);

@@ -24,7 +24,7 @@ Masks = Callable[[str, str], Cells | None]
 
 @dataclass(frozen=True)
 class Located:
-    """An image, and where the cues and the object are in it.
+    """An image with the regions of its cues and of its object.
 
     Attributes:
         image_id: its id.
@@ -63,8 +63,8 @@ class Editor:
         directions: query -> (E,) direction, of all cues and classes.
         config: sizes of the regions.
         fetch: fetches an image.
-        masks: gives true masks.
-        batch_size: number of images at once.
+        masks: gives the true masks, where they are known.
+        batch_size: number of images in a forward pass.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Editor:
     def _locate(
         self, task: PairTask, rows: Sequence[Mapping[str, Any]], failures: dict[str, str]
     ) -> Iterator[Located]:
-        """Fetch and locate images in batches; ``failures`` receives those that are lost."""
+        """Fetch and locate images in batches; images that cannot be fetched go to ``failures``."""
         for start in range(0, len(rows), self.batch_size):
             batch, pixels = [], []
             for row in rows[start : start + self.batch_size]:
@@ -127,10 +127,10 @@ class Editor:
         sizes = [(row["width"], row["height"]) for row in rows]
         heat = self.legrad.explain(torch.from_numpy(pixels), directions, sizes=sizes).maps
         maps = heat.float().cpu().numpy()
-        for row, image, of_image in zip(rows, pixels, maps, strict=True):
+        for row, image, maps_of_image in zip(rows, pixels, maps, strict=True):
             shown = np.zeros(self.model.grid, bool)
             shown[self.model.preprocess.cells(row["width"], row["height"], self.model.grid)] = True
-            by_name = dict(zip(names, of_image, strict=True))
+            by_name = dict(zip(names, maps_of_image, strict=True))
             regions = {
                 cue: self._region(cue, row["image_id"], by_name[cue], shown)
                 for cue in dict.fromkeys([task.cue, *task.partners, *row["others"]])

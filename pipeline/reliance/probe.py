@@ -9,17 +9,15 @@ images again for every fit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from pipeline.audit.inference import Array, auc_interval, share_interval
 from pipeline.audit.presence import Presence
-from pipeline.audit.scores import Batch, Population, Readable, batches
+from pipeline.audit.scores import Batch, Population, Readable, batches, embeddings
 from pipeline.audit.split import folds
 from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING
@@ -51,11 +49,6 @@ class ProbeSums:
     def width(self) -> int:
         """E, the width of the embeddings."""
         return int(self.sums.shape[2])
-
-    @cached_property
-    def fold(self) -> NDArray[np.int64]:
-        """(G,) fold of each group."""
-        return np.arange(GROUPS) % FOLDS
 
 
 def groups(image_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -95,14 +88,6 @@ def collect(
     return sums
 
 
-def embeddings(table: pa.Table) -> NDArray[np.float32]:
-    """(n, E) the embedding column of a table, which has no nulls."""
-    column = table[EMBEDDING].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(array), -1)
-
-
 def _add(sums: ProbeSums, batch: Batch, vectors: NDArray[np.float32], presence: Presence) -> None:
     group = groups(batch.table["image_id"].to_pylist())
     names = presence.histograms.cues
@@ -131,9 +116,9 @@ class Probe:
     means: Array
     _factor: tuple[Array, bool]
 
-    def direction(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> Array:
-        """(P, E) directions from other classes to classes, for P pairs of codes."""
-        return self._solve(self.means[one] - self.means[other])
+    def direction(self, classes: NDArray[np.int64], rivals: NDArray[np.int64]) -> Array:
+        """(P, E) directions from rivals to classes, for P pairs of codes."""
+        return self._solve(self.means[classes] - self.means[rivals])
 
     def classifier(self) -> tuple[Array, Array]:
         """Weights (K, E) and offsets (K,) of all classes, equal priors; -inf for unseen ones."""
@@ -187,7 +172,10 @@ def fit(sums: ProbeSums, weights: Array, ridge: float) -> Probe:
 
 def cross_fitted(sums: ProbeSums, weights: Array, ridge: float) -> list[Probe]:
     """For every fold, a probe fitted to the groups of all other folds."""
-    return [fit(sums, np.where(sums.fold == fold, 0.0, weights), ridge) for fold in range(FOLDS)]
+    folds_of_groups = np.arange(GROUPS) % FOLDS
+    return [
+        fit(sums, np.where(folds_of_groups == fold, 0.0, weights), ridge) for fold in range(FOLDS)
+    ]
 
 
 QUALITY_COLUMNS = (
@@ -218,7 +206,7 @@ def probe_quality(
     """Accuracy of the probe on every class, by a second pass over the embeddings.
 
     Args:
-        probes: one for each fold, which classifies the images of this fold; see `cross_fitted`.
+        probes: for each fold, the probe that classifies its images, see `cross_fitted`.
         rivals: (K,) see `Probe.rivals`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Why a pair is not flagged for reliance, in words; empty if it is flagged."""
+"""The reason why a pair is not flagged for reliance, in words; empty if it is flagged."""
 
 from collections.abc import Mapping
 from typing import Any

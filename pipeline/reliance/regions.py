@@ -1,4 +1,4 @@
-"""Where a cue is in an image, where else a region of its shape fits, and how a region is filled.
+"""The region of a cue in an image, other positions for its shape, and fills of a region.
 
 Regions are cells of the map's grid until `pixels_of` makes pixels of them.
 """
@@ -91,7 +91,7 @@ def mean_colour(pixels: Pixels, mask: Mask) -> Pixels:
 
 
 def surroundings(pixels: Pixels, mask: Mask) -> Pixels:
-    """Fill a region by smoothly continuing what is around it; arguments as `mean_colour`.
+    """Fill a region with a smooth continuation of its surroundings; arguments as `mean_colour`.
 
     Normalised convolution (Knutsson and Westin 1993): a Gaussian mean over the known pixels only.
     """

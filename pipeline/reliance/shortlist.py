@@ -99,11 +99,16 @@ def shortlist(
 ) -> list[Listed]:
     """The strongest flagged associations of classes that have a rival.
 
+    A cue whose presence in single images is not measured, because only labels tell of it, has no
+    images to edit and is left out.
+
     Args:
         rivals: (K,) code of each class's rival, -1 for none.
     """
     ranked = rank(findings.frame, "association")
-    ranked = ranked[ranked["association__flag"] & ~ranked["decoy"]]
+    presence = findings.presence
+    measured = [presence.histograms.cues[cue] for cue in np.flatnonzero(presence.measured)]
+    ranked = ranked[ranked["association__flag"] & ~ranked["decoy"] & ranked["cue"].isin(measured)]
     listed = []
     for cls, cue in zip(ranked["class"], ranked["cue"], strict=True):
         rival = int(rivals[findings.population.index[cls]])

@@ -174,6 +174,7 @@ class Report:
         grids: (query, image_id) -> map.
         baseline: a baseline query whose maps are stored, if there is one.
         exact: flagged rows of `Audit.exact`.
+        suspicious: rows of the ranking that are worth a look and that nothing is claimed of.
     """
 
     head: Overview
@@ -188,3 +189,4 @@ class Report:
     grids: Mapping[tuple[str, str], Grid] = field(default_factory=dict)
     baseline: str | None = None
     exact: Sequence[Mapping[str, Any]] = ()
+    suspicious: Sequence[Mapping[str, Any]] = ()

@@ -10,6 +10,7 @@ import pandas as pd
 from legrad.queries.query import Role
 from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
+from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
 from pipeline.report import choice
 from pipeline.report.contents import (
@@ -30,6 +31,7 @@ _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
 _EXACT_ROWS = 20
+_SUSPICIOUS = 12
 
 
 def gather(audit: Audit, limits: Limits) -> Report:
@@ -57,15 +59,16 @@ def gather(audit: Audit, limits: Limits) -> Report:
         pictures=fetch_pictures(audit.results, names, limits.side),
         grids=_grids(audit, ends, baseline) if known.classes else {},
         baseline=baseline,
-        exact=_exact(audit),
+        exact=_records(
+            audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
+        ),
+        suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
     )
 
 
-def _exact(audit: Audit) -> list[dict[str, Any]]:
-    """The flagged properties, strongest first."""
-    flagged = audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
-    rows = flagged.to_dict(orient="records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    records = rows.to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in records]
 
 
 def _gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:

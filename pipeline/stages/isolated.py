@@ -1,4 +1,4 @@
-"""The second pass: images that killed a worker, decoded and explained in a process that may die.
+"""The second pass: images that killed a worker are decoded and explained in a separate process.
 
 The time limit is per image although a batch is explained as a whole, so decoding each image is a
 task of its own, and the process keeps the pixels until the batch is explained.
@@ -8,7 +8,6 @@ import hashlib
 import pickle
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
@@ -34,7 +33,7 @@ LOAD_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class IsolatedSettings:
-    """What an isolated process needs to decode and explain; it is sent once, at the start.
+    """Settings of an isolated process, which it receives once, at the start.
 
     Attributes:
         decoder: the decode stage of the first pass.
@@ -48,12 +47,12 @@ class IsolatedSettings:
     names: Sequence[str]
 
     def packed(self) -> bytes:
-        """Pickle them, so that the actor that passes them on need not import torch."""
+        """Pickle them, so that the actor, which only passes them on, need not import torch."""
         return pickle.dumps(self)
 
 
 class ProcessDiedError(Exception):
-    """The isolated process died or was ended at its time limit; the message says which."""
+    """The isolated process died, or was ended at its time limit; the message says which."""
 
 
 class IsolatedExplainer:
@@ -163,10 +162,10 @@ class IsolatedProcess:
         except ProcessExpired as death:
             code = death.exitcode
             cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        except BrokenProcessPool:
-            cause = "it died between two batches"
         except Exception as error:
-            raise RunError(f"{type(error).__name__}: {error}") from error
+            if self.pool.active:
+                raise RunError(f"{type(error).__name__}: {error}") from error
+            cause = "it died between two batches"
         else:
             return result
         self.stop()

@@ -96,7 +96,7 @@ def test_mean_and_difference_maps_are_those_of_the_images(audit: Audit, truth: W
         audit.mean_map("wolf", "tag")
     fresh = Audit.from_results(audit.results.folder.uri)
     fresh.read_maps("tag")
-    assert set(fresh._sums) == {"tag"}
+    assert set(fresh._maps._sums) == {"tag"}
 
 
 def test_images_of_a_pair(audit: Audit, truth: World) -> None:

@@ -1,19 +1,23 @@
 """Properties against classes: known effects, spreads and tails, and nothing from chance."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import brunnermunzel
 
+from pipeline import Audit
 from pipeline.audit.exact_cues import COLUMNS, find_exact, win_odds
 from pipeline.audit.scores import count_population
 from pipeline.config.audit_settings import Gates
 from pipeline.schema import property_column
+from tests.audit.worlds import World, labels
 
 GATES = Gates()
 
@@ -55,9 +59,9 @@ def test_the_test_of_brunner_and_munzel() -> None:
 
 def test_a_blurred_class_is_flagged_and_no_other() -> None:
     rng = np.random.default_rng(2)
-    labels = drawn({"a": 200, "b": 200, "c": 200})
-    sharpness = rng.lognormal(6, 1, 600) * np.where(labels == "a", 0.2, 1)
-    found = audit(labels, sharpness=sharpness, brightness=rng.beta(4, 4, 600))
+    classes = drawn({"a": 200, "b": 200, "c": 200})
+    sharpness = rng.lognormal(6, 1, 600) * np.where(classes == "a", 0.2, 1)
+    found = audit(classes, sharpness=sharpness, brightness=rng.beta(4, 4, 600))
     flagged = found[found["association__flag"]]
     row = found.loc[("a", "property__sharpness")]
     assert row["direction"] == "less"
@@ -69,8 +73,8 @@ def test_a_blurred_class_is_flagged_and_no_other() -> None:
 
 
 def test_perfectly_apart() -> None:
-    labels = drawn({"a": 40, "b": 60})
-    found = audit(labels, brightness=np.where(labels == "a", 0.9, 0.1)).loc["a"].iloc[0]
+    classes = drawn({"a": 40, "b": 60})
+    found = audit(classes, brightness=np.where(classes == "a", 0.9, 0.1)).loc["a"].iloc[0]
     assert found["association__flag"]
     assert np.isfinite(found[["association__low", "association__high"]].astype(float)).all()
     assert found["score_auc"] == 1
@@ -78,12 +82,12 @@ def test_perfectly_apart() -> None:
 
 def test_grey_framed_and_png_images_have_shares() -> None:
     rng = np.random.default_rng(3)
-    labels = drawn({"a": 200, "b": 400})
-    inside = labels == "a"
+    classes = drawn({"a": 200, "b": 400})
+    inside = classes == "a"
     grey = rng.random(600) < np.where(inside, 0.5, 0.1)
     png = rng.random(600) < np.where(inside, 0.02, 0.6)
     found = audit(
-        labels,
+        classes,
         greyness=np.where(grey, 1.0, 0.2),
         uniform_frame=np.zeros(600),
         jpeg_quality=np.where(png, np.nan, 85),
@@ -100,12 +104,12 @@ def test_grey_framed_and_png_images_have_shares() -> None:
 
 
 def test_small_classes_failed_rows_and_old_results() -> None:
-    labels = drawn({"a": 15, "b": 300})
+    classes = drawn({"a": 15, "b": 300})
     status = ["not_finite"] * 5 + ["ok"] * 310
-    found = audit(labels, status, brightness=np.where(labels == "a", 0.9, 0.1))
+    found = audit(classes, status, brightness=np.where(classes == "a", 0.9, 0.1))
     assert found.loc[("a", "property__brightness"), "images"] == 10
     assert not found["association__flag"].any()
-    old = stored(labels)
+    old = stored(classes)
     empty = find_exact(old, count_population(old, 10), GATES)
     assert (len(empty), list(empty)) == (0, list(COLUMNS))
 
@@ -115,7 +119,7 @@ def test_nothing_from_chance(shape: str) -> None:
     """At most 1 % of 1,000 classes without a difference in level are flagged."""
     rng = np.random.default_rng(4)
     sizes = rng.integers(20, 80, 1000)
-    labels = np.repeat([f"c{n:04d}" for n in range(1000)], sizes)
+    classes = np.repeat([f"c{n:04d}" for n in range(1000)], sizes)
     spread = np.repeat(rng.uniform(0.2, 3, 1000), sizes)
     count = sizes.sum()
     values = {
@@ -124,7 +128,7 @@ def test_nothing_from_chance(shape: str) -> None:
         "tails": np.clip(rng.standard_t(1, count) * spread, -30, 30),
         "ties": rng.integers(0, 3, count).astype(float),
     }[shape]
-    results = stored(labels, sharpness=np.exp(values), greyness=(rng.random(count) < 0.2) * 1.0)
+    results = stored(classes, sharpness=np.exp(values), greyness=(rng.random(count) < 0.2) * 1.0)
     found = find_exact(results, count_population(results, 2000), GATES)
     assert found["association__flag"].mean() <= 0.01
     graded = found[found["cue"] == "property__sharpness"]
@@ -134,8 +138,35 @@ def test_nothing_from_chance(shape: str) -> None:
 
 def test_bins_of_a_hundredth_change_nothing() -> None:
     rng = np.random.default_rng(5)
-    labels = drawn({"a": 300, "b": 700})
-    values = rng.normal(0.5, 0.1, 1000) + 0.04 * (labels == "a")
-    found = audit(labels, contrast=values).loc[("a", "property__contrast"), "score_auc"]
-    inside, outside = values[labels == "a"], values[labels == "b"]
+    classes = drawn({"a": 300, "b": 700})
+    values = rng.normal(0.5, 0.1, 1000) + 0.04 * (classes == "a")
+    found = audit(classes, contrast=values).loc[("a", "property__contrast"), "score_auc"]
+    inside, outside = values[classes == "a"], values[classes == "b"]
     assert found == pytest.approx((inside[:, None] > outside).mean(), abs=0.005)
+
+
+def test_rows_beside_those_of_scored_cues(tmp_path: Path) -> None:
+    """Only on request, with verified flags and no claim of reliance; no other row changes."""
+    names = ["a", "b", "c", "d"]
+    labelled = labels(600, names)
+    world = World(labelled).cue("leash", {"a": 0.6})
+    uri = world.write(tmp_path / "out", {})
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "out" / "images").glob("*.parquet"):
+        table = pq.read_table(path)
+        dark = np.array(table["label"].to_pylist()) == "b"
+        values = rng.beta(4, 4, table.num_rows) * np.where(dark, 0.5, 1)
+        column = pa.array(values.astype(np.float32))
+        pq.write_table(table.append_column(property_column("brightness"), column), path)
+    found = Audit.from_results(uri, settings={"suspicions": False})
+    every = found.rank(exact=True)
+    flagged = every[every["association__flag"] & (every["association__basis"] == "exact")]
+    assert ("b", "property__brightness") in set(zip(flagged["class"], flagged["cue"], strict=True))
+    assert flagged["association__verified"].all()
+    assert not every["probe_reliance__flag"].any()
+    plain = found.rank()
+    assert not plain["cue"].str.startswith("property__").any()
+    kept = every[~every["cue"].str.startswith("property__")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        kept[["class", "cue", "association__q"]], plain[["class", "cue", "association__q"]]
+    )

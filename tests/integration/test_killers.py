@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,10 +130,12 @@ def test_a_hang_ends(deadly_path: None, settings: IsolatedSettings) -> None:
     assert stage.process is None
 
 
-def test_a_process_that_dies_between_two_batches(isolated: IsolatedExplainer) -> None:
+@pytest.mark.parametrize("pause", [0.0, 2.0])
+def test_a_process_that_dies_between_two_batches(isolated: IsolatedExplainer, pause: float) -> None:
     assert isolated(batch(jpeg(1)))["status"].to_pylist() == ["ok"]
     assert isolated.process is not None
     os.kill(isolated.process.pool.schedule(os.getpid).result(), signal.SIGKILL)
+    time.sleep(pause)
     found = isolated(batch(jpeg(1), jpeg(2)))["status"].to_pylist()
     assert found == ["ok", "ok"]  # as a batch it was blamed, each alone it was not
 

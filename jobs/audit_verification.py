@@ -1,0 +1,103 @@
+"""What ``legrad audit`` prints of verification: agreement, what is worth a look, what is next."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.display import console
+
+if TYPE_CHECKING:
+    from pipeline.auditor import Audit
+
+_MOST_SUSPICIOUS = 8
+_LEGEND = (
+    "unusual: how far the class's mean score of the cue lies beyond what likeness\n"
+    "to the class explains, in deviations of ordinary words.\n"
+)
+
+
+def show_labels(audit: "Audit") -> None:
+    """Print how much was labelled, and how well people agree; nothing without labels."""
+    labelled = audit.findings.labelled
+    if audit.labels is None or labelled is None:
+        return
+    people = sorted(audit.labels.answers["who"].unique())
+    text = (
+        f"labels: {len(audit.labels.answers):,} answers of {', '.join(people)} decide "
+        f"{len(labelled.frame)} pairs"
+    )
+    if labelled.unused:
+        text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
+    if labelled.picked > labelled.unused:
+        text += f"; {labelled.picked - labelled.unused:,} on pictures that were not drawn neither"
+    console.print(text, soft_wrap=True, markup=False)
+    for row in audit.agreement.to_dict(orient="records"):
+        same = pd.isna(row["kappa"])
+        kappa = "all answers are the same" if same else f"Cohen's kappa {row['kappa']:.2f}"
+        console.print(
+            f"agreement: {row['cue']}, {row['who']} and {row['other']}: {row['agree']:.0%} of "
+            f"{row['images']} images, {kappa}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def show_worth_a_look(audit: "Audit", *, every: bool, limit: int) -> None:
+    """Print suspicious pairs that nothing else is said of, or why there are none.
+
+    Args:
+        every: whether to list the pairs of all classes, the most unusual first.
+    """
+    from pipeline.audit.suspicion_scan import worth_a_look
+
+    if audit.no_suspicions:
+        if audit.settings.suspicions:
+            console.print(f"no suspicions: {audit.no_suspicions}", soft_wrap=True, markup=False)
+        return
+    ranked = audit.rank(decoys=True)
+    rows = worth_a_look(ranked).head(_MOST_SUSPICIOUS)
+    if every:
+        real = ranked[~ranked["decoy"] & ranked["suspicion__effect"].notna()]
+        rows = real.sort_values("suspicion__effect", ascending=False).head(limit)
+    if not len(rows):
+        return
+    table = Table(
+        title="All pairs by suspicion" if every else "Worth a look, not a claim",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("class", "cue"):
+        table.add_column(name, overflow="fold")
+    for name in ("unusual", "place in class"):
+        table.add_column(name, justify="right")
+    for row in rows.to_dict(orient="records"):
+        cells = [str(row["class"]), str(row["cue"])]
+        cells += [f"{row['suspicion__effect']:.1f}", str(row["suspicion__rank"])]
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+    console.print(_LEGEND, style="dim", markup=False)
+
+
+def show_next(audit: "Audit", out: str) -> None:
+    """Print the command that verifies what is unverified."""
+    from pipeline.audit.suspicion_scan import worth_a_look
+
+    ranked = audit.rank(decoys=True)
+    real = ranked[~ranked["decoy"]]
+    unverified = int((real["association__flag"] & ~real["association__verified"]).sum())
+    suspicious = len(worth_a_look(ranked))
+    if unverified or suspicious:
+        parts = [f"{unverified} unverified findings"] if unverified else []
+        parts += [f"{suspicious} suspicions"] if suspicious else []
+        text = f"{' and '.join(parts)}; some minutes of looking at images verify or refute them"
+    elif len(audit.classes) > 1:
+        text = "nothing is left to verify; a cue that you suspect can be labelled with --cue CUE"
+    else:
+        return
+    command = shlex.join(["legrad", "label", out])
+    console.print(f"\nnext: {text}:\n      {command}", soft_wrap=True, markup=False)

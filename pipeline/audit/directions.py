@@ -1,0 +1,80 @@
+"""Directions of the run's queries and of the vocabulary, from texts that are encoded once a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from legrad.errors import UnsupportedModelError
+from legrad.queries.directions import read_vector
+from legrad.queries.query import Query
+from pipeline.audit.inference import Array
+from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
+from pipeline.errors import UsageError
+from pipeline.machine import cores
+from pipeline.results.reproduce import model_config
+from pipeline.results.results import Results
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions in the embedding space.
+
+    Attributes:
+        queries: name -> (E,); queries by exemplar images, which would have to be embedded again,
+            have none.
+        words: (W, E) of the words of the vocabulary that the model tells apart.
+    """
+
+    queries: dict[str, Array]
+    words: Array
+
+
+def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
+    """The directions of a run; the first call loads its model on the CPU.
+
+    Args:
+        tell: called with a message before the model may be loaded.
+
+    Raises:
+        UsageError: the model cannot be loaded here, or has other weights than in the run.
+    """
+    model = model_config(results.run)
+    words = [word for word in vocabulary() if word not in _texts_of_cues(results)]
+    texts = [*words, *(text for query in results.queries for text in query.texts())]
+    digest = str(results.run["identity"].get("model.weights_sha256"))
+    folder = results.folder.root.child("_run")
+    tell(f"comparing cues with {len(words)} words in the text space of {model.name}")
+    try:
+        features = text_features(model, digest, texts, folder, cores()).astype(np.float64)
+        queries = _directions(results, features[len(words) :])
+    except (OSError, ValueError, RuntimeError, UnsupportedModelError) as error:
+        raise UsageError(f"the model {model.name} cannot be loaded here: {error}") from error
+    return Directions(queries, features[: len(words)][distinct_rows(features[: len(words)])])
+
+
+def _texts_of_cues(results: Results) -> set[str]:
+    return {text for query in results.queries for text in query.texts() if query.label is None}
+
+
+def _directions(results: Results, features: Array) -> dict[str, Array]:
+    """Name -> direction, from the features of all texts of the queries in order."""
+    directions: dict[str, Array] = {}
+    start = 0
+    for query in results.queries:
+        count = len(query.texts())
+        if count:
+            mean = features[start : start + count].mean(axis=0)
+            directions[query.name] = mean / np.linalg.norm(mean)
+            start += count
+        elif query.vector is not None:
+            directions[query.name] = read_vector(query.vector).astype(np.float64)
+    for query in results.queries:
+        if query.difference is not None and _known(query, directions):
+            plus, minus = query.difference
+            directions[query.name] = directions[plus] - directions[minus]
+    return directions
+
+
+def _known(query: Query, directions: dict[str, Array]) -> bool:
+    return all(name in directions for name in query.difference or ())

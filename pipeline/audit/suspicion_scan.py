@@ -1,0 +1,132 @@
+"""The scan for suspicions: sums over the stored embeddings, and a row for every class and cue."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.audit.basis import Basis
+from pipeline.audit.directions import Directions, run_directions
+from pipeline.audit.findings import Findings
+from pipeline.audit.inference import Array
+from pipeline.audit.names import Names
+from pipeline.audit.scores import Population, Readable, batches, embeddings
+from pipeline.audit.suspicion import FEWEST_WORDS, Suspicion, class_shifts, likeness, suspect
+from pipeline.errors import UsageError
+from pipeline.results.results import Results
+from pipeline.schema import EMBEDDING
+
+COLUMNS = ("class", "cue", "suspicion__effect", "suspicion__rank", "suspicion__shift")
+WORTH_A_LOOK, FIRST = 3.0, 3
+"""Effect from which a pair among the first of its class is shown as worth a look. It decides what
+is printed, and flags nothing."""
+_LEVEL = 0.95  # of the decoys' effects, which a pair that is worth a look exceeds
+
+
+def scan(
+    results: Results,
+    findings: Findings,
+    decoys: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """Suspicion of every pair, decoys included.
+
+    Args:
+        decoys: cues that get no rank.
+        tell: called with messages about long steps.
+
+    Returns:
+        One row per pair, without cues that exemplar images define: ``class``, ``cue``,
+        ``suspicion__effect`` (how far the class's mean score of the cue lies beyond what likeness
+        to the class explains, in deviations of the vocabulary), ``suspicion__rank`` (1: the most
+        unusual cue of the class; 0 for decoys and where there is no effect) and
+        ``suspicion__shift`` (mean score in the class minus that elsewhere, in deviations within
+        classes). Most unusual pairs first.
+
+    Raises:
+        UsageError: the run has no embeddings, or the texts cannot be encoded here.
+    """
+    if EMBEDDING not in results.dataset.schema.names:
+        raise UsageError("the run stored no embeddings (store.embeddings: false)")
+    population = findings.population
+    if len(population.classes) < 2:
+        raise UsageError("there are no two classes to compare")
+    directions = run_directions(results, tell)
+    cues = [cue for cue in findings.presence.histograms.cues if cue in directions.queries]
+    if not cues:
+        raise UsageError("no cue is defined by a text or a vector")
+    suspicion, count = _suspicion(results, findings, directions, cues), population.audited
+    frame = pd.DataFrame(
+        {
+            "class": np.repeat(np.array(population.classes[:count], dtype=object), len(cues)),
+            "cue": np.tile(np.array(cues, dtype=object), count),
+            "suspicion__effect": suspicion.effect[:count].ravel(),
+            "suspicion__shift": suspicion.shift[:count].ravel(),
+        }
+    )
+    effect = frame["suspicion__effect"].where(~frame["cue"].isin(list(decoys)))
+    rank = effect.groupby(frame["class"]).rank(ascending=False, method="first")
+    frame.insert(3, "suspicion__rank", rank.fillna(0).astype(int))
+    return frame.sort_values("suspicion__effect", ascending=False, ignore_index=True)
+
+
+def worth_a_look(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The suspicious pairs that are neither flagged nor verified, the most unusual first.
+
+    A pair must be among the first of its class and beyond what all but a few decoys reach.
+
+    Args:
+        pairs: rows of `Audit.rank` with decoys.
+    """
+    if "suspicion__effect" not in pairs:
+        return pairs.head(0)
+    of_decoys = pairs.loc[pairs["decoy"], "suspicion__effect"].dropna()
+    usual = float(of_decoys.quantile(_LEVEL)) if len(of_decoys) >= FEWEST_WORDS else 0.0
+    suspicious = pairs["suspicion__effect"] > max(WORTH_A_LOOK, usual)
+    suspicious &= pairs["suspicion__rank"].between(1, FIRST)
+    suspicious &= ~pairs["association__flag"] & (pairs["association__basis"] != str(Basis.LABELS))
+    return pairs[suspicious].sort_values("suspicion__effect", ascending=False, ignore_index=True)
+
+
+def _suspicion(
+    results: Results, findings: Findings, directions: Directions, cues: Sequence[str]
+) -> Suspicion:
+    if len(directions.words) < FEWEST_WORDS:
+        raise UsageError(
+            f"the model tells {len(directions.words)} words of the vocabulary apart, "
+            f"{FEWEST_WORDS} needed"
+        )
+    of_cues = np.stack([directions.queries[cue] for cue in cues])
+    sums = class_sums(results, findings.population)
+    queries = Names(results, findings).class_queries
+    texts = np.full((len(findings.population.classes), of_cues.shape[1]), np.nan)
+    for code, label in enumerate(findings.population.classes):
+        if queries.get(label) in directions.queries:
+            texts[code] = directions.queries[queries[label]]
+    return suspect(
+        class_shifts(*sums, of_cues),
+        likeness(texts, of_cues),
+        class_shifts(*sums, directions.words),
+        likeness(texts, directions.words),
+    )
+
+
+def class_sums(results: Readable, population: Population) -> tuple[Array, Array, Array]:
+    """Images (K,) and mean embeddings (K, E) of the classes, and covariance (E, E) within them."""
+    classes = len(population.classes)
+    images = np.zeros(classes)
+    sums: Array | None = None
+    products: Array | None = None
+    for batch in batches(results, population, [], [EMBEDDING]):
+        vectors = embeddings(batch.table).astype(np.float64)
+        if sums is None or products is None:
+            sums = np.zeros((classes, vectors.shape[1]))
+            products = np.zeros((vectors.shape[1], vectors.shape[1]))
+        images += np.bincount(batch.codes, minlength=classes)
+        np.add.at(sums, batch.codes, vectors)
+        products += vectors.T @ vectors
+    if sums is None or products is None:
+        raise UsageError("no explained image has a label")
+    means = sums / np.maximum(images, 1)[:, None]
+    within = products - (means * images[:, None]).T @ means
+    return images, means, within / max(images.sum() - (images > 0).sum(), 1)

@@ -1,0 +1,204 @@
+"""Write ``labels.csv`` and one page that opens from disk, and store the design with the run."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.audit.label_design import COLUMNS, Answer
+from pipeline.audit.label_groups import DESIGN, Design, stored_design
+from pipeline.auditor import Audit
+from pipeline.errors import UsageError
+from pipeline.labelling.tasks import LabelTask, Pair, choose_pairs, draw_tasks
+from pipeline.report.embed import to_json
+from pipeline.report.shown_images import fetch_pictures
+from pipeline.storage.tables import read_table
+
+TABLE, PAGE = "labels.csv", "label.html"
+SIDE = 384
+"""Longer side of a picture on the page, in pixels."""
+_KEY = ["image_id", "cue", "group"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        page, table: files.
+        pairs: (class, cue) that were drawn for.
+        tasks: pictures to look at.
+        answered: how many of them have an answer already.
+        unreadable: pictures that could not be fetched from their source.
+        design_beside: whether the design is beside the page, because the run's folder cannot be
+            written to.
+    """
+
+    page: Path
+    table: Path
+    pairs: tuple[Pair, ...]
+    tasks: int
+    answered: int
+    unreadable: int
+    design_beside: bool
+
+
+def write_labelling(
+    audit: Audit,
+    folder: str | Path,
+    *,
+    pairs: Sequence[Pair] = (),
+    cues: Sequence[str] = (),
+    labels: int = 50,
+    answers: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> Written:
+    """Draw images and write the table and the page.
+
+    Args:
+        audit: of the run.
+        folder: folder for both files; answers of a ``labels.csv`` that is there are kept.
+        pairs: (class, cue) to label.
+        cues: cues to label in their most striking classes. Without pairs and cues, the flagged and
+            the most suspicious pairs that nobody has verified are chosen.
+        labels: images of each class, and of each cue elsewhere.
+        answers: further files of answers, to continue with them.
+        tell: called with a message about each step.
+
+    Raises:
+        UsageError: there is no such class or cue, or a file cannot be read or written.
+    """
+    out = Path(folder)
+    table = out / TABLE
+    uris = [*([str(table)] if table.exists() else []), *answers]
+    before = _earlier_answers(uris)
+    chosen = choose_pairs(audit, pairs, cues)
+    design = stored_design(audit.results.folder.root, [str(table), *uris], audit.settings.seed)
+    tell(f"drawing images for {len(chosen)} pairs")
+    tasks, design = draw_tasks(audit, chosen, labels, design)
+    out.mkdir(parents=True, exist_ok=True)
+    beside = _store(audit, design, out)
+    rows = _rows(tasks, before)
+    rows.to_csv(table, index=False)
+    ids = list(dict.fromkeys(task.image_id for task in tasks))
+    tell(f"fetching {len(ids):,} images")
+    copies = fetch_pictures(audit.results, ids, SIDE)
+    values = _page_values(audit, tasks, rows)
+    values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]
+    values["why"] = [
+        copies[name].why if name in copies else "not among the results" for name in ids
+    ]
+    (out / PAGE).write_text(_render(values), encoding="utf-8")
+    drawn = {(task.image_id, task.cue) for task in tasks}
+    answered = rows[rows["answer"] != ""][["image_id", "cue"]].drop_duplicates()
+    return Written(
+        page=out / PAGE,
+        table=table,
+        pairs=tuple(chosen),
+        tasks=len(tasks),
+        answered=sum(pair in drawn for pair in answered.itertuples(index=False, name=None)),
+        unreadable=sum(picture is None for picture in values["pictures"]),
+        design_beside=beside,
+    )
+
+
+def _earlier_answers(uris: Sequence[str]) -> pd.DataFrame:
+    """Rows with an answer; of several answers on an image the latest."""
+    frames = [read_table(uri, COLUMNS) for uri in uris]
+    rows = pd.concat([pd.DataFrame(columns=list(COLUMNS), dtype=object), *frames])
+    rows = rows[rows["answer"].str.strip() != ""].sort_values("when", kind="stable")
+    strange = sorted(set(rows["answer"]) - set(Answer))
+    if strange:
+        raise UsageError(
+            f"{', '.join(uris)}: answer {strange[0]!r}; expected {', '.join(Answer)}, or nothing"
+        )
+    return rows.drop_duplicates(_KEY, keep="last")
+
+
+def _store(audit: Audit, design: Design, out: Path) -> bool:
+    """Store the design with the run; return whether it had to be stored beside the page."""
+    try:
+        audit.results.folder.root.child("_run", DESIGN).write(design.to_json())
+    except UsageError:
+        (out / DESIGN).write_bytes(design.to_json())
+        return True
+    return False
+
+
+def _rows(tasks: Sequence[LabelTask], before: pd.DataFrame) -> pd.DataFrame:
+    """Content of the table: all that is drawn now, with earlier answers, then earlier rows."""
+    drawn = [
+        [task.image_id, task.cue, m.group, str(m.stratum), f"{m.probability:.9g}"]
+        for task in tasks
+        for m in task.memberships
+    ]
+    rows = pd.DataFrame(drawn, columns=list(COLUMNS[:5]), dtype=object)
+    said = before.drop_duplicates(["image_id", "cue"], keep="last")
+    answers = said[["image_id", "cue", "answer", "who", "when"]]
+    rows = rows.merge(answers, on=["image_id", "cue"], how="left").fillna("")
+    kept = before.merge(rows[_KEY], on=_KEY, how="left", indicator="place")
+    kept = kept[kept["place"] == "left_only"]
+    return pd.concat([rows, kept[list(COLUMNS)]], ignore_index=True)
+
+
+def _page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) -> dict[str, Any]:
+    titles = {
+        query.name: query.prompts[0] if len(query.prompts) == 1 else query.name.replace("_", " ")
+        for query in audit.results.queries
+    }
+    picture: dict[str, int] = {}
+    for task in tasks:
+        picture.setdefault(task.image_id, len(picture))
+    drawn = {(task.image_id, task.cue) for task in tasks}
+    pairs = rows[["image_id", "cue"]].itertuples(index=False, name=None)
+    others = rows[[pair not in drawn for pair in pairs]]
+    said = rows[rows["answer"] != ""].drop_duplicates(["image_id", "cue"])
+    texts = said[["image_id", "cue", "answer", "who", "when"]].to_numpy().tolist()
+    return {
+        "run": str(audit.results.run.get("digest", audit.results.folder.uri)),
+        "columns": list(COLUMNS),
+        "cues": {cue: titles[cue] for cue in dict.fromkeys(task.cue for task in tasks)},
+        "tasks": [
+            {
+                "id": task.image_id,
+                "cue": task.cue,
+                "picture": picture[task.image_id],
+                "groups": [
+                    [m.group, str(m.stratum), f"{m.probability:.9g}"] for m in task.memberships
+                ],
+            }
+            for task in tasks
+        ],
+        "answers": texts,
+        "others": others.to_numpy().tolist(),
+        "next": f"legrad audit {audit.results.folder.uri} --labels labels.csv",
+    }
+
+
+def _data_uri(data: bytes | None) -> str | None:
+    return None if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+def _render(values: dict[str, Any]) -> str:
+    """The page, with styles and scripts inside it."""
+    own, report = files("pipeline.labelling") / "page", files("pipeline.report") / "static"
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.labelling", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    texts = {
+        "styles": (report / "report.css").read_text("utf-8")
+        + (own / "label.css").read_text("utf-8"),
+        "theme": (report / "theme.js").read_text("utf-8"),
+        "script": (own / "label.js").read_text("utf-8"),
+        "data": to_json(values),
+    }
+    safe = {name: Markup(text) for name, text in texts.items()}  # noqa: S704 - ours, or escaped
+    return env.get_template("label.html").render(safe)
