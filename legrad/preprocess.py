@@ -123,7 +123,7 @@ def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) 
 
     Args:
         size: (height, width).
-        width, height: of the image in pixels.
+        width, height: size of the image in pixels.
         cover: whether to return the largest box inside the image; else the smallest around it.
     """
     scale = (min if cover else max)(width / size[1], height / size[0])

@@ -165,7 +165,7 @@ class SourceConfig(Settings):
 
     @property
     def id_prefix(self) -> str:
-        """What every image id begins with."""
+        """The prefix of every image id."""
         return f"{self.alias}/" if self.alias else ""
 
     def refuse_same_names(self, names: Sequence[str]) -> None:

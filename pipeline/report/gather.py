@@ -38,7 +38,6 @@ def gather(audit: Audit, limits: Limits) -> Report:
     """Decide what is shown, and read it."""
     table = audit.rank()
     chosen = choice.paged(table, limits.pages)
-    known = audit.findings.population
     galleries = _gallery_cues(table, audit.classes)
     total = choice.affordable(limits, len(table), len(chosen), len(audit.classes))
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
@@ -46,18 +45,17 @@ def gather(audit: Audit, limits: Limits) -> Report:
     pairs = _pair_pages(audit, table, chosen, ends, limits)
     names = {image.image_id for end in ends.values() for image in end.high + end.low}
     baseline = _baseline(audit)
-    head = audit.summary
     return Report(
-        head=head,
+        head=audit.summary,
         identity=_identity(audit),
         limits=limits,
         grid=audit.results.grid,
         table=table,
         titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
         pairs=pairs,
-        classes=_class_pages(audit, table, galleries, ends, dict(head.classes)),
+        classes=_class_pages(audit, table, galleries, ends, dict(audit.summary.classes)),
         pictures=fetch_pictures(audit.results, names, limits.side),
-        grids=_grids(audit, ends, baseline) if known.classes else {},
+        grids=_grids(audit, ends, baseline) if audit.findings.population.classes else {},
         baseline=baseline,
         exact=_records(
             audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
