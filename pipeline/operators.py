@@ -81,6 +81,7 @@ def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
         config.store.captions,
         reporter,
         seconds,
+        store_properties=config.store.properties,
     )
 
 

@@ -116,6 +116,7 @@ def make_plan(
         prepared.grid,
         maps=config.map_columns,
         embeddings=config.store.embeddings,
+        properties=config.store.properties,
         metadata=manifest.file_metadata(config, prepared),
     )
     requested_rows = config.runtime.rows_per_part
