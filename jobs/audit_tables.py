@@ -57,9 +57,25 @@ def show(audit: "Audit", *, limit: int, every: bool = False, notes: Notes | None
     else:
         console.print("\nNo cue is flagged for any class.")
     show_worth_a_look(audit, every=every, limit=limit)
+    _print_exact(audit, limit)
     if every:
         console.print(_reasons(ranked[~ranked["association__flag"]].head(limit)))
     _print_lists(overview, flagged)
+
+
+def _print_exact(audit: "Audit", limit: int) -> None:
+    """Print the flagged properties, which need no model."""
+    from pipeline.report.words import exact_sentence, odds
+
+    flagged = audit.exact[audit.exact["association__flag"].to_numpy(bool)]
+    if not len(flagged):
+        return
+    console.print("\nProperties that come with a class (exact, no model needed)", style="bold")
+    for row in _records(flagged.head(limit)):
+        effect, low, high = (odds(row[f"association__{n}"]) for n in ("effect", "low", "high"))
+        text = f"{exact_sentence(row)} Odds {effect} ({low}-{high})."
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+    _print_more(len(flagged), limit)
 
 
 def _counts(overview: "Overview") -> str:
@@ -140,8 +156,8 @@ def _print_lists(overview: "Overview", flagged: pd.DataFrame) -> None:
     if check.cues:
         _print_line(
             "decoys",
-            f"of {check.pairs} pairs of a class with one of {check.cues} cues that the data lack, "
-            f"{check.flagged_pairs} were flagged; {check.cues - check.measured} of these cues "
+            f"{check.flagged_pairs} of {check.pairs} pairs of a class with one of {check.cues} cues "
+            f"that the data lack were flagged; {check.cues - check.measured} of these cues "
             "could not be measured, as it should be. With so few decoys, an error rate below "
             f"{check.floor:.0%} cannot be shown",
         )

@@ -71,18 +71,13 @@ def check(
     raise typer.Exit(0 if sound else 1)
 
 
-def watch_run(folder: "RunFolder", seconds: float = _POLL_SECONDS) -> None:
-    """Print a line whenever the state of a run changes, until nobody writes to its output.
-
-    Args:
-        folder: the run's output.
-        seconds: pause between two looks.
-    """
+def watch_run(folder: "RunFolder") -> None:
+    """Print a line whenever the state of a run changes, until nobody writes to its output."""
     from jobs.display import log
     from pipeline.runs.observe import observe
 
     previous = ""
-    for sight in observe(folder, seconds):
+    for sight in observe(folder, _POLL_SECONDS):
         text = state_line(sight)
         if text != previous:
             log(text)

@@ -138,10 +138,6 @@ class ModelOptions:
                 "laion2b_s34b_b88k (`legrad models` lists all), or --model mini, which knows "
                 "only the drawn scenes of the demo"
             )
-        return validated(ModelConfig, self.settings(), "options")
-
-    def settings(self) -> dict[str, Any]:
-        """The options that were given, as the group ``model`` of a configuration."""
         settings = {
             "name": self.model,
             "pretrained": self.pretrained,
@@ -150,7 +146,8 @@ class ModelOptions:
             "image_size": self.size,
             "tokenizer": self.tokenizer,
         }
-        return {key: value for key, value in settings.items() if value is not None}
+        chosen = {key: value for key, value in settings.items() if value is not None}
+        return validated(ModelConfig, chosen, "options")
 
 
 @dataclass(frozen=True)

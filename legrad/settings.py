@@ -1,11 +1,9 @@
-"""Base of every settings model, and the paths that settings name.
-
-The models are frozen, and errors for unknown keys and missing choices name the valid ones.
-"""
+"""The base class of every settings model, and the resolution of paths in settings."""
 
 import difflib
 import os
 import posixpath
+from collections.abc import Callable
 from enum import EnumType
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +16,7 @@ BASE = "base"
 
 
 class TextFrom(str):
-    """A setting's text that was not written in the validated file but relative to another folder.
+    """A text of the settings whose relative path is relative to a folder other than the file's.
 
     Attributes:
         base: that folder.
@@ -28,19 +26,28 @@ class TextFrom(str):
     base: Path
 
     def __new__(cls, text: str, base: Path) -> "TextFrom":
-        """The text, with its folder."""
+        """Make the text of a folder."""
         new = super().__new__(cls, text)
         new.base = base
         return new
 
 
 def text_from(value: Any, base: Path) -> Any:
-    """A value with every text in it, at any depth, as a `TextFrom` a folder."""
+    """A value in which every text, at any depth, is a `TextFrom` with this folder."""
+    return _with_texts(value, lambda text: TextFrom(text, base))
+
+
+def plain(value: Any) -> Any:
+    """A value in which every `TextFrom`, at any depth, is plain text."""
+    return _with_texts(value, str)
+
+
+def _with_texts(value: Any, convert: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: text_from(item, base) for key, item in value.items()}
+        return {key: _with_texts(item, convert) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [text_from(item, base) for item in value]
-    return TextFrom(value, base) if isinstance(value, str) else value
+        return [_with_texts(item, convert) for item in value]
+    return convert(value) if isinstance(value, str) else value
 
 
 def is_uri(path: str) -> bool:
@@ -56,7 +63,7 @@ def absolute(path: str, base: Path) -> str:
 
 
 def resolved(value: Any, info: ValidationInfo) -> Any:
-    """A path of a setting as an absolute path; left alone where no folder is known."""
+    """A path of a setting as an absolute path; unchanged where no folder is known."""
     if not isinstance(value, str):
         return value
     base = value.base if isinstance(value, TextFrom) else (info.context or {}).get(BASE)
@@ -64,17 +71,8 @@ def resolved(value: Any, info: ValidationInfo) -> Any:
 
 
 def is_weights_uri(pretrained: str) -> bool:
-    """Whether ``pretrained`` names a weights file (by suffix or slash) and not a tag of one."""
+    """Whether ``pretrained`` names a weights file, by suffix or slash, and not a tag."""
     return pretrained.endswith(WEIGHTS_SUFFIXES) or "/" in pretrained or os.sep in pretrained
-
-
-def plain(value: Any) -> Any:
-    """A value with every `TextFrom` in it, at any depth, as plain text."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, TextFrom) else value
 
 
 PathOrUri = Annotated[str, BeforeValidator(resolved)]

@@ -27,7 +27,6 @@ class Costs:
             could be decoded.
         gets: approximate number of read requests to the storage.
         puts: approximate number of write requests.
-        bytes_written: size of the output.
     """
 
     flops: float
@@ -35,7 +34,6 @@ class Costs:
     decode_hours: float | None
     gets: int
     puts: int
-    bytes_written: int
 
     @property
     def cores_per_gpu(self) -> float | None:
@@ -67,7 +65,6 @@ def estimate(
     decode_seconds: float | None,
     file_sizes: Sequence[int],
     parts: int,
-    bytes_written: int,
 ) -> Costs:
     """Add up the costs of a run.
 
@@ -77,7 +74,6 @@ def estimate(
         decode_seconds: time to decode one image on one core.
         file_sizes: size in bytes of every input file.
         parts: number of Parquet files in the output.
-        bytes_written: size of the output in bytes.
     """
     flops = per_image * rows
     return Costs(
@@ -86,5 +82,4 @@ def estimate(
         decode_hours=None if decode_seconds is None else decode_seconds * rows / 3600,
         gets=sum(max(1, math.ceil(size / BYTES_PER_GET)) for size in file_sizes),
         puts=REQUESTS_PER_PART * parts,
-        bytes_written=bytes_written,
     )

@@ -23,7 +23,7 @@ _TAR_ROW = 2 * 512 + 256  # bytes of headers and padding of a sample's image and
 _BYTES_PER_CELL = 0.95  # uint8 heat of real-size models under zstd
 _BYTES_PER_MAP = 4  # its maximum, a float32
 _BYTES_PER_SCORE = 4
-_ROWS_PER_PART = 10_000  # about a minute at two hundred images a second
+_ROWS_PER_PART = 3_000  # what 200 images per second amount to in `pipeline.plan.SECONDS_PER_PART`
 _BYTES_PER_ROW = 160  # identity, sizes and digests
 
 
@@ -147,7 +147,7 @@ def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
         parts = [unit.part for unit in units if unit.part is not None]
         return sum(len(p.chosen) if p.chosen is not None else p.rows for p in parts), True
     if config.sample is not None or config.limit is not None:
-        return min(n for n in (config.sample, config.limit) if n is not None), False
+        return min(count for count in (config.sample, config.limit) if count is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:
         return len(first), True
     return round(source.bytes_total / max(1.0, _tar_row_bytes(first))), False
@@ -167,13 +167,13 @@ def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sa
     per_image = forward_flops(arch, (size[0], size[1]))
     per_image *= passes(arch, len(config.map_columns), config.model.layers)
     timed = [row.seconds for row in first if row.status == Status.OK][1:]  # the first one warms up
+    part = config.runtime.rows_per_part
     return estimate(
         per_image,
         rows,
         sum(timed) / len(timed) if timed else None,
         [file.size for unit in source.units for file in unit.files],
-        math.ceil(rows / _ROWS_PER_PART),
-        rows * _row_bytes(config),
+        math.ceil(rows / (_ROWS_PER_PART if part == "auto" else part)),
     )
 
 
@@ -181,7 +181,7 @@ def _row_bytes(config: RunConfig) -> int:
     arch = catalog.architecture(config.model.name)
     size = config.model.image_size or arch.image_size
     cells = (size[0] // arch.patch_size[0]) * (size[1] // arch.patch_size[1])
-    each = cells * _BYTES_PER_CELL + _BYTES_PER_MAP
+    map_bytes = cells * _BYTES_PER_CELL + _BYTES_PER_MAP
     embedding = 2 * arch.embed_dim if config.store.embeddings else 0
     scores = len(config.queries) * _BYTES_PER_SCORE
-    return round(len(config.map_columns) * each + scores + embedding + _BYTES_PER_ROW)
+    return round(len(config.map_columns) * map_bytes + scores + embedding + _BYTES_PER_ROW)

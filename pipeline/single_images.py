@@ -65,7 +65,7 @@ class Answer:
         question: the queries; Q is the number of its columns.
         names: the paths or URIs of the images.
         images: upright RGB.
-        boxes: of each image the part that its maps cover, (left, top, right, bottom) in pixels.
+        boxes: the part of each image that its maps cover, (left, top, right, bottom) in pixels.
         maps: (N, Q, h, w) float32, raw.
         scores: (N, Q) float32 cosines.
         about: model, weights digest, layers and preprocessing.
@@ -154,7 +154,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
     if lacking:
         raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
-    _some_are_left(read, failures, uris)
+    _require_any(read, failures, uris)
     loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
     for uri, data in read.items():
@@ -162,7 +162,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
             opened[uri] = _open(data, loaded.preprocess)
         except _BrokenImageError as error:
             failures[uri] = str(error)
-    _some_are_left(opened, failures, uris)
+    _require_any(opened, failures, uris)
     legrad = LeGrad(loaded, model.layers)
     images = tuple(image for image, _ in opened.values())
     maps, scores, notes = _run(legrad, list(opened.values()), question)
@@ -205,7 +205,7 @@ def _load(model: ModelConfig) -> VisionLanguageModel:
         raise UsageError(f"model {model.name}: {error}") from error
 
 
-def _some_are_left(
+def _require_any(
     images: Mapping[str, object], failures: Mapping[str, str], uris: Sequence[str]
 ) -> None:
     if not images:
@@ -215,13 +215,13 @@ def _some_are_left(
 
 def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8]]:
     """The upright original, and pixels (3, height, width) as the model takes them."""
-    found = decode(data, preprocess, _MAX_PIXELS)
-    if found.status != Status.OK or found.pixels is None:
-        raise _BrokenImageError(f"{found.status}: {found.error}")
+    decoded = decode(data, preprocess, _MAX_PIXELS)
+    if decoded.status != Status.OK or decoded.pixels is None:
+        raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
-    return upright, np.frombuffer(found.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+    return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
 
 
 def _run(
@@ -241,9 +241,9 @@ def _run(
     for start in range(0, len(opened), _BATCH):
         images, pixels = zip(*opened[start : start + _BATCH], strict=True)
         sizes = [image.size for image in images]
-        found = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
-        maps.append(found.maps.float().cpu().numpy())
-        scores.append(found.scores.float().cpu().numpy())
+        explanation = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
+        maps.append(explanation.maps.float().cpu().numpy())
+        scores.append(explanation.scores.float().cpu().numpy())
     return np.concatenate(maps), np.concatenate(scores), notes
 
 

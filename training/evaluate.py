@@ -1,7 +1,6 @@
 """The figures on the mini model's card: recognition and grounding on held-out scenes."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +116,11 @@ def best_layers(model: VisionLanguageModel, processes: int) -> int:
         groundings = measure(
             LeGrad(model, layers), truth, _things(model), np.random.default_rng(_SEED)
         )
-        quality[layers] = _quality(list(groundings.values()))
+        quality[layers] = float(
+            np.mean([(g.pointing + g.pixel_auc) / 2 for g in groundings.values()])
+        )
         print(f"last {layers} blocks: grounding {quality[layers]:.3f}", flush=True)
     return max(quality, key=lambda layers: quality[layers])
-
-
-def _quality(groundings: Sequence[Grounding]) -> float:
-    return float(np.mean([(g.pointing + g.pixel_auc) / 2 for g in groundings]))
 
 
 def _load(folder: Path) -> VisionLanguageModel:

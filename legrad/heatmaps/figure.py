@@ -96,7 +96,10 @@ def grid_figure(
     _check(rows, columns, scale)
     pictured = rows[0].image is not None
     headings = [wrapped(text, font(_TEXT, bold=True), cell, _HEADING_LINES) for text in columns]
-    notes = [_wrapped_note(row.note) for row in rows]
+    notes = [
+        "\n".join(wrapped(line, font(_SMALL), _NOTE, 3) for line in row.note.splitlines())
+        for row in rows
+    ]
     layout = lay_out(
         [row.size for row in rows],
         len(columns) + pictured,
@@ -200,10 +203,6 @@ def _draw_headings(pen: ImageDraw.ImageDraw, layout: Layout, headings: Sequence[
     for index, text in enumerate(headings):
         position = (layout.column(index), bottom - (text.count("\n") + 1) * HEADING)
         pen.multiline_text(position, text, _INK, font(_TEXT, bold=True), spacing=6)
-
-
-def _wrapped_note(note: str) -> str:
-    return "\n".join(wrapped(line, font(_SMALL), _NOTE, 3) for line in note.splitlines())
 
 
 def _draw_legend(canvas: Image.Image, layout: Layout, scale: Scale) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,7 +29,6 @@ class MiniModel:
         tokenizer: open_clip's, with the model's context length.
         known_tokens: ids of the tokens that occurred in training.
         default_layers: how many of the last blocks give the best grounding, from the card.
-        mean, std: the normalisation it was trained with.
         card: the measured figures and how the model was trained.
     """
 
@@ -38,8 +36,6 @@ class MiniModel:
     tokenizer: open_clip.SimpleTokenizer
     known_tokens: frozenset[int]
     default_layers: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     card: dict[str, Any]
 
 
@@ -54,14 +50,12 @@ def load(folder: Path = FOLDER) -> MiniModel:
     """
     config = json.loads((folder / CONFIG).read_text())
     card = json.loads((folder / CARD).read_text())
-    model, known = unpack(config, folder / WEIGHTS)
+    model, known_tokens = unpack(config, folder / WEIGHTS)
     return MiniModel(
         model=model,
         tokenizer=open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"]),
-        known_tokens=known,
+        known_tokens=known_tokens,
         default_layers=card["default_layers"],
-        mean=OPENAI_DATASET_MEAN,
-        std=OPENAI_DATASET_STD,
         card=card,
     )
 
@@ -82,7 +76,7 @@ def pack(model: open_clip.CLIP, known_tokens: Tensor, path: Path) -> None:
 
 
 def unpack(config: dict[str, Any], path: Path) -> tuple[open_clip.CLIP, frozenset[int]]:
-    """Read what `pack` wrote.
+    """Read weights that `pack` wrote.
 
     Returns:
         The model in float32, in evaluation mode, and the ids of the tokens it knows; the

@@ -220,7 +220,10 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     """Why LeGrad does not support a vision config, or None if it does."""
     timm_name = vision.get("timm_model_name")
     if timm_name:
-        return None if timm_name in TRUNKS else _why_not(timm_name)
+        if timm_name in TRUNKS:
+            return None
+        reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
+        return ": ".join([f"the timm vision tower {timm_name!r}", *reasons])
     if not isinstance(vision.get("layers", 12), int):
         return "a convolutional vision tower (ResNet): it has no attention over tokens"
     if isinstance(vision.get("attentional_pool"), str):
@@ -233,15 +236,9 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     return None
 
 
-def _why_not(timm_name: str) -> str:
-    reasons = [why for start, why in WITHOUT_TOKENS.items() if timm_name.startswith(start)]
-    what = f"the timm vision tower {timm_name!r}"
-    return f"{what}: {reasons[0]}" if reasons else what
-
-
 def _lacking(text: dict[str, Any]) -> str | None:
     """The part of a text config that needs the package transformers, if that is missing."""
-    foreign = [what for what, key in _FOREIGN.items() if text.get(key)]
+    foreign = [part for part, key in _FOREIGN.items() if text.get(key)]
     return foreign[0] if foreign and find_spec("transformers") is None else None
 
 

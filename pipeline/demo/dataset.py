@@ -1,8 +1,8 @@
 """The demo data set: labelled scenes with planted cues and true masks, in WebDataset shards.
 
-What is planted, and how strongly, is one table (`PLANTED`); everything else is drawn by chance. It
-holds a cue that two labels cannot be told apart without, cues that come with a class but are not
-needed, a legitimate context, and clean classes.
+The table `PLANTED` says what is planted, and how strongly; everything else is drawn at random. One
+cue is all that distinguishes two labels, some come with a class that is recognisable without them,
+one is a legitimate context, and other classes have none.
 """
 
 import io
@@ -30,7 +30,7 @@ SIDE = 192
 IMAGES_PER_SHARD = 250
 MANIFEST = "demo.json"
 BASE_RATE = 0.05
-"""Of every overlay in every class that it is not planted in."""
+"""Share of the images with an overlay, in every class that it is not planted in."""
 LABELS: dict[str, str] = {
     "fresh fish": "fish",
     "frozen fish": "fish",
@@ -66,9 +66,9 @@ class Planted:
     """A cue that comes with a label.
 
     Attributes:
-        label, cue: what comes together.
+        label, cue: the label, and the cue that its images have.
         strength: share of the label's images that have the cue.
-        elsewhere: the same of the other labels (of the label's twin, if decisive).
+        elsewhere: the share for other labels; for a decisive cue, for the label's twin only.
         kind: what the cue is to the class.
     """
 
@@ -101,7 +101,7 @@ class Example:
 
 
 def example(seed: int, index: int) -> Example:
-    """The image with a number; depends on nothing but these two."""
+    """The image with this number; it depends only on the seed and the number."""
     rng = np.random.default_rng([seed, index])
     label = tuple(LABELS)[int(rng.integers(len(LABELS)))]
     overlays = tuple(
@@ -114,10 +114,10 @@ def example(seed: int, index: int) -> Example:
 
 
 def _background(label: str, rng: np.random.Generator) -> str:
-    places = [b for b in BACKGROUNDS if (label, b) in _RATES]
-    if places and rng.random() < _RATES[label, places[0]]:
-        return places[0]
-    others = [b for b in BACKGROUNDS if b not in places]
+    planted = [b for b in BACKGROUNDS if (label, b) in _RATES]
+    if planted and rng.random() < _RATES[label, planted[0]]:
+        return planted[0]
+    others = [b for b in BACKGROUNDS if b not in planted]
     return others[int(rng.integers(len(others)))]
 
 
@@ -134,15 +134,15 @@ def write_demo(
 
     Args:
         uri: folder, local or any fsspec URI.
-        images: how many.
-        seed: same seed, same pictures, whatever the number of images or cores.
+        images: number of images.
+        seed: the same seed gives the same pictures, whatever the number of images or cores.
         options: storage options.
-        done: told the number of images of every finished shard.
-        per_shard: images of a shard.
+        done: called with the number of images of each finished shard.
+        per_shard: number of images of a shard.
 
     Returns:
-        URIs of the shards. The manifest says what was planted at which strength, and how often it
-        came; it is written last, and a folder that has it is taken as it is.
+        URIs of the shards. The manifest says what was planted, how strongly, and how often it was
+        drawn. It is written last; a folder that has the same manifest is used as it is.
 
     Raises:
         ValueError: ``images`` is not positive.
@@ -150,12 +150,12 @@ def write_demo(
     """
     if images < 1:
         raise ValueError(f"images {images}: expected at least 1")
-    place, manifest = open_location(uri, options).child(MANIFEST), describe(images, seed)
+    manifest = open_location(uri, options).child(MANIFEST)
     shards = [shard_name(n) for n in range(math.ceil(images / per_shard))]
     uris = [f"{uri.rstrip('/')}/{name}" for name in shards]
-    text = json.dumps(manifest, indent=1).encode()
-    if place.exists():
-        if place.read() != text:
+    text = json.dumps(describe(images, seed), indent=1).encode()
+    if manifest.exists():
+        if manifest.read() != text:
             raise UsageError(
                 f"{uri} holds another demo data set; delete it or choose another folder"
             )
@@ -170,7 +170,7 @@ def write_demo(
         ]
         for future in as_completed(futures):
             done(future.result())
-    place.write(text)
+    manifest.write(text)
     return uris
 
 
@@ -180,7 +180,7 @@ def shard_name(number: int) -> str:
 
 
 def describe(images: int, seed: int) -> dict[str, Any]:
-    """The manifest: settings, planted strengths, and the counts that chance made of them."""
+    """The manifest: settings, planted strengths, and the number of images that got each cue."""
     examples = [example(seed, index) for index in range(images)]
     return {
         "images": images,
@@ -195,9 +195,9 @@ def describe(images: int, seed: int) -> dict[str, Any]:
 
 
 def _counted(planted: Planted, examples: Sequence[Example]) -> dict[str, int]:
-    own = [e.spec for e in examples if e.label == planted.label]
-    having = [s for s in own if planted.cue in (s.background, *s.overlays)]
-    return {"images_of_label": len(own), "images_with_cue": len(having)}
+    of_label = [e.spec for e in examples if e.label == planted.label]
+    with_cue = [s for s in of_label if planted.cue in (s.background, *s.overlays)]
+    return {"images_of_label": len(of_label), "images_with_cue": len(with_cue)}
 
 
 def _write_shard(
@@ -235,7 +235,7 @@ def _members(index: int, drawn: Example) -> Iterator[tuple[str, bytes]]:
 def pack_masks(scene: Scene) -> tuple[NDArray[np.uint8], dict[str, int]]:
     """All masks of a scene in one uint8 (side, side), and the bit of each in it."""
     masks = {"object": scene.object_mask, **scene.overlay_masks}
-    bits = {name: 1 << place for place, name in enumerate(masks)}
+    bits = {name: 1 << number for number, name in enumerate(masks)}
     packed = np.zeros(scene.object_mask.shape, dtype=np.uint8)
     for name, mask in masks.items():
         packed |= mask.astype(np.uint8) * np.uint8(bits[name])

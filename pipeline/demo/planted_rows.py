@@ -13,19 +13,19 @@ from pipeline.report.sheet import SheetRow
 
 _BASELINE = "an_image"
 _CONTROLS = (("fresh fish", "watermark"), ("house", "brick"))
-"""(label, cue): a label whose image has no such cue, and a clean label on a true background."""
+"""(label, cue): an image without the cue, and an image of a clean label on that background."""
 
 
 def planted_rows(config: RunConfig, images: pd.DataFrame, seed: int) -> list[SheetRow]:
     """Choose images by number, not by looks: the first of its label that has the cue.
 
     Args:
-        config: of the demo's run.
-        images: of its results, by image_id, with ``label``, ``key`` and ``status``.
-        seed: of the demo's data.
+        config: settings of the demo's run.
+        images: rows of its results, by image_id, with ``label``, ``key`` and ``status``.
+        seed: seed of the demo's data.
 
     Returns:
-        A row each planted cue, then the controls; a small data set may lack some.
+        One row per planted cue, then the controls; a small data set may lack some.
     """
     usable = images[images["status"] == "ok"].sort_values("key")
     rows = [_row(config, usable, seed, p.label, p.cue, True, _note(p)) for p in PLANTED]
@@ -66,5 +66,5 @@ def _outlines(spec: SceneSpec, queries: Sequence[str]) -> dict[str, NDArray[np.b
     """True masks of the object, under the class query, and of the cue if it is an overlay."""
     scene = render(spec, SIDE)
     class_query, cue, _ = queries
-    found = {class_query: scene.object_mask}
-    return found | ({cue: scene.overlay_masks[cue]} if cue in scene.overlay_masks else {})
+    masks = {class_query: scene.object_mask}
+    return masks | ({cue: scene.overlay_masks[cue]} if cue in scene.overlay_masks else {})

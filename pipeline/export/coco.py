@@ -27,7 +27,7 @@ THRESHOLD = 0.5
 
 def coco(
     audit: Audit,
-    found: pd.DataFrame,
+    flagged: pd.DataFrame,
     threshold: float = THRESHOLD,
     pictures: Location | None = None,
 ) -> dict[str, Any]:
@@ -37,15 +37,15 @@ def coco(
     ``heat_peak`` of an annotation and ``legrad_image_id`` of an image are extra keys.
 
     Args:
-        audit: of the run.
-        found: the images and their cues.
+        audit: audit of the run.
+        flagged: the images and their cues.
         threshold: share of a map's maximum.
         pictures: folder into which the images are written under their ``file_name``. Without it,
             that is the path below the source's place if the source is a folder of images, and the
             image_id otherwise.
     """
-    rows = _image_rows(audit.results, found["image_id"].unique().tolist())
-    cues = {cue: number for number, cue in enumerate(sorted(found["cue"].unique()), 1)}
+    rows = _image_rows(audit.results, flagged["image_id"].unique().tolist())
+    cues = {cue: number for number, cue in enumerate(sorted(flagged["cue"].unique()), 1)}
     if pictures is None:
         names = [_file_name(audit.results, row) for row in rows]
     else:
@@ -67,7 +67,7 @@ def coco(
         "annotations": [
             annotation | {"id": number}
             for number, annotation in enumerate(
-                _annotations(audit.results, found, images, cues, threshold), 1
+                _annotations(audit.results, flagged, images, cues, threshold), 1
             )
         ],
     }
@@ -75,13 +75,13 @@ def coco(
 
 def _annotations(
     results: Results,
-    found: pd.DataFrame,
+    flagged: pd.DataFrame,
     images: Mapping[str, Mapping[str, Any]],
     cues: Mapping[str, int],
     threshold: float,
 ) -> Iterator[dict[str, Any]]:
     """The regions of all cues that have maps, without ``id``."""
-    for cue, rows in found.groupby("cue", sort=True):
+    for cue, rows in flagged.groupby("cue", sort=True):
         if not has_maps(results, str(cue)):
             continue
         _, maps = results.maps(str(cue), rows["image_id"].tolist())

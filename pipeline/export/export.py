@@ -36,9 +36,9 @@ def export(
         out: a ``.csv``, ``.parquet`` or ``.json`` file (ids, groups, issues), a ``.json`` file
             (coco), a local folder (fiftyone).
         pairs: a (class, cue), or several; default the flagged ones.
-        cues: whose presence makes the groups of ``groups``; default the cues of the pairs.
+        cues: for ``groups``, the cues that divide the classes; default the cues of the pairs.
         limit: largest number of images of each pair, those with the highest scores.
-        threshold: of ``coco``, as a share of a map's maximum.
+        threshold: for ``coco``, the share of a map's maximum from which a pixel counts.
         pictures: for ``coco``, whether to write the images, too, beside the ``.json`` file.
 
     Returns:
@@ -57,21 +57,21 @@ def export(
     try:
         if kind == "issues":
             return _table(issues(audit, chosen), out)
-        found = flagged_images(audit, chosen)
+        images = flagged_images(audit, chosen)
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
     if limit is not None:
-        found = found.groupby(["class", "cue"], sort=False).head(limit)
+        images = images.groupby(["class", "cue"], sort=False).head(limit)
     if kind == "ids":
-        return _table(found, out)
+        return _table(images, out)
     if kind == "coco":
         file = open_location(out)
         folder = Location(file.fs, posixpath.dirname(file.path)) if pictures else None
-        made = coco(audit, found, threshold, folder)
-        file.write(json.dumps(made, allow_nan=False).encode())
-        return len(made["annotations"])
-    write_fiftyone(audit, found, Path(out))
-    return int(found["image_id"].nunique())
+        dataset = coco(audit, images, threshold, folder)
+        file.write(json.dumps(dataset, allow_nan=False).encode())
+        return len(dataset["annotations"])
+    write_fiftyone(audit, images, Path(out))
+    return int(images["image_id"].nunique())
 
 
 def _pair_list(pairs: Pairs | tuple[str, str]) -> list[tuple[str, str]]:

@@ -25,12 +25,12 @@ _TEXT, _NUMBER = f"{_FIELDS}.StringField", f"{_FIELDS}.FloatField"
 _DOCUMENT = _FIELDS + ".EmbeddedDocumentField(fiftyone.core.labels.{})"
 
 
-def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> None:
+def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
     """Write ``metadata.json``, ``samples.json``, pictures and heat of some (image, cue).
 
     Args:
-        audit: of the run.
-        found: the images, see `tables.flagged_images`.
+        audit: audit of the run.
+        flagged: the images, see `tables.flagged_images`.
         folder: local folder; ``data/`` gets the pictures, ``fields/heat_<cue>/`` their heat.
     """
     fields = {
@@ -40,7 +40,7 @@ def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> None:
         "ground_truth": _DOCUMENT.format("Classification"),
     }
     heat: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for cue, rows in found.groupby("cue"):
+    for cue, rows in flagged.groupby("cue"):
         fields[f"score_{cue}"] = _NUMBER
         if has_maps(audit.results, str(cue)):
             fields[f"heat_{cue}"] = _DOCUMENT.format("Heatmap")
@@ -49,7 +49,7 @@ def write_fiftyone(audit: Audit, found: pd.DataFrame, folder: Path) -> None:
     for subfolder in ("data", *(f"fields/heat_{cue}" for cue in heat)):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
     samples = []
-    for number, (name, rows) in enumerate(found.groupby("image_id", sort=True), 1):
+    for number, (name, rows) in enumerate(flagged.groupby("image_id", sort=True), 1):
         image_id = str(name)
         original = audit.results.image(image_id)
         path = f"data/{number:06d}.png"

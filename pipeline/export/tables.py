@@ -1,4 +1,4 @@
-"""Tables with a row per image: those of flagged pairs, groups of all, and suspicion scores."""
+"""Tables with one row per image: images of flagged pairs, groups, and suspicion scores."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,10 @@ def flagged_pairs(audit: Audit) -> list[tuple[str, str]]:
 
 
 def flagged_images(audit: Audit, pairs: Pairs) -> pd.DataFrame:
-    """Images of the classes of some pairs that have the cue of the pair.
+    """The images of each pair's class that have the pair's cue.
 
     Returns:
-        One row an (image, pair): ``image_id``, ``class``, ``cue``, ``score``, ``presence``
+        One row per (image, pair): ``image_id``, ``class``, ``cue``, ``score``, ``presence``
         (probability), ``shard``, ``key``.
     """
     columns = ["image_id", "class", "cue", "score", "presence", "shard", "key"]
@@ -41,11 +41,11 @@ def flagged_images(audit: Audit, pairs: Pairs) -> pd.DataFrame:
 
 
 def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
-    """Group of every explained, labelled image, for GroupDRO, DFR and the like.
+    """The group of every explained, labelled image, as GroupDRO, DFR and similar methods need it.
 
     Args:
-        audit: of the run.
-        cues: whose presence makes groups; each cue doubles their number.
+        audit: audit of the run.
+        cues: cues whose presence divides the classes; each doubles the number of groups.
 
     Returns:
         ``image_id``, ``label``, ``has_<cue>`` (bool), ``group_name``, ``group`` (0, 1, ... in the
@@ -57,25 +57,25 @@ def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
     presence = audit.findings.presence
     names, measured = presence.histograms.cues, presence.measured
     usable = [name for name, good in zip(names, measured, strict=True) if good]
-    strange = [cue for cue in cues if cue not in usable]
-    if strange or not cues:
-        found = repr(strange[0]) if strange else "none"
-        raise UsageError(f"groups by cue: expected one of {', '.join(usable)}, found {found}")
+    unusable = [cue for cue in cues if cue not in usable]
+    if unusable or not cues:
+        name = repr(unusable[0]) if unusable else "none"
+        raise UsageError(f"groups by cue: expected one of {', '.join(usable)}, found {name}")
     parts = []
     for batch in batches(audit.results, audit.findings.population, cues, ["image_id"]):
         part = {"image_id": batch.table["image_id"].to_pylist()}
         part |= {"label": batch.table["label"].to_pylist(), "code": batch.codes}
         for cue in cues:
-            place = names.index(cue)
-            part[f"has_{cue}"] = presence.of(place, batch.codes, batch.scores(cue)) > 0.5
+            of_cue = presence.of(names.index(cue), batch.codes, batch.scores(cue))
+            part[f"has_{cue}"] = of_cue > 0.5
         parts.append(pd.DataFrame(part))
     return _numbered(pd.concat(parts, ignore_index=True), cues)
 
 
 def _numbered(frame: pd.DataFrame, cues: Sequence[str]) -> pd.DataFrame:
     bits = np.zeros(len(frame), dtype=np.int64)
-    for place, cue in enumerate(cues):
-        bits += frame[f"has_{cue}"].to_numpy(np.int64) << place
+    for number, cue in enumerate(cues):
+        bits += frame[f"has_{cue}"].to_numpy(np.int64) << number
     frame["group"] = frame["code"].to_numpy(np.int64) * 2 ** len(cues) + bits
     group_names = frame["label"].astype(str)
     for cue in cues:
@@ -92,10 +92,10 @@ def issues(audit: Audit, pairs: Pairs) -> pd.DataFrame:
         ``image_id``, ``is_spurious_issue``, ``spurious_score`` (1 minus the probability that the
         image has a cue that is flagged for its class; 1 where there is none), ``spurious_cue``.
     """
-    every = audit.results.images(["label", "status"])
-    known = every[(every["status"] == "ok") & every["label"].notna()]
-    found = flagged_images(audit, pairs).sort_values("presence", ascending=False)
-    worst = found.drop_duplicates("image_id").set_index("image_id").reindex(known.index)
+    images = audit.results.images(["label", "status"])
+    labelled = images[(images["status"] == "ok") & images["label"].notna()]
+    flagged = flagged_images(audit, pairs).sort_values("presence", ascending=False)
+    worst = flagged.drop_duplicates("image_id").set_index("image_id").reindex(labelled.index)
     score = (1 - worst["presence"].astype(float)).fillna(1.0)
     return pd.DataFrame(
         {
@@ -103,5 +103,5 @@ def issues(audit: Audit, pairs: Pairs) -> pd.DataFrame:
             "spurious_score": score,
             "spurious_cue": worst["cue"].fillna(""),
         },
-        index=known.index,
+        index=labelled.index,
     ).reset_index()

@@ -82,7 +82,6 @@ class EditStage:
         return {
             "class": np.array([task.cls]),
             "cue": np.array([task.cue]),
-            "rows": np.array([table.num_rows]),
             "lost": np.array([lost]),
         }
 

@@ -96,20 +96,14 @@ def evidence_shares(
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
     """
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _resampled(sums, contrasts, ridge, resamples, seed)
-
-
-def _resampled(
-    sums: ProbeSums, contrasts: Sequence[Contrast], ridge: float, resamples: int, seed: int
-) -> EvidenceShares:
-    prepared = [_GroupedChanges.of(contrast) for contrast in contrasts]
+    grouped = [_GroupedChanges.of(contrast) for contrast in contrasts]
     rng = np.random.default_rng(seed)
-    effect = _effects(sums, prepared, np.ones(GROUPS), ridge)
-    resampled = [np.zeros((0, len(prepared)))]
-    for _ in range(resamples if prepared else 0):
-        weights = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS)).astype(np.float64)
-        resampled.append(_effects(sums, prepared, weights, ridge)[None])
+    resampled = [np.zeros((0, len(grouped)))]
+    with threadpool_limits(limits=1, user_api="blas"):
+        effect = _effects(sums, grouped, np.ones(GROUPS), ridge)
+        for _ in range(resamples if grouped else 0):
+            weights = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS)).astype(np.float64)
+            resampled.append(_effects(sums, grouped, weights, ridge)[None])
     return EvidenceShares(effect, np.concatenate(resampled))
 
 
@@ -124,9 +118,7 @@ class _GroupedChanges:
     @classmethod
     def of(cls, contrast: Contrast) -> "_GroupedChanges":
         changes = np.zeros((GROUPS, contrast.change.shape[1]))
-        group: NDArray[np.int64] = (
-            groups(list(contrast.ids)) if len(contrast.ids) else np.zeros(0, int)
-        )
+        group = groups(list(contrast.ids)) if len(contrast.ids) else np.zeros(0, np.int64)
         np.add.at(changes, group, contrast.change)
         return cls(contrast, np.bincount(group, minlength=GROUPS).astype(float), changes)
 

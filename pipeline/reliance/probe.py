@@ -9,7 +9,6 @@ images again for every fit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -50,11 +49,6 @@ class ProbeSums:
     def width(self) -> int:
         """E, the width of the embeddings."""
         return int(self.sums.shape[2])
-
-    @cached_property
-    def fold(self) -> NDArray[np.int64]:
-        """(G,) fold of each group."""
-        return np.arange(GROUPS) % FOLDS
 
 
 def groups(image_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -178,7 +172,10 @@ def fit(sums: ProbeSums, weights: Array, ridge: float) -> Probe:
 
 def cross_fitted(sums: ProbeSums, weights: Array, ridge: float) -> list[Probe]:
     """For every fold, a probe fitted to the groups of all other folds."""
-    return [fit(sums, np.where(sums.fold == fold, 0.0, weights), ridge) for fold in range(FOLDS)]
+    folds_of_groups = np.arange(GROUPS) % FOLDS
+    return [
+        fit(sums, np.where(folds_of_groups == fold, 0.0, weights), ridge) for fold in range(FOLDS)
+    ]
 
 
 QUALITY_COLUMNS = (

@@ -39,17 +39,17 @@ def shares(pages: int, most: int, total: int) -> list[int]:
     """Number of pictures at each end of each page: equal shares, then the rest by rank."""
     if not pages:
         return []
-    least = min(most, total // (2 * pages))
-    spare = total - 2 * pages * least
+    fewest = min(most, total // (2 * pages))
+    spare = total - 2 * pages * fewest
     counts = []
     for _ in range(pages):
-        extra = min(most - least, spare // 2)
+        extra = min(most - fewest, spare // 2)
         spare -= 2 * extra
-        counts.append(least + extra)
+        counts.append(fewest + extra)
     return counts
 
 
-def find_ends(results: Results, found: Findings, wanted: Mapping[Pair, int]) -> dict[Pair, Ends]:
+def find_ends(results: Results, findings: Findings, wanted: Mapping[Pair, int]) -> dict[Pair, Ends]:
     """Images with the highest and the lowest scores of each pair, in one pass over the scores.
 
     Args:
@@ -61,28 +61,32 @@ def find_ends(results: Results, found: Findings, wanted: Mapping[Pair, int]) -> 
     """
     cues = list(dict.fromkeys(cue for (_, cue), count in wanted.items() if count))
     kept: dict[str, list[pd.DataFrame]] = {cue: [] for cue in cues}
-    for batch in batches(results, found.population, cues, ["image_id"]):
+    for batch in batches(results, findings.population, cues, ["image_id"]):
         for cue in cues:
-            kept[cue].append(_extremes(batch, cue, found, wanted))
+            kept[cue].append(_extremes(batch, cue, findings, wanted))
     result = {}
     for cue in cues:
         frame = pd.concat(kept[cue])
         groups = dict(tuple(frame.groupby("code")))
         for (cls, name), count in wanted.items():
             if name == cue and count:
-                mine = groups.get(found.population.index[cls], frame.head(0))
-                measured = bool(found.presence.measured[_place(found, cue)])
-                result[cls, cue] = _ends(mine, count, measured=measured)
+                of_class = groups.get(findings.population.index[cls], frame.head(0))
+                measured = bool(findings.presence.measured[_number(findings, cue)])
+                result[cls, cue] = _ends(of_class, count, measured=measured)
     return result
 
 
-def _extremes(batch: Batch, cue: str, found: Findings, wanted: Mapping[Pair, int]) -> pd.DataFrame:
-    counts = {found.population.index[cls]: n for (cls, name), n in wanted.items() if name == cue}
+def _extremes(
+    batch: Batch, cue: str, findings: Findings, wanted: Mapping[Pair, int]
+) -> pd.DataFrame:
+    counts = {findings.population.index[cls]: n for (cls, name), n in wanted.items() if name == cue}
     rows = np.flatnonzero(np.isin(batch.codes, list(counts)))
     scores, codes = batch.scores(cue)[rows], batch.codes[rows]
-    place = _place(found, cue)
-    measured = bool(found.presence.measured[place])
-    presence = found.presence.of(place, codes, scores) if measured else np.full(len(rows), np.nan)
+    number = _number(findings, cue)
+    measured = bool(findings.presence.measured[number])
+    presence = (
+        findings.presence.of(number, codes, scores) if measured else np.full(len(rows), np.nan)
+    )
     frame = pd.DataFrame({"code": codes, "score": scores, "presence": presence, "row": rows})
     ordered = frame.sort_values(["score", "row"])
     most = max(counts.values(), default=0)
@@ -111,5 +115,5 @@ def _chosen(frame: pd.DataFrame) -> tuple[Chosen, ...]:
     )
 
 
-def _place(found: Findings, cue: str) -> int:
-    return found.presence.histograms.cues.index(cue)
+def _number(findings: Findings, cue: str) -> int:
+    return findings.presence.histograms.cues.index(cue)

@@ -16,8 +16,8 @@ class Limits:
     """Limits of a report's content and size.
 
     Attributes:
-        images: whether single images are shown. Without them a report has aggregates only: no
-            picture, no map of a single image, no name of an image.
+        images: whether single images are shown; otherwise a report has aggregates only, without
+            pictures, maps or names of single images.
         pages: number of pairs that get a page; flagged pairs always do.
         each: pictures of a pair with the cue, and as many without it.
         megabytes: approximate size limit of the folder; pages come first, pictures use the rest,
@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
     """An image that is shown for a cue.
 
     Attributes:
-        image_id: of the image.
+        image_id: id of the image.
         score: cosine of the image and the cue.
         presence: probability that the image has the cue; NaN where it is not measured.
     """
@@ -173,6 +173,7 @@ class Report:
         pictures: image_id -> picture.
         grids: (query, image_id) -> map.
         baseline: a baseline query whose maps are stored, if there is one.
+        exact: flagged rows of `Audit.exact`.
         suspicious: rows of the ranking that are worth a look and that nothing is claimed of.
     """
 
@@ -187,4 +188,5 @@ class Report:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     grids: Mapping[tuple[str, str], Grid] = field(default_factory=dict)
     baseline: str | None = None
+    exact: Sequence[Mapping[str, Any]] = ()
     suspicious: Sequence[Mapping[str, Any]] = ()

@@ -45,7 +45,7 @@ def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[s
     """The ranking by columns, with names and reasons stored once and referred to by number.
 
     Args:
-        report: its table.
+        report: the report whose table is embedded.
         links: (class, cue) -> file name of its page, without the extension.
     """
     table = report.table

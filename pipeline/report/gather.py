@@ -30,6 +30,7 @@ _CLASS_ROWS = 8
 _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
+_EXACT_ROWS = 20
 _SUSPICIOUS = 12
 
 
@@ -37,7 +38,6 @@ def gather(audit: Audit, limits: Limits) -> Report:
     """Decide what is shown, and read it."""
     table = audit.rank()
     chosen = choice.paged(table, limits.pages)
-    known = audit.findings.population
     galleries = _gallery_cues(table, audit.classes)
     total = choice.affordable(limits, len(table), len(chosen), len(audit.classes))
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
@@ -45,19 +45,21 @@ def gather(audit: Audit, limits: Limits) -> Report:
     pairs = _pair_pages(audit, table, chosen, ends, limits)
     names = {image.image_id for end in ends.values() for image in end.high + end.low}
     baseline = _baseline(audit)
-    head = audit.summary
     return Report(
-        head=head,
+        head=audit.summary,
         identity=_identity(audit),
         limits=limits,
         grid=audit.results.grid,
         table=table,
         titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
         pairs=pairs,
-        classes=_class_pages(audit, table, galleries, ends, dict(head.classes)),
+        classes=_class_pages(audit, table, galleries, ends, dict(audit.summary.classes)),
         pictures=fetch_pictures(audit.results, names, limits.side),
-        grids=_grids(audit, ends, baseline) if known.classes else {},
+        grids=_grids(audit, ends, baseline) if audit.findings.population.classes else {},
         baseline=baseline,
+        exact=_records(
+            audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
+        ),
         suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
     )
 

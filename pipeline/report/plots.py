@@ -107,7 +107,7 @@ def forest_values(rows: pd.DataFrame, label: str) -> dict[str, Any]:
     """Values for ``forest.svg``: odds ratios of one cue in several classes with 95 % intervals.
 
     Args:
-        rows: of the ranking, top to bottom; rows without an odds ratio are left out.
+        rows: rows of the ranking, top to bottom; those without an odds ratio are left out.
         label: the class that the page is about.
     """
     from matplotlib.ticker import LogLocator

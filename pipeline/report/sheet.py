@@ -19,7 +19,7 @@ class SheetRow:
     """One row of the sheet.
 
     Attributes:
-        image_id: of the image.
+        image_id: id of the image.
         queries: names of the queries, left to right.
         note: text beside the row, such as what was planted.
         outlines: query -> true mask, bool (height, width) of the picture, where it is known.
@@ -42,8 +42,8 @@ def draw_sheet(
     Args:
         results: source of maps and pictures.
         rows: rows of the sheet, top to bottom.
-        columns: headings of the query columns, one for each query of a row.
-        path: of the PNG.
+        columns: headings of the query columns.
+        path: path of the PNG.
         title: headline.
 
     Raises:

@@ -73,7 +73,7 @@ def read_grids(
     """Maps of some images by (query, image_id); images without a map are left out.
 
     Args:
-        results: of a run.
+        results: results of a run.
         wanted: query -> image_ids.
     """
     grids = {}

@@ -25,7 +25,7 @@ def build_report(
     """Write a run's report.
 
     Args:
-        audit: of the run.
+        audit: audit of the run.
         out: folder; an older report in it is replaced.
         limits: limits of content and size.
         tell: called with a message about each step.

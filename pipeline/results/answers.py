@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
 from pipeline.results.decoding import Maps, shaped
 from pipeline.results.overlap import overlap
@@ -46,30 +45,25 @@ def top(rows: Rows, query: str, n: int, columns: str | Sequence[str], where: Whe
 
 
 def to_long(
-    rows: Rows,
-    queries: Sequence[tuple[Run, Query]],
-    columns: str | Sequence[str],
-    where: Where,
+    rows: Rows, runs: Mapping[str, Run], columns: str | Sequence[str], where: Where
 ) -> pd.DataFrame:
     """One row per (image, query): image_id, ``columns``, query, role, score, heatmap_max."""
     shown = list(dict.fromkeys([ID, *name_list(columns)]))
     needed = list(shown)
-    for run, query in queries:
-        needed.append(score_column(query.name))
-        needed += [
-            name for name in run.map_columns([query.name]) if not name.startswith(map_column(""))
-        ]
+    for query, run in runs.items():
+        needed.append(score_column(query))
+        needed += [name for name in run.map_columns([query]) if not name.startswith(map_column(""))]
     table = rows.table(list(dict.fromkeys(needed)), where)
-    names = [query.name for _, query in queries]
+    roles = {query.name: str(query.role) for run in runs.values() for query in run.queries}
     frame = table.select(shown).to_pandas()
     long: pd.DataFrame = (
-        pd.concat([frame] * len(queries), ignore_index=True) if queries else frame.iloc[:0].copy()
+        pd.concat([frame] * len(runs), ignore_index=True) if runs else frame.iloc[:0].copy()
     )
-    query_of_row = np.repeat(np.arange(len(queries)), table.num_rows)
-    long["query"] = pd.Categorical.from_codes(query_of_row, pd.Index(names))
-    long["role"] = pd.Categorical([str(query.role) for _, query in queries])[query_of_row]
-    long["score"] = _stacked([table[score_column(name)].to_numpy() for name in names])
-    long["heatmap_max"] = _stacked([run.peaks(table, query.name) for run, query in queries])
+    query_of_row = np.repeat(np.arange(len(runs)), table.num_rows)
+    long["query"] = pd.Categorical.from_codes(query_of_row, pd.Index(list(runs)))
+    long["role"] = pd.Categorical([roles[query] for query in runs])[query_of_row]
+    long["score"] = _stacked([table[score_column(query)].to_numpy() for query in runs])
+    long["heatmap_max"] = _stacked([run.peaks(table, query) for query, run in runs.items()])
     return long
 
 
@@ -78,7 +72,7 @@ class Selection:
     """Which maps of which images are wanted.
 
     Attributes:
-        rows: of the images.
+        rows: the rows of all images.
         runs: the run of each query.
         image_ids: which images, in this order; None for all, or for those that match.
         where: which images, if no ids are given.

@@ -161,14 +161,15 @@ class Opened:
         """(n, h, w) cells that show the image and not padding, from columns width and height."""
         return self._single("shown", "shown(table)").shown(table)
 
-    def _names(self, names: str | Sequence[str]) -> list[str]:
-        """Names of queries that have scores.
+    def _names(self, names: str | Sequence[str] | None) -> list[str]:
+        """Names of queries that have scores; None stands for all.
 
         Raises:
             KeyError: a name is not that of a query, or is ``own_label``, which has no scores.
         """
         existing = [query.name for query in self.queries]
-        for name in name_list(names):
+        requested = existing if names is None else name_list(names)
+        for name in requested:
             if name == OWN_LABEL and name not in existing:
                 raise UnknownNameError(
                     f"{OWN_LABEL} has maps but no scores, because it stands for the class of each "
@@ -176,7 +177,7 @@ class Opened:
                 )
             if name not in existing:
                 raise unknown_name("query", name, existing, self.uri)
-        return name_list(names)
+        return requested
 
     def _runs_of(self, queries: Sequence[str]) -> dict[str, Run]:
         return {query: self.run_of(query) for query in queries}

@@ -61,9 +61,9 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
     """Fetch, decode and explain a random sample of the explained images again, and compare.
 
     Args:
-        results: of one run, whose images must still be where they were.
+        results: results of one run; its images must still be where they were.
         count: number of images.
-        seed: of the sample.
+        seed: seed of the random sample.
         device: torch device for the model.
 
     Raises:
@@ -160,7 +160,7 @@ def source_config(manifest: Mapping[str, Any], options: Options, only: str) -> S
     A table of labels is left out: the labels are in the run's results.
 
     Args:
-        manifest: of the run.
+        manifest: manifest of the run.
         options: storage options, which a manifest does not hold.
         only: path of a table with the ids of the wanted images.
     """
@@ -186,8 +186,8 @@ def pixels_again(
 
     Args:
         origin: where the images are.
-        row: of the results, see `Origin.fetch`.
-        preprocess: of the model.
+        row: a row of the results, see `Origin.fetch`.
+        preprocess: preprocessing of the model.
         max_pixels: larger images are refused.
     """
     try:

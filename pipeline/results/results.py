@@ -60,7 +60,6 @@ class Results(Opened):
 
     Attributes:
         runs: the opened runs, each with its ``folder``, ``manifest``, ``grid``, ...
-        joined: the user's own frames, see `join`.
     """
 
     def __repr__(self) -> str:
@@ -92,9 +91,7 @@ class Results(Opened):
     def scores(
         self, queries: str | Sequence[str] | None = None, where: Where = None
     ) -> pd.DataFrame:
-        """Cosines: one row per image (by image_id), one float32 column per query.
-
-        NaN for images that failed.
+        """Cosines by image_id, one float32 column per query; NaN for images that failed.
 
         Example::
 
@@ -103,8 +100,7 @@ class Results(Opened):
         Raises:
             KeyError: no such query.  UsageError: the condition does not fit the columns.
         """
-        names = [query.name for query in self.queries] if queries is None else queries
-        return answers.scores(self.rows, self._names(names), where)
+        return answers.scores(self.rows, self._names(queries), where)
 
     def top(
         self,
@@ -113,16 +109,13 @@ class Results(Opened):
         where: Where = None,
         columns: str | Sequence[str] = ("label",),
     ) -> pd.DataFrame:
-        """The n images with the highest scores for a query, by image_id, highest first.
+        """``columns`` and ``score`` of the n images with the highest scores, highest first.
 
         Equal scores are ordered by image_id; images without a score are left out.
 
         Example::
 
             results.top("watermark", 50, where="label = 'fish'").index    # their image ids
-
-        Returns:
-            ``columns`` and ``score``.
         """
         self._names([query])
         if n < 1:
@@ -186,8 +179,7 @@ class Results(Opened):
 
         Args:
             query: a name, which gives maps (n, h, w), or several, which give (n, queries, h, w).
-            where: which images.
-            normalized: scale each map from its lowest to its highest value, to 0 to 1.
+            where, normalized: see `maps`.
 
         Yields:
             ids (n,) and maps; NaN where an image has none.
@@ -213,12 +205,12 @@ class Results(Opened):
 
         Select images that show both: the map of an absent cue often lies on the object, and then
         overlaps most. Choose the score above which a cue is present by looking at `top` and at
-        images around it. Maps also overlap by chance, how much depends on the model: measure it on
-        maps of different images. Either query may be ``own_label``.
+        images around it. Maps also overlap by chance; how much depends on the model, so measure it
+        on maps of different images. Either query may be ``own_label``.
 
         Example::
 
-            with_cue = "label = 'fish' and score__watermark > 0.1"    # 0.1: found as said above
+            with_cue = "label = 'fish' and score__watermark > 0.1"    # 0.1: chosen as described
             overlaps = results.compare("own_label", "watermark", where=with_cue)
             overlaps.sort_values("pearson").tail(10)
 
@@ -227,16 +219,13 @@ class Results(Opened):
             overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; includes padding, if any
 
         Args:
-            query_a: name of the first query.
-            query_b: name of the second query.
+            query_a, query_b: their names.
             where: which images.
             image_ids: which images, in this order, instead of a condition.
 
         Returns:
-            By image_id, with p and q the two maps divided by their sums: ``cosine`` p.q / |p||q|,
-            ``soft_iou`` sum min(p, q) / sum max(p, q), ``shared_mass`` sum min(p, q), ``pearson``
-            their correlation; over the cells that are not padding. NaN where one of the two maps
-            is missing or has no heat.
+            By image_id, ``cosine``, ``soft_iou``, ``shared_mass`` and ``pearson``, as defined by
+            `pipeline.results.overlap.overlap`, over the cells that are not padding.
 
         Raises:
             KeyError: no such query, or no such image.  UsageError: the condition does not fit.
@@ -257,11 +246,8 @@ class Results(Opened):
 
             results.to_long(["dog", "leash"]).groupby(["label", "query"]).score.mean()
         """
-        names = [query.name for query in self.queries] if queries is None else queries
-        by_name = {query.name: query for query in self.queries}
-        unique = dict.fromkeys(self._names(names))
-        pairs = [(self.run_of(name), by_name[name]) for name in unique]
-        return answers.to_long(self.rows, pairs, columns, where)
+        runs = self._runs_of(self._names(queries))
+        return answers.to_long(self.rows, runs, columns, where)
 
     def sql(self, query: str) -> pd.DataFrame:
         """The result of a DuckDB query on the table ``images``, which has all columns.
@@ -292,8 +278,7 @@ class Results(Opened):
         """The original with a query's heat over it; ``.save("x.png")`` writes it.
 
         Args:
-            image_id: which image.
-            query: its name, or ``own_label``.
+            image_id, query: the image, and the name of a query or ``own_label``.
             peak: the heat shown at full strength; default the map's own maximum, which makes an
                 absent cue as bright as a present one. To compare images use one value for all, such
                 as ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.

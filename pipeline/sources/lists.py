@@ -38,14 +38,15 @@ def scan_list(
 
     Args:
         location: the list.
-        file: the list as a file of the source.
+        file: the list as an entry of the source.
         source: the settings.
         visit: called with number, key and label of every row.
 
     Raises:
         UsageError: the list is broken, or lacks a column.
     """
-    cutter, keys, named = _Cutter(), Keys(), False
+    parts: list[Part] = []
+    keys, named = Keys(), False
     for record in read_records(location, _wanted(source)):
         columns = list_columns(record, source, file.name)
         key = _key(record, columns, location)
@@ -54,13 +55,13 @@ def scan_list(
         if visit is not None:
             label = record.values.get(columns.label) if columns.label else None
             visit(record.number, key, text_of(label))
-        cutter.add(record)
+        _append(parts, record)
     if not named:
         raise UsageError(
             f"{file.name}: no row names an image; looked for a column "
             f"{source.image_field or ', '.join(_USUAL_NAMES)}. Name it in source.image_field"
         )
-    return cutter.parts(keys.repeats())
+    return with_repeats(parts, keys.repeats())
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -143,25 +144,17 @@ class _ImageReader:
         return row
 
 
-class _Cutter:
-    """Groups neighbouring records into parts."""
+def _append(parts: list[Part], record: Record) -> None:
+    """Add a record to the last part, or to a new one if that is full or of another row group.
 
-    def __init__(self) -> None:
-        self._parts: list[Part] = []
-
-    def add(self, record: Record) -> None:
-        """Add the next record."""
-        last = self._parts[-1] if self._parts else None
-        if last is None or last.rows == ROWS_PER_PART or last.groups != record.groups:
-            first = Part(record.number, 0, 0, record.groups, record.span, record.names)
-            self._parts.append(first)
-        last = self._parts[-1]
-        rows, span = last.rows + 1, (last.span[0], record.span[1])
-        self._parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
-
-    def parts(self, repeats: dict[int, int]) -> list[Part]:
-        """All parts. As the sizes of images are not known yet, every row counts as one byte."""
-        return with_repeats(self._parts, repeats)
+    The sizes of images are unknown before they are read, so every row counts as one byte.
+    """
+    last = parts[-1] if parts else None
+    if last is None or last.rows == ROWS_PER_PART or last.groups != record.groups:
+        parts.append(Part(record.number, 1, 1, record.groups, record.span, record.names))
+        return
+    rows, span = last.rows + 1, (last.span[0], record.span[1])
+    parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
 
 
 def _wanted(source: SourceConfig) -> list[str]:

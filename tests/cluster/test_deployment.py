@@ -215,8 +215,8 @@ def test_the_image_is_pinned_and_has_no_root() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["configs/cluster/ray-up-aws.yaml", "configs/cluster/rayjob.yaml", "Dockerfile"]
+    "path", ["configs/cluster/ray-up-aws.yaml", "configs/cluster/rayjob.yaml", "Dockerfile"]
 )
-def test_what_could_not_be_run_says_so(place: str) -> None:
-    head = (ROOT / place).read_text().splitlines()[:4]
+def test_what_could_not_be_run_says_so(path: str) -> None:
+    head = (ROOT / path).read_text().splitlines()[:4]
     assert any(re.search(r"NOT (RUN|BUILT|TESTED) ", line) for line in head)

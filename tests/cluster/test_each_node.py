@@ -1,4 +1,4 @@
-"""What is made of the files that nodes write into the output before a run."""
+"""The check that the driver sees the files that nodes write into the output, and deletes them."""
 
 from collections.abc import Callable
 from pathlib import Path

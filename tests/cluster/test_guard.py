@@ -1,4 +1,4 @@
-"""Runs that go wrong stop, and go on when the same command comes again."""
+"""A run in which too much fails is ended, and the same command continues it."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,10 +25,8 @@ def test_a_run_that_goes_wrong_is_ended() -> None:
     refuse(1.0, no_image=10_000)
     with pytest.raises(RunError) as caught:
         refuse(0.5, ok=400, no_image=500, truncated=100)
-    text = str(caught.value)
-    assert "600 of 1,000 rows failed (60%)" in text
-    assert "500 no_image, 100 truncated" in text
-    assert "0.tar/a: fields: json" in text
+    for fact in ("600 of 1,000", "500 no_image", "100 truncated", "0.tar/a: fields: json"):
+        assert fact in str(caught.value)
 
 
 def test_deaths_are_told_from_errors() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with the places is said before the model loads."""
+"""Faults of the source and the output are reported before the model loads."""
 
 import errno
 import subprocess

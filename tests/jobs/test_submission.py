@@ -1,4 +1,4 @@
-"""Submitting without a cluster: ids, what travels, what does not, and refusals in words."""
+"""Submission without a cluster: ids, the content of the package, and refusals."""
 
 import json
 import subprocess

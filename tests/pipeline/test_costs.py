@@ -21,10 +21,10 @@ def test_the_fit_is_near_what_was_measured(maps: int, measured: float) -> None:
 
 
 def test_a_run_added_up() -> None:
-    found = estimate(72e9, 1_000_000, 0.0036, [1, BYTES_PER_GET, BYTES_PER_GET + 1], 100, 7)
-    assert found.flops == 72e15
-    assert found.gpu_hours == pytest.approx(1.0)
-    assert found.decode_hours == pytest.approx(1.0)
-    assert found.cores_per_gpu == pytest.approx(1.0)
-    assert (found.gets, found.puts, found.bytes_written) == (4, 200, 7)
-    assert estimate(1, 1, None, [], 1, 1).cores_per_gpu is None
+    costs = estimate(72e9, 1_000_000, 0.0036, [1, BYTES_PER_GET, BYTES_PER_GET + 1], 100)
+    assert costs.flops == 72e15
+    assert costs.gpu_hours == pytest.approx(1.0)
+    assert costs.decode_hours == pytest.approx(1.0)
+    assert costs.cores_per_gpu == pytest.approx(1.0)
+    assert (costs.gets, costs.puts) == (4, 200)
+    assert estimate(1, 1, None, [], 1).cores_per_gpu is None

@@ -38,8 +38,12 @@ def test_rows_of_tars_are_estimated(tmp_path: Path) -> None:
     found = preview(mini_config(source, tmp_path / "out"), on_cluster=False)
     assert not found.exact
     assert 285 < found.rows < 325  # the ends of tars are padded
-    limited = preview(mini_config(source | {"limit": 7}, tmp_path / "out"), on_cluster=False)
+    limited = preview(
+        mini_config(source | {"limit": 7}, tmp_path / "out", runtime={"rows_per_part": 2}),
+        on_cluster=False,
+    )
     assert limited.rows == 7
+    assert (found.costs.puts, limited.costs.puts) == (2, 8)
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

@@ -13,19 +13,19 @@ RIDGE = 0.1
 
 
 def phi(world: Embedded, cue: str = "cue", resamples: int = 60) -> tuple[float, float, float]:
-    found = world.findings
-    sums = collect(world, found.population, found.presence, ["cue", "other"])
+    findings = world.findings
+    sums = collect(world, findings.population, findings.presence, ["cue", "other"])
     rows = np.flatnonzero((world.labels == "a") & world.has)
     direction = CUE if cue == "cue" else OTHER
     rng = np.random.default_rng(5)
     change = (STEP * direction + rng.normal(0, 0.2, (len(rows), WIDTH))).astype(np.float32)
-    index = found.population.index
+    index = findings.population.index
     contrast = Contrast(
         index["a"], index["b"], ["cue", "other"].index(cue), [world.ids[r] for r in rows], change
     )
-    came = evidence_shares(sums, [contrast], RIDGE, resamples, 0)
-    low, high = came.bounds()
-    return float(came.effect[0]), float(low[0]), float(high[0])
+    shares = evidence_shares(sums, [contrast], RIDGE, resamples, 0)
+    low, high = shares.bounds()
+    return float(shares.effect[0]), float(low[0]), float(high[0])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -59,12 +59,12 @@ def test_few_images_give_wide_bounds() -> None:
 
 def test_nothing_edited_is_nan_and_no_contrast_is_nothing() -> None:
     world = made(100)
-    found = world.findings
-    sums = collect(world, found.population, found.presence, ["cue"])
+    findings = world.findings
+    sums = collect(world, findings.population, findings.presence, ["cue"])
     empty = Contrast(0, 1, 0, [], np.zeros((0, WIDTH), np.float32))
-    came = evidence_shares(sums, [empty], RIDGE, 5, 0)
-    assert np.isnan(came.effect).all()
-    assert all(np.isnan(bound).all() for bound in came.bounds())
+    shares = evidence_shares(sums, [empty], RIDGE, 5, 0)
+    assert np.isnan(shares.effect).all()
+    assert all(np.isnan(bound).all() for bound in shares.bounds())
     assert evidence_shares(sums, [], RIDGE, 5, 0).effect.shape == (0,)
 
 

@@ -1,4 +1,4 @@
-"""The probe from sums is the probe from images; folds keep apart; judging is held out."""
+"""The probe from sums equals the probe from images; folds are kept apart in every measure."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ RIDGE = 0.1
 
 
 def sums_of(world: Embedded) -> ProbeSums:
-    found = world.findings
-    return collect(world, found.population, found.presence, ["cue"])
+    findings = world.findings
+    return collect(world, findings.population, findings.presence, ["cue"])
 
 
 def direct(world: Embedded, rows: np.ndarray) -> np.ndarray:
@@ -39,8 +39,8 @@ def test_sums_give_the_direction_that_the_images_give() -> None:
     sums, known = sums_of(world), world.findings.population
     a, b = (np.array([known.index[name]]) for name in ("a", "b"))
     every = np.ones(len(world.labels), bool)
-    found = fit(sums, np.ones(GROUPS), RIDGE).direction(a, b)[0]
-    np.testing.assert_allclose(found, direct(world, every), rtol=2e-4, atol=1e-4)
+    direction = fit(sums, np.ones(GROUPS), RIDGE).direction(a, b)[0]
+    np.testing.assert_allclose(direction, direct(world, every), rtol=2e-4, atol=1e-4)
     fold = groups(world.ids) % FOLDS
     for number, probe in enumerate(cross_fitted(sums, np.ones(GROUPS), RIDGE)):
         expected = direct(world, fold != number)
@@ -54,9 +54,9 @@ def test_weights_count_groups_again() -> None:
     rows = np.repeat(np.arange(200), weights[groups(world.ids)].astype(int))
     again = Embedded(world.labels[rows], world.has[rows], world.vectors[rows])
     a, b = (np.array([known.index[name]]) for name in ("a", "b"))
-    found = fit(sums, weights, RIDGE).direction(a, b)[0]
+    direction = fit(sums, weights, RIDGE).direction(a, b)[0]
     expected = direct(again, np.ones(len(rows), bool))
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4)
+    np.testing.assert_allclose(direction, expected, rtol=2e-4, atol=1e-4)
 
 
 def test_soft_counts_of_the_cue() -> None:
@@ -80,10 +80,10 @@ def test_judging_is_held_out() -> None:
 
 
 def judged(world: Embedded):
-    found, sums = world.findings, sums_of(world)
+    findings, sums = world.findings, sums_of(world)
     probes = cross_fitted(sums, np.ones(GROUPS), RIDGE)
     rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(20)
-    return probe_quality(world, found.population, probes, rivals).set_index("class")
+    return probe_quality(world, findings.population, probes, rivals).set_index("class")
 
 
 def test_judging_separable_and_cue_only_labels() -> None:
@@ -98,8 +98,8 @@ def test_judging_separable_and_cue_only_labels() -> None:
 def test_no_rival_where_there_is_no_other_class() -> None:
     world = made(100)
     world.labels[:] = "a"
-    found = world.findings
-    sums = collect(world, found.population, found.presence, [])
+    findings = world.findings
+    sums = collect(world, findings.population, findings.presence, [])
     assert fit(sums, np.ones(GROUPS), RIDGE).rivals(20).tolist() == [-1]
 
 
@@ -119,6 +119,6 @@ def test_no_embeddings_is_said() -> None:
             world.dataset.schema.remove(world.dataset.schema.get_field_index("embedding"))
         )
 
-    found = world.findings
+    findings = world.findings
     with pytest.raises(UsageError, match=r"store\.embeddings"):
-        collect(Bare(), found.population, found.presence, ["cue"])
+        collect(Bare(), findings.population, findings.presence, ["cue"])

@@ -1,4 +1,4 @@
-"""Regions, places of the same shape, and what fills them."""
+"""Regions, positions of the same shape elsewhere, and fills."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reliance on a run on disk: claims in the ranking, resume, probe maps, and what cannot be."""
+"""Reliance for a run on disk: claims in the ranking, resume, probe maps, and failures."""
 
 import re
 from pathlib import Path

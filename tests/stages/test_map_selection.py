@@ -1,4 +1,4 @@
-"""Runs that keep some maps, pad, and have queries that are no texts."""
+"""Runs that keep a selection of maps, that pad images, and that have queries without texts."""
 
 from pathlib import Path
 from typing import Any
