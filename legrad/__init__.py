@@ -15,7 +15,7 @@ Words:
     direction  the vector (E,) of a query; a score is its dot product with a unit image feature
     map        (h, w) relevance of the patches of one image for one query, raw and non-negative
     tower      the vision transformer of a model, seen through an adapter (`legrad.towers`)
-    head       what turns a pooled token into the embedding
+    head       the layers that turn a pooled token into the embedding
     pooler     attention of a learned query over all tokens, in towers that pool by attention
 
 The names below load on first use, so that importing the package costs nothing.

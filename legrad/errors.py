@@ -1,4 +1,4 @@
-"""The errors that legrad raises on its own account, and the towers it supports."""
+"""The error for unsupported models, and the list of supported towers."""
 
 
 class UnsupportedModelError(ValueError):

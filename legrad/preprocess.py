@@ -57,7 +57,10 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Any PIL image -> uint8 (3, height, width), RGB."""
-        rgb = to_rgb(image)
+        return self.resize(to_rgb(image))
+
+    def resize(self, rgb: Image.Image) -> NDArray[np.uint8]:
+        """An upright RGB image, as `to_rgb` gives it -> uint8 (3, height, width)."""
         height, width = self.size
         filter_ = _FILTERS[self.interpolation]
         if self.mode == "pad":
@@ -120,7 +123,7 @@ def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) 
 
     Args:
         size: (height, width).
-        width, height: of the image in pixels.
+        width, height: size of the image in pixels.
         cover: whether to return the largest box inside the image; else the smallest around it.
     """
     scale = (min if cover else max)(width / size[1], height / size[0])

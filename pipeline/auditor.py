@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.audit import evidence, findings, overview, ranking
+from pipeline.audit import evidence, exact_cues, findings, overview, ranking
 from pipeline.audit.computed import Computed
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Pair
@@ -70,6 +70,17 @@ class Audit(Computed):
         return cls(results, chosen, file, storage_options, tell, tuple(labels))
 
     @cached_property
+    def exact(self) -> pd.DataFrame:
+        """Properties that need no model (sharpness, JPEG quality, ...) against every class.
+
+        One row per pair, flagged ones first: see `pipeline.audit.exact_cues`. Empty for results
+        that were stored without properties.
+        """
+        population = self.findings.population
+        frame = exact_cues.find_exact(self.results, population, self.settings.gates)
+        return ranking.rank(frame, "association")
+
+    @cached_property
     def reliance(self) -> "Reliance":
         """The claims of reliance. Loads the model only where edits are missing."""
         from pipeline.reliance.reliance import Reliance
@@ -77,7 +88,12 @@ class Audit(Computed):
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
 
     def rank(
-        self, by: str = "association", *, decoys: bool = False, flagged: bool = False
+        self,
+        by: str = "association",
+        *,
+        decoys: bool = False,
+        flagged: bool = False,
+        exact: bool = False,
     ) -> pd.DataFrame:
         """All pairs of class and cue, flagged ones first, by the claim's lower bound.
 
@@ -85,6 +101,7 @@ class Audit(Computed):
             by: ``association``, ``clip_reliance`` or ``probe_reliance``.
             decoys: whether decoys are included.
             flagged: whether only pairs flagged for the claim are returned.
+            exact: whether the properties of `exact` are included; they have no other claim.
 
         Returns:
             One row per pair, see `pipeline.audit.ranking`, with columns for the evidence and the
@@ -94,7 +111,8 @@ class Audit(Computed):
             UsageError: there is no such claim.
         """
         frame = self._with_evidence.merge(self.verdicts.read(), on=["class", "cue"], how="left")
-        ranked = ranking.rank(frame if decoys else frame[~frame["decoy"]], by)
+        frame = frame if decoys else frame[~frame["decoy"]]
+        ranked = ranking.rank(ranking.with_exact(frame, self.exact) if exact else frame, by)
         return ranked[ranked[f"{by}__flag"]].reset_index(drop=True) if flagged else ranked
 
     def pair(self, cls: str, cue: str) -> Pair:

@@ -46,8 +46,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
     minutes.
 
     Raises:
-        UsageError: the source, the model, the output or the cluster do not fit, or another run
-            writes to the output.
+        UsageError: the source, model, output or cluster cannot be used with these settings, or
+            another run is writing to the output.
         RunError: rows written and rows read do not add up, too many failed, or the output was
             taken over.
     """
@@ -77,15 +77,15 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
             log.open()
             fence.require()
             work = _find_work(plan, watch)
-            done = not work.left and is_complete(folder, work.units, work.ledger)
+            already_complete = not work.left and is_complete(folder, work.units, work.ledger)
             progress = Progress()
-            if not done:
-                progress, work = _execute(plan, work, watch, fence)
+            if not already_complete:
+                progress, work = _compute(plan, work, watch, fence)
         notes += plan.prepared.warnings
-        if not done:
+        if not already_complete:
             fence.require()
-            most = config.runtime.max_failed_fraction
-            refuse_failures(work.ledger.refresh().statuses, progress.examples, most)
+            max_failed = config.runtime.max_failed_fraction
+            refuse_failures(work.ledger.refresh().statuses, progress.examples, max_failed)
             mark_complete(work.ledger, work.units, notes, watch.stage)
         notes += label_notes(folder, config.source)
         notes += unread_notes(work.ledger, config.runtime.redo)
@@ -98,7 +98,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
         bytes=ledger.bytes,
         seconds=time.monotonic() - start,
         notes=tuple(notes),
-        already_complete=done,
+        already_complete=already_complete,
     )
 
 
@@ -118,10 +118,10 @@ def _find_work(plan: Plan, watch: Watch) -> Work:
     return find_work(folder, units, runtime, watch.stage, runtime.redo)
 
 
-def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
+def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Explain everything that is left, and turn an error that ends it into one clear message."""
     try:
-        return _explain_all(plan, work, watch, fence)
+        return _run_passes(plan, work, watch, fence)
     except KeyboardInterrupt:
         ledger = work.ledger.refresh()
         watch.stage(f"interrupted: {ledger.rows:,} rows in {len(ledger.records)} parts are kept")
@@ -133,47 +133,45 @@ def _execute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
         raise clear from error
 
 
-def _explain_all(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
+def _run_passes(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Explain what is left, then, in isolated processes, what was lost with a dying worker."""
     plan.folder.complete.delete()
-    actor, runtime = (
-        start_actor(work.initial_progress(), redact(plan.folder.uri)),
-        plan.config.runtime,
-    )
-    with watched(actor, watch):
+    runtime = plan.config.runtime
+    progress_actor = start_actor(work.initial_progress(), redact(plan.folder.uri))
+    with watched(progress_actor, watch):
         deaths = 0
         if work.left:
             watch.stage(f"explaining {work}")
-            deaths = _explain(plan, work, actor, fence, isolated=runtime.isolate)
+            deaths = _run_pass(plan, work, progress_actor, fence, isolated=runtime.isolate)
         if deaths:
             work = find_work(plan.folder, work.units, runtime, watch.stage)
-            watch.stage(f"explaining what is left of {work}, in processes that may die")
-            _explain(plan, work, actor, fence, isolated=True)
-    progress: Progress = ray.get(actor.snapshot.remote())
+            watch.stage(f"explaining the rest ({work}) in isolated processes")
+            _run_pass(plan, work, progress_actor, fence, isolated=True)
+    progress: Progress = ray.get(progress_actor.snapshot.remote())
     return progress, work
 
 
-def _explain(plan: Plan, work: Work, actor: Any, fence: Fence, *, isolated: bool) -> int:
+def _run_pass(plan: Plan, work: Work, progress_actor: Any, fence: Fence, *, isolated: bool) -> int:
     """Run the stages in the order of the data; return how many blocks were lost with a worker."""
-    guard = Guard(actor, plan.config.runtime.max_failed_fraction, tolerant=not isolated)
-    reporter = Reporter(actor)
-    with ray_data_settings(plan), _remembering_ends(work.ledger, actor):
+    guard = Guard(progress_actor, plan.config.runtime.max_failed_fraction, tolerant=not isolated)
+    reporter = Reporter(progress_actor)
+    with ray_data_settings(plan), _remembering_ends(work.ledger, progress_actor):
         rows = read(work.left, plan, reporter)
         if isolated:
-            maps = explain_isolated(rows, plan, reporter)
+            explained_rows = explain_isolated(rows, plan, reporter)
         else:
             pixels = decode(rows, plan, reporter)
-            maps = explain(pixels, plan, reporter)
-        with guard.over(maps):
-            write(maps, PartSink(plan.folder, plan.schema, plan.rows_per_part, fence))
+            explained_rows = explain(pixels, plan, reporter)
+        with guard.over(explained_rows):
+            write(explained_rows, PartSink(plan.folder, plan.schema, plan.rows_per_part, fence))
     return guard.deaths
 
 
 @contextmanager
-def _remembering_ends(ledger: Ledger, actor: Any) -> Iterator[None]:
+def _remembering_ends(ledger: Ledger, progress_actor: Any) -> Iterator[None]:
     """Record the ends of shards that have no row left to carry them into a part."""
     try:
         yield
     finally:
         with suppress(ray.exceptions.RayError):  # the session has ended; the shards are read again
-            ledger.remember(ray.get(actor.take_ends.remote(), timeout=60))
+            ledger.remember(ray.get(progress_actor.take_ends.remote(), timeout=60))

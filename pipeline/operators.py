@@ -20,7 +20,7 @@ from pipeline.storage.retries import TRANSIENT
 
 
 def read(units: Sequence[Unit], plan: Plan, reporter: Reporter) -> Dataset:
-    """Shards -> rows of encoded bytes, but for those that are committed."""
+    """Shards -> rows of encoded bytes, skipping rows that are already committed."""
     source = plan.source.with_reporter(reporter)
     source.units = list(units)
     dataset: Dataset = ray.data.read_datasource(
@@ -81,6 +81,7 @@ def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
         config.store.captions,
         reporter,
         seconds,
+        store_properties=config.store.properties,
     )
 
 
@@ -110,6 +111,6 @@ def ray_data_settings(plan: Plan) -> AbstractContextManager[None]:
     retried = [*DataContext.get_current().retried_io_errors, *TRANSIENT]
     return data_settings(
         target_max_block_size=plan.block_bytes,
-        execution_no_progress_timeout_s=round(plan.patience),
+        execution_no_progress_timeout_s=round(plan.no_progress_timeout),
         retried_io_errors=retried,
     )

@@ -20,11 +20,11 @@ from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import is_storage_error, redact
 
 SECONDS_PER_PART = 15
-"""Work of all replicas in one part: little to lose when a run is stopped, and few parts a day."""
+"""Work of all replicas that goes into one part: stopping a run loses little, and parts are few."""
 SECONDS_PER_BLOCK = 4
 MOST_PART_ROWS = 50_000
 NO_PROGRESS_SECONDS = 600
-SLOW_BLOCK = 10  # times the expected seconds of a block before Ray gives a run up
+SLOW_BLOCK = 10  # Ray stops a run when a block takes this many times longer than expected
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Plan:
         return self.prepared.batch_size
 
     @property
-    def patience(self) -> float:
+    def no_progress_timeout(self) -> float:
         """Seconds without a finished block after which Ray gives up.
 
         A block of a large model with many queries takes long, and Ray counts finished blocks only.
@@ -87,39 +87,48 @@ class Plan:
         return 3 * height * width
 
 
-def make_plan(config: RunConfig, folder: RunFolder, source: ImageSource, spread: Resources) -> Plan:
+def make_plan(
+    config: RunConfig, folder: RunFolder, source: ImageSource, resources: Resources
+) -> Plan:
     """Load the model once on a worker, and decide sizes that depend on it.
 
     Args:
         config: the settings of the run.
         folder: the output.
         source: the images, already listed.
-        spread: CPUs and GPUs of the model replicas.
+        resources: CPUs and GPUs of the model replicas.
 
     Raises:
         UsageError: the model cannot be loaded.
     """
-    given = config.runtime.batch_size
-    size = None if given == "auto" else given
-    settings = ReplicaSettings(config.model, spread.device, spread.threads, size, config.selection)
-    prepared = _prepared(config, settings, spread)
+    requested = config.runtime.batch_size
+    settings = ReplicaSettings(
+        config.model,
+        resources.device,
+        resources.threads,
+        None if requested == "auto" else requested,
+        config.selection,
+    )
+    prepared = _prepared(config, settings, resources)
     schema = output_schema(
         config.source.carry,
         [query.name for query in config.queries],
         prepared.grid,
         maps=config.map_columns,
         embeddings=config.store.embeddings,
+        properties=config.store.properties,
         metadata=manifest.file_metadata(config, prepared),
     )
-    wanted = config.runtime.rows_per_part
-    work = round(prepared.images_per_second * spread.actors * SECONDS_PER_PART)
-    rows = max(prepared.batch_size, min(MOST_PART_ROWS, work)) if wanted == "auto" else wanted
-    return Plan(config, folder, source, prepared, spread, settings, schema, rows)
+    requested_rows = config.runtime.rows_per_part
+    rows_of_work = round(prepared.images_per_second * resources.actors * SECONDS_PER_PART)
+    auto_rows = max(prepared.batch_size, min(MOST_PART_ROWS, rows_of_work))
+    rows = auto_rows if requested_rows == "auto" else requested_rows
+    return Plan(config, folder, source, prepared, resources, settings, schema, rows)
 
 
-def _prepared(config: RunConfig, settings: ReplicaSettings, spread: Resources) -> Prepared:
+def _prepared(config: RunConfig, settings: ReplicaSettings, resources: Resources) -> Prepared:
     # Ray ends a worker that used a GPU, which frees its memory; other workers stay warm.
-    remote = ray.remote(num_cpus=spread.cpus, num_gpus=spread.gpus, max_retries=0)(prepare)
+    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(prepare)
     try:
         prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
     except ray.exceptions.RayTaskError as error:

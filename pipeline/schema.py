@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added the columns ``property__*``."""
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
 """Stands for the class of each image's own label, where only the map of that class is kept."""
@@ -63,6 +64,20 @@ OUTCOME = (
     pa.field("error", pa.string()),
 )
 EMBEDDING = "embedding"
+PROPERTIES = (
+    "brightness",
+    "contrast",
+    "colourfulness",
+    "greyness",
+    "sharpness",
+    "jpeg_quality",
+    "aspect_ratio",
+    "megapixels",
+    "uniform_frame",
+)
+"""Properties of an image that need no model, see `pipeline.stages.properties`."""
+PREFIXES = ("score__", "heatmap", "property__")
+"""How the names of measured columns begin; no column of the source may be called so."""
 BOOK = "_book"
 """Internal column: where a row stands in its shard. It travels from the reader to the writer, which
 stores it in the metadata of a part (`pipeline.runs.book`) and not as a column."""
@@ -83,8 +98,19 @@ CARRY_TYPES = {
     "float": pa.float64(),
     "bool": pa.bool_(),
 }
+
+
+def property_column(name: str) -> str:
+    """Column of a property: float32; null where the image was not decoded or has no such value."""
+    return f"property__{name}"
+
+
 RESERVED = frozenset(
-    [field.name for field in (*IDENTITY, *OUTCOME)] + [EMBEDDING, BOOK, "bytes", "pixels"]
+    [
+        *(field.name for field in (*IDENTITY, *OUTCOME)),
+        *(property_column(name) for name in PROPERTIES),
+        *(EMBEDDING, BOOK, "bytes", "pixels"),
+    ]
 )
 
 
@@ -122,10 +148,15 @@ def source_schema(carry: Mapping[str, str]) -> pa.Schema:
     )
 
 
-def decoded_schema(carry: Mapping[str, str]) -> pa.Schema:
+def _property_fields() -> list[pa.Field]:
+    return [pa.field(property_column(name), pa.float32()) for name in PROPERTIES]
+
+
+def decoded_schema(carry: Mapping[str, str], *, properties: bool = False) -> pa.Schema:
     """Schema of decoded rows: uint8 pixels (3 * height * width bytes), null unless status is ok."""
+    measured = _property_fields() if properties else []
     pixels = pa.field("pixels", pa.binary())
-    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, pixels, BOOK_FIELD])
+    return pa.schema([*IDENTITY, *carried_fields(carry), *OUTCOME, *measured, pixels, BOOK_FIELD])
 
 
 def output_schema(
@@ -135,6 +166,7 @@ def output_schema(
     *,
     maps: Sequence[str] | None = None,
     embeddings: bool,
+    properties: bool = False,
     metadata: Mapping[str, Any],
 ) -> pa.Schema:
     """Schema of ``OUT/images/*.parquet``: a row for each image, a group of columns for each query.
@@ -145,11 +177,14 @@ def output_schema(
         grid: height and width of a map, in cells.
         maps: names that have maps: queries, or `OWN_LABEL`; default all queries.
         embeddings: whether image embeddings are stored.
+        properties: whether properties of the images are stored.
         metadata: what is stored as JSON in the file's metadata.
     """
     mapped = queries if maps is None else maps
     cells = pa.binary(grid[0] * grid[1])
     fields = [*IDENTITY, *carried_fields(carry), *OUTCOME]
+    if properties:
+        fields += _property_fields()
     if embeddings:
         fields.append(pa.field(EMBEDDING, pa.list_(pa.float16())))
     for name in dict.fromkeys([*queries, *mapped]):

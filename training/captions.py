@@ -28,14 +28,14 @@ _PREPOSITIONS: dict[str, tuple[str, ...]] = {"night sky": ("in",), "clouds": ("i
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence and what it claims; what it does not name, it leaves open.
+    """A sentence and its claims about a scene.
 
     Attributes:
-        text: what the text tower reads.
+        text: the sentence.
         object: the object it claims, or None.
         background: the background it claims, or None.
         overlay: the overlay it claims, or None.
-        distractor: it names something the world never contains, so it is false of every scene.
+        distractor: whether it names a thing that the world never contains, so that it is false.
     """
 
     text: str
@@ -76,7 +76,7 @@ def single_captions(rng: np.random.Generator) -> list[Caption]:
 
 
 def pair_caption(rng: np.random.Generator, spec: SceneSpec | None = None) -> Caption:
-    """A caption that names two things: of the scene if one is given, else any two."""
+    """A caption that names two things, of a scene if ``spec`` is given."""
     background = spec.background if spec else _pick(rng, BACKGROUNDS)
     name = spec.object if spec else _pick(rng, OBJECTS)
     overlays = spec.overlays if spec else OVERLAYS

@@ -31,7 +31,7 @@ class Grounding:
     Attributes:
         images: how many pictures.
         pointing, pixel_auc, deletion: see the module; in [0, 1].
-        pointing_chance, deletion_chance: what blind guessing gives.
+        pointing_chance, deletion_chance: the values of random guessing.
     """
 
     images: int

@@ -1,7 +1,7 @@
 """LeGrad's map, differentiable, so that the training of the mini model can have a loss on it.
 
-`legrad.method.block_gradient` computes the same in place and without autograd, for many queries;
-here autograd keeps every intermediate.
+`legrad.method.block_gradient` computes the same map in place and without autograd, for many
+queries. Here autograd keeps every intermediate.
 """
 
 from dataclasses import dataclass

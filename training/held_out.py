@@ -46,7 +46,7 @@ def held_out(specs: Sequence[SceneSpec], side: int, patch: int, processes: int) 
     """Render scenes with masks at the model's input size, on all cores.
 
     Args:
-        specs: what to draw.
+        specs: contents of the scenes.
         side: input side of the model in pixels.
         patch: side of its patches in pixels.
         processes: worker processes.

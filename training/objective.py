@@ -104,7 +104,7 @@ def place_loss(model: CLIP, features: Features, text: Tensor, shown: Tensor) -> 
 
     Args:
         model: the model in training.
-        features: of its images.
+        features: features of its images.
         text: unit features (things, E).
         shown: share of every patch that a thing covers, (B, things, h, w); a patch that it
             covers only a little counts as neither present nor absent.

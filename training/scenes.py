@@ -59,7 +59,7 @@ def render_pool(specs: Sequence[SceneSpec], side: int, processes: int) -> Pool:
     """Render scenes as a pipeline would see them: drawn larger, then resized bicubically.
 
     Args:
-        specs: what to draw; the seed of each also picks the side it is drawn at.
+        specs: contents of the scenes; the seed of each also picks the side it is drawn at.
         side: side of the result in pixels.
         processes: worker processes.
     """

@@ -80,7 +80,7 @@ class Plan:
     )
 
     def shortened(self, share: float) -> "Plan":
-        """The same with a share of the steps."""
+        """The plan with only a share of the steps."""
         stages = tuple(replace(s, steps=round(s.steps * share)) for s in self.stages)
         return replace(self, stages=stages)
 
@@ -123,9 +123,9 @@ class Trainer:
 
     def start_from(self, folder: Path) -> None:
         """Load the packed weights of a model that went through earlier stages."""
-        model, known = unpack(self.config, folder / mini.WEIGHTS)
+        model, known_tokens = unpack(self.config, folder / mini.WEIGHTS)
         self.model.load_state_dict(model.state_dict())
-        self.seen |= known
+        self.seen |= known_tokens
 
     def _run(self, stage: Stage) -> None:
         patch = self.config["vision_cfg"]["patch_size"]

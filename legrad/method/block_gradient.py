@@ -11,9 +11,9 @@ with A^l the block's own softmax attention. ``s^l`` depends on ``A^l`` only thro
     d s^l / d A^l_hij = < g_hi, v_hj >.
 
 ``g`` follows from ``g_z``, the gradient at the block's output, which the mean pooling makes the
-same for every token. The block's constant matrices are folded once (`fold`); what a forward pass
-leaves behind is query independent (`pool`, `trace`); what remains per (image, query) pair is one
-F x D product per token and the T x T product above (`block_relevance`).
+same for every token. The block's constant matrices are folded once (`fold`). The intermediates of
+the forward pass do not depend on the query (`pool`, `trace`). Each (image, query) pair then costs
+one F x D product per token and the T x T product above (`block_relevance`).
 
 The gradient is held features first, (D, b, q, T): a head is then a block of rows, and the sum over
 query tokens i runs along memory.
@@ -79,7 +79,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward pass through a block leaves behind for its gradient.
+    """The intermediates of a block's forward pass that its gradient needs.
 
     Attributes:
         values: (B, H, T, d), the attention's values.
@@ -116,7 +116,7 @@ def fold(block: PlainBlock, dtype: torch.dtype) -> FoldedBlock:
 
 
 def trace(block: PlainBlock, folded: FoldedBlock, x: Tensor) -> tuple[Tensor, Trace]:
-    """Run a block forward and keep what its gradient needs.
+    """Run a block forward and keep the intermediates of its gradient.
 
     Args:
         x: (B, T, D) tokens that enter the block.

@@ -14,7 +14,7 @@ CACHE_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Budget:
-    """What is worked on at once.
+    """How much is worked on at once.
 
     Attributes:
         pairs: (image, query) pairs of a chunk, at least one.

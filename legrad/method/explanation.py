@@ -31,7 +31,7 @@ class Explanation:
         layers: how many of the last blocks were explained.
         boxes: (B, 4) float64, the part of each original image that the grid covers: left, top,
             right, bottom in its pixels (beyond its edges, where it was padded); None if the
-            sizes of the originals were not given.
+            sizes of the originals are unknown.
     """
 
     maps: Tensor
@@ -55,7 +55,7 @@ class Explanation:
         Args:
             images: the B images that were explained, upright; None draws the maps alone.
             queries: the Q column headings, such as the texts; default: the queries' numbers.
-            preprocess: what made the pixels (``model.preprocess``), so that the heat is drawn on
+            preprocess: the preprocessing of the pixels (``model.preprocess``); the heat is drawn on
                 the part of each image that the model saw; default: `boxes`, or else the maps
                 cover the whole images.
             names: names of the B images; default: their numbers.
@@ -86,9 +86,9 @@ class Explanation:
         return grid_figure(rows, queries or _query_numbers(columns), scale=scale)
 
     @staticmethod
-    def _check_length(what: str, values: Sequence[object] | None, expected: int) -> None:
+    def _check_length(name: str, values: Sequence[object] | None, expected: int) -> None:
         if values is not None and len(values) != expected:
-            raise ValueError(f"{what}: expected {expected}, found {len(values)}")
+            raise ValueError(f"{name}: expected {expected}, found {len(values)}")
 
     def _boxes_in(
         self, images: Sequence[Image.Image] | None, preprocess: Preprocess | None
@@ -101,7 +101,7 @@ class Explanation:
         return [None] * len(self.maps)
 
     def _repr_png_(self) -> bytes:
-        """The maps as a notebook shows them, the first few where there are many."""
+        """PNG that a notebook shows: the maps, or the first few if there are many."""
         buffer = io.BytesIO()
         self._preview().save(buffer, "PNG")
         return buffer.getvalue()

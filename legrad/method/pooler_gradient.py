@@ -55,9 +55,9 @@ class FoldedPooler:
         out: (D, H d), the attention's output projection.
         slopes: (E, D), the transpose of ``diag(gamma) M``; None without a norm.
         mlp: None if the pooler has no MLP.
-        first: from the gradient at z to the heads' outputs along the residual branch, (D, H d),
-            and with an MLP also to its activation, (D, F).
-        lifts: the same starting from a direction: (E, H d) and (E, F).
+        first: matrices from the gradient at z to the heads' outputs along the residual branch,
+            (D, H d), and with an MLP also to its activation, (D, F).
+        lifts: such matrices from a direction: (E, H d) and (E, F).
     """
 
     out: Tensor
@@ -74,7 +74,7 @@ class FoldedPooler:
 
 @dataclass(frozen=True)
 class MlpRow:
-    """What the gradient needs of the MLP's forward pass on every image.
+    """The intermediates of the MLP's forward pass that the gradient needs.
 
     Attributes:
         slope: (B, F), ``act'(hidden) / sigma``.
@@ -93,7 +93,7 @@ class MlpRow:
 
 @dataclass(frozen=True)
 class PooledRow:
-    """What the gradient needs of the pooler's forward pass on one layer's tokens.
+    """The intermediates of the pooler's forward pass on one layer's tokens.
 
     Attributes:
         values: (B, H, T, d).
@@ -166,7 +166,7 @@ def lift(folded: FoldedPooler, directions: Tensor) -> tuple[Tensor, ...]:
 
 
 def run_head(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor) -> PooledRow:
-    """Run what follows the pooler's attention, and keep what the gradient needs.
+    """Run the layers after the pooler's attention, and keep the intermediates of the gradient.
 
     Args:
         mixed: (B, H d) outputs of the heads.

@@ -72,7 +72,7 @@ class Relevance(ABC):
 
 
 class Layer(ABC):
-    """One explained block: what its forward pass keeps, and its relevance.
+    """One explained block, which keeps intermediates of its forward pass for its relevance.
 
     Attributes:
         hidden: width of the scratch for the MLP, per token and pair.
@@ -84,7 +84,7 @@ class Layer(ABC):
 
     @abstractmethod
     def run(self, block: Block, tokens: Tensor, autocast: Autocast) -> tuple[Tensor, Any]:
-        """The tokens after the block, and what `relevance` needs of this forward pass."""
+        """Run tokens through the block; returns the new tokens and the input of `relevance`."""
 
     @abstractmethod
     def relevance(self, kept: Any, part: slice, g_z: Tensor, scratch: Scratch) -> Tensor:
@@ -126,7 +126,7 @@ class BlockCall:
 
 
 class Replay(Layer):
-    """Any other block: autograd through what follows its heads, whose output is the only leaf.
+    """Any other block: autograd through the part after its heads, whose output is the only leaf.
 
     The graph covers one block without its attention, lives for one chunk, and does not contain
     the weights.

@@ -50,11 +50,11 @@ def load(folder: Path = FOLDER) -> MiniModel:
     """
     config = json.loads((folder / CONFIG).read_text())
     card = json.loads((folder / CARD).read_text())
-    model, known = unpack(config, folder / WEIGHTS)
+    model, known_tokens = unpack(config, folder / WEIGHTS)
     return MiniModel(
         model=model,
         tokenizer=open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"]),
-        known_tokens=known,
+        known_tokens=known_tokens,
         default_layers=card["default_layers"],
         card=card,
     )
@@ -76,7 +76,7 @@ def pack(model: open_clip.CLIP, known_tokens: Tensor, path: Path) -> None:
 
 
 def unpack(config: dict[str, Any], path: Path) -> tuple[open_clip.CLIP, frozenset[int]]:
-    """Read what `pack` wrote.
+    """Read weights that `pack` wrote.
 
     Returns:
         The model in float32, in evaluation mode, and the ids of the tokens it knows; the

@@ -238,7 +238,7 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
 
 def _lacking(text: dict[str, Any]) -> str | None:
     """The part of a text config that needs the package transformers, if that is missing."""
-    foreign = [what for what, key in _FOREIGN.items() if text.get(key)]
+    foreign = [part for part, key in _FOREIGN.items() if text.get(key)]
     return foreign[0] if foreign and find_spec("transformers") is None else None
 
 

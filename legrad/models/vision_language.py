@@ -25,7 +25,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """An open_clip model and what goes with it; the module itself is never changed.
+    """An open_clip model, its preprocessing and its tokenizer; the module is never changed.
 
     Attributes:
         name: open_clip's model name, or ``mini``.
@@ -129,8 +129,8 @@ class VisionLanguageModel:
     def moved(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device.
 
-        A copy to a GPU is asynchronous, from pinned memory; one to the CPU is synchronous, since
-        code that reads it there would not wait for it.
+        A copy to a GPU is asynchronous, from pinned memory. A copy to the CPU is synchronous, since
+        code on the CPU would not wait for it.
         """
         onto_gpu = self.device.type == "cuda"
         if onto_gpu and tensor.device.type == "cpu":

@@ -76,7 +76,7 @@ def fetch(uri: str) -> Path:
     if isinstance(fs, LocalFileSystem):
         return Path(path)
     cache = Path(os.environ.get("LEGRAD_CACHE") or Path.home() / ".cache" / "legrad")
-    # The suffix says how to read the file, so names are kept, in a folder of its own per URI.
+    # The suffix decides how the file is read, so its name is kept, in a separate folder per URI.
     folder = cache / hashlib.sha256(uri.encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
     # The replicas of a machine start together: the first one copies, the others wait for it.

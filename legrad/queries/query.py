@@ -175,7 +175,7 @@ def encode_queries(model: "VisionLanguageModel", queries: Sequence[Query]) -> "T
 
     Raises:
         FileNotFoundError: a file of a query is missing.
-        ValueError: a file is invalid, or a difference is of a query that is not given.
+        ValueError: a file is invalid, or a difference names an unknown query.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The interface of a vision tower: what the method needs, and nothing else."""
+"""The interface of a vision tower, limited to what the method needs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -212,19 +212,19 @@ class Tower(ABC):
         del grid
 
 
-def unsupported(what: str) -> UnsupportedModelError:
+def unsupported(fault: str) -> UnsupportedModelError:
     """The error for a tower that no family covers."""
-    return UnsupportedModelError(f"the vision tower {what}; {SUPPORTED_TOWERS}.")
+    return UnsupportedModelError(f"the vision tower {fault}; {SUPPORTED_TOWERS}.")
 
 
-def layer_norm(module: nn.Module, what: str) -> nn.LayerNorm:
+def layer_norm(module: nn.Module, role: str) -> nn.LayerNorm:
     """The module, checked to be a LayerNorm with weight and bias.
 
     Raises:
         UnsupportedModelError: it is not.
     """
     if not isinstance(module, nn.LayerNorm) or module.bias is None:
-        raise unsupported(f"has a {type(module).__name__} as {what}, not a LayerNorm with bias")
+        raise unsupported(f"has a {type(module).__name__} as {role}, not a LayerNorm with bias")
     return module
 
 

@@ -1,4 +1,4 @@
-"""What the timm transformers in open_clip's ``TimmModel`` share: tokens, heads, blocks."""
+"""Tokens, heads and blocks that the timm transformers in open_clip's ``TimmModel`` share."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence

@@ -24,6 +24,7 @@ CLAIMS = ("association", "clip_reliance", "probe_reliance")
 FIELDS = ("effect", "low", "high", "q", "flag", "reason")
 ALIGNED = "class-aligned, unconfirmed"
 NOT_ASKED = "not measured: only association was asked for; use --depth reliance"
+NO_HEAT = "not testable: a property of the whole image has no heat and cannot be deleted"
 NOT_LISTED = "not tested: only the strongest pairs that are flagged for association are"
 _COMPARED = (
     "share",
@@ -136,6 +137,23 @@ def with_reliance(frame: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
         merged[reason] = merged[reason].astype(object).mask(missing, NOT_LISTED)
         merged[flag] = merged[flag].map(lambda value: value is True).astype(bool)
     return merged
+
+
+def with_exact(frame: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
+    """The frame with rows for exact cues, for which nothing but association is tested.
+
+    Args:
+        frame: all pairs of cues that a model scores.
+        exact: see `pipeline.audit.exact_cues.find_exact`.
+    """
+    if exact.empty:
+        return frame
+    added = exact.assign(decoy=False, presence="exact", labels=0, labels_elsewhere=0)
+    added["association__verified"] = True
+    for claim in CLAIMS[1:]:
+        added[f"{claim}__flag"] = False
+        added[f"{claim}__reason"] = NO_HEAT
+    return pd.concat([frame, added], ignore_index=True)
 
 
 def _reasons(

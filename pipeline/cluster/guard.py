@@ -1,4 +1,7 @@
-"""Watches one pass of a run from inside Ray Data's loop: it survives deaths and ends on errors."""
+"""Watches one pass of a run from inside Ray Data's loop.
+
+The pass survives dead workers and ends on any other error.
+"""
 
 import logging
 import time

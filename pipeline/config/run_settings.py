@@ -56,14 +56,17 @@ class StoreConfig(Settings):
     """What is stored.
 
     Attributes:
-        maps: which maps; a mode alone is enough.
+        maps: which maps are stored; a mode alone is enough.
         embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
         captions: whether captions of the source are stored.
+        properties: whether brightness, sharpness, JPEG quality and the like are measured and
+            stored; the audit compares them between classes.
     """
 
     maps: Annotated[MapsConfig, BeforeValidator(_as_mode)] = MapsConfig()
     embeddings: bool = True
     captions: bool = True
+    properties: bool = True
 
 
 class ActorRange(Settings):
@@ -135,7 +138,7 @@ class RunConfig(Settings):
     """One run: a source, a model, queries, and where the results go.
 
     Attributes:
-        model: which model is used.
+        model: the model.
         source: where the images are.
         queries: a list of queries, or the file of a query set.
         output: folder or URI of the results.
@@ -206,7 +209,7 @@ class RunConfig(Settings):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know before the run starts."""
+        """Warnings for the user, shown before the run starts."""
         if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
             return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
         return ()

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, mo
 
 from legrad.settings import PathOrUri, Settings, StorageOptions, TextFrom, text_from
 from pipeline.errors import UsageError
-from pipeline.schema import RESERVED
+from pipeline.schema import PREFIXES, RESERVED
 
 _CHAINED = frozenset(
     "simplecache filecache blockcache cached zip tar libarchive dir reference".split()
@@ -134,7 +134,7 @@ class SourceConfig(Settings):
 
     @model_validator(mode="after")
     def _columns_are_free(self) -> "SourceConfig":
-        taken = [n for n in self.carry if n in RESERVED or n.startswith(("score__", "heatmap"))]
+        taken = [n for n in self.carry if n in RESERVED or n.startswith(PREFIXES)]
         if taken:
             raise ValueError(f"carry: {', '.join(taken)} would hide columns of the output")
         return self
@@ -165,7 +165,7 @@ class SourceConfig(Settings):
 
     @property
     def id_prefix(self) -> str:
-        """What every image id begins with."""
+        """The prefix of every image id."""
         return f"{self.alias}/" if self.alias else ""
 
     def refuse_same_names(self, names: Sequence[str]) -> None:

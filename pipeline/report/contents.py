@@ -173,6 +173,7 @@ class Report:
         pictures: image_id -> picture.
         grids: (query, image_id) -> map.
         baseline: a baseline query whose maps are stored, if there is one.
+        exact: flagged rows of `Audit.exact`.
         suspicious: rows of the ranking that are worth a look and that nothing is claimed of.
     """
 
@@ -187,4 +188,5 @@ class Report:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     grids: Mapping[tuple[str, str], Grid] = field(default_factory=dict)
     baseline: str | None = None
+    exact: Sequence[Mapping[str, Any]] = ()
     suspicious: Sequence[Mapping[str, Any]] = ()

@@ -30,6 +30,7 @@ _CLASS_ROWS = 8
 _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
+_EXACT_ROWS = 20
 _SUSPICIOUS = 12
 
 
@@ -56,6 +57,9 @@ def gather(audit: Audit, limits: Limits) -> Report:
         pictures=fetch_pictures(audit.results, names, limits.side),
         grids=_grids(audit, ends, baseline) if audit.findings.population.classes else {},
         baseline=baseline,
+        exact=_records(
+            audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
+        ),
         suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
     )
 

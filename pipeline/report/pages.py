@@ -56,6 +56,7 @@ class Pages:
             "report": self.report,
             "head": self.report.head,
             "sentence": lambda row: words.sentence(row, self.title(row["cue"])),
+            "exact_sentence": words.exact_sentence,
             "state": words.state,
             "why": words.why,
             "unit": words.unit,

@@ -33,6 +33,21 @@ def sentence(row: Mapping[str, Any], cue: str) -> str:
     )
 
 
+def exact_sentence(row: Mapping[str, Any]) -> str:
+    """A finding about a property that needs no model, as a sentence."""
+    name = str(row["cue"]).removeprefix("property__").replace("_", " ")
+    if _finite(row["share"]):
+        what = {"greyness": "grey", "uniform frame": "framed in one colour", "jpeg": "JPEG files"}
+        return (
+            f"{percent(row['share'])} of the “{row['class']}” images are {what.get(name, name)}; "
+            f"of all other images, {percent(row['share_elsewhere'])} are."
+        )
+    return (
+        f"“{row['class']}” images have {row['direction']} {name}: median {row['median']:.3g}, of "
+        f"all other images {row['median_elsewhere']:.3g}."
+    )
+
+
 def state(row: Mapping[str, Any], claim: str) -> str:
     """``flagged``, ``not flagged``, or why it is unknown: not asked for, not measured, ..."""
     if bool(row.get(f"{claim}__flag")):

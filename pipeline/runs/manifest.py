@@ -119,6 +119,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.max_pixels": source.max_pixels,
         "store.embeddings": config.store.embeddings,
         "store.captions": config.store.captions,
+        "store.properties": config.store.properties,
         "store.maps": config.store.maps.model_dump(mode="json"),
         **{f"query.{query.name}": _identity_of_query(query, prepared) for query in config.queries},
     }

@@ -49,7 +49,7 @@ class WantedIds:
         return index < len(self.ids) and self.ids[index] == image_id
 
     def _has_file(self, name: str) -> bool:
-        """Whether an id is a file's own name, or begins with it as a folder."""
+        """Whether an id is the name of the file, or begins with it as with a folder."""
         index = bisect_left(self.ids, f"{name}/")
         has_inside = index < len(self.ids) and self.ids[index].startswith(f"{name}/")
         return has_inside or self._has(name)
@@ -132,7 +132,7 @@ def quotas(names: Sequence[str], count: int, seed: int) -> list[int]:
 def draw(
     read: Callable[[], Iterable[Row]], count: int, seed: int, keep: Callable[[Row], bool]
 ) -> Iterator[Row]:
-    """Draw some rows of a file whose rows are not known beforehand.
+    """Draw rows of a file whose rows are unknown before it is read.
 
     The file is read twice, so that no row has to be held.
 

@@ -1,4 +1,4 @@
-"""The Ray Data side of a source: read tasks of one large or several small units."""
+"""The Ray Data source, whose read tasks each read one large or several small units."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -32,7 +32,7 @@ from pipeline.storage.location import open_location, redact
 MOST_TASKS = 10_000
 """Read tasks of a run; the driver holds all of them."""
 FEWEST_TASKS = 200
-"""Units are read together only as long as there are this many tasks to share out."""
+"""Units share a task only if at least this many tasks remain to be distributed."""
 BYTES_PER_TASK = 16 * 2**20
 BYTES_PER_ROW = 32 * 2**10
 
@@ -42,8 +42,8 @@ class ImageSource(Datasource):
 
     Args:
         source: the settings.
-        units: what to read.
-        reporter: hears when a unit was read to its end.
+        units: the units to read.
+        reporter: is told when a unit was read to its end.
     """
 
     def __init__(self, source: SourceConfig, units: list[Unit], reporter: Reporter) -> None:
@@ -59,7 +59,7 @@ class ImageSource(Datasource):
 
     @property
     def extent(self) -> str:
-        """How much there is to read, in words."""
+        """The amount of data to read, in words."""
         parts = [unit.part for unit in self.units]
         if self.source.format == "list":
             rows = sum(part.rows for part in parts if part is not None)
@@ -67,7 +67,7 @@ class ImageSource(Datasource):
         return f"{self.bytes_total / 2**20:.1f} MiB in {len(parts)} shards"
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
-        """The same source, reporting to an actor."""
+        """The same source with another reporter."""
         return ImageSource(self.source, self.units, reporter)
 
     def get_name(self) -> str:
@@ -75,25 +75,25 @@ class ImageSource(Datasource):
         return "Images"
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes travel encoded: as many as the files hold."""
+        """Size of the rows, which hold encoded images: about that of the files."""
         return self.bytes_total
 
     def tasks(self) -> list[list[Unit]]:
-        """The units as read tasks take them: small neighbours together, in their order.
+        """The units of each read task, in order; small neighbours share a task.
 
-        A task costs Ray some 35 ms and the driver some memory, whatever it reads.
+        Every task costs Ray some 35 ms and the driver some memory, whatever it reads.
         """
         weights = [_weight(unit) for unit in self.units]
         most = min(BYTES_PER_TASK, sum(weights) // FEWEST_TASKS)
         count = -(-len(self.units) // MOST_TASKS)
         groups: list[list[Unit]] = []
         weight = 0
-        for unit, own in zip(self.units, weights, strict=True):
-            if not groups or (weight + own > most and len(groups[-1]) >= count):
+        for unit, unit_weight in zip(self.units, weights, strict=True):
+            if not groups or (weight + unit_weight > most and len(groups[-1]) >= count):
                 groups.append([])
                 weight = 0
             groups[-1].append(unit)
-            weight += own
+            weight += unit_weight
         return groups
 
     def get_read_tasks(
@@ -102,7 +102,7 @@ class ImageSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
-        """The tasks of `tasks`, whatever parallelism Ray asks for."""
+        """A read task for each group of `tasks`, whatever parallelism Ray asks for."""
         schema = source_schema(self.source.carry)
         return [
             ReadTask(
@@ -124,8 +124,8 @@ def open_source(source: SourceConfig) -> ImageSource:
     """List a source's files and cut them into units; reads no image.
 
     Raises:
-        UsageError: nothing is there, the storage refuses, two files have one name, a list is
-            broken, or a table has no such columns.
+        UsageError: there are no files, the storage refuses, two files have the same name, a list
+            is broken, or a table lacks a column.
     """
     forget_tables()
     forget_wanted_ids()
@@ -140,7 +140,7 @@ def open_source(source: SourceConfig) -> ImageSource:
 def read_units(
     source: SourceConfig, units: Sequence[Unit], reporter: Reporter
 ) -> Iterator[pa.Table]:
-    """Rows of some units that are not committed, as blocks of `source_schema`."""
+    """The uncommitted rows of units, as blocks of `source_schema`."""
     rows = chain.from_iterable(_uncommitted_rows(source, unit, reporter) for unit in units)
     return _timed(blocks(rows, source.carry), reporter)
 
@@ -167,7 +167,7 @@ def _weight(unit: Unit) -> int:
 
 
 def read_rows(source: SourceConfig, unit: Unit) -> Iterator[Row]:
-    """The rows of one unit, through faults of the storage, each with its place in its shard."""
+    """The rows of one unit in spite of storage faults, each with its position in its shard."""
     fs = open_location(source.uris[0], source.options).fs
     read = partial(_READERS[source.format], fs, unit, source)
     number = stand_in(unit.first)
@@ -198,15 +198,15 @@ def _read_tars(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) 
 def _read_shard(
     fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig, count: int | None
 ) -> Iterator[Row]:
-    """All samples of a tar, or so many drawn, through faults of the storage."""
+    """The samples of a tar, all or ``count`` drawn ones, in spite of storage faults."""
     read = partial(_read_tar, fs, file, source)
     if count is not None:
-        read = partial(draw, read, count, source.sample_seed, _tells)
+        read = partial(draw, read, count, source.sample_seed, _is_stand_in)
     return reread(read, partial(unread, file.name, file.name, source.id_prefix, stand_in(0)))
 
 
-def _tells(row: Row) -> bool:
-    """Whether a row stands for all that could not be read of its shard."""
+def _is_stand_in(row: Row) -> bool:
+    """Whether a row stands for the part of its shard that could not be read."""
     return bool(row["key"] == UNREADABLE)
 
 
@@ -214,7 +214,7 @@ def _read_tar(
     fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig
 ) -> Iterator[Row]:
     with fs.open(file.path, "rb") as stream:
-        whole = cast(IO[bytes], Whole(stream, file.size))  # all that reading front to back needs
+        whole = cast(IO[bytes], Whole(stream, file.size))  # has what `read_shard` calls
         rows = read_shard(whole, file.name, source.id_prefix, source)
         yield from (row | {BOOK: number} for number, row in enumerate(rows))
 

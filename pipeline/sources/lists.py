@@ -38,7 +38,7 @@ def scan_list(
 
     Args:
         location: the list.
-        file: the list as a file of the source.
+        file: the list as an entry of the source.
         source: the settings.
         visit: called with number, key and label of every row.
 

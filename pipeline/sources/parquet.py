@@ -41,7 +41,7 @@ def scan_parquet(
 
     Args:
         location: the file.
-        file: the same as a file of the source.
+        file: the file as an entry of the source.
         source: the settings.
         visit: called with number, key and label of every row.
 

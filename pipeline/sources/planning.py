@@ -25,11 +25,12 @@ from pipeline.storage.location import Location
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
-_SUFFIXES: dict[str, tuple[str, ...]] = {
+SUFFIXES: dict[str, tuple[str, ...]] = {
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     "parquet": (".parquet",),
     "list": LIST_SUFFIXES,
 }
+"""File extensions by source format."""
 
 
 def choose_files(source: SourceConfig) -> list[SourceFile]:
@@ -38,7 +39,7 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
     Raises:
         UsageError: there are no files, the storage refuses, or two files have the same name.
     """
-    suffixes = _SUFFIXES.get(source.format, ())
+    suffixes = SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
     source.refuse_same_names([file.name for file in files])
     wanted = wanted_ids(source)

@@ -1,4 +1,4 @@
-"""What one read unit reads, and which of its rows are committed already."""
+"""Read units: the smallest pieces of a source that are read, and their committed rows."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def stand_in(first: int, *, within: bool = False) -> int:
 
 
 def stood_for(number: int) -> int:
-    """The first row that a stand-in's number was made of."""
+    """The number of the first row that a stand-in stands for; inverse of `stand_in`."""
     return (-1 - number) // 2
 
 
@@ -38,11 +38,11 @@ class Part:
         first: number of its first row within the file, from 0.
         rows: number of rows.
         bytes: approximate number of bytes that are read for it.
-        groups: its row groups, in Parquet.
-        span: its first byte and the one after its last, in text.
-        names: column names, in CSV.
-        chosen: the rows (numbers within the file) that are wanted; None: all.
-        repeats: number of a row whose key stood in the file before -> how many times by then.
+        groups: its row groups (Parquet).
+        span: offsets of its first byte and of the byte after its last (text).
+        names: column names (CSV).
+        chosen: numbers within the file of the rows that are wanted; None: all.
+        repeats: for each row whose key an earlier row has, the number that its id ends in.
     """
 
     first: int
@@ -64,16 +64,16 @@ class Ranges:
     """Numbers of committed rows of one shard, as ranges.
 
     Attributes:
-        first: (n,) int64 first numbers, ascending.
-        stop: (n,) int64 numbers after the last ones.
+        first: (n,) int64, first number of each range, ascending.
+        stop: (n,) int64, number after the last one of each range.
     """
 
     first: NDArray[np.int64]
     stop: NDArray[np.int64]
 
     def __contains__(self, number: int) -> bool:
-        at = int(np.searchsorted(self.first, number, side="right")) - 1
-        return at >= 0 and number < self.stop[at]
+        index = int(np.searchsorted(self.first, number, side="right")) - 1
+        return index >= 0 and number < self.stop[index]
 
     def numbers(self) -> NDArray[np.int64]:
         """All numbers, ascending."""
@@ -86,10 +86,10 @@ class Committed:
     """Rows of a unit that earlier attempts committed; its read task leaves them out.
 
     Attributes:
-        ranges: numbers of the committed rows by shard.
-        skipped: how many rows are left out by not choosing them (`Part.chosen`).
-        other_versions: parts with rows of earlier versions of a shard that changed since. Numbers
-            say nothing about these, so rows with the same image ids are left out.
+        ranges: numbers of the committed rows, by shard.
+        skipped: number of committed rows that `Part.chosen` leaves out already.
+        other_versions: parts with rows of earlier versions of a shard that has changed since. Their
+            numbers no longer hold, so rows are left out by image id.
     """
 
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
@@ -102,13 +102,13 @@ class Unit:
     """Tars, a chunk of a folder's files, or a part of a table: the smallest piece that is read.
 
     Attributes:
-        name: unique in the source.
-        files: the files it touches.
-        part: part of its only file; None: all of it.
-        quotas: how many samples to draw from each file; empty: all.
-        limit: rows after which it ends; None: at its end.
+        name: name of the unit, unique in the source.
+        files: the files that are read.
+        part: the part of the only file that is read; None: the whole file.
+        quotas: number of samples to draw from each file; empty: all.
+        limit: largest number of rows; None: no limit.
         single_images: whether every file is one image and gives one row.
-        committed: rows to leave out.
+        committed: the rows to leave out.
     """
 
     name: str
@@ -131,12 +131,12 @@ class Unit:
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """What its rows have in the column ``shard``."""
+        """The values of its rows in the column ``shard``."""
         return tuple(clean(file.name) for file in self.files)
 
     @property
     def key(self) -> str:
-        """Names the unit over attempts: one of several files by all of them."""
+        """Name of the unit that is the same on every attempt; depends on all of its files."""
         first = clean(self.name)
         if len(self.files) == 1:
             return first
@@ -145,7 +145,7 @@ class Unit:
 
     @property
     def version(self) -> str:
-        """Changes when a file of the unit changes."""
+        """Text that changes when a file of the unit changes."""
         versions = [file.version for file in self.files]
         if len(versions) == 1:
             return versions[0]
@@ -154,7 +154,7 @@ class Unit:
 
 
 def same_version(version: str, size: int, other_version: str, other_size: int) -> bool:
-    """Whether two looks at a file saw the same contents.
+    """Whether two versions and sizes of a file belong to the same contents.
 
     Versions of two kinds (a data set that moved from a disk to a bucket) are not compared.
     """

@@ -1,7 +1,7 @@
 """Records of a list (CSV, JSON lines or Parquet), and where in its file each of them is.
 
-pandas and pyarrow read CSV faster but do not say which bytes of the file hold a record, which is
-what lets a read task read only its own part.
+pandas and pyarrow read CSV faster but do not say which bytes of the file hold a record, which a
+read task must know to read only its part.
 """
 
 import csv

@@ -1,8 +1,7 @@
-"""The rows of a unit that are still to be done, and what is recorded of its end."""
+"""Select the rows of a unit that are not committed, and record its end."""
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -14,20 +13,20 @@ from pipeline.storage.location import Location
 
 
 def numbered(unit: Unit, rows: Iterable[Row]) -> Iterator[Row]:
-    """Complete the place of every row in its shard: readers give its number, or none for 0."""
+    """Complete the position of every row in its shard; a row without a number has number 0."""
     files = {clean(file.name): file for file in unit.files}
     for row in rows:
         file = files[row["shard"]]
-        place = {"number": row.get(BOOK, 0), "version": file.version, "bytes": file.size}
-        yield row | {BOOK: place | {"end": None}}
+        position = {"number": row.get(BOOK, 0), "version": file.version, "bytes": file.size}
+        yield row | {BOOK: position | {"end": None}}
 
 
 class Remaining:
     """Leaves out the committed rows of a unit, and counts.
 
     Attributes:
-        rows: rows of the unit that were seen, committed or not.
-        kept: rows of these that stay as an earlier version of their shard had them.
+        rows: number of rows of the unit so far, committed or not.
+        kept: number of them that an earlier version of their shard has committed.
     """
 
     def __init__(self, unit: Unit) -> None:
@@ -37,7 +36,7 @@ class Remaining:
         self._kept_ids = _ids(unit)
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Those of some rows that are not committed."""
+        """Yield the rows that are not committed."""
         ranges = self.unit.committed.ranges
         for row in rows:
             self.rows += 1
@@ -50,9 +49,9 @@ class Remaining:
             yield row
 
     def end(self) -> str:
-        """What is recorded of the unit once it was read to its end, as JSON."""
+        """The record of a unit that was read to its end, as JSON."""
         unit = self.unit
-        record: dict[str, Any] = {
+        record = {
             "unit": unit.key,
             "version": unit.version,
             "bytes": unit.size,
@@ -63,7 +62,7 @@ class Remaining:
 
 
 def _ids(unit: Unit) -> set[str]:
-    """Ids of the rows that earlier versions of the unit's shards have in some parts."""
+    """Ids of the rows that earlier versions of the unit's shards have in committed parts."""
     parts: tuple[Location, ...] = unit.committed.other_versions
     if not parts:
         return set()

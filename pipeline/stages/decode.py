@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from legrad.preprocess import Preprocess, orientation
-from pipeline.schema import Status, decoded_schema
+from legrad.preprocess import Preprocess, orientation, to_rgb
+from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
+from pipeline.stages.properties import Sample, measure, take_sample
 
 if TYPE_CHECKING:  # it imports Ray, which explaining single images does without
     from pipeline.progress.progress import Reporter
@@ -31,6 +32,7 @@ class Decoded:
         width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
         error: the reason in words.
+        sample: what its properties are measured on; None unless it was asked for.
     """
 
     status: Status
@@ -38,13 +40,22 @@ class Decoded:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    sample: Sample | None = None
 
 
-def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
+def decode(
+    data: bytes, preprocess: Preprocess, max_pixels: int, *, sample: bool = False
+) -> Decoded:
     """Decode one encoded image and bring it to the model's input size; never raises on bad data.
 
     An animation gives its first frame. JPEGs are decoded in full: Pillow's reduced decoding changes
     the resized pixels by up to 3 levels at four times the target size, which is more than rounding.
+
+    Args:
+        data: contents of the file.
+        preprocess: the model's preprocessing.
+        max_pixels: larger images are refused.
+        sample: whether to take a sample for the properties of the image.
     """
     size: tuple[int | None, int | None] = (None, None)
     Image.MAX_IMAGE_PIXELS = max_pixels  # also for pictures inside a file, as in icons
@@ -59,13 +70,15 @@ def decode(data: bytes, preprocess: Preprocess, max_pixels: int) -> Decoded:
                 if lack:
                     return Decoded(Status.TRUNCATED, None, *size, lack)
                 size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
-                pixels = preprocess(image).tobytes()
+                rgb = to_rgb(image)
+                pixels = preprocess.resize(rgb).tobytes()
+                taken = take_sample(image, rgb) if sample else None
     except UnidentifiedImageError:
         what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
         return Decoded(Status.NOT_AN_IMAGE, error=what)
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
-    return Decoded(Status.OK, pixels, *size)
+    return Decoded(Status.OK, pixels, *size, sample=taken)
 
 
 def _status_of(error: Exception) -> Status:
@@ -86,6 +99,7 @@ class Decoder:
         reporter: receives the busy time of every batch.
         seconds: time limit per image; this process ends itself when it is reached, and
             `pipeline.stages.isolated` does the image again. None for no limit.
+        store_properties: whether properties of the images are measured.
     """
 
     def __init__(
@@ -96,35 +110,46 @@ class Decoder:
         store_captions: bool,
         reporter: "Reporter",
         seconds: float | None = None,
+        store_properties: bool = False,
     ) -> None:
         self.preprocess = preprocess
         self.max_pixels = max_pixels
-        self.schema = decoded_schema(carry)
+        self.schema = decoded_schema(carry, properties=store_properties)
         self.store_captions = store_captions
         self.reporter = reporter
         self.seconds = seconds
+        self.store_properties = store_properties
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of `source_schema` into as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
-            rows = [self._row(row) for row in batch.to_pylist()]
+            samples: dict[int, Sample] = {}
+            rows = batch.to_pylist()
+            for number, row in enumerate(rows):
+                sample = self._decode_row(row)
+                if sample is not None:
+                    samples[number] = sample
+            for name, values in measure(list(samples.values())).items():
+                for number, value in zip(samples, values, strict=True):
+                    rows[number][property_column(name)] = value
             table = pa.Table.from_pylist(rows, schema=self.schema)
         return table
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _decode_row(self, row: dict[str, Any]) -> Sample | None:
+        """Replace the bytes of a row by its pixels, and return the sample of its image."""
         data: bytes | None = row.pop("bytes")
         if not self.store_captions:
             row["caption"] = None
         if data is None:
-            return row
+            return None
         row["sha256"] = hashlib.sha256(data).hexdigest()
         if row["status"] != Status.OK:
-            return row
+            return None
         with _deadline(self.seconds):
-            found = decode(data, self.preprocess, self.max_pixels)
-        row["status"], row["error"] = str(found.status), found.error
-        row["width"], row["height"], row["pixels"] = found.width, found.height, found.pixels
-        return row
+            decoded = decode(data, self.preprocess, self.max_pixels, sample=self.store_properties)
+        row["status"], row["error"] = str(decoded.status), decoded.error
+        row["width"], row["height"], row["pixels"] = decoded.width, decoded.height, decoded.pixels
+        return decoded.sample
 
 
 @contextmanager

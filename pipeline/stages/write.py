@@ -15,13 +15,13 @@ from pipeline.schema import with_book
 
 
 class PartSink(Datasink[None]):
-    """Writes the rows of a write task as one part, for those that hold the lease.
+    """Writes the rows of a write task as one part, while this run holds the lease.
 
     Args:
-        folder: of the run.
-        schema: of every part.
-        rows: least rows of a part; the last ones may be smaller.
-        fence: asked before every part.
+        folder: the output of the run.
+        schema: the schema of the output, without the column of the book.
+        rows: minimum number of rows in a part; the last parts may be smaller.
+        fence: checks before each part that this run still holds the lease.
     """
 
     def __init__(self, folder: RunFolder, schema: pa.Schema, rows: int, fence: Fence) -> None:
@@ -32,7 +32,7 @@ class PartSink(Datasink[None]):
 
     @property
     def min_rows_per_write(self) -> int:
-        """As Ray Data asks for it."""
+        """See `Datasink.min_rows_per_write`."""
         return self.rows
 
     def write(self, blocks: Iterable[Block], ctx: object) -> None:  # noqa: ARG002 - Ray's signature

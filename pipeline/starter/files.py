@@ -57,7 +57,7 @@ queries:
 
 @dataclass(frozen=True)
 class Starter:
-    """What `write_starter` wrote.
+    """The result of `write_starter`.
 
     Attributes:
         config, queries: the files that were written.
@@ -79,7 +79,7 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
 
     Args:
         uri: folder of images, tar shards, or a glob or brace range of them.
-        model: which model the run will use.
+        model: the model that the run will use.
         config: the YAML file to write; the file of queries is written beside it.
         force: whether existing files are overwritten.
 

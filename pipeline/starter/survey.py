@@ -13,11 +13,10 @@ from pipeline.sources.input_rows import text_of
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
+from pipeline.sources.planning import SUFFIXES
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
 from pipeline.storage.location import Location, open_location
 
-_TARS = (".tar", ".tar.gz", ".tgz")
-_PARQUET = (".parquet",)
 _SAMPLES_READ = 500
 
 
@@ -52,8 +51,8 @@ def survey(uri: str) -> Survey:
     """
     uris = validated(SourceConfig, {"format": "folder", "uri": uri}, uri).uris
     files = [file for place in uris for file in list_files(place, {})]
-    tars = [file for file in files if file.name.lower().endswith(_TARS)]
-    tables = [file for file in files if file.name.lower().endswith(_PARQUET)]
+    tars = [file for file in files if file.name.lower().endswith(SUFFIXES["webdataset"])]
+    tables = [file for file in files if file.name.lower().endswith(SUFFIXES["parquet"])]
     images = [file for file in files if _extension(file) in IMAGE_EXTENSIONS]
     if tars:
         return _of_shards(uris, tars, len(images))

@@ -24,7 +24,7 @@ from pipeline.storage.retries import call_with_retries, with_client_defaults
 
 Options = Mapping[str, Any]
 FileInfos = dict[str, dict[str, Any]]
-"""What a file system says of files (``type``, ``size``, ...), by path."""
+"""A file system's info about files (``type``, ``size``, ...), by path."""
 _USER = re.compile(r"(\w://)[^/\s@]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
 _CLIENTS = frozenset(

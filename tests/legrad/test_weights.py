@@ -25,7 +25,10 @@ def random_state(name: str, seed: int) -> dict[str, Tensor]:
     """Weights of a published architecture, every one of them random."""
     with torch.device("meta"):
         model = open_clip.create_model(name, pretrained=None, device="meta")
-    model = randomise(nn.Module.to_empty(model, device="cpu"), seed)
+    model = nn.Module.to_empty(model, device="cpu")
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)  # some are only scaled by what follows
+    randomise(model, seed)
     return {key: value.contiguous() for key, value in model.state_dict().items()}
 
 

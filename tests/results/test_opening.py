@@ -122,3 +122,6 @@ def test_outputs_of_every_schema_version(version: int) -> None:
     _, maps = results.maps(query, [image_id])
     np.testing.assert_allclose(maps[0], expected["map"], rtol=1e-6)
     assert len(results.compare(query, query)) == len(results) == 12
+    for name, values in expected.get("properties", {}).items():
+        found = results.images([name])[name].loc[list(expected["labels"])]
+        np.testing.assert_allclose(found, values, rtol=1e-6)

@@ -1,7 +1,7 @@
 """A pen that draws in unit coordinates: (0, 0) is the top left corner, (1, 1) the bottom right.
 
-An icon drawn with it is a few lines of plain geometry at any size; the caller scales the picture
-down, which is what smooths the edges.
+An icon drawn with it is a few lines of plain geometry at any size. The caller scales the picture
+down, which smooths the edges.
 """
 
 import colorsys

@@ -24,7 +24,7 @@ _OPAQUE = 0.9
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What a scene contains; the same spec always gives the same picture.
+    """The contents of a scene; the same spec always gives the same picture.
 
     Every part draws from its own random stream of the seed, so a scene with one overlay more
     differs from the scene without it in nothing but that overlay.
@@ -73,7 +73,7 @@ def render(spec: SceneSpec, side: int = 192) -> Scene:
     """Draw a scene at any size; sizes and positions scale with ``side``.
 
     Args:
-        spec: what the scene contains.
+        spec: contents of the scene.
         side: width and height in pixels, at least 32.
 
     Returns:
