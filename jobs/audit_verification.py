@@ -99,5 +99,6 @@ def show_next(audit: "Audit", out: str) -> None:
         text = "nothing is left to verify; a cue that you suspect can be labelled with --cue CUE"
     else:
         return
-    command = shlex.join(["legrad", "label", out])
+    known = [word for file in audit.label_files for word in ("--labels", file)]
+    command = shlex.join(["legrad", "label", out, *known])
     console.print(f"\nnext: {text}:\n      {command}", soft_wrap=True, markup=False)

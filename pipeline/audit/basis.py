@@ -35,7 +35,6 @@ class Basis(StrEnum):
 
 VERIFIED = (Basis.LABELS, Basis.EXACT)
 """Bases of verified associations."""
-UNVERIFIED = "unverified"
 _OF_STATUS = {CueStatus.MEASURED: Basis.TWO_STATES, CueStatus.THRESHOLD: Basis.THRESHOLD}
 _LABEL_COLUMNS = (
     "difference",
@@ -44,11 +43,6 @@ _LABEL_COLUMNS = (
     "labels",
     "labels_elsewhere",
 )
-
-
-def in_words(basis: str) -> str:
-    """The basis as the tables show it: ``two states, unverified``."""
-    return basis if basis in VERIFIED or not basis else f"{basis}, {UNVERIFIED}"
 
 
 def with_labels(

@@ -235,7 +235,9 @@ def test_several_people_and_the_command(truth: World, out: str, labelled: str) -
     assert "ann and ben" in agreed[0]
     kappa = float(agreed[0].rpartition(" ")[2])
     assert 0.5 < kappa < 0.95
-    assert shown.stdout.rstrip().splitlines()[-1].strip() == f"legrad label {out}"
+    assert shown.stdout.rstrip().splitlines()[-1].strip() == (
+        f"legrad label {out} --labels {labelled} --labels {other}"
+    )
     audit = Audit.from_results(out, labels=[labelled, other])
     assert set(audit.agreement["cue"]) == {"tag", "frost", "grass"}
     mine = replace(audit, label_files=())
