@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _MOST_NOT_MEASURED = 8
 _MOST_NAMES = 12
 _ASSOCIATION_LEGEND = (
-    "with it: share of the class's images that show the cue; others: the same share of all other\n"
-    "images. odds ratio: by how much the class raises the odds of the cue (95 % interval).\n"
-    "heat: heat of the class's map on the cue where it is present, 1 = average.\n"
-    "based on: labels, if people looked at a random sample of the images; unverified, if\n"
-    "only two states of the scores say so, which may stand for something else.\n"
+    "with it: share of the class's images that show the cue; others: the same share\n"
+    "of all other images. odds ratio: by how much the class raises the odds of the\n"
+    "cue (95 % interval). heat: heat of the class's map on the cue where it is\n"
+    "present, 1 = average. verified: labels, if people looked at a random sample; no,\n"
+    "if two states of the scores say so, which may stand for something else.\n"
     "That class and cue occur together does not say that a model uses the cue.\n"
 )
 _RELIANCE_LEGEND = (
@@ -101,12 +101,12 @@ def _ranking(rows: pd.DataFrame, notes: Notes | None) -> Table:
         table.add_column(name, overflow="fold", min_width=min(11, longest))
     for name in ("with it", "others", "odds ratio", "heat"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("based on", no_wrap=True)
+    table.add_column("verified", no_wrap=True)
     has_verdicts = "verdict" in rows and rows["verdict"].notna().any()
     if has_verdicts:
         table.add_column("verdict")
     if notes is not None:
-        table.add_column("planted", no_wrap=True)
+        table.add_column("planted")
     for row in _records(rows):
         pair = (str(row["class"]), str(row["cue"]))
         cells = [*pair, *_association_cells(row)]
@@ -124,7 +124,6 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _association_cells(row: Mapping[str, Any]) -> list[str]:
-    from pipeline.audit.basis import UNVERIFIED
     from pipeline.report.words import odds
 
     effect, low, high = (odds(float(row[f"association__{n}"])) for n in ("effect", "low", "high"))
@@ -134,7 +133,7 @@ def _association_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['share_elsewhere']:.0%}",
         f"{effect} ({low}-{high})",
         "" if pd.isna(heat) else f"{heat:.1f}",
-        str(row["association__basis"]) if row["association__verified"] else UNVERIFIED,
+        str(row["association__basis"]) if row["association__verified"] else "no",
     ]
 
 
@@ -157,8 +156,8 @@ def _print_lists(overview: "Overview", flagged: pd.DataFrame) -> None:
     if check.cues:
         _print_line(
             "decoys",
-            f"{check.flagged_pairs} of {check.pairs} pairs of a class with one of {check.cues} "
-            f"cues that the data lack were flagged; {check.cues - check.measured} of these cues "
+            f"{check.flagged_pairs} of {check.pairs} pairs of a class and one of {check.cues} cues "
+            f"that the data lack were flagged; {check.cues - check.measured} of these cues "
             "could not be measured, as it should be. With so few decoys, an error rate below "
             f"{check.floor:.0%} cannot be shown",
         )
