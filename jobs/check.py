@@ -96,6 +96,6 @@ def state_line(state: "RunState") -> str:
     elif state.outcome not in (None, "complete"):
         after = f"the last attempt {state.outcome}: {state.error}"
     else:
-        after = "complete" if state.complete else "no run is writing there"
+        after = "complete" if state.complete else "no run is writing to this output"
     committed = f"committed {state.rows:,} rows in {state.parts} parts, {size(state.bytes)}"
     return "; ".join(text for text in (before, committed, after) if text)

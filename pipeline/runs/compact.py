@@ -168,12 +168,12 @@ def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> No
         )
     parts = committed_parts(old)
     sampled = np.random.default_rng(0).choice(len(parts), min(len(parts), CHECKED_PARTS), False)
-    chosen = [parts[number] for number in sampled]
-    ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(chosen)] for part in chosen])
+    originals = [parts[number] for number in sampled]
+    ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(originals)] for part in originals])
     candidates = committed_parts(new)
     holds_ids = list(map_in_threads(lambda part: _holds(part, ids), candidates))
     copies = [part for part, holds in zip(candidates, holds_ids, strict=True) if holds]
-    if _fingerprint(chosen, ids) != _fingerprint(copies, ids):
+    if _fingerprint(originals, ids) != _fingerprint(copies, ids):
         raise RunError(f"{new.uri}: rows differ from those of {old.uri}, which is kept")
 
 

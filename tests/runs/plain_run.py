@@ -1,7 +1,7 @@
-"""A run without Ray and without a model, as a process to be killed: ``python -m ... IN OUT SEED``.
+"""A run without Ray and a model, as a process that can be killed: ``python -m ... IN OUT SEED``.
 
-It reads, leaves out committed rows, writes parts and completes as a run does. Parts hold rows of
-several shards in an order by chance, as those of many workers do.
+It reads, skips committed rows, writes parts and completes as a run does. Parts hold rows of
+several shards in random order, as with many workers.
 """
 
 import random
@@ -27,7 +27,7 @@ ROWS = 9
 
 
 class Ends(Reporter):
-    """Gathers the ends that no row carries."""
+    """Collects the ends that no row carries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Ends(Reporter):
 
 
 def main(source: str, output: str, seed: int) -> None:
-    """Run to the end."""
+    """Process the source to its end."""
     config = settings("webdataset", source)
     folder = run_folder(output)
     opened = open_source(config)
@@ -57,13 +57,13 @@ def _write(
     folder: RunFolder,
     fence: Fence,
     ends: Reporter,
-    chance: random.Random,
+    rng: random.Random,
 ) -> None:
     sink = PartSink(folder, SCHEMA, ROWS, fence)
     streams = [_rows(source, unit, ends) for unit in units]
     held_back: list[pa.Table] = []
     while streams:
-        stream = chance.choice(streams)
+        stream = rng.choice(streams)
         table = next(stream, None)
         if table is None:
             streams.remove(stream)

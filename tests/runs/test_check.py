@@ -1,4 +1,4 @@
-"""Does an output add up: every state it can be in, made by hand."""
+"""`check` on constructed outputs: complete, stopped, damaged, of an earlier version."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def fill(folder: RunFolder) -> None:
-    """All three shards, two rows each, one of them failed; and the marker."""
+    """Write two rows of each of the three shards, one of them failed, and the completion marker."""
     part(folder, rows("0.tar", "ab"), ends=[end(SHARDS[0], 2)])
     part(folder, rows("1.tar", "ab"), ends=[end(SHARDS[1], 2)])
     bad = row("2.tar", "b", status="truncated", error="ends early")
@@ -48,8 +48,8 @@ def test_a_complete_run(folder: RunFolder) -> None:
         ("1.tar", 2, 2, 2),
         ("2.tar", 2, 2, 1),
     ]
-    listed = failures(folder)
-    assert listed[["image_id", "status", "error"]].to_numpy().tolist() == [
+    failed = failures(folder)
+    assert failed[["image_id", "status", "error"]].to_numpy().tolist() == [
         ["2.tar/b", "truncated", "ends early"]
     ]
 
@@ -76,7 +76,7 @@ def test_a_part_that_was_deleted_afterwards(folder: RunFolder) -> None:
     assert not result.sound
 
 
-def test_rows_that_stand_twice(folder: RunFolder) -> None:
+def test_duplicate_rows(folder: RunFolder) -> None:
     fill(folder)
     part(folder, rows("1.tar", "b"), first=1)
     result = check(folder)
@@ -84,7 +84,7 @@ def test_rows_that_stand_twice(folder: RunFolder) -> None:
     assert not result.sound
 
 
-def test_a_shard_whose_rest_the_storage_kept_is_not_read_to_its_end(folder: RunFolder) -> None:
+def test_a_shard_with_unreadable_rows_is_not_read_to_its_end(folder: RunFolder) -> None:
     part(folder, rows("0.tar", "ab"), ends=[end(SHARDS[0], 2)])
     part(folder, rows("1.tar", "ab"), ends=[end(SHARDS[1], 2)])
     unread = row("2.tar", "#unreadable", status="read_error", error="after 1 rows: 503")
@@ -110,7 +110,7 @@ def test_nothing_committed_yet(folder: RunFolder) -> None:
     assert failures(folder).empty
 
 
-def test_a_folder_of_files_has_one_row_a_file(folder: RunFolder) -> None:
+def test_a_folder_of_files_has_one_row_per_file(folder: RunFolder) -> None:
     manifest = json.loads(folder.manifest.read())
     manifest["source"]["format"] = "folder"
     folder.manifest.write(json.dumps(manifest).encode())
@@ -132,7 +132,7 @@ def test_units_that_read_one_file_count_together(folder: RunFolder) -> None:
 
 
 def test_a_run_of_an_earlier_version(folder: RunFolder) -> None:
-    """Its marker says whether all is there."""
+    """Only its marker shows whether it is complete."""
     earlier_part(folder, ray_name(1), rows("0.tar", "ab"))
     assert [(s.name, s.expected) for s in check(folder).shards] == [("0.tar", None)]
     folder.complete.write(b'{"rows": 2}')

@@ -1,4 +1,4 @@
-"""Killed at random and at every step of writing a part: one row an image, the same as undisturbed.
+"""Runs killed at random and at each step of writing a part: the result is as without a kill.
 
 Without Ray and without a model, so that many rounds take little time; `tests.integration` and
 ``benchmarks/kill.py`` kill real runs.
@@ -55,7 +55,7 @@ main(*sys.argv[1:3], int(sys.argv[3]))
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six shards of 0 to 50 samples, one of them broken off, one with repeated keys."""
+    """Six shards of 0 to 50 samples, one of them truncated, one with repeated keys."""
     folder = tmp_path_factory.mktemp("source")
     for number in range(6):
         data = tar_bytes(samples([f"k{i % 45}" for i in range(10 * number)], 100 * number))
@@ -80,7 +80,7 @@ def rows(output: str) -> pa.Table:
 
 
 def finish(source: Path, output: str, wanted: pa.Table, seed: int = 1) -> None:
-    """Give the same command once more; all must be as it should."""
+    """Run the same command again and compare the results with those of an undisturbed run."""
     assert run(source, output, seed).wait() == 0
     assert rows(output).equals(wanted)
     assert check(run_folder(output)).sound
@@ -96,7 +96,7 @@ def test_every_step(source: Path, wanted: pa.Table, tmp_path: Path, point: str, 
 
 
 def test_at_random(source: Path, wanted: pa.Table, tmp_path: Path) -> None:
-    """Twice in every round, between the first part and the end."""
+    """Kill the run twice per round, between the first part and the end."""
     chance = random.Random(0)
     for number in range(int(os.environ.get("KILL_ROUNDS", "2"))):
         out = make_run(tmp_path / f"out-{number}")
@@ -115,7 +115,7 @@ def test_at_random(source: Path, wanted: pa.Table, tmp_path: Path) -> None:
 def test_a_writer_that_outlives_its_run(
     source: Path, wanted: pa.Table, tmp_path: Path, ended: bool
 ) -> None:
-    """It was stopped after it had asked for the lease, and commits its part after the next run."""
+    """It was suspended after it had checked the lease, and commits its part after the next run."""
     out = make_run(tmp_path / "out")
     code = POINT.format(point="before rename", skip=3, signal="SIGSTOP")
     late = run(source, out.uri, 5, code)

@@ -1,4 +1,4 @@
-"""One driver an output."""
+"""One driver per output."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_a_second_driver_is_refused_and_the_holder_named(folder: RunFolder) -> N
         fence.require()
 
 
-def test_what_only_held_a_lease_leaves_no_folder(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_driver_that_wrote_nothing_leaves_no_folder(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(KeyError), hold_lease(folder):
         raise KeyError("x")
     assert list(tmp_path.iterdir()) == []
@@ -87,14 +87,14 @@ def test_two_processes_and_one_that_is_killed(folder: RunFolder) -> None:
     with pytest.raises(UsageError, match=f"process {process.pid} of"), hold_lease(folder):
         raise AssertionError("two drivers")
     process.send_signal(signal.SIGKILL)
-    said: list[str] = []
-    with hold_lease(folder, said.append):  # even before the dead process is waited for
-        assert said == []  # at once: nothing to wait for
+    messages: list[str] = []
+    with hold_lease(folder, messages.append):  # even before the dead process is waited for
+        assert messages == []  # at once: nothing to wait for
     process.wait()
 
 
 @pytest.mark.starts
-def test_of_many_that_come_at_once_one_gets_it(folder: RunFolder) -> None:
+def test_of_several_drivers_started_at_once_one_gets_the_lease(folder: RunFolder) -> None:
     put(folder, replace(Holder.here(), pid=2**22 - 1))  # a driver that died
     processes = [hold(folder, 3) for _ in range(4)]
     lines = [first_line(process) for process in processes]
@@ -110,15 +110,15 @@ def test_a_pid_that_belongs_to_another_process_now(folder: RunFolder) -> None:
         fence.require()
 
 
-def test_a_driver_elsewhere_is_watched_and_replaced(folder: RunFolder, quick: None) -> None:
+def test_a_stale_driver_on_another_machine_is_replaced(folder: RunFolder, quick: None) -> None:
     put(folder, elsewhere())
-    said: list[str] = []
-    with hold_lease(folder, said.append) as fence:
+    messages: list[str] = []
+    with hold_lease(folder, messages.append) as fence:
         fence.require()
-    assert "process 4711 of ann on gpu-7" in said[0]
+    assert "process 4711 of ann on gpu-7" in messages[0]
 
 
-def test_a_driver_elsewhere_that_gives_signs_is_left_alone(folder: RunFolder, quick: None) -> None:
+def test_a_live_driver_on_another_machine_is_left_alone(folder: RunFolder, quick: None) -> None:
     put(folder, elsewhere())
     done = threading.Event()
 
@@ -145,7 +145,7 @@ def test_a_released_lease_is_not_waited_for(folder: RunFolder, quick: None) -> N
         fence.require()
 
 
-def test_half_a_lease_is_a_dead_one(folder: RunFolder, quick: None) -> None:
+def test_a_broken_lease_is_replaced(folder: RunFolder, quick: None) -> None:
     folder.lease.write(b'{"hol')
     with hold_lease(folder) as fence:
         fence.require()
@@ -160,17 +160,17 @@ def test_the_lease_is_renewed(folder: RunFolder, quick: None) -> None:
         fence.require()
 
 
-def test_who_loses_the_lease_stops_and_leaves_the_other_alone(folder: RunFolder) -> None:
+def test_a_driver_that_loses_the_lease_stops(folder: RunFolder) -> None:
     stopped = pytest.raises(RunError, match="process 4711 of ann")
     with stopped, hold_lease(folder) as fence:
         put(folder, elsewhere())
         with pytest.raises(RunError, match="gpu-7"):
             fence.require()
-        raise ValueError("what a worker says of it")
+        raise ValueError("error of a worker")
     assert json.loads(folder.lease.read())["holder"]["host"] == "gpu-7"
 
 
-def test_a_lease_that_someone_removed_is_lost(folder: RunFolder) -> None:
+def test_a_removed_lease_is_lost(folder: RunFolder) -> None:
     with hold_lease(folder) as fence:
         folder.lease.delete()
         with pytest.raises(RunError, match="removed"):
@@ -178,12 +178,12 @@ def test_a_lease_that_someone_removed_is_lost(folder: RunFolder) -> None:
         put(folder, replace(Holder.here(), run=fence.run))
 
 
-def test_errors_of_the_run_stay_what_they_are(folder: RunFolder) -> None:
+def test_errors_of_the_run_are_passed_on_unchanged(folder: RunFolder) -> None:
     with pytest.raises(UsageError, match="mine"), hold_lease(folder):
         raise UsageError("mine")
 
 
-def test_a_fence_that_cannot_read_the_lease_stops_nobody(tmp_path: Path) -> None:
+def test_a_lease_that_cannot_be_read_is_not_lost(tmp_path: Path) -> None:
     lease_file = run_folder(str(tmp_path)).root.child("lease.json")
     Path(lease_file.path).mkdir()
     assert Fence(lease_file, "run", "out").lost() is None

@@ -1,4 +1,4 @@
-"""The run log, and what an observer makes of an output."""
+"""The run log, and the state of a run as read from its output."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def _attempt(folder: RunFolder, stages: list[str]) -> None:
         raise UsageError(f"cannot read {SECRET}")
 
 
-def test_an_attempt_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_log, "PROGRESS_SECONDS", 0.0)
     folder = make_run(tmp_path / "out")
     stages: list[str] = []
@@ -95,7 +95,7 @@ def test_a_long_run_keeps_a_short_log(tmp_path: Path, monkeypatch: pytest.Monkey
     assert done[-1] == 200
 
 
-def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observing_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_log, "PROGRESS_SECONDS", 0.0)
     folder = make_run(tmp_path / "out")
     with hold_lease(folder) as fence, logged(folder, fence.run, config(folder)) as log:
@@ -114,7 +114,7 @@ def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(looks) == []
 
 
-def test_a_driver_that_vanished_on_another_machine(
+def test_a_driver_that_disappeared_on_another_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Small pieces: heat on a region, identities, progress, resources."""
+"""Small functions: heat enrichment, identity digests and progress counts."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pipeline.runs.manifest import digest
 def test_heat_enrichment_by_hand() -> None:
     heat = np.zeros((3, 10, 10), np.float32)
     guide = np.zeros((3, 10, 10), np.float32)
-    guide[:, 0] = np.arange(1, 11)  # the top tenth is the first row
+    guide[:, 0] = np.arange(1, 11)  # its top tenth is the first row
     heat[0, 0] = 1.0  # all heat there: ten times the average
     heat[1] = 3.0  # even heat: average
     heat[2, 5] = 1.0  # all heat elsewhere
@@ -20,7 +20,7 @@ def test_heat_enrichment_by_hand() -> None:
     assert np.isnan(heat_enrichment(heat, guide * 0)).all()
 
 
-def test_digest_is_of_values_not_of_order() -> None:
+def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
 
@@ -34,19 +34,19 @@ def test_progress_counts_and_estimates() -> None:
     actor.batch({}, 0, {"truncated": "a/y: ends early"})
     actor.spent("decode", 1.5)
     actor.spent("decode", 0.5)
-    found = actor.snapshot()
-    assert (found.rows, found.rows_read, found.rows_expected) == (10, 20, 80)
+    snapshot = actor.snapshot()
+    assert (snapshot.rows, snapshot.rows_read, snapshot.rows_expected) == (10, 20, 80)
     assert actor.take_ends() == ["{}"]
     assert actor.take_ends() == []
-    assert found.seconds == {"decode": 2.0}
-    assert found.examples == {"truncated": "a/x: ends early"}
-    found.first_image, found.seconds_elapsed = 0.0, 5.0
-    assert found.images_per_second == 2
-    assert found.seconds_left == (80 - 10 - 10) / 2
+    assert snapshot.seconds == {"decode": 2.0}
+    assert snapshot.examples == {"truncated": "a/x: ends early"}
+    snapshot.first_image, snapshot.seconds_elapsed = 0.0, 5.0
+    assert snapshot.images_per_second == 2
+    assert snapshot.seconds_left == (80 - 10 - 10) / 2
     assert Progress().seconds_left is None
 
 
-def test_a_reporter_without_an_actor_says_nothing() -> None:
+def test_a_reporter_without_an_actor_does_nothing() -> None:
     reporter = Reporter()
     reporter.shard("a", 1, 2)
     reporter.batch(pa.table({"status": ["ok"]}), 1)

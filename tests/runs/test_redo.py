@@ -1,4 +1,4 @@
-"""Rows of what the storage would not give are done again by the same command."""
+"""Rows that could not be read from storage are processed again by the same command."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """Two shards: one row of each failed, and of the second the storage did not give the rest."""
+    """Two shards with a failed row in the first and an unreadable remainder in the second."""
     folder = make_run(tmp_path / "out")
     bad = row("0.tar", "b", status="decode_error")
     part(folder, [*rows("0.tar", "a"), bad, row("0.tar", "c")], ends=[end(UNITS[0], 3)])
@@ -62,7 +62,7 @@ def left(folder: RunFolder, *redo: str) -> list[str]:
     return [unit.name for unit in work.left]
 
 
-def test_only_the_rows_that_are_asked_for_go(folder: RunFolder) -> None:
+def test_only_rows_with_the_given_status_are_removed(folder: RunFolder) -> None:
     ledger = Ledger(folder).refresh()
     assert remove_rows_with_status(ledger, [], UNITS) == 0
     assert remove_rows_with_status(ledger, ["read_error"], UNITS) == 1
@@ -72,7 +72,7 @@ def test_only_the_rows_that_are_asked_for_go(folder: RunFolder) -> None:
     assert ledger.statuses == {"ok": 4}
 
 
-def test_the_rest_of_a_shard_is_looked_for(folder: RunFolder) -> None:
+def test_the_rest_of_a_shard_is_read_again(folder: RunFolder) -> None:
     assert left(folder) == []
     assert left(folder, "read_error") == ["1.tar"]
     assert left(folder) == ["1.tar"]
@@ -87,7 +87,7 @@ def test_a_row_of_a_shard_stays_one_row(folder: RunFolder) -> None:
     assert left(folder) == []
 
 
-def test_an_end_in_another_part_is_forgotten_as_well(folder: RunFolder) -> None:
+def test_an_end_in_another_part_is_dropped_too(folder: RunFolder) -> None:
     """A row group that could not be read, in a file that was read to its end."""
     (file,) = tar("t").files
     unit = Unit("t@0", (file,), Part(0, 4, 1000, (0, 1)))
@@ -100,8 +100,10 @@ def test_an_end_in_another_part_is_forgotten_as_well(folder: RunFolder) -> None:
     assert Ledger(folder).refresh().totals.shards["t"] == 2
 
 
-def test_a_kill_in_the_middle_is_healed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the part without the row was written, and before the one with it was deleted."""
+def test_a_kill_in_the_middle_is_repaired(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes after the new part was written and before the old one was deleted."""
 
     class Killed(BaseException):
         pass

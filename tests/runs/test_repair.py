@@ -1,4 +1,4 @@
-"""Parts that are deleted, truncated, doubled or foreign: named, and repaired or refused."""
+"""Deleted, truncated, duplicated or foreign parts: named, and repaired or refused."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def repaired(folder: RunFolder) -> tuple[Work, str]:
-    """What the next start finds, and what it says."""
+    """The work that the next start finds, and its messages."""
     messages: list[str] = []
     work = find_work(folder, UNITS, RuntimeConfig(), messages.append)
     return work, "; ".join(messages)
@@ -110,8 +110,8 @@ def test_a_late_part_that_shares_some_rows(folder: RunFolder) -> None:
     assert not repaired(folder)[0].left
 
 
-def test_the_end_of_a_part_that_goes_is_kept(folder: RunFolder) -> None:
-    """Its rows stand in two other parts, which know no end."""
+def test_the_end_in_a_removed_part_is_kept(folder: RunFolder) -> None:
+    """Its rows are in two other parts, which do not record the end."""
     part(folder, rows("0.tar", "abc"))
     part(folder, rows("0.tar", "abcd")[2:], first=2)
     longest = next(p for p in committed_parts(folder) if read_part(p)[0].num_rows == 4)
@@ -123,7 +123,7 @@ def test_the_end_of_a_part_that_goes_is_kept(folder: RunFolder) -> None:
     assert json.loads(folder.ends.read())["unit"] == "0.tar"
 
 
-def test_a_file_of_no_run(folder: RunFolder) -> None:
+def test_a_foreign_parquet_file(folder: RunFolder) -> None:
     shutil.copy(path_of(folder, 0), path_of(folder, 0).with_name("copy.parquet"))
     for open_it in (lambda: repaired(folder), open_results(folder.uri).scores):
         with pytest.raises(UsageError, match=r"images/copy\.parquet"):
@@ -131,7 +131,7 @@ def test_a_file_of_no_run(folder: RunFolder) -> None:
     assert (Path(folder.images.path) / "copy.parquet").exists()
 
 
-def test_half_written_drafts_go(folder: RunFolder) -> None:
+def test_half_written_drafts_are_deleted(folder: RunFolder) -> None:
     draft = Path(folder.images.path) / ".part-0.parquet.0123abcd.draft"
     draft.write_bytes(b"half")
     repaired(folder)
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_in_mid_part(
     assert folder.images.sizes() == before
 
 
-def test_an_index_is_used_where_it_fits(folder: RunFolder) -> None:
+def test_an_index_is_used_if_the_sizes_agree(folder: RunFolder) -> None:
     sound = Ledger(folder).refresh()
     path = path_of(folder, 0)
     content = path.read_bytes()

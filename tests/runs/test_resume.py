@@ -1,4 +1,4 @@
-"""What is left to do, decided from the parts alone."""
+"""Finding the work that is left from the parts alone."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def done(folder: RunFolder, *units: Unit) -> None:
 
 
 def numbers(unit: Unit) -> dict[str, list[int]]:
-    """Committed numbers by shard, as the read task gets them."""
+    """Numbers of the committed rows by shard, as the read task receives them."""
     return {shard: ranges.numbers().tolist() for shard, ranges in unit.committed.ranges.items()}
 
 
@@ -103,8 +103,8 @@ def test_a_changed_shard_is_refused_and_named(
     assert holder.path in [p.path for p in committed_parts(folder)]
 
 
-def test_what_changed_is_read_until_its_new_rows_are_committed(folder: RunFolder) -> None:
-    """As many rows as before say nothing about which rows they are."""
+def test_a_changed_shard_is_read_until_its_new_rows_are_committed(folder: RunFolder) -> None:
+    """An equal number of rows does not mean that they are the same rows."""
     old, new = tar("0.tar", version="etag:1"), tar("0.tar", version="etag:2")
     commit(folder, old, "ab")
     assert left(work(folder, new, changed_shards="keep")) == ["0.tar"]
@@ -121,7 +121,7 @@ def test_what_changed_is_read_until_its_new_rows_are_committed(folder: RunFolder
 
 
 def test_a_data_set_that_moved_is_the_same(folder: RunFolder) -> None:
-    """From a disk to a bucket: a time and an etag say nothing of each other."""
+    """From a disk to a bucket: a modification time and an etag cannot be compared."""
     commit(folder, tar("0.tar", version="mtime:5"), "ab")
     assert not work(folder, tar("0.tar", version="etag:1")).left
     with pytest.raises(UsageError, match="changed"):
@@ -169,7 +169,7 @@ def chosen(found: Work) -> dict[str, set[int] | None]:
     }
 
 
-def test_of_a_table_the_rows_that_are_missing(folder: RunFolder) -> None:
+def test_missing_rows_of_a_table(folder: RunFolder) -> None:
     commit_rows(folder, 0, 1, 2, 3, 4, 6, ends={0: 4, 1: 4, 2: 4})
     found = work(folder, *table())
     assert chosen(found) == {"table@4": {5, 7}, "table@8": None}
@@ -178,12 +178,12 @@ def test_of_a_table_the_rows_that_are_missing(folder: RunFolder) -> None:
     assert chosen(work(folder, *table())) == {}
 
 
-def test_rows_of_a_table_whose_end_is_not_known(folder: RunFolder) -> None:
+def test_rows_of_a_table_without_a_recorded_end(folder: RunFolder) -> None:
     commit_rows(folder, 0, 1, 2, 3)
     assert chosen(work(folder, *table()[:1])) == {"table@0": set()}
 
 
-def test_rows_that_stand_for_others_count_in_their_part(folder: RunFolder) -> None:
+def test_stand_in_rows_count_in_their_part(folder: RunFolder) -> None:
     commit_rows(folder, 4, 5, stand_in(4, within=True), ends={1: 3})
     found = work(folder, *table())
     assert list(chosen(found)) == ["table@0", "table@8"]
@@ -192,14 +192,14 @@ def test_rows_that_stand_for_others_count_in_their_part(folder: RunFolder) -> No
             assert stood_for(stand_in(first, within=within)) == first
 
 
-def test_numbers_say_nothing_once_a_table_has_changed(folder: RunFolder) -> None:
+def test_row_numbers_are_void_once_a_table_has_changed(folder: RunFolder) -> None:
     commit_rows(folder, *range(12), ends={0: 4, 1: 4, 2: 4})
     found = work(folder, *table(CHANGED), changed_shards="keep")
     assert chosen(found) == {"table@0": None, "table@4": None, "table@8": None}
     assert all(unit.committed.other_versions for unit in found.left)
 
 
-def test_the_marker_wants_every_shard(folder: RunFolder) -> None:
+def test_the_marker_requires_every_shard(folder: RunFolder) -> None:
     units = [tar("0.tar"), tar("1.tar")]
     commit(folder, units[0], "ab")
     with pytest.raises(RunError, match=r"1\.tar"):
@@ -214,7 +214,7 @@ def test_the_marker_wants_every_shard(folder: RunFolder) -> None:
 
 
 def test_an_end_without_a_row(folder: RunFolder) -> None:
-    """An empty tar; or one whose last row was committed by an attempt that did not know."""
+    """An empty tar, or one whose last row was committed without its end."""
     empty = tar("0.tar")
     ledger = Ledger(folder)
     ledger.remember([json.dumps(end(empty, 0))])
@@ -223,7 +223,7 @@ def test_an_end_without_a_row(folder: RunFolder) -> None:
     assert not work(folder, empty).left
 
 
-def test_rows_of_files_that_left_the_source_are_told(folder: RunFolder) -> None:
+def test_rows_of_files_that_left_the_source_are_noted(folder: RunFolder) -> None:
     commit(folder, tar("0.tar"), "ab")
     commit(folder, tar("gone.tar"), "a")
     notes: list[str] = []
@@ -232,7 +232,7 @@ def test_rows_of_files_that_left_the_source_are_told(folder: RunFolder) -> None:
 
 
 def test_runs_of_earlier_versions(folder: RunFolder) -> None:
-    """A complete one has nothing to do; another one is refused."""
+    """A complete one has nothing left to do; an unfinished one is refused."""
     earlier_part(folder, ray_name(1), rows("0.tar", "ab"))
     data(folder, ray_name(2), rows("0.tar", "c"))  # not committed
     assert is_of_earlier_version(folder)
@@ -254,7 +254,9 @@ def test_a_limit_on_shards_of_one_attempt_is_another_unit() -> None:
     assert both.key != replace(both, files=(*both.files, *tar("2.tar").files)).key
 
 
-def test_a_dead_link_costs_no_second_look_at_the_rest(ray_session: None, tmp_path: Path) -> None:
+def test_a_dead_link_does_not_make_other_files_be_read_again(
+    ray_session: None, tmp_path: Path
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(6):
