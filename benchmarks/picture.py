@@ -1,4 +1,4 @@
-"""The benchmark's table as a picture."""
+"""The benchmark's table as a plot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ INK, OURS, THEIRS, BOUND = "#1f2328", "#0969da", "#bc4c00", "#8c959f"
 
 @dataclass(frozen=True)
 class Rate:
-    """Maps a second at some number of queries; bound: what the machine's sgemm rate allows."""
+    """Maps per second by number of queries; the bound follows from the machine's sgemm rate."""
 
     queries: int
     ours: float
@@ -22,7 +22,7 @@ class Rate:
 
 
 def draw_rates(rates: Sequence[Rate], title: str, path: Path) -> None:
-    """Maps a second by number of queries, both axes logarithmic, each line named at its end."""
+    """Plot maps per second by number of queries, on two logarithmic axes."""
     figure = Figure(figsize=(7, 4.2), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Axes = figure.subplots()

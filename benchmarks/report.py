@@ -17,19 +17,19 @@ from tests.reports import made_up
 
 
 def main() -> None:
-    """Write it, weigh it, open it."""
+    """Write a report, and measure its size and the time to open it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--cues", type=int, default=100)
     parser.add_argument("--pages", type=int, default=200)
-    given = parser.parse_args()
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    names = [f"class number {n}" for n in range(given.classes)]
-    cues = [f"cue_{n}" for n in range(given.cues)]
+    names = [f"class number {n}" for n in range(options.classes)]
+    cues = [f"cue_{n}" for n in range(options.cues)]
     start = time.perf_counter()
-    total = affordable(Limits(), given.classes * given.cues, given.pages, given.classes)
-    each = total // (2 * given.pages)
-    write_report(made_up(names, cues, flagged=40, pages=given.pages, each=each), folder)
+    total = affordable(Limits(), options.classes * options.cues, options.pages, options.classes)
+    each = total // (2 * options.pages)
+    write_report(made_up(names, cues, flagged=40, pages=options.pages, each=each), folder)
     written = time.perf_counter() - start
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(json.dumps({"MB": size / 1e6, "written_s": written, "opened_s": opened(folder)}))
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def opened(folder: Path) -> list[float]:
-    """Seconds until the table has its rows, of three visits with an empty cache each."""
+    """Seconds until the table has rows, for three visits, each with an empty cache."""
     from playwright.sync_api import sync_playwright
 
     times = []

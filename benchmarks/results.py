@@ -35,7 +35,7 @@ Question = Callable[[], object]
 
 
 def main() -> None:
-    """Write, ask, print."""
+    """Write the synthetic runs, time the questions, and print a table."""
     options = _options()
     if options.iterate:
         print(_iterated(options.iterate))
@@ -183,10 +183,10 @@ def _drop(place: Path) -> None:
 
 
 def _memory(place: Path) -> None:
-    """iter_maps over all maps in a process of its own."""
+    """Time and memory of iter_maps over all maps, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.results", "--iterate", str(place)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    print(f"\niter_maps over all maps of all queries: {found.stdout.strip()}")
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    print(f"\niter_maps over all maps of all queries: {completed.stdout.strip()}")
 
 
 def _iterated(place: str) -> str:

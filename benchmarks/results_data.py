@@ -1,4 +1,4 @@
-"""Results of a run that never was: as many rows as wanted, in our schema, streamed to disk."""
+"""A synthetic run with any number of rows, in the schema of a real one, streamed to disk."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def make_run(place: Path, queries: Sequence[str]) -> tuple[RunFolder, pa.Schema]
 
 
 class Writer:
-    """Writes parts of a size, sorted as compact leaves them, and commits each."""
+    """Writes parts of a given number of rows, sorted as by ``legrad compact``, and commits each."""
 
     def __init__(self, folder: RunFolder, schema: pa.Schema, rows_per_part: int) -> None:
         self.folder, self.schema, self.rows_per_part = folder, schema, rows_per_part
@@ -69,11 +69,11 @@ class Writer:
                     sorting_columns=[pq.SortingColumn(0)],
                     **parquet_options(self.schema),
                 )
-            some = table.slice(0, min(table.num_rows, self.rows_per_part - self._rows))
-            table = table.slice(some.num_rows)
-            self._open.write_table(some, row_group_size=ROW_GROUP_ROWS)
-            self._ids.append(some["image_id"].combine_chunks())
-            self._rows += some.num_rows
+            rows = table.slice(0, min(table.num_rows, self.rows_per_part - self._rows))
+            table = table.slice(rows.num_rows)
+            self._open.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+            self._ids.append(rows["image_id"].combine_chunks())
+            self._rows += rows.num_rows
             if self._rows == self.rows_per_part:
                 self.close()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-_TALLEST = {1440: 1500, 390: 1150}  # of a picture, in pixels of its width
-_KEPT = {1440: 1200, 390: 390}  # widths in docs/
+_TALLEST = {1440: 1500, 390: 1150}  # page width -> largest height of a picture
+_KEPT = {1440: 1200, 390: 390}  # page width -> width of the picture in docs/
 _READY = """async () => {
     for (const image of document.images) { image.loading = "eager"; }
     await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
@@ -19,14 +19,14 @@ _READY = """async () => {
 
 
 def main() -> None:
-    """Take them."""
+    """Take a picture of each page at both widths, and of one page in dark colours."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("--class", dest="label", default="frozen fish")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs")
-    given = parser.parse_args()
-    site = given.report.resolve()
-    slug = given.label.replace(" ", "-")
+    options = parser.parse_args()
+    site = options.report.resolve()
+    slug = options.label.replace(" ", "-")
     pages = {
         "table": site / "index.html",
         "pair": sorted((site / "pairs").glob(f"*-{slug}*.html"))[0],
@@ -38,8 +38,8 @@ def main() -> None:
         browser = play.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        wanted = [(width, "light", name) for width in _KEPT for name in pages]
-        for width, scheme, name in [*wanted, (1440, "dark", "pair")]:
+        views = [(width, "light", name) for width in _KEPT for name in pages]
+        for width, scheme, name in [*views, (1440, "dark", "pair")]:
             page = browser.new_context(
                 viewport={"width": width, "height": 900},
                 color_scheme="dark" if scheme == "dark" else "light",
@@ -50,11 +50,11 @@ def main() -> None:
             page.evaluate(_READY)
             end = "-dark" if scheme == "dark" else ""
             shot = page.screenshot(full_page=True)
-            keep(shot, width, given.out / f"report-{name}-{width}{end}.webp")
+            keep(shot, width, options.out / f"report-{name}-{width}{end}.webp")
         browser.close()
 
 
-def keep(shot: bytes, width: int, place: Path) -> None:
+def keep(shot: bytes, width: int, path: Path) -> None:
     """The upper part of a page as a small WebP."""
     with Image.open(io.BytesIO(shot)) as image:
         scale = image.width / width
@@ -62,7 +62,7 @@ def keep(shot: bytes, width: int, place: Path) -> None:
     small = upper.convert("RGB").resize(
         (_KEPT[width], upper.height * _KEPT[width] // upper.width), Image.Resampling.LANCZOS
     )
-    small.save(place, "WEBP", quality=82, method=6)
+    small.save(path, "WEBP", quality=82, method=6)
 
 
 if __name__ == "__main__":

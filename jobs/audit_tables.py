@@ -156,8 +156,8 @@ def _print_lists(overview: "Overview", flagged: pd.DataFrame) -> None:
     if check.cues:
         _print_line(
             "decoys",
-            f"{check.flagged_pairs} of {check.pairs} pairs of a class with one of {check.cues} "
-            f"cues that the data lack were flagged; {check.cues - check.measured} of these cues "
+            f"{check.flagged_pairs} of {check.pairs} pairs of a class and one of {check.cues} cues "
+            f"that the data lack were flagged; {check.cues - check.measured} of these cues "
             "could not be measured, as it should be. With so few decoys, an error rate below "
             f"{check.floor:.0%} cannot be shown",
         )

@@ -225,9 +225,9 @@ def test_some_images_by_name(demo_run: DemoRun, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name\nx\n", "column image_id"),
+        ("name\nx\n", "column .image_id."),
         ("image_id\n", "names no image"),
-        ("image_id\nelse/where\n", "no file here holds else/where"),
+        ("image_id\nelse/where\n", "else/where"),
     ],
 )
 def test_a_table_of_names_that_does_not_fit(
@@ -238,5 +238,5 @@ def test_a_table_of_names_that_does_not_fit(
     table.write_text(content)
     with pytest.raises(UsageError, match=message):
         open_source(settings("webdataset", data, alias="demo", only=str(table)))
-    with pytest.raises(ValueError, match="nothing to choose"):
+    with pytest.raises(ValueError, match="sample and limit"):
         settings("webdataset", "x", only="y.csv", limit=3)

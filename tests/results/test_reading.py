@@ -1,4 +1,4 @@
-"""Results by hand: conditions, selections, layouts; what is read and what is not."""
+"""Conditions, selections and layouts on small runs, and how many bytes each question reads."""
 
 import re
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-// Draws 8-bit maps over pictures. The picture stays an <img>; only heat is painted, so that a page
-// opened from disk may do it.
+// Draws 8-bit maps over pictures. Pictures stay <img> elements and only heat is painted, because a
+// page opened from disk may not read the pixels of a picture.
 "use strict";
 (() => {
   const SMOOTH = 8; // canvas pixels a cell
@@ -15,7 +15,7 @@
     Object.entries(maps).map(([kind, [text, peak, query]]) =>
       [kind, { cells: bytes(text), peak, query }])));
 
-  // One scale a query: the strongest heat on the page.
+  // One scale per query: the strongest heat on the page.
   const strongest = {};
   for (const map of images.flatMap((maps) => Object.values(maps))) {
     strongest[map.query] = Math.max(strongest[map.query] || 0, map.peak);
@@ -75,7 +75,7 @@
     context.putImageData(pixels, 0, 0);
   }
 
-  // Cells stay cells: each was tested by itself.
+  // Cells are drawn without interpolation, because each was tested.
   function drawDifference(canvas) {
     const one = data.means[Number(canvas.dataset.difference)];
     const cells = bytes(one.difference[0]), marks = bytes(one.marks);

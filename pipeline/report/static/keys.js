@@ -1,4 +1,4 @@
-// Arrow keys turn to the next and the previous page, where there are such.
+// Arrow keys turn to the next and the previous page, if there is one.
 "use strict";
 document.addEventListener("keydown", (event) => {
   const busy = event.altKey || event.ctrlKey || event.metaKey

@@ -1,4 +1,4 @@
-// The table: find, sort, keys. So many rows at a time are in the page, whatever there are.
+// The table: search, sort and keys. Only the first rows are in the page; a button adds more.
 "use strict";
 (() => {
   const all = window.legradTable;

@@ -72,7 +72,7 @@ window.legradRow = (() => {
       cell.append(element("span", "reason", claim === "association" ? "n/a" : state(row, claim)));
       return cell;
     }
-    const told = amounts[claim] ?? odds;
+    const format = amounts[claim] ?? odds;
     if (claim === "association") {
       const line = element("span", "whisker");
       const span = element("span", "span"), dot = element("span", "dot");
@@ -85,9 +85,9 @@ window.legradRow = (() => {
       line.setAttribute("aria-hidden", "true");
       cell.append(line);
     }
-    const interval = low === null ? "" : ` (${told(low)} to ${told(high)})`;
+    const interval = low === null ? "" : ` (${format(low)} to ${format(high)})`;
     const flagged = claim !== "association" && at(claim, "flag", row);
-    cell.append(element("span", flagged ? "value marked" : "value", told(middle) + interval));
+    cell.append(element("span", flagged ? "value marked" : "value", format(middle) + interval));
     return cell;
   }
 
@@ -108,16 +108,16 @@ window.legradRow = (() => {
     if (at(claim, "effect", row) !== null) {
       return "not flagged";
     }
-    const told = reason(row, claim).match(PREFIX);
-    return told ? `not ${told[1]}` : "not measured";
+    const prefix = reason(row, claim).match(PREFIX);
+    return prefix ? `not ${prefix[1]}` : "not measured";
   }
 
   function claimed(row, claim) {
     const cell = element("td", "claimed");
-    const told = state(row, claim);
-    cell.append(element("span", `badge ${told.replace(" ", "-")}`, told));
+    const status = state(row, claim);
+    cell.append(element("span", `badge ${status.replace(" ", "-")}`, status));
     const why = reason(row, claim).replace(PREFIX, "");
-    if (why && told !== "flagged") {
+    if (why && status !== "flagged") {
       cell.append(element("span", "reason", why));
     }
     return cell;
