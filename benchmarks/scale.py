@@ -266,7 +266,7 @@ def _again(data: Path, output: Path, images: int) -> tuple[float, int]:
     """
     folder = run_folder(str(output))
     for name, record in Ledger(folder).refresh().records.items():
-        if record.runs["shard"][0].as_py() == "000000.tar":
+        if record.row_ranges["shard"][0].as_py() == "000000.tar":
             folder.images.child(name).delete()
     folder.complete.delete()
     start = time.monotonic()

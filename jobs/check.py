@@ -9,7 +9,7 @@ from jobs.options import Limit, OutArgument, StorageOptions, grouped
 
 if TYPE_CHECKING:
     from pipeline.runs.manifest import RunFolder
-    from pipeline.runs.observe import Sight
+    from pipeline.runs.observe import RunState
 
 _POLL_SECONDS = 5.0
 
@@ -77,25 +77,25 @@ def watch_run(folder: "RunFolder") -> None:
     from pipeline.runs.observe import observe
 
     previous = ""
-    for sight in observe(folder, _POLL_SECONDS):
-        text = state_line(sight)
+    for state in observe(folder, _POLL_SECONDS):
+        text = state_line(state)
         if text != previous:
             log(text)
             previous = text
 
 
-def state_line(sight: "Sight") -> str:
+def state_line(state: "RunState") -> str:
     """``1,200 of ~2,000 images  85 images/s; committed 1,000 rows in 3 parts, 9.1 MiB``."""
     from jobs.display import duration, progress_line, size
 
     before, after = "", ""
-    if not sight.over:
-        before = progress_line(sight.progress) if sight.progress else sight.stage
-    elif sight.holder is not None:
-        after = f"no sign of {sight.holder} for {duration(sight.silent)}"
-    elif sight.outcome not in (None, "complete"):
-        after = f"the last attempt {sight.outcome}: {sight.error}"
+    if not state.is_over:
+        before = progress_line(state.progress) if state.progress else state.stage
+    elif state.holder is not None:
+        after = f"no sign of {state.holder} for {duration(state.seconds_silent)}"
+    elif state.outcome not in (None, "complete"):
+        after = f"the last attempt {state.outcome}: {state.error}"
     else:
-        after = "complete" if sight.complete else "no run is writing there"
-    committed = f"committed {sight.rows:,} rows in {sight.parts} parts, {size(sight.bytes)}"
+        after = "complete" if state.complete else "no run is writing there"
+    committed = f"committed {state.rows:,} rows in {state.parts} parts, {size(state.bytes)}"
     return "; ".join(text for text in (before, committed, after) if text)

@@ -207,7 +207,7 @@ def compact(
         storage.options(),
         partial=partial,
         delete_source=delete_source,
-        tell=display.log,
+        report_message=display.log,
     )
     display.compacted(result)
 

@@ -19,13 +19,13 @@ from pipeline.progress.watch import Watch, watched
 from pipeline.runs import manifest
 from pipeline.runs.completeness import (
     Summary,
-    complete,
     is_complete,
     label_notes,
+    mark_complete,
     refuse_unfinished,
     unread_notes,
 )
-from pipeline.runs.lease import Fence, held
+from pipeline.runs.lease import Fence, hold_lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.log import logged
 from pipeline.runs.manifest import run_folder
@@ -67,13 +67,13 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
     notes = [*config.warnings, *check_source(source)]
-    with held(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
-        watch = log.over(watch)
+    with hold_lease(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
+        watch = log.recording(watch)
         with session():
             spread = preflight(config, watch.stage)
             watch.stage(f"loading {config.model.name}")
             plan = make_plan(config, folder, source, spread)
-            manifest.claim(folder, config, plan.prepared)
+            manifest.claim_folder(folder, config, plan.prepared)
             log.open()
             fence.require()
             work = _find_work(plan, watch)
@@ -86,7 +86,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
             fence.require()
             max_failed = config.runtime.max_failed_fraction
             refuse_failures(work.ledger.refresh().statuses, progress.examples, max_failed)
-            complete(work.ledger, work.units, notes, watch.stage)
+            mark_complete(work.ledger, work.units, notes, watch.stage)
         notes += label_notes(folder, config.source)
         notes += unread_notes(work.ledger, config.runtime.redo)
     ledger = work.ledger
@@ -137,7 +137,7 @@ def _run_passes(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Pro
     """Explain what is left, then, in isolated processes, what was lost with a dying worker."""
     plan.folder.complete.delete()
     runtime = plan.config.runtime
-    progress_actor = start_actor(work.before(), redact(plan.folder.uri))
+    progress_actor = start_actor(work.initial_progress(), redact(plan.folder.uri))
     with watched(progress_actor, watch):
         deaths = 0
         if work.left:

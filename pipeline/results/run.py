@@ -25,9 +25,9 @@ from pipeline.runs.parts import (
     PARQUET,
     arrow_filesystem,
     commit_of,
-    commits,
     committed_parts,
-    strangers,
+    earlier_commits,
+    foreign_parquet_files,
 )
 from pipeline.schema import METADATA_KEY, OWN_LABEL, map_column, peak_column, read_metadata
 from pipeline.sources.fetch import Moved, Origin
@@ -169,7 +169,7 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
         UsageError: nothing is committed, a part is missing, broken or of another run, or a file
             beside the parts is of no run.
     """
-    _refuse_strangers(folder)
+    _refuse_foreign_files(folder)
     parts = committed_parts(folder)
     _refuse_missing(folder, parts)
     if not parts:
@@ -182,14 +182,14 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
 
 
-def _refuse_strangers(folder: RunFolder) -> None:
+def _refuse_foreign_files(folder: RunFolder) -> None:
     """Refuse files of no run, which other tools that read the folder would take for results."""
-    names = strangers(folder.images.files())
+    names = foreign_parquet_files(folder.images.files())
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UsageError(
-            f"{folder.uri}: images/{names[0]}{more} is of no run, and whatever reads the folder "
-            "(pandas, DuckDB, Polars) would take it for results. Move it elsewhere."
+            f"{folder.uri}: images/{names[0]}{more} was not written by a run, and readers of the "
+            "folder (pandas, DuckDB, Polars) would mistake it for results. Move it elsewhere."
         )
 
 
@@ -223,7 +223,7 @@ def _refuse_other_rows(folder: RunFolder, rows: int) -> None:
 def _refuse_missing(folder: RunFolder, parts: Sequence[Location]) -> None:
     """Refuse ids without rows, which a lost part of an earlier version leaves."""
     present = {commit_of(part.path.rsplit("/", 1)[-1]) for part in parts}
-    lost = {name: path for name, path in commits(folder).items() if name not in present}
+    lost = {name: path for name, path in earlier_commits(folder).items() if name not in present}
     for name, path in sorted(lost.items()):
         ids = folder.checkpoint.child(path)
         rows = pq.read_metadata(ids.path, filesystem=arrow_filesystem(ids)).num_rows

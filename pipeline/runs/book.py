@@ -1,9 +1,9 @@
-"""Which rows of which shards a part holds, and the ends of read units: kept in the part itself.
+"""Which rows of which shards a part holds, and the ends of read units, recorded in the part itself.
 
-A part's Parquet metadata has two entries besides the schema's, each an Arrow table. The *runs*
-list, in the order of the part, rows with consecutive numbers in one shard and of one status.
-The *ends* say how many rows a read unit (a tar, a part of a table) has in all: the last row of a
-unit carries its end from the reader, so the part that commits this row records it.
+A part's Parquet metadata has two entries besides the schema's, each an Arrow table. Each entry of
+the *row ranges* describes consecutive rows of one shard with the same status, in the part's order.
+Each entry of the *ends* gives the number of rows of a read unit (a tar, a part of a table): the
+reader attaches it to the unit's last row, and the part that commits this row records it.
 """
 
 import base64
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from pipeline.schema import BOOK, BOOK_FIELD
 
-RUNS_KEY, ENDS_KEY = "legrad.rows", "legrad.ends"
-RUNS = pa.schema(
+ROW_RANGES_KEY, ENDS_KEY = "legrad.rows", "legrad.ends"
+ROW_RANGES = pa.schema(
     [
         pa.field("shard", pa.string()),
         pa.field("version", pa.string()),  # of the shard's file, as it was read
@@ -34,27 +34,29 @@ ENDS = pa.schema(
         pa.field("unit", pa.string()),
         pa.field("version", pa.string()),
         pa.field("bytes", pa.int64()),
-        pa.field("rows", pa.int64()),  # in all, but for those that are kept
-        pa.field("kept", pa.int64()),  # rows that earlier versions of its shards hold
+        pa.field("rows", pa.int64()),  # in the unit, not counting the kept ones
+        pa.field(
+            "kept", pa.int64()
+        ),  # kept rows that were read from earlier versions of its shards
     ]
 )
 _SAME = ("shard", "version", "bytes", "status")
 
 
-def runs_of(table: pa.Table) -> pa.Table:
-    """The runs of a table's rows, in their order.
+def row_ranges_of(table: pa.Table) -> pa.Table:
+    """Row ranges of a table, in the order of its rows (`ROW_RANGES`).
 
     Args:
-        table: with the columns shard, status and `BOOK`.
+        table: rows with the columns shard, status and `BOOK`.
     """
-    place = table[BOOK].combine_chunks()
+    positions = table[BOOK].combine_chunks()
     columns = {
         "shard": table["shard"].combine_chunks(),
-        "version": pc.struct_field(place, "version"),
-        "bytes": pc.struct_field(place, "bytes"),
+        "version": pc.struct_field(positions, "version"),
+        "bytes": pc.struct_field(positions, "bytes"),
         "status": table["status"].combine_chunks(),
     }
-    numbers = pc.struct_field(place, "number").to_numpy(zero_copy_only=False)
+    numbers = pc.struct_field(positions, "number").to_numpy(zero_copy_only=False)
     breaks = numbers[1:] != numbers[:-1] + 1
     for values in columns.values():
         codes = _codes(values)
@@ -62,35 +64,35 @@ def runs_of(table: pa.Table) -> pa.Table:
     starts = np.flatnonzero(np.concatenate([[True], breaks])) if len(numbers) else np.zeros(0, int)
     counts = np.diff(np.append(starts, len(numbers)))
     rows = {name: values.take(pa.array(starts)) for name, values in columns.items()}
-    return pa.table(rows | {"first": numbers[starts], "count": counts}, schema=RUNS)
+    return pa.table(rows | {"first": numbers[starts], "count": counts}, schema=ROW_RANGES)
 
 
 def ends_of(table: pa.Table) -> pa.Table:
-    """The ends that rows of a table carry."""
+    """Ends that the rows of a table carry (`ENDS`)."""
     ends = pc.struct_field(table[BOOK].combine_chunks(), "end").drop_null().to_pylist()
     return ends_from(ends)
 
 
 def ends_from(records: Sequence[str]) -> pa.Table:
-    """Ends from their JSON form."""
+    """Parse ends from JSON (`ENDS`)."""
     return pa.Table.from_pylist([json.loads(record) for record in records], schema=ENDS)
 
 
-def with_places(table: pa.Table, runs: pa.Table) -> pa.Table:
-    """A part's rows with the column `BOOK`, made again from the runs of the part."""
-    return table.append_column(BOOK_FIELD, places(runs))
+def with_positions(table: pa.Table, row_ranges: pa.Table) -> pa.Table:
+    """A part's rows with the column `BOOK`, rebuilt from the row ranges of the part."""
+    return table.append_column(BOOK_FIELD, positions(row_ranges))
 
 
-def places(runs: pa.Table) -> pa.StructArray:
-    """The column `BOOK` of a part's rows, without ends."""
-    counts = runs["count"].to_numpy()
-    index = np.repeat(np.arange(runs.num_rows), counts)
+def positions(row_ranges: pa.Table) -> pa.StructArray:
+    """The column `BOOK` for a part's rows; its field `end` is null."""
+    counts = row_ranges["count"].to_numpy()
+    index = np.repeat(np.arange(row_ranges.num_rows), counts)
     within = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
-    taken = runs.take(pa.array(index))
+    row_range = row_ranges.take(pa.array(index))
     values = {
-        "number": pa.array(taken["first"].to_numpy() + within),
-        "version": taken["version"].combine_chunks(),
-        "bytes": taken["bytes"].combine_chunks(),
+        "number": pa.array(row_range["first"].to_numpy() + within),
+        "version": row_range["version"].combine_chunks(),
+        "bytes": row_range["bytes"].combine_chunks(),
         "end": pa.nulls(len(index), pa.string()),
     }
     return pa.StructArray.from_arrays(
@@ -98,47 +100,47 @@ def places(runs: pa.Table) -> pa.StructArray:
     )
 
 
-def merged(runs: pa.Table) -> pa.Table:
-    """The same rows in as few runs as possible, sorted; the order of the part is lost."""
-    keys = np.zeros(runs.num_rows, np.int64)
+def merge_ranges(row_ranges: pa.Table) -> pa.Table:
+    """The same rows in as few ranges as possible, sorted; the order of the part is lost."""
+    keys = np.zeros(row_ranges.num_rows, np.int64)
     for name in _SAME:
-        codes = _codes(runs[name].combine_chunks())
+        codes = _codes(row_ranges[name].combine_chunks())
         keys = keys * (int(codes.max(initial=0)) + 1) + codes
-    first, count = runs["first"].to_numpy(), runs["count"].to_numpy()
+    first, count = row_ranges["first"].to_numpy(), row_ranges["count"].to_numpy()
     order = np.lexsort([first, keys])
     keys, first, count = keys[order], first[order], count[order]
     breaks = (keys[1:] != keys[:-1]) | (first[1:] != first[:-1] + count[:-1])
     starts = np.flatnonzero(np.concatenate([[True], breaks])) if len(keys) else np.zeros(0, int)
-    columns = {name: runs[name].take(pa.array(order[starts])) for name in _SAME}
+    columns = {name: row_ranges[name].take(pa.array(order[starts])) for name in _SAME}
     counts = np.add.reduceat(count, starts) if len(starts) else count
-    return pa.table(columns | {"first": first[starts], "count": counts}, schema=RUNS)
+    return pa.table(columns | {"first": first[starts], "count": counts}, schema=ROW_RANGES)
 
 
-def encode(runs: pa.Table, ends: pa.Table) -> dict[str, str]:
-    """The entries of a part's metadata."""
-    return {RUNS_KEY: _packed(runs), ENDS_KEY: _packed(ends)}
+def to_metadata(row_ranges: pa.Table, ends: pa.Table) -> dict[str, str]:
+    """Entries for a part's metadata, as text."""
+    return {ROW_RANGES_KEY: _to_text(row_ranges), ENDS_KEY: _to_text(ends)}
 
 
-def decode(metadata: Mapping[bytes, bytes] | None) -> tuple[pa.Table, pa.Table] | None:
-    """Runs and ends from a part's metadata; None where an earlier version wrote the part."""
+def from_metadata(metadata: Mapping[bytes, bytes] | None) -> tuple[pa.Table, pa.Table] | None:
+    """Row ranges and ends from a part's metadata; None if an earlier version wrote the part."""
     entries = metadata or {}
-    if RUNS_KEY.encode() not in entries:
+    if ROW_RANGES_KEY.encode() not in entries:
         return None
-    return _unpacked(entries[RUNS_KEY.encode()]), _unpacked(entries[ENDS_KEY.encode()])
+    return _from_text(entries[ROW_RANGES_KEY.encode()]), _from_text(entries[ENDS_KEY.encode()])
 
 
-def without_record(table: pa.Table) -> pa.Table:
-    """The table without the record in the metadata of its schema, where some readers put it."""
+def without_metadata(table: pa.Table) -> pa.Table:
+    """Remove these entries from the metadata of a table's schema, where some readers put them."""
     kept = {
         key: value
         for key, value in (table.schema.metadata or {}).items()
-        if key not in (RUNS_KEY.encode(), ENDS_KEY.encode())
+        if key not in (ROW_RANGES_KEY.encode(), ENDS_KEY.encode())
     }
     return table.replace_schema_metadata(kept or None)
 
 
-def _packed(table: pa.Table) -> str:
-    """Arrow's stream format, zstd, as base64: metadata of Parquet is text."""
+def _to_text(table: pa.Table) -> str:
+    """Serialize to Arrow's stream format with zstd, as base64, because Parquet metadata is text."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
@@ -146,12 +148,12 @@ def _packed(table: pa.Table) -> str:
     return base64.b64encode(sink.getvalue()).decode()
 
 
-def _unpacked(text: bytes) -> pa.Table:
+def _from_text(text: bytes) -> pa.Table:
     return pa.ipc.open_stream(base64.b64decode(text)).read_all()
 
 
 def _codes(values: pa.Array) -> NDArray[np.int64]:
-    """Numbers that are equal where the values are."""
+    """Integer codes; equal values have equal codes."""
     encoded: Any = values.dictionary_encode(null_encoding="encode")
     codes: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return codes

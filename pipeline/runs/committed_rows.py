@@ -1,4 +1,4 @@
-"""Which rows of a read unit are committed, by the records of all parts."""
+"""Which rows of a read unit are committed, according to the records of all parts."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class _End:
-    """How many rows a unit has; see `pipeline.runs.book.ENDS`."""
+    """The number of rows of a unit; see `pipeline.runs.book.ENDS`."""
 
     version: str
     bytes: int
@@ -26,27 +26,27 @@ class _End:
 
     @property
     def total(self) -> int:
-        """All rows of the unit, kept ones included."""
+        """Number of rows of the unit, including the kept ones."""
         return self.rows + self.kept
 
 
 class CommittedRows:
-    """The runs of a ledger by shard, and the ends by unit.
+    """The row ranges of a ledger by shard, and its ends by unit.
 
     Args:
-        ledger: refreshed.
+        ledger: a refreshed ledger.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        runs = ledger.totals.runs
-        shards = runs["shard"].combine_chunks().dictionary_encode()
+        row_ranges = ledger.totals.row_ranges
+        shards = row_ranges["shard"].combine_chunks().dictionary_encode()
         codes = shards.indices.to_numpy(zero_copy_only=False)
-        order = np.lexsort([runs["first"].to_numpy(), codes])
-        self._first = runs["first"].to_numpy()[order]
-        self._stop = self._first + runs["count"].to_numpy()[order]
-        self._bytes = runs["bytes"].to_numpy()[order]
-        versions = runs["version"].combine_chunks().dictionary_encode()
+        order = np.lexsort([row_ranges["first"].to_numpy(), codes])
+        self._first = row_ranges["first"].to_numpy()[order]
+        self._stop = self._first + row_ranges["count"].to_numpy()[order]
+        self._bytes = row_ranges["bytes"].to_numpy()[order]
+        versions = row_ranges["version"].combine_chunks().dictionary_encode()
         self._versions: list[str] = versions.dictionary.to_pylist()
         self._version = versions.indices.to_numpy(zero_copy_only=False)[order]
         parts = ledger.totals.part.combine_chunks().dictionary_encode()
@@ -62,8 +62,8 @@ class CommittedRows:
             self._ends[end.pop("unit")].append(_End(**end))
         self._last: tuple[str, Ranges] = ("", Ranges(_NO_ROWS, _NO_ROWS))
 
-    def rest(self, unit: Unit) -> Unit | None:
-        """What is left to read of a unit; None where all of its rows are committed."""
+    def remaining(self, unit: Unit) -> Unit | None:
+        """The part of a unit that is left to read; None if all of its rows are committed."""
         if unit.single_images:
             files = tuple(file for file in unit.files if clean(file.name) not in self._rows)
             return replace(unit, name=files[0].name, files=files) if files else None
@@ -72,20 +72,21 @@ class CommittedRows:
         end = self._end(unit)
         if end is not None and count >= end.rows:
             return None
-        others = tuple(self.ledger.folder.images.child(part) for part in self._other_parts(unit))
+        images = self.ledger.folder.images
+        other_versions = tuple(images.child(part) for part in self._parts_of_other_versions(unit))
         if not count:
-            return replace(unit, committed=Committed(other_versions=others))
-        return _without(unit, ranges, Committed(ranges, 0, others))
+            return replace(unit, committed=Committed(other_versions=other_versions))
+        return _skip_committed(unit, ranges, Committed(ranges, 0, other_versions))
 
-    def total(self, unit: Unit) -> int:
-        """Rows of a unit of which none is left."""
+    def row_count(self, unit: Unit) -> int:
+        """Number of rows of a unit that has nothing left to read."""
         if unit.single_images:
             return len(unit.files)
         end = self._end(unit)
         return 0 if end is None else end.total
 
     def _end(self, unit: Unit) -> _End | None:
-        """How many rows a unit has, where an attempt has read it to its end as it is now."""
+        """End of a unit's current version; None if no attempt has read that version to the end."""
         ends = [
             end
             for end in self._ends.get(unit.key, ())
@@ -94,7 +95,7 @@ class CommittedRows:
         return max(ends, key=lambda end: end.rows, default=None)
 
     def has_changed(self, unit: Unit) -> bool:
-        """Whether all that is committed of a file is of another version of it."""
+        """Whether all committed rows of a file come from another version of it."""
         for file in unit.files:
             rows = self._rows.get(clean(file.name))
             if rows is not None and not self._is_current(file, rows).any():
@@ -102,7 +103,10 @@ class CommittedRows:
         return False
 
     def _ranges(self, file: SourceFile, unit: Unit) -> Ranges:
-        """Committed numbers of a file as it is now; of a part of it, those in the part."""
+        """Numbers of the committed rows of a file's current version.
+
+        For a unit that is part of a file, only the numbers within that part.
+        """
         key = f"{file.name}\n{file.version}\n{file.size}"
         if self._last[0] != key:
             self._last = (key, self._all_ranges(file))
@@ -114,8 +118,8 @@ class CommittedRows:
         first = np.maximum(ranges.first[inside], part.first)
         stop = np.minimum(ranges.stop[inside], end)
         below = Ranges(ranges.first[ranges.first < 0], np.minimum(ranges.stop, 0)[ranges.first < 0])
-        own = [n for n in below.numbers().tolist() if part.first <= stood_for(n) < end]
-        stand_ins = np.array(own, np.int64)
+        in_part = [n for n in below.numbers().tolist() if part.first <= stood_for(n) < end]
+        stand_ins = np.array(in_part, np.int64)
         return Ranges(np.append(stand_ins, first), np.append(stand_ins + 1, stop))
 
     def _all_ranges(self, file: SourceFile) -> Ranges:
@@ -127,7 +131,7 @@ class CommittedRows:
         return _union(first, stop)
 
     def _is_current(self, file: SourceFile, rows: slice) -> NDArray[np.bool_]:
-        """Which of some runs are of the file as it is now."""
+        """Mask of the given row ranges that come from the file's current version."""
         pairs = list(zip(self._version[rows].tolist(), self._bytes[rows].tolist(), strict=True))
         same = {
             (code, size): same_version(file.version, file.size, self._versions[code], size)
@@ -135,18 +139,18 @@ class CommittedRows:
         }
         return np.array([same[pair] for pair in pairs], bool)
 
-    def _other_parts(self, unit: Unit) -> Iterator[str]:
-        """Parts that hold rows of other versions of a unit's files."""
-        found: set[int] = set()
+    def _parts_of_other_versions(self, unit: Unit) -> Iterator[str]:
+        """Names of the parts with rows from other versions of a unit's files."""
+        codes: set[int] = set()
         for file in unit.files:
             rows = self._rows.get(clean(file.name))
             if rows is not None:
-                found |= set(self._part[rows][~self._is_current(file, rows)].tolist())
-        yield from sorted(self._parts[code] for code in found)
+                codes |= set(self._part[rows][~self._is_current(file, rows)].tolist())
+        yield from sorted(self._parts[code] for code in codes)
 
 
 def _union(first: NDArray[np.int64], stop: NDArray[np.int64]) -> Ranges:
-    """Ranges, sorted by their first numbers, as disjoint ones."""
+    """Merge ranges that are sorted by their first numbers into disjoint ones."""
     if not len(first):
         return Ranges(_NO_ROWS, _NO_ROWS)
     reached = np.maximum.accumulate(stop)
@@ -154,16 +158,19 @@ def _union(first: NDArray[np.int64], stop: NDArray[np.int64]) -> Ranges:
     return Ranges(first[starts], reached[np.append(starts[1:], len(first)) - 1])
 
 
-def _without(unit: Unit, ranges: dict[str, Ranges], committed: Committed) -> Unit:
-    """The unit without its committed rows; those of a table are not even chosen."""
+def _skip_committed(unit: Unit, ranges: dict[str, Ranges], committed: Committed) -> Unit:
+    """The unit without its committed rows.
+
+    For a table they are also removed from `Part.chosen`, so they are never read.
+    """
     part = unit.part
     if part is None:
         return replace(unit, committed=committed)
     wanted = range(part.first, part.first + part.rows) if part.chosen is None else part.chosen
-    (own,) = ranges.values()
-    lacking = frozenset(row for row in wanted if row not in own)
-    skipped = len(wanted) - len(lacking)
-    chosen = part.chosen if not skipped else lacking
+    (committed_numbers,) = ranges.values()
+    missing = frozenset(row for row in wanted if row not in committed_numbers)
+    skipped = len(wanted) - len(missing)
+    chosen = part.chosen if not skipped else missing
     return replace(
         unit, part=replace(part, chosen=chosen), committed=replace(committed, skipped=skipped)
     )

@@ -1,4 +1,4 @@
-"""Rewrites the parts of a run into a new folder: sorted by image_id, in large parts."""
+"""Rewrite the parts of a run into a new folder, sorted by image_id, in large parts."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import map_in_threads
-from pipeline.runs.lease import held
+from pipeline.runs.lease import hold_lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
 from pipeline.runs.parts import DRAFT, PART, arrow_filesystem, committed_parts, ids_of
@@ -26,11 +26,11 @@ from pipeline.storage.location import Location, Options, redact
 
 CHECKED_PARTS = 8
 CHECKED_ROWS = 1_000
-_OWN = re.compile(
+_WRITTEN_BY_COMPACT = re.compile(
     rf"images/({PART.pattern}|\..*{DRAFT})"
     rf"|_run/\.?(input|index|manifest|complete|compacting)\.(json|parquet)(\..*{DRAFT})?"
 )
-"""What a compaction writes, and the drafts that a kill leaves on a local disk."""
+"""Files that a compaction writes, and the drafts that a kill leaves on a local disk."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Compacted:
 
     Attributes:
         output: the new folder.
-        rows: of the run.
-        parts_before, parts: Parquet files of the old and the new folder.
+        rows: number of rows of the run.
+        parts_before, parts: number of Parquet files in the old and the new folder.
         bytes_before, bytes: their size.
-        deleted: whether the old folder is gone.
+        deleted: whether the old folder was deleted.
     """
 
     output: str
@@ -61,121 +61,125 @@ def compact(
     *,
     partial: bool = False,
     delete_source: bool = False,
-    tell: Callable[[str], None] = lambda text: None,
+    report_message: Callable[[str], None] = lambda text: None,
 ) -> Compacted:
     """Write a run's rows sorted, in parts of up to 100,000 rows or 512 MB, into a new folder.
 
-    The new folder is a run like any: it opens, and it takes new shards. Schema and metadata of the
-    parts are those of the old ones. What an attempt that was interrupted left in the new folder is
-    removed, and everything is written again.
+    The new folder is an ordinary run: it can be opened, and new shards can be added. Its parts
+    have the schema and metadata of the old ones. Files that an interrupted compaction left in the
+    new folder are removed, and everything is written again.
 
     Args:
         uri: the run.
-        output: the new folder, which must be empty but for such an attempt of the same run.
-        options: storage options of both.
-        partial: take a run that is not complete as it is.
-        delete_source: delete the old folder's files once the new rows were counted and a sample of
+        output: the new folder; it must be empty except for an interrupted compaction of this run.
+        options: storage options of both folders.
+        partial: accept a run that is not complete.
+        delete_source: delete the old run's files after the new rows were counted and a sample of
             them compared.
-        tell: called with a line of text at each step.
+        report_message: called with a line of text at each step.
 
     Raises:
-        UsageError: no run there, one that is not complete, or a place that is not free.
-        RunError: the new rows are not the old ones.
+        UsageError: there is no run in the folder, it is not complete, or the new folder is not
+            empty.
+        RunError: the new rows differ from the old ones.
     """
     old, new = run_folder(uri, options), run_folder(output, options)
     read_manifest(old)
     _refuse_nested(old, new)
-    with held(old, tell) as fence, held(new, tell):
+    with hold_lease(old, report_message) as fence, hold_lease(new, report_message):
         ledger = Ledger(old).refresh()
         if not ledger.rows:
             raise UsageError(f"{uri}: no committed results yet")
         if not partial:
             _refuse_incomplete(old, ledger)
-        _begin(old, new, tell)
-        tell(f"sorting {ledger.rows:,} rows of {len(ledger.records)} parts")
+        _begin(old, new, report_message)
+        report_message(f"sorting {ledger.rows:,} rows of {len(ledger.records)} parts")
         sort_parts(committed_parts(old), ledger.rows, new, ledger.totals.ends)
-        tell(f"comparing {output} with {uri}")
-        done = Ledger(new).refresh()
-        _verify(old, new, ledger, done)
-        _copy_records(old, new, done)
+        report_message(f"comparing {output} with {uri}")
+        new_ledger = Ledger(new).refresh()
+        _verify(old, new, ledger, new_ledger)
+        _copy_records(old, new, new_ledger)
         new.compacting.delete()
         if delete_source:
             fence.require()
-            _delete(old)
-    before, after = len(ledger.records), len(done.records)
-    sizes = (ledger.bytes, done.bytes)
-    return Compacted(output, done.rows, before, after, *sizes, deleted=delete_source)
+            _delete_run(old)
+    before, after = len(ledger.records), len(new_ledger.records)
+    sizes = (ledger.bytes, new_ledger.bytes)
+    return Compacted(output, new_ledger.rows, before, after, *sizes, deleted=delete_source)
 
 
 def _refuse_nested(old: RunFolder, new: RunFolder) -> None:
-    there, here = f"{old.root.path}/", f"{new.root.path}/"
-    if there.startswith(here) or here.startswith(there):
+    old_path, new_path = f"{old.root.path}/", f"{new.root.path}/"
+    if old_path.startswith(new_path) or new_path.startswith(old_path):
         raise UsageError(
-            f"--output {new.uri} and {old.uri}: one lies in the other; choose a sibling"
+            f"--output {new.uri}: one of this folder and {old.uri} contains the other; choose a "
+            "folder beside it"
         )
 
 
-def _begin(old: RunFolder, new: RunFolder, tell: Callable[[str], None]) -> None:
-    """Clear away what an interrupted attempt left, which its mark tells, and leave a mark.
+def _begin(old: RunFolder, new: RunFolder, report_message: Callable[[str], None]) -> None:
+    """Remove what an interrupted attempt left, and mark the folder as being written.
+
+    Such an attempt is recognised by its `compacting.json`; the same file is written for this one.
 
     Raises:
-        UsageError: other files are there, or those of another run.
+        UsageError: the folder holds other files, or a compaction of another run.
     """
-    found = [new.root.child(name) for name in new.root.sizes() if name != _below(new.lease, new)]
+    files = [new.root.child(name) for name in new.root.sizes() if name != _below(new.lease, new)]
     if new.compacting.exists() and json.loads(new.compacting.read())["from"] == old.root.path:
-        foreign = [place for place in found if not _OWN.fullmatch(_below(place, new))]
+        foreign = [file for file in files if not _WRITTEN_BY_COMPACT.fullmatch(_below(file, new))]
         if not foreign:
-            tell("removing what an interrupted attempt left there")
-            for place in found:
-                if place != new.compacting:  # goes last, when all is written anew
-                    place.delete()
-        found = foreign
-    if found:
+            report_message("removing what an interrupted attempt left in the new folder")
+            for file in files:
+                if file != new.compacting:  # deleted last, after everything is written again
+                    file.delete()
+        files = foreign
+    if files:
         raise UsageError(
-            f"--output {new.uri}: {len(found)} files are there ({_below(found[0], new)} first). "
-            "Choose another folder, or delete them."
+            f"--output {new.uri}: {len(files)} files are in it, for example "
+            f"{_below(files[0], new)}. Choose another folder, or delete them."
         )
     new.compacting.write(json.dumps({"from": old.root.path}).encode())
 
 
-def _below(place: Location, run: RunFolder) -> str:
-    return posixpath.relpath(place.path, run.root.path)
+def _below(file: Location, run: RunFolder) -> str:
+    return posixpath.relpath(file.path, run.root.path)
 
 
 def _refuse_incomplete(old: RunFolder, ledger: Ledger) -> None:
     marker = json.loads(old.complete.read()) if old.complete.exists() else {}
     if marker.get("rows") != ledger.rows:
         raise UsageError(
-            f"{old.uri}: the run is not complete, {ledger.rows} rows are committed. Run it to its "
-            "end, or take it as it is: --partial"
+            f"{old.uri}: the run is not complete, {ledger.rows} rows are committed. Finish it, or "
+            "compact it as it is: --partial"
         )
 
 
 def _verify(old: RunFolder, new: RunFolder, before: Ledger, after: Ledger) -> None:
-    """Counts by shard and status, and some rows, cell by cell.
+    """Compare the counts by shard and status, and a sample of rows cell by cell.
 
     Raises:
-        RunError: they differ.
+        RunError: the folders differ.
     """
     if _counts(before) != _counts(after):
         raise RunError(
-            f"{new.uri}: {after.rows} rows were written of {before.rows}, or of other shards; "
-            f"{old.uri} is kept"
+            f"{new.uri}: the numbers of rows by shard and status differ from those of {old.uri} "
+            f"({after.rows} and {before.rows} rows in all), which is kept"
         )
     parts = committed_parts(old)
-    draw = np.random.default_rng(0).choice(len(parts), min(len(parts), CHECKED_PARTS), False)
-    chosen = [parts[number] for number in draw]
+    sampled = np.random.default_rng(0).choice(len(parts), min(len(parts), CHECKED_PARTS), False)
+    chosen = [parts[number] for number in sampled]
     ids = pa.concat_arrays([ids_of(part)[: CHECKED_ROWS // len(chosen)] for part in chosen])
     candidates = committed_parts(new)
-    holding = list(map_in_threads(lambda part: _holds(part, ids), candidates))
-    there = [part for part, holds in zip(candidates, holding, strict=True) if holds]
-    if _fingerprint(chosen, ids) != _fingerprint(there, ids):
+    holds_ids = list(map_in_threads(lambda part: _holds(part, ids), candidates))
+    copies = [part for part, holds in zip(candidates, holds_ids, strict=True) if holds]
+    if _fingerprint(chosen, ids) != _fingerprint(copies, ids):
         raise RunError(f"{new.uri}: rows differ from those of {old.uri}, which is kept")
 
 
 def _counts(ledger: Ledger) -> Counter[tuple[str, str]]:
-    """Rows by shard and status."""
-    sums = ledger.totals.runs.group_by(["shard", "status"]).aggregate([("count", "sum")])
+    """Number of rows by shard and status."""
+    sums = ledger.totals.row_ranges.group_by(["shard", "status"]).aggregate([("count", "sum")])
     return Counter({(row["shard"], row["status"]): row["count_sum"] for row in sums.to_pylist()})
 
 
@@ -186,7 +190,7 @@ def _holds(part: Location, ids: pa.Array) -> bool:
 
 
 def _fingerprint(parts: Sequence[Location], ids: pa.Array) -> str:
-    """SHA-256 of the rows with some ids, and of their schema; no float is rounded."""
+    """SHA-256 of the rows with the given ids and of their schema; floats are not rounded."""
     filesystem = arrow_filesystem(parts[0])
     dataset = ds.dataset([p.path for p in parts], filesystem=filesystem, format="parquet")
     rows = dataset.to_table(filter=ds.field("image_id").isin(ids)).sort_by("image_id")
@@ -195,7 +199,7 @@ def _fingerprint(parts: Sequence[Location], ids: pa.Array) -> str:
 
 
 def _copy_records(old: RunFolder, new: RunFolder, after: Ledger) -> None:
-    """What makes the folder a run; the manifest and the marker last."""
+    """Copy the files that make the folder a run, the manifest and the completion marker last."""
     if old.input.exists():
         new.input.write(old.input.read())
     after.index()
@@ -212,8 +216,11 @@ def _copy_records(old: RunFolder, new: RunFolder, after: Ledger) -> None:
             new.complete.write(json.dumps(marker, indent=2).encode())
 
 
-def _delete(old: RunFolder) -> None:
-    """The files of the run; others in its folder stay. The manifest first: half a run is none."""
+def _delete_run(old: RunFolder) -> None:
+    """Delete the run's files and keep any others.
+
+    The manifest goes first, so that a half-deleted folder no longer counts as a run.
+    """
     old.manifest.delete()
     old.complete.delete()
     for part in committed_parts(old):

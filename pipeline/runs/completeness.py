@@ -1,4 +1,4 @@
-"""The summary of a run, counted in its output, and the marker of a complete run."""
+"""The summary of a run, counted from its output, and the marker of a complete run."""
 
 import json
 from collections import Counter
@@ -29,13 +29,13 @@ class Summary:
     """The result of a run.
 
     Attributes:
-        output: where it lies.
-        statuses: rows of the whole output by status.
+        output: URI of the output.
+        statuses: number of rows of the whole output by status.
         progress: counts of this attempt.
-        parts, bytes: Parquet files of the whole output and their size.
-        seconds: this attempt took.
-        notes: what the user should know (unknown words, the mini model on foreign images).
-        already_complete: there was nothing to do.
+        parts, bytes: number of Parquet files of the whole output, and their size.
+        seconds: duration of this attempt.
+        notes: notes for the user (unknown words, the mini model on other images than its own).
+        already_complete: whether there was nothing to do.
     """
 
     output: str
@@ -49,27 +49,27 @@ class Summary:
 
     @property
     def rows(self) -> int:
-        """Rows of the whole output."""
+        """Number of rows of the whole output."""
         return self.statuses.total()
 
     @property
     def resumed(self) -> int:
-        """Rows an earlier attempt had committed."""
+        """Number of rows that earlier attempts had committed."""
         return self.progress.resumed
 
     @property
     def failures(self) -> dict[str, int]:
-        """Rows without maps, by status."""
+        """Number of rows without maps, by status."""
         return {name: n for name, n in self.statuses.items() if name != Status.OK}
 
 
-def _files(units: Sequence[Unit]) -> str:
+def _files_digest(units: Sequence[Unit]) -> str:
     listing = sorted([file.name, file.size] for unit in units for file in unit.files)
     return digest({"files": listing})
 
 
 def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
-    """What to know of a table of labels: how many images it has none for."""
+    """Notes for the user on a label table: how many images it has no label for."""
     if source.labels is None:
         return ()
     parts = [part.path for part in committed_parts(folder)]
@@ -88,59 +88,62 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
 
 
 def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:
-    """What to know of rows, and the rests of shards, that the storage would not give."""
+    """Notes for the user on rows, and remainders of shards, that could not be read from storage."""
     rows = ledger.statuses[Status.READ_ERROR]
     if not rows:
         return ()
-    what = f"{rows} rows could not be read; in a shard such a row stands for all that follows."
+    note = (
+        f"{rows} rows could not be read from storage; such a row in a shard represents all rows "
+        "after it."
+    )
     if Status.READ_ERROR in redo:
-        return (f"{what} The same command tries again.",)
-    return (f"{what} To try again: --set 'runtime.redo=[read_error]'.",)
+        return (f"{note} The same command tries again.",)
+    return (f"{note} To try again: --set 'runtime.redo=[read_error]'.",)
 
 
 def is_complete(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> bool:
-    """Whether an earlier attempt finished, and no file came or changed since."""
-    place = folder.complete
-    if not place.exists():
+    """Whether an earlier attempt finished, and no file was added or changed since."""
+    marker_file = folder.complete
+    if not marker_file.exists():
         return False
-    marker: dict[str, Any] = json.loads(place.read())
-    return bool(marker["files"] == _files(units) and marker["rows"] == ledger.rows)
+    marker: dict[str, Any] = json.loads(marker_file.read())
+    return bool(marker["files"] == _files_digest(units) and marker["rows"] == ledger.rows)
 
 
 def refuse_unfinished(folder: RunFolder, units: Sequence[Unit], ledger: Ledger) -> None:
-    """A run of an earlier version is complete, or cannot be continued.
+    """Refuse to continue a run that an earlier version began and did not finish.
 
     Raises:
-        UsageError: it is not complete, or files were added or changed.
+        UsageError: the run is not complete, or files were added or changed.
     """
     if not is_complete(folder, units, ledger):
         raise UsageError(
             f"{folder.uri}: an earlier version of legrad-audit began this run ({ledger.rows:,} "
-            "rows are committed) and kept its progress in another way. This version reads its "
-            "results but cannot continue it. Continue with that version, or start anew in another "
-            "place: --set output=NEW"
+            "rows are committed) and recorded its progress in a different format. This version "
+            "reads its results but cannot continue it. Continue with that version, or start "
+            "again in another output: --set output=NEW"
         )
 
 
-def complete(
+def mark_complete(
     ledger: Ledger,
     units: Sequence[Unit],
     notes: list[str],
-    tell: Callable[[str], None] = lambda text: None,
+    report_message: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Write the marker, last: only when every row of the input is committed, and none twice.
+    """Write the completion marker once every row of the input is committed exactly once.
 
     Args:
-        ledger: of the run, refreshed.
-        units: all of the input.
-        notes: takes in what the user should know.
-        tell: called with what was repaired.
+        ledger: the refreshed ledger of the run.
+        units: all units of the input.
+        notes: notes for the user are appended to it.
+        report_message: called with a line on each repair.
 
     Raises:
         RunError: rows are missing.
     """
     folder = ledger.folder
-    drop_repeated(ledger, tell)
+    drop_repeated(ledger, report_message)
     work = remaining_work(ledger, units)
     if work.left:
         names = ", ".join(unit.name for unit in work.left[:_NAMED])
@@ -151,7 +154,7 @@ def complete(
         )
     surplus = ledger.rows - work.rows_done
     if surplus > 0:
-        notes.append(f"{surplus} rows are of files or samples that are no longer in the source.")
+        notes.append(f"{surplus} rows belong to files or samples that are no longer in the source.")
     ledger.index()
     marker = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -161,6 +164,6 @@ def complete(
         "bytes": ledger.bytes,
         "shards": len(units),
         "rows_of_shards": work.rows_done,
-        "files": _files(units),
+        "files": _files_digest(units),
     }
     folder.complete.write(json.dumps(marker, indent=2).encode())

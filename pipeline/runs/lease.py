@@ -1,9 +1,9 @@
-"""One driver an output: a lease in ``_run/lease.json``, renewed while the driver lives.
+"""One driver per output: a lease in ``_run/lease.json``, renewed while the driver is alive.
 
-Clocks of two machines are never compared: a lease is stale if it did not change while it was
-watched. If two drivers find it stale at once, the last one to write it wins; both read it back
-after a pause.
-Every write task checks it before it writes a part (`Fence`), so that a driver that lost its lease
+The clocks of two machines are never compared: a lease is stale if it did not change while it was
+watched. If two drivers find it stale at the same time, the last one to write it wins; both read it
+again after a pause.
+Every write task checks the lease before it writes a part (`Fence`), so a driver that lost its lease
 while it was suspended, or workers that outlived their driver, commit nothing more.
 """
 
@@ -31,7 +31,8 @@ STALE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
 DYING_SECONDS = 1.0
 _POLL_SECONDS = 1.0
-_CLOCK_ROUNDING = 1.0  # seconds; of a process's start
+_Report = Callable[[str], None]
+_CLOCK_ROUNDING = 1.0  # tolerance for the start time of a process, in seconds
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Holder:
     """The driver that writes to an output.
 
     Attributes:
-        run: unique to this attempt.
-        host, pid, user: for people to find it.
-        table: process table that ``pid`` belongs to.
-        born: start of the process, seconds since the epoch, by its own machine.
+        run: id of the attempt.
+        host, pid, user: machine, process id and user, for people to find the process.
+        table: id of the process table that ``pid`` belongs to.
+        born: start of the process in seconds since the epoch, by its own machine's clock.
         started: ISO time at which the lease was taken.
     """
 
@@ -56,7 +57,7 @@ class Holder:
 
     @classmethod
     def here(cls) -> "Holder":
-        """This process."""
+        """A holder that describes this process."""
         return cls(
             run=uuid.uuid4().hex,
             host=socket.gethostname(),
@@ -71,14 +72,14 @@ class Holder:
         return f"process {self.pid} of {self.user} on {self.host}, started {self.started}"
 
     @property
-    def lives(self) -> bool | None:
-        """Whether the process is there; None where that cannot be told from this machine."""
+    def is_alive(self) -> bool | None:
+        """Whether the process is alive; None if this machine cannot tell."""
         if self.table != process_table():
             return None
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.born) < _CLOCK_ROUNDING
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+            same_process = abs(process.create_time() - self.born) < _CLOCK_ROUNDING
+            return bool(same_process and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
@@ -88,171 +89,172 @@ class Fence:
     """Checks before each write, on any worker, that this run still holds the lease.
 
     Attributes:
-        place: file of the lease.
-        run: id of the run that must hold it.
+        lease_file: file of the lease.
+        run: id of the attempt that must hold it.
         uri: the output, for messages.
     """
 
-    place: Location
+    lease_file: Location
     run: str
     uri: str
 
     def lost(self) -> str | None:
-        """Why this run no longer holds the lease; None while it does, or if it cannot be read."""
+        """Why this run no longer holds the lease; None if it does, or if that cannot be read."""
         try:
-            found = _read(self.place)
+            content = _read(self.lease_file)
         except UsageError:
-            return None  # what is to be written meets the same storage
-        if found is None:
-            return f"{self.uri}: the run's lease was removed; it stopped, what it committed is kept"
-        holder = _holder(found)
+            return None  # the write that follows fails on the same storage and reports it
+        if content is None:
+            return f"{self.uri}: this run's lease was removed; it stopped, and its rows are kept"
+        holder = _holder(content)
         if holder is not None and holder.run == self.run:
             return None
         return (
-            f"{self.uri}: another run took over ({holder or 'unknown'}), since this one gave no "
-            "sign of life for a while; it stopped, what it committed is kept"
+            f"{self.uri}: another run ({holder or 'unknown'}) took over because this one stopped "
+            "renewing its lease. This run stopped; the rows it committed are kept"
         )
 
     def require(self) -> None:
-        """Continue only if this run holds the lease.
+        """Stop this run if it no longer holds the lease.
 
         Raises:
-            RunError: the lease was taken or removed.
+            RunError: another run took the lease, or it was removed.
         """
-        why = self.lost()
-        if why is not None:
-            raise RunError(why)
+        reason = self.lost()
+        if reason is not None:
+            raise RunError(reason)
 
 
 @contextmanager
-def held(folder: RunFolder, tell: Callable[[str], None] = lambda text: None) -> Iterator[Fence]:
+def hold_lease(folder: RunFolder, report_message: _Report = lambda text: None) -> Iterator[Fence]:
     """Hold the lease of an output until the block ends.
 
     Args:
-        folder: of the run.
-        tell: called with a line of text before a wait.
+        folder: folder of the run.
+        report_message: called with a line of text before a wait.
 
     Raises:
-        UsageError: another driver holds it; or the storage refuses.
-        RunError: the lease was lost in the meantime, and that is why the block failed.
+        UsageError: another driver holds the lease, or the storage fails.
+        RunError: the block failed because the lease was lost in the meantime.
     """
-    place, holder = folder.lease, Holder.here()
-    fence = Fence(place, holder.run, folder.uri)
-    _acquire(place, holder, folder.uri, tell)
+    lease_file, holder = folder.lease, Holder.here()
+    fence = Fence(lease_file, holder.run, folder.uri)
+    _acquire(lease_file, holder, folder.uri, report_message)
     beats = iter(range(1, 2**62))
 
     def renew() -> bool:
-        with suppress(UsageError):  # asked again at the next beat
-            theirs = _holder(_read(place) or b"")
-            if theirs is not None and theirs.run == holder.run:  # seen, not guessed
-                place.write(_content(holder, next(beats)))
+        with suppress(UsageError):  # the next beat tries again
+            current_holder = _holder(_read(lease_file) or b"")
+            if current_holder is not None and current_holder.run == holder.run:
+                lease_file.write(_lease_json(holder, next(beats)))
         return True
 
     try:
         with repeated(renew, RENEW_SECONDS, "lease"):
             yield fence
     except Exception as error:
-        why = None if isinstance(error, RunError) else fence.lost()
-        if why is None:
+        reason = None if isinstance(error, RunError) else fence.lost()
+        if reason is None:
             raise
-        raise RunError(why) from error
+        raise RunError(reason) from error
     finally:
-        _release(place, holder)
+        _release(lease_file, holder)
 
 
-def _acquire(place: Location, holder: Holder, uri: str, tell: Callable[[str], None]) -> None:
-    surely = False
-    while not (created := _create(place, holder)):
-        stale = _outwait(place, uri, tell)
-        if stale is not None and _read(place) == stale:
-            place.write(_content(holder))
+def _acquire(lease_file: Location, holder: Holder, uri: str, report_message: _Report) -> None:
+    created_exclusively = False
+    while not (created := _create(lease_file, holder)):
+        stale = _wait_until_stale(lease_file, uri, report_message)
+        if stale is not None and _read(lease_file) == stale:
+            lease_file.write(_lease_json(holder))
             break
     else:
-        surely = created and place.is_local
-    if not surely:
-        time.sleep(SETTLE_SECONDS)  # not every store knows conditional writes
-    found = _read(place)
-    theirs = _holder(found or b"")
-    if theirs is None or theirs.run != holder.run:
-        raise _refusal(uri, theirs)
+        created_exclusively = created and lease_file.is_local
+    if not created_exclusively:
+        time.sleep(SETTLE_SECONDS)  # not every object store supports conditional writes
+    current_holder = _holder(_read(lease_file) or b"")
+    if current_holder is None or current_holder.run != holder.run:
+        raise _refusal(uri, current_holder)
 
 
-def _create(place: Location, holder: Holder) -> bool:
-    """Write the lease unless there is one."""
-    data = _content(holder)
+def _create(lease_file: Location, holder: Holder) -> bool:
+    """Write the lease unless it exists; True if this process wrote it."""
+    data = _lease_json(holder)
     try:
-        if place.is_local:
-            Path(place.path).parent.mkdir(parents=True, exist_ok=True)
-            with Path(place.path).open("xb") as file:
+        if lease_file.is_local:
+            Path(lease_file.path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(lease_file.path).open("xb") as file:
                 file.write(data)
         else:
-            place.fs.pipe_file(place.path, data, mode="create")
-    except FileExistsError:  # of another, or ours: an answer was lost and the request repeated
-        theirs = _holder(_read(place) or b"")
-        return theirs is not None and theirs.run == holder.run
+            lease_file.fs.pipe_file(lease_file.path, data, mode="create")
+    except FileExistsError:  # another's, or ours if a request was repeated after a lost answer
+        current_holder = _holder(_read(lease_file) or b"")
+        return current_holder is not None and current_holder.run == holder.run
     except Exception as error:
         if not is_storage_error(error):
             raise
-        if place.exists():
+        if lease_file.exists():
             return False
-        place.write(data)  # without the condition; storage that refuses this says so
+        lease_file.write(data)  # without the condition; a storage that fails here reports the error
     return True
 
 
-def _outwait(place: Location, uri: str, tell: Callable[[str], None]) -> bytes | None:
-    """The lease, once its holder is known to be gone; None where it was released.
+def _wait_until_stale(lease_file: Location, uri: str, report_message: _Report) -> bytes | None:
+    """Wait until the holder is known to be gone and return its lease; None if it was released.
 
     Raises:
-        UsageError: the holder lives.
+        UsageError: the holder is alive.
     """
-    seen = _read(place)
-    if seen is None:
+    content = _read(lease_file)
+    if content is None:
         return None
-    holder = _holder(seen)
-    lives = None if holder is None else _lives(holder)
-    if lives is False:
-        return seen
-    if lives:
+    holder = _holder(content)
+    alive = None if holder is None else _is_alive(holder)
+    if alive is False:
+        return content
+    if alive:
         raise _refusal(uri, holder)
-    tell(f"waiting {STALE_SECONDS:.0f} s for a sign of {holder or 'another run'} at {uri}")
+    report_message(
+        f"waiting {STALE_SECONDS:.0f} s to see if {holder or 'another run'} still writes to {uri}"
+    )
     end = time.monotonic() + STALE_SECONDS
     while time.monotonic() < end:
         time.sleep(_POLL_SECONDS)
-        now = _read(place)
-        if now is None:
+        content_now = _read(lease_file)
+        if content_now is None:
             return None
-        if now != seen:
-            raise _refusal(uri, _holder(now))
-    return seen
+        if content_now != content:
+            raise _refusal(uri, _holder(content_now))
+    return content
 
 
-def _lives(holder: Holder) -> bool | None:
-    """`Holder.lives`; one that was just killed is given a moment to be gone."""
+def _is_alive(holder: Holder) -> bool | None:
+    """`Holder.is_alive`, after giving a process that was just killed a moment to disappear."""
     end = time.monotonic() + DYING_SECONDS
-    while (lives := holder.lives) and time.monotonic() < end:
+    while (alive := holder.is_alive) and time.monotonic() < end:
         time.sleep(0.1)
-    return lives
+    return alive
 
 
-def _release(place: Location, holder: Holder) -> None:
-    with suppress(UsageError):  # it goes stale by itself
-        theirs = _holder(_read(place) or b"")
-        if theirs is not None and theirs.run == holder.run:
-            place.delete()
-    if place.is_local:
-        run = Path(place.path).parent
-        for folder in (run, run.parent):  # of an output that nothing was written to
+def _release(lease_file: Location, holder: Holder) -> None:
+    with suppress(UsageError):  # the lease becomes stale by itself
+        current_holder = _holder(_read(lease_file) or b"")
+        if current_holder is not None and current_holder.run == holder.run:
+            lease_file.delete()
+    if lease_file.is_local:
+        run = Path(lease_file.path).parent
+        for folder in (run, run.parent):  # empty folders of an output that nothing was written to
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
-def _content(holder: Holder, beat: int = 0) -> bytes:
+def _lease_json(holder: Holder, beat: int = 0) -> bytes:
     return json.dumps({"holder": asdict(holder), "beat": beat}, indent=1).encode()
 
 
-def _read(place: Location) -> bytes | None:
+def _read(lease_file: Location) -> bytes | None:
     try:
-        return place.read()
+        return lease_file.read()
     except UsageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -260,7 +262,10 @@ def _read(place: Location) -> bytes | None:
 
 
 def _holder(data: bytes) -> Holder | None:
-    """None where the file is empty or broken: just being written, or by something else."""
+    """The holder named in a lease file.
+
+    None if the file is empty or broken, because it is being written or is not a lease.
+    """
     try:
         return Holder(**json.loads(data)["holder"])
     except (ValueError, KeyError, TypeError):
@@ -269,26 +274,26 @@ def _holder(data: bytes) -> Holder | None:
 
 def _refusal(uri: str, holder: Holder | None) -> UsageError:
     return UsageError(
-        f"{uri}: another run is writing there: {holder or 'unknown'}. Wait for its end, or end it "
-        f"and start again (a run killed on another machine is given {STALE_SECONDS:.0f} s), or "
-        "choose another place: --set output=NEW"
+        f"{uri}: another run is writing to this output: {holder or 'unknown'}. Wait until it ends; "
+        "or stop it and start again (if it was killed on another machine, this takes "
+        f"{STALE_SECONDS:.0f} s); or choose another output: --set output=NEW"
     )
 
 
 def holder_of(folder: RunFolder) -> Holder | None:
-    """Who writes to an output now; None where nobody does, or its process is known to be gone.
+    """The driver that writes to an output; None if there is none or its process has ended.
 
     Raises:
-        UsageError: the storage refuses.
+        UsageError: the storage fails.
     """
     holder = _holder(_read(folder.lease) or b"")
-    return None if holder is None or holder.lives is False else holder
+    return None if holder is None or holder.is_alive is False else holder
 
 
 def lease_content(folder: RunFolder) -> bytes | None:
-    """The lease as it is; it changes while its holder lives. None where there is none.
+    """The bytes of the lease, which change while its holder is alive; None if there is no lease.
 
     Raises:
-        UsageError: the storage refuses.
+        UsageError: the storage fails.
     """
     return _read(folder.lease)

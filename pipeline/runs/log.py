@@ -1,7 +1,7 @@
-"""The run log: JSON lines in ``OUT/_run/log/``, a file an attempt.
+"""The run log: JSON lines in ``OUT/_run/log/``, one file per attempt.
 
-Object stores cannot append, so the file is written anew now and then. It stays small: of very many
-progress lines every second one is dropped, again and again.
+Object stores cannot append, so the whole file is rewritten with each event. To keep it small, every
+other progress line is dropped whenever there are more than `MOST_PROGRESS`.
 """
 
 import json
@@ -24,33 +24,33 @@ from pipeline.progress.watch import Watch
 from pipeline.runs.manifest import SOFTWARE, RunFolder
 from pipeline.storage.location import Location, redact
 
-SECONDS = 10.0
+PROGRESS_SECONDS = 10.0
 MOST_PROGRESS = 1000
 PROGRESS = "progress"
 
 
 @dataclass
 class RunLog:
-    """Events of one attempt; written once the output is known to be this run's.
+    """Events of one attempt, written to a file once the output is known to belong to this run.
 
     Attributes:
-        place: the file.
-        events: so far.
+        log_file: the file.
+        events: the events so far.
     """
 
-    place: Location
+    log_file: Location
     events: list[dict[str, Any]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: bool = False
-    _noted: float = 0.0
+    _last_progress: float = 0.0
 
     def open(self) -> None:
-        """From now on events are written, those before as well."""
+        """Start to write events to the file, including those so far."""
         self._opened = True
         self._write()
 
     def add(self, event: str, **values: Any) -> None:
-        """Note an event."""
+        """Record an event."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._lock:
             self.events.append({"time": now, "event": event, **values})
@@ -58,15 +58,18 @@ class RunLog:
         self._write()
 
     def _write(self) -> None:
-        """A storage that refuses costs the log, not the run: what matters meets it as well."""
+        """Write the log.
+
+        A storage error is ignored: if the storage is down, writing a part fails too and reports it.
+        """
         with self._lock:
             lines = "".join(json.dumps(event) + "\n" for event in self.events)
             if self._opened:
                 with suppress(UsageError):
-                    self.place.write(lines.encode())
+                    self.log_file.write(lines.encode())
 
-    def over(self, watch: Watch) -> Watch:
-        """A watcher that writes down what it hands on."""
+    def recording(self, watch: Watch) -> Watch:
+        """A watcher that records each event in this log and passes it on to another watcher."""
 
         def stage(text: str) -> None:
             watch.stage(text)
@@ -79,43 +82,44 @@ class RunLog:
         return Watch(stage, progress, watch.seconds)
 
     def progress(self, progress: Progress) -> None:
-        """Note the counts, at most every `SECONDS`."""
+        """Record the counts, at most every `PROGRESS_SECONDS`."""
         now = time.monotonic()
-        if now - self._noted < SECONDS or not progress.rows:
+        if now - self._last_progress < PROGRESS_SECONDS or not progress.rows:
             return
-        self._noted = now
+        self._last_progress = now
         self.add(PROGRESS, **progress.as_json())
 
     def _thin(self) -> None:
-        some = [event for event in self.events if event["event"] == PROGRESS]
-        if len(some) > MOST_PROGRESS:
-            dropped = {id(event) for event in some[1::2]}
+        progress_events = [event for event in self.events if event["event"] == PROGRESS]
+        if len(progress_events) > MOST_PROGRESS:
+            dropped = {id(event) for event in progress_events[1::2]}
             self.events = [event for event in self.events if id(event) not in dropped]
 
 
 @contextmanager
 def logged(folder: RunFolder, run: str, config: RunConfig) -> Iterator[RunLog]:
-    """The log of an attempt, which ends with how the block ended.
+    """Keep the log of an attempt; its last event says how the block ended.
 
     Args:
-        folder: of the run.
-        run: id of this attempt, the lease's.
-        config: of the run; options are not written, they may hold credentials.
+        folder: folder of the run.
+        run: id of this attempt, as in the lease.
+        config: configuration of the run; storage options are not logged because they may hold
+            credentials.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run[:8]}.jsonl"
     log = RunLog(folder.log.child(name))
-    log.add("start", run=run, **_start(config))
+    log.add("start", run=run, **_start_values(config))
     try:
         yield log
     except BaseException as error:
-        human = isinstance(error, KeyboardInterrupt | SystemExit)
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         text = redact(f"{type(error).__name__}: {error}")
-        log.add("end", outcome="interrupted" if human else "failed", error=text)
+        log.add("end", outcome="interrupted" if interrupted else "failed", error=text)
         raise
     log.add("end", outcome="complete", error=None)
 
 
-def _start(config: RunConfig) -> dict[str, Any]:
+def _start_values(config: RunConfig) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),

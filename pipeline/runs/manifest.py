@@ -1,4 +1,4 @@
-"""A run's folder and identity: what must not change between two attempts, and what came out."""
+"""A run's folder and identity, the values that must not change between two attempts."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SOFTWARE = ("legrad-audit", "torch", "open_clip_torch", "ray", "pyarrow", "pillo
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The output of a run: ``images/`` holds Parquet and nothing else, ``_run/`` the rest."""
+    """The output of a run: ``images/`` holds only Parquet files, ``_run/`` everything else."""
 
     root: Location
     uri: str
@@ -36,47 +36,47 @@ class RunFolder:
 
     @cached_property
     def manifest(self) -> Location:
-        """What the run is."""
+        """Identity and metadata of the run."""
         return self.root.child("_run", "manifest.json")
 
     @cached_property
     def checkpoint(self) -> Location:
-        """Ids of the committed rows as earlier versions kept them; later ones have none."""
+        """Ids of the committed rows, in the format of earlier versions; no longer written."""
         return self.root.child("_run", "checkpoint")
 
     @cached_property
     def input(self) -> Location:
-        """Read units and their shards, as the last attempt listed them."""
+        """Read units and their shards, as listed by the last attempt."""
         return self.root.child("_run", "input.parquet")
 
     @cached_property
     def index(self) -> Location:
-        """What the parts say of themselves, gathered in one file; made again where it is lost."""
+        """The records of all parts in one file; rebuilt if lost."""
         return self.root.child("_run", "index.parquet")
 
     @cached_property
     def ends(self) -> Location:
-        """Ends of read units that no part records; found again where they are lost."""
+        """Ends of read units that no part records; determined again if lost."""
         return self.root.child("_run", "ends.jsonl")
 
     @cached_property
     def log(self) -> Location:
-        """What every attempt did, a file of JSON lines each."""
+        """Folder of the run logs, one file of JSON lines per attempt."""
         return self.root.child("_run", "log")
 
     @cached_property
     def lease(self) -> Location:
-        """Who is writing."""
+        """Lease of the driver that is writing."""
         return self.root.child("_run", "lease.json")
 
     @cached_property
     def compacting(self) -> Location:
-        """Marks a folder that a run is being compacted into; what is there is not whole yet."""
+        """Marks a folder that a run is being compacted into and that is not complete yet."""
         return self.root.child("_run", "compacting.json")
 
     @cached_property
     def complete(self) -> Location:
-        """Written last, when the counts add up."""
+        """Completion marker, written last, once every row is committed."""
         return self.root.child("_run", "complete.json")
 
 
@@ -86,15 +86,17 @@ def run_folder(uri: str, options: Options | None = None) -> RunFolder:
 
 
 def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
-    """Everything that changes results, flat; two attempts of one run agree in all of it.
+    """All values that affect results, by flat keys; equal in all attempts of one run.
 
-    An alias names the data set, so that its location may change; without one the location counts.
+    An alias identifies the data set, so that its location may change; without an alias the
+    location is part of the identity.
     """
     model, source = config.model, config.source
     return {
         "schema_version": SCHEMA_VERSION,
         "model.name": model.name,
-        "model.pretrained": None if model.weights_file else model.pretrained,  # the digest decides
+        # a weights file is identified by its digest alone
+        "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
         "model.image_size": list(prepared.preprocess.size),
@@ -102,15 +104,15 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "model.layers": prepared.layers,
         "model.precision": model.precision,
         "source.format": source.format,
-        "source": source.alias or _places(source.uri),
+        "source": source.alias or _location_identity(source.uri),
         "source.image_field": source.image_field,
         "source.label_field": source.label_field,
         "source.caption_field": source.caption_field,
         "source.carry": dict(source.carry),
         "source.key_field": source.key_field,
         "source.label_names": source.label_names and list(source.label_names),
-        "source.labels": _labels(source),
-        **_only(source),
+        "source.labels": _identity_of_labels(source),
+        **_identity_of_only(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -119,37 +121,42 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "store.captions": config.store.captions,
         "store.properties": config.store.properties,
         "store.maps": config.store.maps.model_dump(mode="json"),
-        **{f"query.{query.name}": _query(query, prepared) for query in config.queries},
+        **{f"query.{query.name}": _identity_of_query(query, prepared) for query in config.queries},
     }
 
 
-def _query(query: Query, prepared: Prepared) -> dict[str, Any]:
-    """Files are what they hold, not where they lie."""
+def _identity_of_query(query: Query, prepared: Prepared) -> dict[str, Any]:
+    """A query made from files is identified by their contents, not their paths."""
     digest_ = prepared.query_digests.get(query.name)
-    own = query.model_dump(mode="json", exclude={"images", "vector"} if digest_ else None)
-    return own | ({"sha256": digest_} if digest_ else {})
+    values = query.model_dump(mode="json", exclude={"images", "vector"} if digest_ else None)
+    return values | ({"sha256": digest_} if digest_ else {})
 
 
-def _places(uri: Uris) -> list[str]:
-    """Names stand for places, where they have any: then these may change."""
-    return sorted(uri) if isinstance(uri, Mapping) else [redact(place) for place in uri]
+def _location_identity(uri: Uris) -> list[str]:
+    """The aliases of the locations if they have any, so that the locations may change.
+
+    Otherwise the locations, without credentials.
+    """
+    return sorted(uri) if isinstance(uri, Mapping) else [redact(location) for location in uri]
 
 
 def _redacted(uri: Uris) -> dict[str, list[str]] | list[str]:
-    """Places without credentials."""
+    """The locations without credentials."""
     if isinstance(uri, Mapping):
-        return {alias: [redact(place) for place in places] for alias, places in uri.items()}
-    return [redact(place) for place in uri]
+        return {
+            alias: [redact(location) for location in locations] for alias, locations in uri.items()
+        }
+    return [redact(location) for location in uri]
 
 
-def _only(source: SourceConfig) -> dict[str, str]:
-    """Nothing where all images are meant, so that runs of before this setting keep their digest."""
-    some = wanted_ids(source)
-    return {} if some is None else {"source.only": some.digest}
+def _identity_of_only(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.only` is set: runs made before this setting keep their digest."""
+    wanted = wanted_ids(source)
+    return {} if wanted is None else {"source.only": wanted.digest}
 
 
-def _labels(source: SourceConfig) -> dict[str, str] | None:
-    """A table of labels is what it says, not where it lies."""
+def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
+    """A label table is identified by its contents, not its location."""
     table = label_table(source)
     if table is None or source.labels is None:
         return None
@@ -162,11 +169,10 @@ def digest(values: dict[str, Any]) -> str:
 
 
 def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
-    """What every part says of itself under the key ``legrad``."""
-    own = identity(config, prepared)
+    """Metadata that every part carries under the key ``legrad``."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "config_digest": digest(own),
+        "config_digest": digest(identity(config, prepared)),
         "grid": list(prepared.grid),
         "model": {
             "name": config.model.name,
@@ -185,13 +191,13 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "grid_in_original_pixels": prepared.preprocess.transform(),
         },
         "maps": config.store.maps.model_dump(mode="json"),
-        "queries": [_told(query) for query in config.queries],
+        "queries": [_redacted_query(query) for query in config.queries],
         "software": {name: version(name) for name in SOFTWARE},
     }
 
 
-def _told(query: Query) -> dict[str, Any]:
-    """A query without what the URIs of its files may give away."""
+def _redacted_query(query: Query) -> dict[str, Any]:
+    """A query with credentials removed from the URIs of its files."""
     values = query.model_dump(mode="json")
     if values.get("images"):
         values["images"] = [redact(uri) for uri in values["images"]]
@@ -200,15 +206,16 @@ def _told(query: Query) -> dict[str, Any]:
     return values
 
 
-def claim(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
-    """Make the folder this run's, or find that it already is.
+def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
+    """Claim the folder for this run, or confirm that it already belongs to it.
 
     Raises:
-        UsageError: it holds another run (the differing keys are named), or a foreign one's files.
+        UsageError: the folder holds another run (the message names the differing keys), or files
+            without a manifest.
     """
-    own = json.loads(json.dumps(identity(config, prepared)))
+    identity_here = json.loads(json.dumps(identity(config, prepared)))
     if folder.manifest.exists():
-        _refuse_other(folder, read_manifest(folder)["identity"], own)
+        _refuse_other(folder, read_manifest(folder)["identity"], identity_here)
         return
     if folder.images.files():
         raise UsageError(
@@ -217,8 +224,8 @@ def claim(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
         )
     source = config.source
     manifest = {
-        "identity": own,
-        "digest": digest(own),
+        "identity": identity_here,
+        "digest": digest(identity_here),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {
             "uri": _redacted(source.uri),
@@ -235,36 +242,40 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """The manifest of a run.
 
     Raises:
-        UsageError: there is none, it is broken, or a newer version wrote it.
+        UsageError: the manifest is missing, broken, or was written by a newer version.
     """
     if not folder.manifest.exists():
-        raise UsageError(f"{folder.uri}: no run there (_run/manifest.json is missing)")
+        raise UsageError(f"{folder.uri}: this folder holds no run (_run/manifest.json is missing)")
     try:
         manifest: dict[str, Any] = json.loads(folder.manifest.read())
-        found = int(manifest["metadata"]["schema_version"])
+        schema_version = int(manifest["metadata"]["schema_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder.uri}: _run/manifest.json is broken: {error!r}") from error
-    if found > SCHEMA_VERSION:
+    if schema_version > SCHEMA_VERSION:
         raise UsageError(
-            f"{folder.uri}: written with schema version {found}, this legrad-audit reads up to "
-            f"{SCHEMA_VERSION}; upgrade it"
+            f"{folder.uri}: written with schema version {schema_version}, but this legrad-audit "
+            f"reads only versions up to {SCHEMA_VERSION}; upgrade legrad-audit"
         )
     return manifest
 
 
-def _refuse_other(folder: RunFolder, theirs: dict[str, Any], own: dict[str, Any]) -> None:
-    keys = [key for key in sorted(theirs | own) if theirs.get(key) != own.get(key)]
+def _refuse_other(folder: RunFolder, stored: dict[str, Any], identity_here: dict[str, Any]) -> None:
+    keys = [
+        key for key in sorted(stored | identity_here) if stored.get(key) != identity_here.get(key)
+    ]
     if not keys:
         return
-    lines = [f"  {key}: there {theirs.get(key)!r}, here {own.get(key)!r}" for key in keys[:12]]
+    lines = [
+        f"  {key}: stored {stored.get(key)!r}, now {identity_here.get(key)!r}" for key in keys[:12]
+    ]
     if len(keys) > 12:
         lines.append(f"  ... and {len(keys) - 12} more")
     raise UsageError(
         "\n".join(
             [
-                f"{folder.uri} holds another run; mixing the two would spoil both. It differs in:",
+                f"{folder.uri} holds another run, and two runs must not be mixed. They differ in:",
                 *lines,
-                "Choose another place: --set output=NEW",
+                "Choose another output: --set output=NEW",
             ]
         )
     )

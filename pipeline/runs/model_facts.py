@@ -1,4 +1,4 @@
-"""What a run needs to know of its model, and its manifest records."""
+"""Facts about the model that a run needs and that its manifest records."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ from legrad.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run needs to know of its model before it starts; made once, on a worker.
+    """Facts about the model that are determined once, on a worker, before a run starts.
 
     Attributes:
-        grid: (h, w) of the maps.
-        layers: how many last blocks are explained.
+        grid: (height, width) of the maps, in cells.
+        layers: number of last transformer blocks that are explained.
         digest: SHA-256 of the weights.
-        preprocess: of the model, for the decode stage.
-        text_features: (Q, E) float32 directions, in the order of the queries.
-        tokenizer: digest of a tokenizer that was named; None for the model's own.
-        logit: scale and bias that the model makes a logit of a cosine with.
-        query_digests: SHA-256 of the files behind those queries that are made of files.
-        warnings: what the model had to say of the queries.
-        images_per_second: of one replica, on a batch of noise.
-        batch_size: as set, or as found on the device.
+        preprocess: preprocessing of the model, for the decode stage.
+        text_features: (Q, E) float32, the directions of the queries in configuration order.
+        tokenizer: digest of the tokenizer named in the settings; None for the model's own.
+        logit: scale and bias that turn a cosine into the model's logit.
+        query_digests: SHA-256 of the files of each query that is made from files.
+        warnings: warnings about the queries that arose while they were encoded.
+        images_per_second: speed of one replica, measured on a batch of noise.
+        batch_size: images per batch, as set or as determined on the device.
     """
 
     grid: tuple[int, int]

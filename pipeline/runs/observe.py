@@ -1,4 +1,4 @@
-"""The state of a run, read from its output alone: what is committed, and what its log says."""
+"""The state of a run, read from its output alone: the committed rows and the run log."""
 
 import json
 import time
@@ -13,25 +13,25 @@ from pipeline.runs.manifest import RunFolder
 
 
 @dataclass(frozen=True)
-class Sight:
-    """One look at a run.
+class RunState:
+    """The state of a run at one moment.
 
     Attributes:
-        rows, parts, bytes: committed.
-        holder: who writes; None where nobody does.
-        silent: seconds without a sign of the holder, by our own clock.
-        complete: whether the completion marker is there.
-        stage: what the last attempt does, in its own words.
+        rows, parts, bytes: number of committed rows and parts, and the size of the parts.
+        holder: the driver that writes to the output; None if there is none.
+        seconds_silent: seconds since the lease last changed, measured on this machine.
+        complete: whether the completion marker exists.
+        stage: what the last attempt is doing, as a sentence from its log.
         progress: its last counts, see `Progress.as_json`; None before the first.
-        outcome: how it ended; None while it goes on.
-        error: what ended it.
+        outcome: how it ended; None while it runs.
+        error: the error that ended it.
     """
 
     rows: int
     parts: int
     bytes: int
     holder: Holder | None
-    silent: float
+    seconds_silent: float
     complete: bool
     stage: str = ""
     progress: dict[str, Any] | None = None
@@ -39,43 +39,43 @@ class Sight:
     error: str | None = None
 
     @property
-    def over(self) -> bool:
-        """Whether nobody works on it any more, as far as can be told."""
-        return self.holder is None or self.silent > STALE_SECONDS
+    def is_over(self) -> bool:
+        """Whether no driver works on the run any more, as far as this machine can tell."""
+        return self.holder is None or self.seconds_silent > STALE_SECONDS
 
 
-def observe(folder: RunFolder, seconds: float) -> Iterator[Sight]:
-    """Look every so many seconds, until the run is over.
+def observe(folder: RunFolder, seconds: float) -> Iterator[RunState]:
+    """Yield the state of a run every `seconds` seconds, until it is over.
 
     Raises:
-        UsageError: no run is there, or the storage refuses.
+        UsageError: there is no run in the folder, or the storage fails.
     """
     if not folder.manifest.exists() and holder_of(folder) is None:
-        raise UsageError(f"{folder.uri}: no run there (_run/manifest.json is missing)")
+        raise UsageError(f"{folder.uri}: this folder holds no run (_run/manifest.json is missing)")
     ledger = Ledger(folder)
-    beat, changed = lease_content(folder), time.monotonic()
+    last_content, changed = lease_content(folder), time.monotonic()
     while True:
-        seen = lease_content(folder)
-        if seen != beat:
-            beat, changed = seen, time.monotonic()
-        sight = _look(folder, ledger, time.monotonic() - changed)
-        yield sight
-        if sight.over:
+        content = lease_content(folder)
+        if content != last_content:
+            last_content, changed = content, time.monotonic()
+        state = _read_state(folder, ledger, time.monotonic() - changed)
+        yield state
+        if state.is_over:
             return
         time.sleep(seconds)
 
 
-def _look(folder: RunFolder, ledger: Ledger, silent: float) -> Sight:
+def _read_state(folder: RunFolder, ledger: Ledger, seconds_silent: float) -> RunState:
     ledger.refresh()
     events = last_log(folder)
     holder = holder_of(folder)
     end = events[-1] if events and events[-1]["event"] == "end" else {}
-    return Sight(
+    return RunState(
         rows=ledger.rows,
         parts=len(ledger.records),
         bytes=ledger.bytes,
         holder=holder,
-        silent=silent,
+        seconds_silent=seconds_silent,
         complete=folder.complete.exists(),
         stage=next((e["text"] for e in reversed(events) if e["event"] == "stage"), ""),
         progress=next((e for e in reversed(events) if e["event"] == "progress"), None),
@@ -85,7 +85,7 @@ def _look(folder: RunFolder, ledger: Ledger, silent: float) -> Sight:
 
 
 def last_log(folder: RunFolder) -> list[dict[str, Any]]:
-    """Events of the last attempt; none of a run that kept no log."""
+    """Events of the last attempt; empty if the run has no log."""
     names = folder.log.files("*.jsonl")
     if not names:
         return []

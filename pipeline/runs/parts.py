@@ -1,8 +1,8 @@
-"""The Parquet parts of a run: their names, how they are written and which are committed; no Ray.
+"""The Parquet parts of a run: their names, how they are written and which are committed.
 
-A part is written in one piece under a name made of a digest of its image ids, so a part that is
-there is committed, and a write that is repeated replaces the same object. Parts of earlier versions
-(Ray's checkpoint) are committed once their ids stand in ``_run/checkpoint``.
+A part is written in one piece under a name made from a digest of its image ids, so a part that
+exists is committed, and a repeated write replaces the same object. Parts of earlier versions, which
+used Ray's checkpoint, are committed once their ids are in ``_run/checkpoint``.
 """
 
 import hashlib
@@ -28,32 +28,33 @@ PENDING = ".pending.parquet"
 PARQUET = ".parquet"
 DRAFT = ".draft"
 PART = re.compile(r"part-(?:\d{5}-)?[0-9a-f]{32}\.parquet")
-"""A part's name as a run gives it, or compact, which numbers them."""
+"""Name of a part written by a run, or by compact, which adds a number."""
 EARLIER_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
-"""A part's name as versions with Ray's checkpoint gave it."""
+"""Name of a part written by a version that used Ray's checkpoint."""
 ROW_GROUP_ROWS = 10_000
 _UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
 
 
-def arrow_filesystem(place: Location) -> pyarrow.fs.FileSystem:
+def arrow_filesystem(location: Location) -> pyarrow.fs.FileSystem:
     """The pyarrow view of a location's filesystem."""
-    if place.is_local:
+    if location.is_local:
         return pyarrow.fs.LocalFileSystem()
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(place.fs))
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(location.fs))
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd 3; statistics on everything but maps and embeddings, which nobody filters by.
+    """Writer options: zstd level 3, and statistics on all columns but maps and embeddings.
 
-    No dictionaries where hardly a value comes twice: they make files larger and slower.
+    Nobody filters by those two. Columns with mostly distinct values get no dictionary, which would
+    make files larger and slower to read.
     """
-    measured = ("score__", "heatmap__", "heatmap_max__")
-    unstated = [n for n in schema.names if n.startswith("heatmap__") or n == EMBEDDING]
-    unique = [n for n in schema.names if n.startswith(measured) or n in _UNIQUE]
+    distinct_prefixes = ("score__", "heatmap__", "heatmap_max__")
+    without_statistics = [n for n in schema.names if n.startswith("heatmap__") or n == EMBEDDING]
+    unique = [n for n in schema.names if n.startswith(distinct_prefixes) or n in _UNIQUE]
     return {
         "compression": "zstd",
         "compression_level": 3,
-        "write_statistics": [n for n in schema.names if n not in unstated],
+        "write_statistics": [n for n in schema.names if n not in without_statistics],
         "use_dictionary": [n for n in schema.names if n not in unique],
     }
 
@@ -61,46 +62,49 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
 def write_part(
     images: Location, table: pa.Table, ends: pa.Table | None = None, number: int | None = None
 ) -> Location:
-    """Commit some rows as one part.
+    """Commit rows as one part.
 
     Args:
         images: folder of the parts.
-        table: rows of the output's schema with the column `BOOK`, which goes into the metadata; of
-            a part that an earlier version wrote, without it.
-        ends: ends of read units; default those that the rows carry.
-        number: of the part where all parts are in the order of the image ids, and so are its rows.
+        table: rows of the output's schema with the column `BOOK`, which goes into the metadata;
+            rows from a part that an earlier version wrote do not have that column.
+        ends: ends of read units; by default those that the rows carry.
+        number: position of the part if all parts, and the rows within them, are sorted by image
+            id; None otherwise.
 
     Returns:
-        Where it is.
+        The location of the part.
 
     Raises:
-        OSError: the storage refuses.
+        OSError: the storage fails.
     """
     metadata: dict[str, str] = {}
     if BOOK in table.column_names:
-        metadata = book.encode(book.runs_of(table), book.ends_of(table) if ends is None else ends)
+        metadata = book.to_metadata(
+            book.row_ranges_of(table), book.ends_of(table) if ends is None else ends
+        )
         table = table.drop_columns([BOOK])
-    table = book.without_record(table)
+    table = book.without_metadata(table)
     ids = "\n".join(sorted(table["image_id"].to_pylist()))
     digest = hashlib.sha256(ids.encode()).hexdigest()[:32]
-    order = "" if number is None else f"{number:05d}-"
-    place = images.child(f"part-{order}{digest}{PARQUET}")
+    prefix = "" if number is None else f"{number:05d}-"
+    part = images.child(f"part-{prefix}{digest}{PARQUET}")
     options = parquet_options(table.schema)
     if number is not None:
         options |= {"sorting_columns": [pq.SortingColumn(0)]}
-    if place.is_local:
-        call_with_retries(_write_file, Path(place.path), table, metadata, options)
+    if part.is_local:
+        call_with_retries(_write_file, Path(part.path), table, metadata, options)
     else:
         sink = pa.BufferOutputStream()
         _write_rows(sink, table, metadata, options)
-        call_with_retries(place.fs.pipe_file, place.path, sink.getvalue().to_pybytes())
-    return place
+        call_with_retries(part.fs.pipe_file, part.path, sink.getvalue().to_pybytes())
+    return part
 
 
 def _write_file(
     target: Path, table: pa.Table, metadata: dict[str, str], options: dict[str, Any]
 ) -> None:
-    """A draft, on the disk to its last byte, and a rename."""
+    """Write a draft, flush it to disk with fsync, then rename it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{DRAFT}")
     try:
@@ -122,14 +126,14 @@ def _write_rows(
 
 
 def read_part(part: Location) -> tuple[pa.Table, pa.Table | None]:
-    """A part as a whole, with the column `BOOK`, and its ends.
+    """Read a whole part, with the column `BOOK`, and its ends.
 
-    Of a part that an earlier version wrote there is neither column nor ends.
+    A part that an earlier version wrote has neither the column nor ends (None).
     """
     with arrow_filesystem(part).open_input_file(part.path) as stream:
         file = pq.ParquetFile(stream)
-        table, record = file.read(), book.decode(file.metadata.metadata)
-    return (table, None) if record is None else (book.with_places(table, record[0]), record[1])
+        table, record = file.read(), book.from_metadata(file.metadata.metadata)
+    return (table, None) if record is None else (book.with_positions(table, record[0]), record[1])
 
 
 def commit_of(part: str) -> str:
@@ -137,8 +141,8 @@ def commit_of(part: str) -> str:
     return part.removesuffix(PARQUET).rsplit("-", 1)[0]
 
 
-def commits(folder: RunFolder) -> dict[str, str]:
-    """The commits of a run of an earlier version: name -> file relative to ``_run/checkpoint``."""
+def earlier_commits(folder: RunFolder) -> dict[str, str]:
+    """The commits that earlier versions made: name -> file relative to ``_run/checkpoint``."""
     return {
         path.removesuffix(PARQUET).rsplit("/", 1)[-1]: path
         for path in folder.checkpoint.sizes()
@@ -146,8 +150,8 @@ def commits(folder: RunFolder) -> dict[str, str]:
     }
 
 
-def strangers(names: Iterable[str]) -> list[str]:
-    """Those of some names in ``images/`` that are Parquet files of no run and no compact."""
+def foreign_parquet_files(names: Iterable[str]) -> list[str]:
+    """The names of Parquet files in ``images/`` that neither a run nor compact wrote."""
     return [
         name
         for name in names
@@ -156,18 +160,21 @@ def strangers(names: Iterable[str]) -> list[str]:
 
 
 def is_of_earlier_version(folder: RunFolder) -> bool:
-    """Whether a version with Ray's checkpoint wrote parts of a run, or compacted such ones."""
+    """Whether the run's parts were written by a version that used Ray's checkpoint.
+
+    Also true if they were compacted from such parts.
+    """
     for part in committed_parts(folder):
-        with suppress(pa.ArrowInvalid):  # broken; another part can tell
+        with suppress(pa.ArrowInvalid):  # the part is broken; look at another one
             metadata = pq.read_metadata(part.path, filesystem=arrow_filesystem(part))
-            return book.decode(metadata.metadata) is None
-    return bool(commits(folder))
+            return book.from_metadata(metadata.metadata) is None
+    return bool(earlier_commits(folder))
 
 
 def committed_sizes(folder: RunFolder) -> dict[str, int]:
-    """Bytes of the committed parts by name, sorted."""
+    """Sizes in bytes of the committed parts, by name, sorted."""
     sizes = folder.images.sizes()
-    earlier = commits(folder) if any(EARLIER_PART.fullmatch(name) for name in sizes) else {}
+    earlier = earlier_commits(folder) if any(EARLIER_PART.fullmatch(name) for name in sizes) else {}
     return {
         name: size
         for name, size in sizes.items()

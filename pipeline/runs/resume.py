@@ -1,4 +1,4 @@
-"""What is there already and what is left to do, decided before the first image is read."""
+"""Which rows are committed and what is left to do, decided before the first image is read."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.progress.progress import Progress
 from pipeline.runs.committed_rows import CommittedRows
-from pipeline.runs.ledger import INDEXED_FROM, BrokenPartError, Ledger, missing_parts
+from pipeline.runs.ledger import FEWEST_UNINDEXED, BrokenPartError, Ledger, missing_parts
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import DRAFT, strangers
-from pipeline.runs.retry_rows import drop_repeated, reopen
+from pipeline.runs.parts import DRAFT, foreign_parquet_files
+from pipeline.runs.retry_rows import drop_repeated, remove_rows_with_status
 from pipeline.sources.read_unit import Unit
 
 _NAMED = 5
@@ -21,13 +21,14 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Work:
-    """What is there and what is left.
+    """The committed rows and the work that is left.
 
     Attributes:
-        units: all of the input.
-        left: what is to be read, with the rows that are committed.
-        ledger: rows that are committed.
-        rows_done: rows of the units that are not left.
+        units: all units of the input.
+        left: units that still have rows to read; each also carries its committed rows, which are
+            skipped.
+        ledger: ledger of the committed rows.
+        rows_done: rows of the units, or single files, that need no more reading.
     """
 
     units: tuple[Unit, ...]
@@ -35,8 +36,8 @@ class Work:
     ledger: Ledger
     rows_done: int
 
-    def before(self) -> Progress:
-        """The counts at the start: shards that are skipped count as read."""
+    def initial_progress(self) -> Progress:
+        """The counts at the start of an attempt; skipped shards count as read."""
         total = sum(unit.size for unit in self.units)
         return Progress(
             bytes_total=total,
@@ -54,30 +55,31 @@ def find_work(
     folder: RunFolder,
     units: Sequence[Unit],
     runtime: RuntimeConfig,
-    tell: Callable[[str], None] = lambda text: None,
+    report_message: Callable[[str], None] = lambda text: None,
     redo: Collection[str] = (),
 ) -> Work:
-    """Repair what is damaged, and leave out the rows that earlier attempts committed.
+    """Repair damaged parts and find the rows that no earlier attempt committed.
 
     Args:
-        folder: of the run, whose lease is held.
-        units: all of the input.
-        runtime: of the settings.
-        tell: called with what was repaired.
-        redo: statuses whose rows are to be done again.
+        folder: folder of a run whose lease is held.
+        units: all units of the input.
+        runtime: the runtime settings.
+        report_message: called with a line on each repair.
+        redo: statuses whose rows are processed again.
 
     Raises:
-        UsageError: a shard changed since it was read, or a file in ``images/`` is of no run.
+        UsageError: a shard changed since it was read, or a Parquet file in ``images/`` was not
+            written by a run.
     """
     _remove_drafts(folder)
-    _refuse_strangers(folder)
-    ledger = _sound_ledger(folder, tell)
+    _refuse_foreign_files(folder)
+    ledger = _repaired_ledger(folder, report_message)
     if folder.complete.exists():
         for name in missing_parts(folder):
-            tell(f"images/{name} is gone; its rows are computed again")
-    drop_repeated(ledger, tell)
-    reopen(ledger, redo, units)
-    ledger.index(INDEXED_FROM)
+            report_message(f"images/{name} no longer exists; its rows are computed again")
+    drop_repeated(ledger, report_message)
+    remove_rows_with_status(ledger, redo, units)
+    ledger.index(FEWEST_UNINDEXED)
     _list_input(folder, units)
     rows = CommittedRows(ledger)
     if runtime.changed_shards == "refuse":
@@ -87,41 +89,41 @@ def find_work(
 
 
 def remaining_work(ledger: Ledger, units: Sequence[Unit]) -> Work:
-    """What is left of some units by the records of the parts; changes nothing."""
+    """Work left in the given units according to the records in the parts. Changes nothing."""
     return _work(ledger, CommittedRows(ledger), units)
 
 
 def _work(ledger: Ledger, rows: CommittedRows, units: Sequence[Unit]) -> Work:
-    left, done = [], 0
+    left, rows_done = [], 0
     for unit in units:
-        rest = rows.rest(unit)
-        if rest is None:
-            done += rows.total(unit)
+        remaining = rows.remaining(unit)
+        if remaining is None:
+            rows_done += rows.row_count(unit)
         else:
-            left.append(rest)
-            done += len(unit.files) - len(rest.files) if unit.single_images else 0
-    return Work(tuple(units), tuple(left), ledger, done)
+            left.append(remaining)
+            rows_done += len(unit.files) - len(remaining.files) if unit.single_images else 0
+    return Work(tuple(units), tuple(left), ledger, rows_done)
 
 
 def _remove_drafts(folder: RunFolder) -> None:
-    """Half-written parts of writers that were killed; only a local disk has them."""
+    """Delete half-written parts of writers that were killed; only a local disk has them."""
     if folder.images.is_local:
         for name in folder.images.files(f".*{DRAFT}"):
             folder.images.child(name).delete()
 
 
-def _refuse_strangers(folder: RunFolder) -> None:
-    names = strangers(folder.images.files())
+def _refuse_foreign_files(folder: RunFolder) -> None:
+    names = foreign_parquet_files(folder.images.files())
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UsageError(
-            f"{folder.uri}: images/{names[0]}{more} is of no run, and whatever reads the folder "
-            "would take it for results. Move it elsewhere."
+            f"{folder.uri}: images/{names[0]}{more} was not written by a run, and readers of the "
+            "folder would mistake it for results. Move it elsewhere."
         )
 
 
-def _sound_ledger(folder: RunFolder, tell: Callable[[str], None]) -> Ledger:
-    """The ledger; parts that are no Parquet files are removed, their rows are computed again."""
+def _repaired_ledger(folder: RunFolder, report_message: Callable[[str], None]) -> Ledger:
+    """Read the ledger, and delete parts that are not valid Parquet: their rows are left to do."""
     ledger = Ledger(folder)
     while True:
         try:
@@ -130,11 +132,13 @@ def _sound_ledger(folder: RunFolder, tell: Callable[[str], None]) -> Ledger:
             if not error.is_certain():
                 raise
             error.part.delete()
-            tell(f"removed {error.part.path}: no sound Parquet file; its rows are computed again")
+            report_message(
+                f"removed {error.part.path}: not a valid Parquet file; its rows are computed again"
+            )
 
 
 def _list_input(folder: RunFolder, units: Sequence[Unit]) -> None:
-    """Write down what is to be read, for those who look at the output alone."""
+    """Record the units of the input and their shards, for checks that see only the output."""
     pairs = [(unit.key, shard) for unit in units for shard in unit.shards]
     columns = [pa.array(values, pa.string()) for values in zip(*pairs, strict=True)]
     sink = pa.BufferOutputStream()
@@ -147,6 +151,6 @@ def _refuse_changed(folder: RunFolder, changed: Sequence[str]) -> None:
         names = ", ".join(changed[:_NAMED]) + (", ..." if len(changed) > _NAMED else "")
         raise UsageError(
             f"{folder.uri}: {len(changed)} shards changed since they were read ({names}); rows of "
-            "both versions would be mixed. Choose another place: --set output=NEW, or keep the "
-            "rows that are there and add what is new: --set runtime.changed_shards=keep"
+            "both versions would be mixed. Choose another output: --set output=NEW, or keep the "
+            "committed rows and add the new ones: --set runtime.changed_shards=keep"
         )

@@ -1,8 +1,8 @@
-"""Rows taken out of their parts: those that are done again, and those that stand there twice.
+"""Removes rows from their parts: rows to be processed again, and duplicates.
 
-A part without some of its rows is another part, with a name of its own. It is written before the
-old one is deleted, so a kill in between leaves rows twice and none lost; the next attempt takes
-them out.
+A part without some of its rows is a different part with a different name. It is written before the
+old one is deleted, so a kill in between duplicates rows but loses none; the next attempt removes
+the duplicates.
 """
 
 import json
@@ -26,45 +26,50 @@ from pipeline.storage.location import Location
 _NUMBERED = re.compile(r"part-(\d{5})-")
 
 
-def reopen(ledger: Ledger, statuses: Collection[str], units: Sequence[Unit]) -> int:
-    """Take out the committed rows with one of some statuses, so that they are done again.
+def remove_rows_with_status(
+    ledger: Ledger, statuses: Collection[str], units: Sequence[Unit]
+) -> int:
+    """Remove committed rows that have one of the given statuses, so that they are processed again.
 
     Args:
-        ledger: of a run whose lease is held; refreshed afterwards.
-        statuses: of the rows.
-        units: all of the input. Where a row that is taken out stands for others that could not be
-            read, the ends of its units are forgotten: they may have other numbers of rows now.
+        ledger: ledger of a run whose lease is held; it is refreshed afterwards.
+        statuses: statuses of the rows to remove.
+        units: all units of the input. If a removed row is a stand-in for rows that could not be
+            read, the recorded ends of its units are dropped too, because their row counts may
+            differ on the next attempt.
 
     Returns:
-        How many rows there were.
+        The number of removed rows.
     """
-    wanted = pa.array([str(status) for status in statuses], pa.string())
-    runs = ledger.totals.runs
-    chosen = pc.is_in(runs["status"], wanted)
-    gone = runs.filter(chosen)
-    if not gone.num_rows:
+    removed_statuses = pa.array([str(status) for status in statuses], pa.string())
+    row_ranges = ledger.totals.row_ranges
+    is_removed = pc.is_in(row_ranges["status"], removed_statuses)
+    removed_ranges = row_ranges.filter(is_removed)
+    if not removed_ranges.num_rows:
         return 0
-    stand_ins = gone.filter(pc.less(gone["first"], 0))
-    open_shards = set(stand_ins["shard"].to_pylist())
-    keys = [unit.key for unit in units if not open_shards.isdisjoint(unit.shards)]
-    forgotten = pa.array(keys, pa.string())
+    stand_ins = removed_ranges.filter(pc.less(removed_ranges["first"], 0))
+    incomplete_shards = set(stand_ins["shard"].to_pylist())
+    keys = [unit.key for unit in units if not incomplete_shards.isdisjoint(unit.shards)]
+    dropped_units = pa.array(keys, pa.string())
     ledger.forget(keys)
-    names = set(ledger.totals.part.filter(chosen).to_pylist()) | _holding_ends(ledger, forgotten)
+    names = set(ledger.totals.part.filter(is_removed).to_pylist()) | _parts_with_ends(
+        ledger, dropped_units
+    )
 
-    def take_out(part: Location) -> None:
+    def remove_rows(part: Location) -> None:
         table, ends = read_part(part)
-        keep = pc.invert(pc.is_in(table["status"], wanted))
+        keep = pc.invert(pc.is_in(table["status"], removed_statuses))
         if ends is not None:
-            ends = ends.filter(pc.invert(pc.is_in(ends["unit"], forgotten)))
+            ends = ends.filter(pc.invert(pc.is_in(ends["unit"], dropped_units)))
         _replace(part, table.filter(keep), ends)
 
-    list(map_in_threads(take_out, [ledger.folder.images.child(name) for name in sorted(names)]))
+    list(map_in_threads(remove_rows, [ledger.folder.images.child(name) for name in sorted(names)]))
     ledger.refresh()
-    return int(pc.sum(gone["count"]).as_py())
+    return int(pc.sum(removed_ranges["count"]).as_py())
 
 
-def _holding_ends(ledger: Ledger, keys: pa.Array) -> set[str]:
-    """Parts that record the ends of some units."""
+def _parts_with_ends(ledger: Ledger, keys: pa.Array) -> set[str]:
+    """Names of the parts that record ends of the units with the given keys."""
     return {
         name
         for name, record in ledger.records.items()
@@ -72,21 +77,21 @@ def _holding_ends(ledger: Ledger, keys: pa.Array) -> set[str]:
     }
 
 
-def drop_repeated(ledger: Ledger, tell: Callable[[str], None] = lambda text: None) -> int:
-    """Take out rows that stand in two parts, as a late writer or a copied file leaves them.
+def drop_repeated(ledger: Ledger, report_message: Callable[[str], None] = lambda text: None) -> int:
+    """Remove rows that two parts hold, as a late writer or a copied file leaves them.
 
     Args:
-        ledger: of a run whose lease is held; refreshed afterwards.
-        tell: called with the names of the parts.
+        ledger: ledger of a run whose lease is held; it is refreshed afterwards.
+        report_message: called with a line for each part that was changed.
 
     Returns:
-        How many rows there were.
+        The number of removed rows.
     """
     names = repeating_parts(ledger)
     if not names:
         return 0
     seen: dict[tuple[str, str, int], set[int]] = defaultdict(set)
-    total = 0
+    removed = 0
     for name in sorted(names, key=lambda n: (-_rows(ledger, n), n)):
         part = ledger.folder.images.child(name)
         table, ends = read_part(part)
@@ -94,27 +99,27 @@ def drop_repeated(ledger: Ledger, tell: Callable[[str], None] = lambda text: Non
         repeated = int((~keep).sum())
         if not repeated:
             continue
-        total += repeated
+        removed += repeated
         if not keep.any() and ends is not None:
             ledger.remember(json.dumps(end) for end in ends.to_pylist())
         _replace(part, table.filter(pa.array(keep)), ends)
-        tell(f"took {repeated} rows out of images/{name}: they stand in another part as well")
+        report_message(f"removed {repeated} rows from images/{name}: another part holds them too")
     ledger.refresh()
-    return total
+    return removed
 
 
 def repeating_parts(ledger: Ledger) -> set[str]:
-    """Names of the parts that share a row, by its shard and number, with another part."""
-    runs = ledger.totals.runs
-    if not runs.num_rows:
+    """Names of the parts that share a row (same shard and number) with another part."""
+    row_ranges = ledger.totals.row_ranges
+    if not row_ranges.num_rows:
         return set()
-    group = np.zeros(runs.num_rows, np.int64)
+    group = np.zeros(row_ranges.num_rows, np.int64)
     for column in ("shard", "version", "bytes"):
-        codes = runs[column].combine_chunks().dictionary_encode().indices
+        codes = row_ranges[column].combine_chunks().dictionary_encode().indices
         values = codes.to_numpy(zero_copy_only=False).astype(np.int64)
         group = group * (int(values.max()) + 1) + values
     _, group = np.unique(group, return_inverse=True)
-    first, count = runs["first"].to_numpy(), runs["count"].to_numpy()
+    first, count = row_ranges["first"].to_numpy(), row_ranges["count"].to_numpy()
     first = first - first.min()
     first = first + group * int((first + count).max())  # no shard reaches into the next one
     stop = first + count
@@ -131,26 +136,28 @@ def repeating_parts(ledger: Ledger) -> set[str]:
 
 
 def _rows(ledger: Ledger, name: str) -> int:
-    return int(pc.sum(ledger.records[name].runs["count"]).as_py())
+    return int(pc.sum(ledger.records[name].row_ranges["count"]).as_py())
 
 
 def _first_seen(table: pa.Table, seen: dict[tuple[str, str, int], set[int]]) -> NDArray[np.bool_]:
-    """Whether each row is the first one at its place; adds them to the places that were seen."""
+    """Mask of rows whose position has not been seen before; adds all positions to `seen`."""
     keep = np.ones(table.num_rows, bool)
-    places: list[Any] = table[BOOK].to_pylist()
-    for row, (shard, place) in enumerate(zip(table["shard"].to_pylist(), places, strict=True)):
-        numbers = seen[shard, place["version"], place["bytes"]]
-        keep[row] = place["number"] not in numbers
-        numbers.add(place["number"])
+    positions: list[Any] = table[BOOK].to_pylist()
+    for row, (shard, position) in enumerate(
+        zip(table["shard"].to_pylist(), positions, strict=True)
+    ):
+        numbers = seen[shard, position["version"], position["bytes"]]
+        keep[row] = position["number"] not in numbers
+        numbers.add(position["number"])
     return keep
 
 
 def _replace(part: Location, rows: pa.Table, ends: pa.Table | None) -> None:
-    """The part with these rows instead; without any it goes."""
+    """Replace a part by one that holds only these rows; delete it if there are none."""
     folder, _, name = part.path.rpartition("/")
-    numbered = _NUMBERED.match(name)
+    part_number = _NUMBERED.match(name)
     if rows.num_rows:
-        number = int(numbered[1]) if numbered else None
+        number = int(part_number[1]) if part_number else None
         new = write_part(Location(part.fs, folder), rows, ends, number)
         if new.path == part.path:
             return

@@ -1,8 +1,8 @@
-"""Rows sorted by image_id, in parts of even size, out of core.
+"""Sort the rows of a run by image_id into parts of equal size, out of core.
 
-The ids of a sample cut the range of ids into parts of equal size, every row goes to the file of its
-part in a scratch folder, and each of these is sorted and written. Memory holds one part, the
-scratch folder at most `PARTS_PER_PASS`.
+Ids from a sample divide the id range into parts of equal size. Each row is appended to a scratch
+file for its part; then each scratch file is sorted and written as a part. Memory holds one part,
+the scratch folder at most `PARTS_PER_PASS`.
 """
 
 import tempfile
@@ -32,30 +32,30 @@ _BATCH_ROWS = 2048
 
 
 def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.Table) -> None:
-    """Write the rows of some parts into new ones, sorted by image_id.
+    """Write the rows of the given parts into new ones, sorted by image_id.
 
     Args:
-        sources: parts of one schema.
-        rows: in all of them.
+        sources: parts with the same schema.
+        rows: number of rows in all of them.
         new: folder of the run that is written.
-        ends: of all read units; the first new part records them.
+        ends: ends of all read units; the first new part records them.
 
     Raises:
-        RunError: an image stands there twice.
+        RunError: an image id occurs twice.
     """
     cuts = _cuts(sources, rows)
     spans = np.array(list(map_in_threads(span_of, sources)), dtype=object)
     schema = next(_batches(sources[0])).schema
-    reach = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
+    part_spans = np.searchsorted(cuts, spans.ravel(), side="right").reshape(spans.shape)
     for first in range(0, len(cuts) + 1, PARTS_PER_PASS):
         last = min(first + PARTS_PER_PASS, len(cuts) + 1)
-        some = [
+        overlapping = [
             source
-            for source, (begin, end) in zip(sources, reach, strict=True)
+            for source, (begin, end) in zip(sources, part_spans, strict=True)
             if begin < last and end >= first
         ]
         with tempfile.TemporaryDirectory(prefix="legrad-compact-") as scratch:
-            buckets = _scatter(some, schema, cuts, range(first, last), Path(scratch))
+            buckets = _scatter(overlapping, schema, cuts, range(first, last), Path(scratch))
             for number, bucket in buckets.items():
                 written = _write_part(bucket, new, number, ends)
                 ends = ends.slice(0, 0) if written else ends
@@ -63,14 +63,14 @@ def sort_parts(sources: Sequence[Location], rows: int, new: RunFolder, ends: pa.
 
 
 def _cuts(sources: Sequence[Location], rows: int) -> NDArray[np.object_]:
-    """Ids at which a new part begins, from a sample that is spread over all rows."""
-    every = max(1, rows // SAMPLED_IDS)
-    samples = map_in_threads(lambda part: ids_of(part)[::every], sources)
+    """Ids at which a new part begins, from a sample spread over all rows."""
+    step = max(1, rows // SAMPLED_IDS)
+    samples = map_in_threads(lambda part: ids_of(part)[::step], sources)
     ids = pa.concat_arrays(list(samples)).sort()
     sizes = list(map_in_threads(_uncompressed, sources))
     count = max(-(-rows // ROWS_PER_PART), -(-sum(sizes) // BYTES_PER_PART))
-    places = [len(ids) * number // count for number in range(1, count)]
-    return np.array(ids.take(pa.array(places, pa.int64())).to_pylist(), dtype=object)
+    cut_positions = [len(ids) * number // count for number in range(1, count)]
+    return np.array(ids.take(pa.array(cut_positions, pa.int64())).to_pylist(), dtype=object)
 
 
 def _uncompressed(part: Location) -> int:
@@ -85,7 +85,7 @@ def _scatter(
     numbers: range,
     scratch: Path,
 ) -> dict[int, Path]:
-    """Every row of the parts with some numbers into the file of its part."""
+    """Write each row that belongs to one of the new parts `numbers` to that part's scratch file."""
     paths = {number: scratch / f"{number:06d}.arrow" for number in numbers}
     with ExitStack() as stack:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -103,31 +103,31 @@ def _scatter(
 
 
 def span_of(part: Location) -> tuple[str, str]:
-    """The first and the last id of a part, in their order."""
-    found = pc.min_max(ids_of(part)).as_py()
-    return found["min"], found["max"]
+    """The smallest and the largest image id of a part."""
+    span = pc.min_max(ids_of(part)).as_py()
+    return span["min"], span["max"]
 
 
 def _batches(part: Location) -> Iterator[pa.Table]:
-    """A part's rows with their places, some at a time."""
+    """Yield a part's rows in small tables, with the column `BOOK` if the part records it."""
     with arrow_filesystem(part).open_input_file(part.path) as stream:
         file = pq.ParquetFile(stream)
-        record = book.decode(file.metadata.metadata)
-        places = None if record is None else book.places(record[0])
+        record = book.from_metadata(file.metadata.metadata)
+        positions = None if record is None else book.positions(record[0])
         first = 0
         for batch in file.iter_batches(_BATCH_ROWS):
             table = pa.Table.from_batches([batch])
-            if places is not None:
-                table = table.append_column(BOOK_FIELD, places.slice(first, batch.num_rows))
+            if positions is not None:
+                table = table.append_column(BOOK_FIELD, positions.slice(first, batch.num_rows))
             first += batch.num_rows
             yield table
 
 
 def _write_part(bucket: Path, new: RunFolder, number: int, ends: pa.Table) -> bool:
-    """Sort the rows of one part and write it; whether there were any.
+    """Sort the rows of one part and write it; return whether there were any.
 
     Raises:
-        RunError: an image stands there twice.
+        RunError: an image id occurs twice.
     """
     with pa.ipc.open_stream(str(bucket)) as stream:
         table = stream.read_all()
@@ -138,6 +138,6 @@ def _write_part(bucket: Path, new: RunFolder, number: int, ends: pa.Table) -> bo
     same = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
     if pc.any(same).as_py():
         first = ids.filter(pa.chunked_array([pa.array([False]), *same.chunks]))[0]
-        raise RunError(f"image {first} stands twice in the run; it cannot be compacted")
+        raise RunError(f"image {first} occurs twice, so the run cannot be compacted")
     write_part(new.images, table, ends, number)
     return True

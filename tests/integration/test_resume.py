@@ -104,7 +104,7 @@ def test_sigkill_loses_and_doubles_nothing(config: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert second.returncode == 2
-    assert f"another run is writing there: process {process.pid} of" in second.stderr.decode()
+    assert f"process {process.pid} of" in second.stderr.decode()
     there = len(open_results(str(out)))
     assert 200 <= there < IMAGES
     assert (out / "_run" / "lease.json").exists()
@@ -139,10 +139,10 @@ def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: P
     def steal(progress: Progress) -> None:
         if progress.rows and not stolen:
             other = replace(Holder.here(), host="gpu-7", table="another machine")
-            folder.lease.write(lease._content(other))
+            folder.lease.write(lease._lease_json(other))
             stolen.append(len(committed_parts(folder)))
 
-    with pytest.raises(RunError, match=r"another run took over .* on gpu-7"):
+    with pytest.raises(RunError, match="on gpu-7"):
         run(config, Watch(progress=steal, seconds=0.02))
     assert not folder.complete.exists()
     assert len(committed_parts(folder)) < 8

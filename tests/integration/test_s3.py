@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.runs import lease
 from pipeline.runs.check import check
-from pipeline.runs.lease import Holder, held
+from pipeline.runs.lease import Holder, hold_lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
@@ -87,11 +87,11 @@ def test_a_part_that_is_lost_and_a_shard_that_changed(
 
 def test_one_driver_a_bucket(options: dict[str, Any]) -> None:
     folder = run_folder("s3://pictures/results/leased", options)
-    with held(folder) as fence:
+    with hold_lease(folder) as fence:
         fence.require()
         assert not lease._create(folder.lease, Holder.here())
         folder.root.fs.invalidate_cache()
-        with pytest.raises(UsageError, match="another run is writing there"), held(folder):
+        with pytest.raises(UsageError, match=Holder.here().user), hold_lease(folder):
             raise AssertionError("two drivers")
     assert folder.root.sizes() == {}
 

@@ -59,7 +59,7 @@ def test_commands_take_storage_options_and_never_print_them(options: dict[str, A
     wrong = legrad("scores", URI, *given(options, secret="not-the-secret"))
     assert wrong.returncode == 2
     missing = legrad("scores", f"{URI} 2", *told)
-    assert "no run there" in missing.stderr
+    assert "manifest.json is missing" in missing.stderr
     odd = legrad("check", URI, *told, "--storage-option", "not-the-secret")
     assert "number 5: expected KEY=VALUE" in odd.stderr
     for done in (scores, compacted, checked, wrong, missing, odd):

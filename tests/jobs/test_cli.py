@@ -58,7 +58,7 @@ def test_missing_files_and_arguments(tmp_path: Path) -> None:
     for arguments, word in (
         (["run", "absent.yaml"], "no such file"),
         (["run"], "CONFIG"),
-        (["scores", "nothing"], "no run there"),
+        (["scores", "nothing"], "manifest.json is missing"),
         (["jump"], "jump"),
         (["demo", "--images", "0"], "--images"),
     ):

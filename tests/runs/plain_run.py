@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.config import RuntimeConfig
 from pipeline.progress.progress import Reporter
-from pipeline.runs.completeness import complete
-from pipeline.runs.lease import Fence, held
+from pipeline.runs.completeness import mark_complete
+from pipeline.runs.lease import Fence, hold_lease
 from pipeline.runs.manifest import RunFolder, run_folder
 from pipeline.runs.resume import find_work
 from pipeline.schema import with_book
@@ -42,13 +42,13 @@ def main(source: str, output: str, seed: int) -> None:
     config = settings("webdataset", source)
     folder = run_folder(output)
     opened = open_source(config)
-    with held(folder) as fence:
+    with hold_lease(folder) as fence:
         work = find_work(folder, opened.units, RuntimeConfig(), print)
         ends = Ends()
         _write(opened, work.left, folder, fence, ends, random.Random(seed))
         fence.require()
         work.ledger.remember(ends.ends)
-        complete(work.ledger.refresh(), opened.units, [], print)
+        mark_complete(work.ledger.refresh(), opened.units, [], print)
 
 
 def _write(

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.runs.check import check, failures
-from pipeline.runs.completeness import complete, unread_notes
+from pipeline.runs.completeness import mark_complete, unread_notes
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, run_folder
 from pipeline.schema import BOOK
@@ -34,16 +34,16 @@ def fill(folder: RunFolder) -> None:
     part(folder, rows("1.tar", "ab"), ends=[end(SHARDS[1], 2)])
     bad = row("2.tar", "b", status="truncated", error="ends early")
     part(folder, [*rows("2.tar", "a"), bad], ends=[end(SHARDS[2], 2)])
-    complete(Ledger(folder).refresh(), SHARDS, [])
+    mark_complete(Ledger(folder).refresh(), SHARDS, [])
 
 
 def test_a_complete_run(folder: RunFolder) -> None:
     fill(folder)
-    found = check(folder)
-    assert found.sound
-    assert (found.rows, found.parts, found.marked) == (6, 3, 6)
-    assert found.statuses == {"ok": 5, "truncated": 1}
-    assert [(s.name, s.expected, s.rows, s.ok) for s in found.shards] == [
+    result = check(folder)
+    assert result.sound
+    assert (result.rows, result.parts, result.rows_at_completion) == (6, 3, 6)
+    assert result.statuses == {"ok": 5, "truncated": 1}
+    assert [(s.name, s.expected, s.rows, s.ok) for s in result.shards] == [
         ("0.tar", 2, 2, 2),
         ("1.tar", 2, 2, 2),
         ("2.tar", 2, 2, 1),
@@ -57,31 +57,31 @@ def test_a_complete_run(folder: RunFolder) -> None:
 def test_a_run_that_was_stopped(folder: RunFolder) -> None:
     part(folder, rows("0.tar", "ab"), ends=[end(SHARDS[0], 2)])
     part(folder, rows("1.tar", "b"), first=1, ends=[end(SHARDS[1], 2)])
-    found = check(folder)
-    assert not found.sound
-    assert [(s.expected, s.rows, s.missing) for s in found.shards] == [
+    result = check(folder)
+    assert not result.sound
+    assert [(s.expected, s.rows, s.missing) for s in result.shards] == [
         (2, 2, 0),
         (2, 1, 1),
         (None, 0, 0),
     ]
-    assert len(found.unread) == 1
-    assert len(found.problems) == 3
+    assert len(result.unread) == 1
+    assert len(result.problems) == 3
 
 
 def test_a_part_that_was_deleted_afterwards(folder: RunFolder) -> None:
     fill(folder)
     next(Path(folder.images.path).glob("*.parquet")).unlink()
-    found = check(folder)
-    assert (found.marked, found.rows) == (6, 4)
-    assert not found.sound
+    result = check(folder)
+    assert (result.rows_at_completion, result.rows) == (6, 4)
+    assert not result.sound
 
 
 def test_rows_that_stand_twice(folder: RunFolder) -> None:
     fill(folder)
     part(folder, rows("1.tar", "b"), first=1)
-    found = check(folder)
-    assert found.duplicates == ("1.tar/b",)
-    assert not found.sound
+    result = check(folder)
+    assert result.duplicates == ("1.tar/b",)
+    assert not result.sound
 
 
 def test_a_shard_whose_rest_the_storage_kept_is_not_read_to_its_end(folder: RunFolder) -> None:
@@ -91,22 +91,22 @@ def test_a_shard_whose_rest_the_storage_kept_is_not_read_to_its_end(folder: RunF
     unread[BOOK] = stand_in(0)
     part(folder, [*rows("2.tar", "a"), unread], ends=[end(SHARDS[2], 2)])
     ledger = Ledger(folder).refresh()
-    complete(ledger, SHARDS, [])
-    found = check(folder)
-    assert [(s.expected, s.rows, s.ok) for s in found.shards] == [
+    mark_complete(ledger, SHARDS, [])
+    result = check(folder)
+    assert [(s.expected, s.rows, s.ok) for s in result.shards] == [
         (2, 2, 2),
         (2, 2, 2),
         (None, 2, 1),
     ]
-    assert len(found.problems) == 1
+    assert len(result.problems) == 1
     assert len(unread_notes(ledger, ["read_error"])) == 1
     assert "runtime.redo" in unread_notes(ledger, [])[0]
     assert unread_notes(Ledger(folder), []) == ()
 
 
 def test_nothing_committed_yet(folder: RunFolder) -> None:
-    found = check(folder)
-    assert (found.rows, found.duplicates, len(found.unread)) == (0, (), 3)
+    result = check(folder)
+    assert (result.rows, result.duplicates, len(result.unread)) == (0, (), 3)
     assert failures(folder).empty
 
 
@@ -140,5 +140,5 @@ def test_a_run_of_an_earlier_version(folder: RunFolder) -> None:
 
 
 def test_no_run_has_no_failures_to_list(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run there"):
+    with pytest.raises(UsageError, match=r"manifest\.json is missing"):
         failures(run_folder(str(tmp_path / "typo")))

@@ -11,7 +11,7 @@ from pipeline.progress.progress import Progress
 from pipeline.progress.watch import Watch
 from pipeline.runs import log as run_log
 from pipeline.runs import observe
-from pipeline.runs.lease import held
+from pipeline.runs.lease import hold_lease
 from pipeline.runs.log import logged
 from pipeline.runs.manifest import RunFolder, run_folder
 from tests.conftest import DemoRun
@@ -39,9 +39,9 @@ def events(folder: RunFolder) -> list[dict[str, object]]:
     return [json.loads(text) for text in folder.log.child(name).read().decode().splitlines()]
 
 
-def _attempt(folder: RunFolder, told: list[str]) -> None:
+def _attempt(folder: RunFolder, stages: list[str]) -> None:
     with logged(folder, "abcdef0123", config(folder)) as log:
-        watch = log.over(Watch(stage=told.append))
+        watch = log.recording(Watch(stage=stages.append))
         watch.stage(f"listing {SECRET}")
         assert folder.log.files() == []  # nothing before the output is known to be this run's
         log.open()
@@ -51,25 +51,25 @@ def _attempt(folder: RunFolder, told: list[str]) -> None:
 
 
 def test_an_attempt_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "PROGRESS_SECONDS", 0.0)
     folder = make_run(tmp_path / "out")
-    told: list[str] = []
+    stages: list[str] = []
     with pytest.raises(UsageError):
-        _attempt(folder, told)
-    found = events(folder)
-    assert [event["event"] for event in found] == ["start", "stage", "progress", "end"]
-    assert found[0]["runtime"]["actors"] == 1  # type: ignore[index]
-    assert found[2]["failed"] == 1
-    assert found[2]["expected"] == 40
-    assert (found[3]["outcome"], found[3]["error"]) == (
+        _attempt(folder, stages)
+    recorded = events(folder)
+    assert [event["event"] for event in recorded] == ["start", "stage", "progress", "end"]
+    assert recorded[0]["runtime"]["actors"] == 1  # type: ignore[index]
+    assert recorded[2]["failed"] == 1
+    assert recorded[2]["expected"] == 40
+    assert (recorded[3]["outcome"], recorded[3]["error"]) == (
         "failed",
         "UsageError: cannot read https://host/x",
     )
-    text = json.dumps(found)
+    text = json.dumps(recorded)
     assert "pass" not in text.replace("passed", "")
     assert "hush" not in text
     assert "sig" not in text.replace("signal", "")
-    assert told == [f"listing {SECRET}"]
+    assert stages == [f"listing {SECRET}"]
 
 
 def test_a_refused_attempt_leaves_no_log(tmp_path: Path) -> None:
@@ -80,25 +80,25 @@ def test_a_refused_attempt_leaves_no_log(tmp_path: Path) -> None:
 
 
 def test_a_long_run_keeps_a_short_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(run_log, "MOST_PROGRESS", 20)
     folder = make_run(tmp_path / "out")
     with logged(folder, "a" * 10, config(folder)) as log:
         log.open()
         for number in range(1, 200):
             log.progress(counts(number))
-    found = events(folder)
-    assert len(found) <= 22
-    done = [event["rows"] for event in found if event["event"] == "progress"]
+    recorded = events(folder)
+    assert len(recorded) <= 22
+    done = [event["rows"] for event in recorded if event["event"] == "progress"]
     assert done == sorted(done)  # type: ignore[type-var]
     assert done[0] == 2
     assert done[-1] == 200
 
 
 def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_log, "SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "PROGRESS_SECONDS", 0.0)
     folder = make_run(tmp_path / "out")
-    with held(folder) as fence, logged(folder, fence.run, config(folder)) as log:
+    with hold_lease(folder) as fence, logged(folder, fence.run, config(folder)) as log:
         log.open()
         looks = observe.observe(folder, 0.0)
         log.add("stage", text="loading mini")
@@ -108,7 +108,7 @@ def test_an_observer_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         text = state_line(next(looks))
         assert text.startswith("20 of ~40 images  5 images/s  4 s left  1 failed; committed 2 rows")
     last = next(looks)
-    assert last.over
+    assert last.is_over
     assert last.outcome == "complete"
     assert "complete" not in state_line(last)  # no marker: it is for the flow to write
     assert list(looks) == []
@@ -119,22 +119,22 @@ def test_a_driver_that_vanished_on_another_machine(
 ) -> None:
     folder = make_run(tmp_path / "out")
     monkeypatch.setattr(observe, "STALE_SECONDS", -1.0)
-    with held(folder):
-        (sight,) = observe.observe(folder, 0.0)
-    assert str(sight.holder) in state_line(sight)
+    with hold_lease(folder):
+        (state,) = observe.observe(folder, 0.0)
+    assert str(state.holder) in state_line(state)
 
 
 def test_nothing_to_observe(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run there"):
+    with pytest.raises(UsageError, match=r"manifest\.json is missing"):
         next(observe.observe(run_folder(str(tmp_path)), 0.0))
 
 
 def test_the_log_of_a_real_run(demo_run: DemoRun) -> None:
     folder = run_folder(demo_run.output)
-    found = observe.last_log(folder)
-    assert found[0]["event"] == "start"
-    assert found[-1]["outcome"] == "complete"
-    (sight,) = observe.observe(folder, 0.0)
-    assert sight.complete
-    assert state_line(sight).endswith("; complete")
-    assert sight.rows == 260
+    recorded = observe.last_log(folder)
+    assert recorded[0]["event"] == "start"
+    assert recorded[-1]["outcome"] == "complete"
+    (state,) = observe.observe(folder, 0.0)
+    assert state.complete
+    assert state_line(state).endswith("; complete")
+    assert state.rows == 260

@@ -12,7 +12,7 @@ from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, run_folder
 from pipeline.runs.parts import committed_parts
 from pipeline.runs.resume import find_work
-from pipeline.runs.retry_rows import reopen
+from pipeline.runs.retry_rows import remove_rows_with_status
 from pipeline.schema import BOOK
 from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.storage.location import Location
@@ -64,11 +64,11 @@ def left(folder: RunFolder, *redo: str) -> list[str]:
 
 def test_only_the_rows_that_are_asked_for_go(folder: RunFolder) -> None:
     ledger = Ledger(folder).refresh()
-    assert reopen(ledger, [], UNITS) == 0
-    assert reopen(ledger, ["read_error"], UNITS) == 1
+    assert remove_rows_with_status(ledger, [], UNITS) == 0
+    assert remove_rows_with_status(ledger, ["read_error"], UNITS) == 1
     assert ledger.statuses == {"ok": 4, "decode_error": 1}
-    assert reopen(ledger, ["read_error"], UNITS) == 0
-    assert reopen(ledger, ["decode_error"], UNITS) == 1
+    assert remove_rows_with_status(ledger, ["read_error"], UNITS) == 0
+    assert remove_rows_with_status(ledger, ["decode_error"], UNITS) == 1
     assert ledger.statuses == {"ok": 4}
 
 
@@ -94,7 +94,7 @@ def test_an_end_in_another_part_is_forgotten_as_well(folder: RunFolder) -> None:
     fault = row("t", "#unreadable-0", status="read_error") | {BOOK: stand_in(0, within=True)}
     part(folder, [fault])
     kept = part(folder, rows("t", "cd"), first=2, ends=[end(unit, 3)])
-    reopen(Ledger(folder).refresh(), ["read_error"], [unit])
+    remove_rows_with_status(Ledger(folder).refresh(), ["read_error"], [unit])
     assert "t@0" not in Ledger(folder).refresh().totals.ends["unit"].to_pylist()
     assert Path(kept.path).exists()
     assert Ledger(folder).refresh().totals.shards["t"] == 2

@@ -13,7 +13,7 @@ from pipeline import open_results
 from pipeline.config import RuntimeConfig
 from pipeline.errors import UsageError
 from pipeline.runs import book
-from pipeline.runs.completeness import complete
+from pipeline.runs.completeness import mark_complete
 from pipeline.runs.ledger import BrokenPartError, Ledger
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import PART, committed_parts, read_part
@@ -33,15 +33,15 @@ def folder(tmp_path: Path) -> RunFolder:
     part(folder, rows("0.tar", "abcd"), ends=[end(UNITS[0], 4)])
     part(folder, rows("1.tar", "ab"))
     part(folder, rows("1.tar", "cd"), first=2, ends=[end(UNITS[1], 4)])
-    complete(Ledger(folder).refresh(), UNITS, [])
+    mark_complete(Ledger(folder).refresh(), UNITS, [])
     return folder
 
 
 def repaired(folder: RunFolder) -> tuple[Work, str]:
     """What the next start finds, and what it says."""
-    told: list[str] = []
-    work = find_work(folder, UNITS, RuntimeConfig(), told.append)
-    return work, "; ".join(told)
+    messages: list[str] = []
+    work = find_work(folder, UNITS, RuntimeConfig(), messages.append)
+    return work, "; ".join(messages)
 
 
 def path_of(folder: RunFolder, number: int) -> Path:
@@ -55,8 +55,8 @@ def ids(folder: RunFolder) -> list[str]:
 
 def test_a_sound_run_is_left_alone(folder: RunFolder) -> None:
     before = folder.root.sizes()
-    work, told = repaired(folder)
-    assert (work.left, told) == ((), "")
+    work, messages = repaired(folder)
+    assert (work.left, messages) == ((), "")
     assert folder.root.sizes().keys() - before.keys() == {"_run/input.parquet"}
 
 
@@ -66,8 +66,8 @@ def test_a_part_that_was_deleted(folder: RunFolder) -> None:
     path.unlink()
     with pytest.raises(UsageError, match=path.name):
         open_results(folder.uri).scores()
-    work, told = repaired(folder)
-    assert path.name in told
+    work, messages = repaired(folder)
+    assert path.name in messages
     assert {unit.name for unit in work.left} == lost
 
 
@@ -77,8 +77,8 @@ def test_a_part_that_was_truncated(folder: RunFolder, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(BrokenPartError, match=path.name):
         Ledger(folder).refresh()
-    work, told = repaired(folder)
-    assert path.name in told
+    work, messages = repaired(folder)
+    assert path.name in messages
     assert not path.exists()
     assert work.left
 
@@ -89,8 +89,8 @@ def test_a_part_that_was_copied(folder: RunFolder) -> None:
     shutil.copy(path_of(folder, 0), copy)
     with pytest.raises(UsageError, match="8 rows"):
         open_results(folder.uri).scores()
-    work, told = repaired(folder)
-    assert copy.name in told
+    work, messages = repaired(folder)
+    assert copy.name in messages
     assert not copy.exists()
     assert not work.left
     assert ids(folder) == before
@@ -102,11 +102,11 @@ def test_a_late_part_that_shares_some_rows(folder: RunFolder) -> None:
     part(folder, some)
     ledger = Ledger(folder).refresh()
     assert ledger.rows == 10
-    told: list[str] = []
-    assert drop_repeated(ledger, told.append) == 2
+    messages: list[str] = []
+    assert drop_repeated(ledger, messages.append) == 2
     assert ledger.rows == 8
     assert ids(folder) == before
-    assert drop_repeated(ledger, told.append) == 0
+    assert drop_repeated(ledger, messages.append) == 0
     assert not repaired(folder)[0].left
 
 
@@ -157,13 +157,13 @@ def test_an_index_is_used_where_it_fits(folder: RunFolder) -> None:
     content = path.read_bytes()
     path.write_bytes(bytes(len(content)))  # not read again
     ledger = Ledger(folder).refresh()
-    assert ledger.totals.runs.equals(sound.totals.runs)
+    assert ledger.totals.row_ranges.equals(sound.totals.row_ranges)
     assert ledger.totals.ends.equals(sound.totals.ends)
     folder.index.write(b"broken")
     with pytest.raises(BrokenPartError):
         Ledger(folder).refresh()
     path.write_bytes(content)
-    assert Ledger(folder).refresh().totals.runs.equals(sound.totals.runs)
+    assert Ledger(folder).refresh().totals.row_ranges.equals(sound.totals.row_ranges)
 
 
 def test_a_ledger_reads_only_what_is_new(folder: RunFolder) -> None:
@@ -185,7 +185,7 @@ def test_a_part_is_named_by_its_images(tmp_path: Path) -> None:
     assert len(committed_parts(folder)) == 1
 
 
-def test_runs_name_every_row(tmp_path: Path) -> None:
+def test_row_ranges_name_every_row(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     some = [
         *(row | {BOOK: n} for n, row in zip((4, 5, 9), rows("0.tar", "abc"), strict=True)),
@@ -198,15 +198,15 @@ def test_runs_name_every_row(tmp_path: Path) -> None:
     assert [value["number"] for value in table[BOOK].to_pylist()] == [4, 5, 9, 10, 11, 6]
     assert ends is not None
     assert not ends.num_rows
-    runs = book.runs_of(table)
-    assert runs.select(["shard", "status", "first", "count"]).to_pylist() == [
+    ranges = book.row_ranges_of(table)
+    assert ranges.select(["shard", "status", "first", "count"]).to_pylist() == [
         {"shard": "0.tar", "status": "ok", "first": 4, "count": 2},
         {"shard": "0.tar", "status": "ok", "first": 9, "count": 1},
         {"shard": "ä.tar", "status": "ok", "first": 10, "count": 1},
         {"shard": "ä.tar", "status": "truncated", "first": 11, "count": 1},
         {"shard": "0.tar", "status": "ok", "first": 6, "count": 1},
     ]
-    merged = book.merged(runs)
+    merged = book.merge_ranges(ranges)
     assert sorted(zip(merged["first"].to_pylist(), merged["count"].to_pylist(), strict=True)) == [
         (4, 3),
         (9, 1),

