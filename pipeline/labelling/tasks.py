@@ -70,6 +70,7 @@ def choose_pairs(audit: Audit, pairs: Sequence[Pair], cues: Sequence[str]) -> li
     if pairs and not cues:
         return chosen
     table = audit.rank(decoys=True)
+    table = table[table["cue"].isin([*audit.cues, *audit.decoys])]  # exact cues need no labels
     if not cues:
         open_flags = table[table["association__flag"] & ~table["association__verified"]]
         candidates = [open_flags[~open_flags["decoy"]], worth_a_look(table), _striking(table)]
