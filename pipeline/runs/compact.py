@@ -112,8 +112,8 @@ def _refuse_nested(old: RunFolder, new: RunFolder) -> None:
     old_path, new_path = f"{old.root.path}/", f"{new.root.path}/"
     if old_path.startswith(new_path) or new_path.startswith(old_path):
         raise UsageError(
-            f"--output {new.uri}: one of this folder and {old.uri} contains the other; choose a "
-            "folder beside it"
+            f"--output {new.uri}: this folder and {old.uri} must not contain each other; choose "
+            "a folder beside it"
         )
 
 
