@@ -179,7 +179,8 @@ class Results(Opened):
 
         Args:
             query: a name, which gives maps (n, h, w), or several, which give (n, queries, h, w).
-            where, normalized: see `maps`.
+            where: see `maps`.
+            normalized: see `maps`.
 
         Yields:
             ids (n,) and maps; NaN where an image has none.
@@ -219,7 +220,8 @@ class Results(Opened):
             overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; includes padding, if any
 
         Args:
-            query_a, query_b: their names.
+            query_a: the name of one query.
+            query_b: the name of the other.
             where: which images.
             image_ids: which images, in this order, instead of a condition.
 
@@ -278,7 +280,8 @@ class Results(Opened):
         """The original with a query's heat over it; ``.save("x.png")`` writes it.
 
         Args:
-            image_id, query: the image, and the name of a query or ``own_label``.
+            image_id: the image.
+            query: name of a query, or ``own_label``.
             peak: the heat shown at full strength; default the map's own maximum, which makes an
                 absent cue as bright as a present one. To compare images use one value for all, such
                 as ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.

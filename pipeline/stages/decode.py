@@ -58,9 +58,8 @@ def decode(
         sample: whether to take a sample for the properties of the image.
     """
     size: tuple[int | None, int | None] = (None, None)
-    Image.MAX_IMAGE_PIXELS = max_pixels  # also for pictures inside a file, as in icons
     try:
-        with warnings.catch_warnings():
+        with _pixel_limit(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
@@ -79,6 +78,16 @@ def decode(
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
     return Decoded(Status.OK, pixels, *size, sample=taken)
+
+
+@contextmanager
+def _pixel_limit(pixels: int) -> Iterator[None]:
+    """Pillow's own limit, which holds for pictures inside a file, too, as in icons."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _status_of(error: Exception) -> Status:
