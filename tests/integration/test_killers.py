@@ -64,7 +64,7 @@ def test_a_run_survives_killers(deadly_path: None, tmp_path: Path, isolate: bool
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     assert "4 worker_killed" in done.stdout.decode()
-    assert ("in processes that may die" in done.stderr.decode()) is not isolate
+    assert ("in isolated processes" in done.stderr.decode()) is not isolate
     assert "Set ray log level" not in done.stderr.decode()
     images = open_results(str(tmp_path / "out")).images()
     assert images.index.is_unique

@@ -121,7 +121,7 @@ def test_best_classes(pictures: Path, tmp_path: Path, whole: Results) -> None:
         _, maps = found.maps(query, ids)
         there = np.isfinite(maps).all(axis=(1, 2))
         assert list(there) == [query in (best[i], "watermark") for i in ids]
-    with pytest.raises(UsageError, match=r"store\.maps: there .*top_k.*here .*above"):
+    with pytest.raises(UsageError, match=r"store\.maps: .*top_k.*above"):
         run(
             config_for(
                 pictures, tmp_path / "out", store={"maps": {"mode": "above", "threshold": 1}}
@@ -186,7 +186,7 @@ def test_a_query_file_that_does_not_fit_stops_the_run(
 ) -> None:
     np.save(tmp_path / "v.npy", np.ones(3))
     queries = [{"name": "probe", "role": "cue", "vector": str(tmp_path / "v.npy")}]
-    with pytest.raises(UsageError, match=r"queries: vector .*v\.npy: has 3 numbers, the embedding"):
+    with pytest.raises(UsageError, match=r"v\.npy: .*128.*3"):
         run(config_for(pictures, tmp_path / "out", queries=queries))
 
 
@@ -201,5 +201,5 @@ def test_a_vectors_values_are_part_of_the_run(
     moved = [queries[0] | {"vector": str(tmp_path / "w.npy")}]
     assert run(config_for(pictures, tmp_path / "out", queries=moved)).already_complete
     np.save(tmp_path / "v.npy", np.full(width, 2.0))
-    with pytest.raises(UsageError, match=r"query\.probe: there .*sha256"):
+    with pytest.raises(UsageError, match=r"query\.probe: .*sha256"):
         run(config_for(pictures, tmp_path / "out", queries=queries))
