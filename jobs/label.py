@@ -1,12 +1,15 @@
 """``legrad label``: draw images, and write the page on which people say whether a cue is there."""
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.options import AuditOptions, OutArgument, StorageOptions, grouped
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.labelling.labelling import Written
 
 
 @grouped
@@ -58,7 +61,7 @@ def label(
     Some 50 answers for a class, and 50 for other classes, turn a suspicion or an unverified finding
     into a verified one, or refute it: legrad audit OUT --labels FILE. The page opens from disk.
     """
-    from jobs.display import console, log
+    from jobs.display import log
     from pipeline import Audit
     from pipeline.labelling import write_labelling
 
@@ -74,6 +77,13 @@ def label(
         answers=answers or (),
         tell=log,
     )
+    _print_next(written, out, to)
+
+
+def _print_next(written: "Written", out: str, to: str) -> None:
+    """What was drawn, and what to do now."""
+    from jobs.display import console
+
     lines = [f"labels   {', '.join(f'{cls} / {name}' for cls, name in written.pairs)}"]
     lines.append(f"pictures {written.tasks:,} to look at, {written.answered:,} have an answer")
     if written.unreadable:

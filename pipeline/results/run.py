@@ -27,7 +27,7 @@ from pipeline.runs.parts import (
     commit_of,
     committed_parts,
     earlier_commits,
-    foreign_parquet_files,
+    refuse_foreign_files,
 )
 from pipeline.schema import METADATA_KEY, OWN_LABEL, map_column, peak_column, read_metadata
 from pipeline.sources.fetch import Moved, Origin
@@ -169,7 +169,7 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
         UsageError: nothing is committed, a part is missing, broken or of another run, or a file
             beside the parts is of no run.
     """
-    _refuse_foreign_files(folder)
+    refuse_foreign_files(folder)
     parts = committed_parts(folder)
     _refuse_missing(folder, parts)
     if not parts:
@@ -180,17 +180,6 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     _refuse_other_rows(folder, sum(fragment.metadata.num_rows for fragment in fragments))
     return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
-
-
-def _refuse_foreign_files(folder: RunFolder) -> None:
-    """Refuse files of no run, which other tools that read the folder would take for results."""
-    names = foreign_parquet_files(folder.images.files())
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise UsageError(
-            f"{folder.uri}: images/{names[0]}{more} was not written by a run, and readers of the "
-            "folder (pandas, DuckDB, Polars) would mistake it for results. Move it elsewhere."
-        )
 
 
 def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:

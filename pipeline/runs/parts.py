@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from pipeline.errors import UsageError
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import BOOK, EMBEDDING
@@ -157,6 +158,21 @@ def foreign_parquet_files(names: Iterable[str]) -> list[str]:
         for name in names
         if name.endswith(PARQUET) and not PART.fullmatch(name) and not EARLIER_PART.fullmatch(name)
     ]
+
+
+def refuse_foreign_files(folder: RunFolder) -> None:
+    """Refuse an output with Parquet files of other origin, which readers would take for results.
+
+    Raises:
+        UsageError: with the name of the first.
+    """
+    names = foreign_parquet_files(folder.images.files())
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UsageError(
+            f"{folder.uri}: images/{names[0]}{more} was not written by a run, and readers of the "
+            "folder (pandas, DuckDB, Polars) would mistake it for results. Move it elsewhere."
+        )
 
 
 def is_of_earlier_version(folder: RunFolder) -> bool:

@@ -12,7 +12,7 @@ from pipeline.progress.progress import Progress
 from pipeline.runs.committed_rows import CommittedRows
 from pipeline.runs.ledger import FEWEST_UNINDEXED, BrokenPartError, Ledger, missing_parts
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import DRAFT, foreign_parquet_files
+from pipeline.runs.parts import DRAFT, refuse_foreign_files
 from pipeline.runs.retry_rows import drop_repeated, remove_rows_with_status
 from pipeline.sources.read_unit import Unit
 
@@ -72,7 +72,7 @@ def find_work(
             written by a run.
     """
     _remove_drafts(folder)
-    _refuse_foreign_files(folder)
+    refuse_foreign_files(folder)
     ledger = _repaired_ledger(folder, report_message)
     if folder.complete.exists():
         for name in missing_parts(folder):
@@ -110,16 +110,6 @@ def _remove_drafts(folder: RunFolder) -> None:
     if folder.images.is_local:
         for name in folder.images.files(f".*{DRAFT}"):
             folder.images.child(name).delete()
-
-
-def _refuse_foreign_files(folder: RunFolder) -> None:
-    names = foreign_parquet_files(folder.images.files())
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise UsageError(
-            f"{folder.uri}: images/{names[0]}{more} was not written by a run, and readers of the "
-            "folder would mistake it for results. Move it elsewhere."
-        )
 
 
 def _repaired_ledger(folder: RunFolder, report_message: Callable[[str], None]) -> Ledger:
