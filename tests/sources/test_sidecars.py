@@ -21,7 +21,7 @@ def img2dataset(root: Path, labels: bool = False) -> Path:
         (root / f"{shard:05d}_stats.json").write_text("{}")
         for number in range(3):
             key = f"{shard:05d}{number:04d}"
-            record = {"key": key, "caption": f"caption {key}", "status": "success", "pixels_wide": 8}
+            record = {"key": key, "caption": f"caption {key}", "pixels_wide": 8}
             record |= {"label": f"kind {number}"} if labels else {}
             (folder / f"{key}.jpg").write_bytes(jpeg(number))
             (folder / f"{key}.txt").write_text(f"caption {key}")
