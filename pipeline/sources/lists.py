@@ -16,12 +16,12 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
-from pipeline.sources.columns import Columns, choose_columns, table_row
+from pipeline.sources.columns import Columns, captions_in, choose_columns, table_row
 from pipeline.sources.input_rows import Row, text_of
-from pipeline.sources.keys import Keys, with_repeats
+from pipeline.sources.keys import Keys, SameImages, told
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
-from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.read_unit import Part, Scan, Unit
 from pipeline.sources.records import Record, read_records
 from pipeline.sources.referenced_images import read_referenced, referenced_values
 from pipeline.storage.location import Location, Options, redact
@@ -33,35 +33,43 @@ _USUAL_NAMES = ("image", "uri", "url", "image_uri", "image_url", "image_path", "
 
 def scan_list(
     location: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
-) -> list[Part]:
+) -> Scan:
     """Cut a list into parts of at most `ROWS_PER_PART` rows.
+
+    Rows that repeat an image are left out, and what they say goes to its first row; only a list
+    with such rows, or for `visit`, is read twice.
 
     Args:
         location: the list.
         file: the list as an entry of the source.
         source: the settings.
-        visit: called with number, key and label of every row.
+        visit: called with number, key and label of every row that is kept.
 
     Raises:
         UsageError: the list is broken, or lacks a column.
     """
     parts: list[Part] = []
-    keys, named = Keys(), False
+    keys, named, rows = Keys(), False, 0
     for record in read_records(location, _wanted(source)):
         columns = list_columns(record, source, file.name)
-        key = _key(record, columns, location)
-        keys.add(key)
-        named = named or _uri(record, columns) is not None
-        if visit is not None:
-            label = record.values.get(columns.label) if columns.label else None
-            visit(record.number, key, text_of(label))
+        uri = _uri(record, columns)
+        keys.add(_key(record, columns, location), uri or "")
+        named, rows = named or uri is not None, rows + 1
         _append(parts, record)
     if not named:
         raise UsageError(
             f"{file.name}: no row names an image; looked for a column "
             f"{source.image_field or ', '.join(_USUAL_NAMES)}. Name it in source.image_field"
         )
-    return with_repeats(parts, keys.repeats())
+    repeats = keys.repeats()
+    images = SameImages(repeats)
+    for record in read_records(location, _wanted(source)) if repeats.same or visit else ():
+        columns = list_columns(record, source, file.name)
+        label = text_of(record.values.get(columns.label)) if columns.label else None
+        is_repeat = images.add(record.number, label, captions_in(record.values, columns))
+        if visit is not None and not is_repeat:
+            visit(record.number, _key(record, columns, location), label)
+    return Scan(images.placed(parts), told(repeats, rows, file.name))
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -101,7 +109,7 @@ def fetch_from_list(
 def _parts(location: Location, image_field: str | None, version: str) -> list[Part]:  # noqa: ARG001
     """The parts of one version of a list."""
     source = SourceConfig(format="list", uri=(location.path,), image_field=image_field)
-    return scan_list(location, SourceFile(location.path, location.path, 0), source, None)
+    return scan_list(location, SourceFile(location.path, location.path, 0), source, None).parts
 
 
 def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:

@@ -23,7 +23,7 @@ RECORDS = [
     {"image": "deep/b.jpg", "label": "", "caption": "", "year": None},
     {"image": "gone.jpg", "label": "dog", "caption": "x", "year": 2001},
     {"image": "", "label": "dog", "caption": "x", "year": 2002},
-    {"image": "a.jpg", "label": "cat", "caption": "again", "year": 2003},
+    {"image": "a.jpg", "label": "dog", "caption": "again", "year": 2003},
 ]
 
 
@@ -56,14 +56,12 @@ def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.Monkey
     rows = read_all(source)
     prefix = f"t/list.{kind}/"
     assert [row["image_id"].removeprefix(prefix) for row in rows] == [
-        *("a.jpg", "deep/b.jpg", "gone.jpg", "#3", "a.jpg#2")
+        *("a.jpg", "deep/b.jpg", "gone.jpg", "#3")
     ]
-    assert [row["status"] for row in rows] == [
-        *("ok", "ok", "read_error", "no_image", "duplicate_key")
-    ]
-    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog", "cat"]
-    assert [row["year"] for row in rows] == [1999, None, 2001, 2002, 2003]
-    assert rows[0]["caption"] == 'a "cat",\nasleep'
+    assert [row["status"] for row in rows] == ["ok", "ok", "read_error", "no_image"]
+    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog"]
+    assert [row["year"] for row in rows] == [1999, None, 2001, 2002]
+    assert rows[0]["caption"] == 'a "cat",\nasleep\nagain'
     assert [row["bytes"] for row in rows[:2]] == [jpeg(0), jpeg(1)]
     for number in (0, 1):
         row = rows[number] | {"sha256": hashlib.sha256(jpeg(number)).hexdigest()}
@@ -101,12 +99,44 @@ def test_images_are_fetched_with_one_reading_of_the_list(
 
 
 def test_a_key_column_names_the_images(folder: Path) -> None:
-    records = [{"id": i, "file": f"file://{folder}/a.jpg"} for i in (5, 5, 6)]
+    names = ["a.jpg", "deep/b.jpg", "a.jpg", "a.jpg", "deep/b.jpg"]
+    records = [
+        {"id": key, "file": f"file://{folder}/{name}"}
+        for key, name in zip((5, 5, 5, 6, 5), names, strict=True)
+    ]
     write(folder / "list.csv", records)
     source = settings("list", str(folder / "list.csv"), image_field="file", key_field="id")
     rows = read_all(source)
     assert [row["image_id"] for row in rows] == ["list.csv/5", "list.csv/5#2", "list.csv/6"]
-    assert [row["bytes"] for row in rows] == [jpeg(0)] * 3
+    assert [row["status"] for row in rows] == ["ok", "duplicate_key", "ok"]
+    assert [row["bytes"] for row in rows] == [jpeg(0), jpeg(1), jpeg(0)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("sample", [None, 4])
+def test_images_in_several_rows_are_explained_once(
+    tmp_path: Path, kind: str, sample: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "ROWS_PER_PART", 3)
+    for number in range(10):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    records = [
+        {"image": f"{number}.jpg", "caption": f"caption {number % 2} {turn}"}
+        for turn in (0, 1, 1, 2)  # rows of one image are far from each other
+        for number in range(10)
+    ]
+    write(tmp_path / f"l.{kind}", records)
+    source = settings("list", f"{tmp_path}/l.{kind}", sample=sample)
+    rows = read_all(source)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len({row["key"] for row in rows}) == len(rows) == (sample or 10)
+    for row in rows:
+        kind_of = int(row["key"][0]) % 2
+        assert row["caption"] == "\n".join(f"caption {kind_of} {turn}" for turn in range(3))
+    opened = open_source(source)
+    assert sum(unit.rows or 0 for unit in opened.units) == (sample or 10)
+    (note,) = opened.notes
+    assert "30 of 40" in note
 
 
 @pytest.mark.parametrize(
@@ -130,11 +160,11 @@ def test_broken_lists_are_refused(folder: Path, name: str, text: str, words: str
 
 
 def test_json_lines_need_not_have_every_field(folder: Path) -> None:
-    lines = ['{"other": 1}', '{"image": {"path": "a.jpg"}, "label": 3}', '{"image": "a.jpg"}']
+    lines = ['{"other": 1}', '{"image": {"path": "a.jpg"}, "label": 3}', '{"image": "gone"}']
     (folder / "l.jsonl").write_text("\n".join(lines))
     rows = read_all(settings("list", str(folder / "l.jsonl"), label_field="label"))
     assert [(row["status"], row["label"]) for row in rows] == [
-        *((Status.NO_IMAGE, None), (Status.OK, "3"), (Status.DUPLICATE_KEY, None))
+        *((Status.NO_IMAGE, None), (Status.OK, "3"), (Status.READ_ERROR, None))
     ]
 
 
