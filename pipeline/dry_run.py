@@ -63,6 +63,7 @@ class Preview:
         resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
         costs: estimated costs of the run.
         first: the first rows, decoded.
+        notes: what the user should know about the source.
     """
 
     shards: int
@@ -74,6 +75,7 @@ class Preview:
     resources: Resources | None
     costs: Costs
     first: tuple[Sampled, ...]
+    notes: tuple[str, ...]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -106,6 +108,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
+        notes=source.notes,
     )
 
 
