@@ -116,7 +116,7 @@ def _require_weights(model: ModelConfig) -> None:
     """Refuse an unknown tag of weights; weights files are checked with the settings."""
     from legrad.models.load import require_tag  # loads torch
 
-    if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
+    if model.pretrained is None or model.weights_file:
         return
     try:
         require_tag(model.name, model.pretrained)
