@@ -151,7 +151,7 @@ class _Lines:
         return text
 
     def _line(self) -> bytes:
-        """The bytes of a line; a newline of UTF-16 is two bytes, which other characters have too."""
+        """The bytes of a line; a newline of UTF-16 has two, which others have too."""
         line = self._stream.readline()
         if self.encoding == "utf-8":
             return line
