@@ -114,6 +114,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.label_names": source.label_names and list(source.label_names),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
+        **_identity_of_image_root(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -154,6 +155,12 @@ def _identity_of_only(source: SourceConfig) -> dict[str, str]:
     """Empty unless `source.only` is set: runs made before this setting keep their digest."""
     wanted = wanted_ids(source)
     return {} if wanted is None else {"source.only": wanted.digest}
+
+
+def _identity_of_image_root(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.image_root` is set, and with an alias, as the data may then move."""
+    root = source.image_root
+    return {} if root is None or source.alias else {"source.image_root": redact(root)}
 
 
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
@@ -233,6 +240,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "format": source.format,
             "alias": source.alias,
             "image_field": source.image_field,
+            "image_root": redact(source.image_root) if source.image_root else None,
         },
         "metadata": file_metadata(config, prepared),
     }

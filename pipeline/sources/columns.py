@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
+from pipeline.sources.column_names import CAPTIONS, LABELS, named
 from pipeline.sources.input_rows import (
     Row,
     captions_of,
@@ -72,11 +73,13 @@ def choose_columns(
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+    label, caption = chosen["label_field"], chosen["caption_field"]
+    others = tuple(name for name in names if name != image)
     return Columns(
         image=image,
         key=source.key_field,
-        label=source.label_field if source.label_field in names else None,
-        caption=source.caption_field if source.caption_field in names else None,
+        label=label or named(others, LABELS),
+        caption=caption or named(others, CAPTIONS),
         carry=tuple(source.carry),
     )
 

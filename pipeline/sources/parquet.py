@@ -27,8 +27,8 @@ from pipeline.sources.parquet_file import (
     open_parquet,
 )
 from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
-from pipeline.sources.referenced_images import read_referenced, referenced_values
-from pipeline.storage.location import Location, Options
+from pipeline.sources.referenced_images import References
+from pipeline.storage.location import Location
 
 Visit = Callable[[int, str, str | None], None]
 """A function of number, key and label of a row."""
@@ -95,10 +95,9 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
 
 
 def fetch_from_parquet(
-    location: Location, group: int, row: int, image_field: str | None, options: Options
+    location: Location, group: int, row: int, source: SourceConfig
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
-    source = SourceConfig(format="parquet", uri=(location.path,), image_field=image_field)
     with open_parquet(location) as table:
         columns = columns_of(table.schema_arrow, source, location.path)
         size = batch_rows(table.metadata, group)
@@ -106,7 +105,7 @@ def fetch_from_parquet(
             if row < batch.num_rows:
                 data, path = image_of(batch.column(0)[row].as_py())
                 if data is None and path is not None:
-                    return read_referenced(location, path, options)
+                    return References.of(location, source).read(path)
                 return data
             row -= batch.num_rows
     return None
@@ -163,7 +162,7 @@ class _GroupReader:
         row |= {"row_group": group, "row": row_in_group}
         data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
-            return row | referenced_values(self.location, path, self.source.options)
+            return row | References.of(self.location, self.source).values(path)
         if data is None:
             return row | {"status": Status.NO_IMAGE, "error": "neither bytes nor path"}
         return row | {"bytes": data}
