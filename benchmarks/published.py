@@ -65,7 +65,12 @@ def run_published(
         torch.save(
             {"weights": weights, "pixels": pixels, "directions": directions}, places["inputs"]
         )
-        job = {"model": name, "layers": layers, "equality": equality, "queries": queries}
+        job: dict[str, object] = {
+            "model": name,
+            "layers": layers,
+            "equality": equality,
+            "queries": queries,
+        }
         job |= {"rounds": rounds, "threads": torch.get_num_threads()} | places
         Path(folder, "job.json").write_text(json.dumps(job))
         command = [sys.executable, str(worker), f"{folder}/job.json"]
