@@ -32,6 +32,7 @@ from jobs.options import (
     say,
 )
 from jobs.report import report
+from jobs.view import view
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -212,7 +213,7 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, explain, models, doctor, audit, label, report, export, cluster.submit):
+for command in (check, explain, models, doctor, audit, label, view, report, export, cluster.submit):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

@@ -1,0 +1,81 @@
+"""The server: addresses, errors as pages, and its start."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from pipeline.errors import UnknownNameError, UsageError
+from pipeline.viewer import findings_pages, label_pages, search_pages
+from pipeline.viewer.access import TOKEN, Access
+from pipeline.viewer.view import NotReadyError, View
+
+HOST = "127.0.0.1"
+_MOST_BYTES = 2**18
+"""Of a request's body."""
+
+
+def make_app(view: View, access: Access) -> web.Application:
+    """The application; `View.start` must have been called."""
+    app = web.Application(
+        middlewares=[access.middleware, _explained(view)], client_max_size=_MOST_BYTES
+    )
+    for pages in (findings_pages, search_pages, label_pages):
+        app.add_routes(pages.routes(view))
+    return app
+
+
+def serve(view: View, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until the process is interrupted.
+
+    Args:
+        port: 0 for any free one.
+        ready: called with the address to open, once the server answers.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror}; choose another port") from error
+    access = Access(view.read_only)
+    address = f"http://{HOST}:{listener.getsockname()[1]}/?{TOKEN}={access.token}"
+    view.start()
+    try:
+        asyncio.run(_serve(make_app(view, access), listener, lambda: ready(address)))
+    finally:
+        view.close()
+
+
+async def _serve(app: web.Application, listener: socket.socket, ready: Callable[[], None]) -> None:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    ready()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def _explained(view: View) -> Middleware:
+    """Errors that users can understand, as pages."""
+
+    @web.middleware
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotReadyError:
+            text = view.bare_pages().render("waiting.html", root="")
+            return web.Response(text=text, content_type="text/html")
+        except UnknownNameError as error:
+            return web.Response(status=404, text=f"{error}\n")
+        except UsageError as error:
+            return web.Response(status=400, text=f"{error}\n")
+
+    return answered
