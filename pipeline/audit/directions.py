@@ -39,17 +39,18 @@ def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
     Raises:
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
-    model = model_config(results.run)
+    name = results.run["metadata"]["model"]["name"]
     words = [word for word in vocabulary() if word not in _texts_of_cues(results)]
     texts = [*words, *(text for query in results.queries for text in query.texts())]
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
-    tell(f"comparing cues with {len(words)} words in the text space of {model.name}")
+    tell(f"comparing cues with {len(words)} words in the text space of {name}")
     try:
+        model = model_config(results.run)  # fails where the model was a file that is gone
         features = text_features(model, digest, texts, folder, cores()).astype(np.float64)
         queries = _directions(results, features[len(words) :])
     except (OSError, ValueError, RuntimeError, UnsupportedModelError) as error:
-        raise UsageError(f"the model {model.name} cannot be loaded here: {error}") from error
+        raise UsageError(f"the model {name} cannot be loaded here: {error}") from error
     return Directions(queries, features[: len(words)][distinct_rows(features[: len(words)])])
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from threading import Event
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -13,6 +14,8 @@ from pipeline.viewer.access import TOKEN, Access
 from pipeline.viewer.view import NotReadyError, View
 
 HOST = "127.0.0.1"
+_PAUSE = 0.2
+"""Seconds between two looks at whether the server shall end."""
 _MOST_BYTES = 2**18
 """Of a request's body."""
 
@@ -27,12 +30,13 @@ def make_app(view: View, access: Access) -> web.Application:
     return app
 
 
-def serve(view: View, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until the process is interrupted.
+def serve(view: View, port: int, ready: Callable[[str], None], done: Event | None = None) -> None:
+    """Serve until the process is interrupted, or until an event.
 
     Args:
         port: 0 for any free one.
         ready: called with the address to open, once the server answers.
+        done: ends the server when it is set, where it runs in a thread.
 
     Raises:
         UsageError: the port is taken.
@@ -47,18 +51,22 @@ def serve(view: View, port: int, ready: Callable[[str], None]) -> None:
     address = f"http://{HOST}:{listener.getsockname()[1]}/?{TOKEN}={access.token}"
     view.start()
     try:
-        asyncio.run(_serve(make_app(view, access), listener, lambda: ready(address)))
+        app = make_app(view, access)
+        asyncio.run(_serve(app, listener, lambda: ready(address), done or Event()))
     finally:
         view.close()
 
 
-async def _serve(app: web.Application, listener: socket.socket, ready: Callable[[], None]) -> None:
+async def _serve(
+    app: web.Application, listener: socket.socket, ready: Callable[[], None], done: Event
+) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     ready()
     try:
-        await asyncio.Event().wait()
+        while not done.is_set():
+            await asyncio.sleep(_PAUSE)
     finally:
         await runner.cleanup()
 
