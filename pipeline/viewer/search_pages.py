@@ -2,7 +2,10 @@
 
 import csv
 import io
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from aiohttp import web
@@ -16,62 +19,12 @@ from pipeline.schema import OWN_LABEL, score_column
 from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.pictures import SIDES
 from pipeline.viewer.replies import given, page
-from pipeline.viewer.search import Filters, ImageIndex, Ranking, Vector
+from pipeline.viewer.search import ImageIndex, Ranking
+from pipeline.viewer.search_request import Search
 from pipeline.viewer.view import View
 
 PER_PAGE = 24
 _FACTS = ("label", "status", "error", "width", "height", "shard", "key", "caption")
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a request searches for.
-
-    Attributes:
-        text: of the search box; empty for none.
-        query: stored query that the text names, if it does.
-        like: images; others like them are wanted.
-        filters: labels and statuses.
-        lowest: whether the lowest scores come first.
-        number: of the page, from 0.
-    """
-
-    text: str
-    query: str
-    like: tuple[str, ...]
-    filters: Filters
-    lowest: bool
-    number: int
-
-    @classmethod
-    def of(cls, request: web.Request, view: View) -> "Search":
-        """Read the address."""
-        values = request.query
-        text, number = values.get("q", "").strip(), values.get("page", "0")
-        return cls(
-            text=text,
-            query=_stored_query(view, text),
-            like=tuple(values.getall("id", ())) if values.get("by") == "like" else (),
-            filters=Filters(values.get("label", ""), values.get("status", "")),
-            lowest=values.get("order") == "lowest",
-            number=int(number) if number.isdecimal() and len(number) < 7 else 0,
-        )
-
-    def scores(self, view: View, index: ImageIndex) -> Vector | None:
-        """(n,) score of every image; None where nothing is searched for."""
-        if self.like:
-            return index.similarity(index.mean_direction(self.like))
-        if self.query:
-            return index.query_scores(self.query)
-        return index.similarity(view.texts.direction(self.text)) if self.text else None
-
-
-def _stored_query(view: View, text: str) -> str:
-    """Name of the query that a text is the name, the title or the only prompt of; or empty."""
-    for query in view.results.queries:
-        if text and text in (query.name, query.name.replace("_", " "), *query.prompts[:1]):
-            return query.name
-    return ""
 
 
 def routes(view: View) -> list[web.RouteDef]:
@@ -79,7 +32,7 @@ def routes(view: View) -> list[web.RouteDef]:
 
     async def ranked(search: Search, first: int) -> tuple[ImageIndex, Ranking]:
         index = await view.index()
-        thread = "model" if search.text and not search.query and not search.like else "index"
+        thread = "model" if search.late(view) else "index"
         scores = await view.work(thread, search.scores, view, index)
         run = index.ranked
         found = await view.work(
@@ -88,12 +41,12 @@ def routes(view: View) -> list[web.RouteDef]:
         return index, found
 
     async def search_page(request: web.Request) -> web.Response:
-        search, problem = Search.of(request, view), ""
+        search, problem = Search.of(request), ""
         try:
             index, found = await ranked(search, (search.number + 1) * PER_PAGE)
         except UsageError as error:
             problem = str(error)
-            search = replace(search, text="", like=())
+            search = replace(search, text="", other="", like=())
             index, found = await ranked(search, PER_PAGE)
         make = lambda: _search_page(view, index, search, found, request, problem)  # noqa: E731
         return page(await view.work("index", make))
@@ -114,8 +67,14 @@ def routes(view: View) -> list[web.RouteDef]:
         headers = {"Cache-Control": "private, max-age=3600"}
         return web.Response(body=copy.data, content_type="image/webp", headers=headers)
 
+    async def heat(request: web.Request) -> web.Response:
+        text, image_id = given(request.query, "q"), given(request.query, "id")
+        row = view.pictures.rows([image_id])[0]
+        grid = await view.work("model", view.texts.heat, text, row)
+        return web.json_response([*embed.packed(grid), text])
+
     async def selection(request: web.Request) -> web.Response:
-        search, chosen = Search.of(request, view), request.query.getall("id", [])
+        search, chosen = Search.of(request), request.query.getall("id", [])
         index, found = await ranked(search, len(view.results))
         return web.Response(
             text=await view.work("index", _csv, index, found, () if search.like else chosen),
@@ -127,6 +86,7 @@ def routes(view: View) -> list[web.RouteDef]:
         web.get("/search", search_page),
         web.get("/image", image_page),
         web.get("/picture", picture),
+        web.get("/heat", heat),
         web.get("/images.csv", selection),
     ]
 
@@ -142,14 +102,19 @@ def _search_page(
     rows = found.rows[search.number * PER_PAGE :]
     ids = index.ids.take(rows).to_pylist()
     scores = found.scores[search.number * PER_PAGE :].tolist()
-    chosen = [Chosen(name, score, np.nan) for name, score in zip(ids, scores, strict=True)]
-    pages = _with_maps(view, chosen, search.query)
+    heated = search.heated(view)
+    stored = {key: name for key, name in heated.items() if has_maps(view.results, name)}
+    if has_maps(view.results, OWN_LABEL):
+        stored["class"] = OWN_LABEL
+    late = {} if view.texts.problem else {k: t for k, t in heated.items() if k in search.late(view)}
+    pages = _pages(view, ids)
+    titles = {key: pages.title(name) for key, name in {**stored, **late}.items()}
     here = [(k, v) for k, v in request.query.items() if k != "page"]
     return pages.render(
         "search.html",
         root="",
         search=search,
-        chosen=chosen,
+        chosen=[Chosen(name, score, np.nan) for name, score in zip(ids, scores, strict=True)],
         labels=index.labels.take(rows).to_pylist(),
         total=found.total,
         first=search.number * PER_PAGE,
@@ -160,27 +125,35 @@ def _search_page(
         label_names=index.label_names,
         status_names=index.status_names,
         queries=[q.name for q in view.results.queries],
-        switches=pages.switches(chosen, search.query),
+        switches=titles | ({"class": "the class itself"} if "class" in stored else {}),
         data={
-            "grid": pages.report.grid,
-            "images": embed.pictures(pages.report, chosen, search.query),
+            "grid": view.results.grid,
+            "images": _maps(view, ids, stored),
+            "late": [[key, f"heat?{urlencode({'q': text})}"] for key, text in late.items()],
         },
     )
 
 
-def _with_maps(view: View, chosen: list[Chosen], query: str) -> LivePages:
-    """Pages with the outlines of some images and their maps of a query and of their class."""
-    bare = view.bare_pages()
-    ids = [image.image_id for image in chosen]
-    stored = [name for name in (query, OWN_LABEL) if name and has_maps(view.results, name)]
-    outlines = {
-        name: view.pictures.outline(row)
-        for name, row in zip(ids, view.pictures.rows(ids), strict=True)
-    }
-    grids = read_grids(view.results, dict.fromkeys(stored, ids)) if ids else {}
-    pages = LivePages(replace(bare.report, pictures=outlines, grids=grids))
+def _pages(view: View, ids: Sequence[str]) -> LivePages:
+    """Pages with the outlines of some images."""
+    rows = zip(ids, view.pictures.rows(ids), strict=True)
+    outlines = {name: view.pictures.outline(row) for name, row in rows}
+    pages = LivePages(replace(view.bare_pages().report, pictures=outlines))
     pages.env.globals |= view.each_page
     return pages
+
+
+def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[dict[str, Any]]:
+    """For each image, key -> its stored map of a query as the script of the pages reads it."""
+    grids = read_grids(view.results, dict.fromkeys(queries.values(), ids)) if ids else {}
+    return [
+        {
+            key: [*embed.packed(grids[query, name]), query]
+            for key, query in queries.items()
+            if (query, name) in grids
+        }
+        for name in ids
+    ]
 
 
 def _image_page(view: View, image_id: str) -> str:
@@ -189,18 +162,16 @@ def _image_page(view: View, image_id: str) -> str:
     columns = [name for name in _FACTS if name in view.results.rows.schema.names]
     row = view.results.rows.select([image_id], [*columns, *map(score_column, names)]).to_pylist()[0]
     stored = [name for name in (OWN_LABEL, *names) if has_maps(view.results, name)]
-    grids = read_grids(view.results, {name: [image_id] for name in stored})
-    pages = _with_maps(view, [Chosen(image_id, np.nan, np.nan)], "")
+    maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
     scores = [(name, row[score_column(name)]) for name in names]
-    maps = {query: [*embed.packed(grid), query] for (query, _), grid in grids.items()}
-    return pages.render(
+    return _pages(view, [image_id]).render(
         "image.html",
         root="",
         image=Chosen(image_id, np.nan, np.nan),
         facts={name: row[name] for name in columns if row[name] is not None},
         scores=sorted(scores, key=lambda pair: -(pair[1] if pair[1] is not None else -2)),
-        maps=list(maps),
-        data={"grid": pages.report.grid, "images": [maps]},
+        maps=list(maps[0]),
+        data={"grid": view.results.grid, "images": maps},
     )
 
 
