@@ -1,6 +1,7 @@
 """``legrad view``: search, label and decide in a browser on this machine."""
 
 import webbrowser
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -8,10 +9,30 @@ import typer
 from jobs.options import AuditOptions, OutArgument, StorageOptions, VerdictsFile, grouped
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """Where what people decide is stored."""
+
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="CSV file that keeps answers. Default: a file inside OUT."
+        ),
+    ] = None
+    verdicts: VerdictsFile = None
+    waivers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="CSV file that keeps waivers. Default: a file inside OUT."
+        ),
+    ] = None
+
+
 @grouped
 def view(
     out: OutArgument,
     options: AuditOptions,
+    files: FileOptions,
     storage: StorageOptions,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port. 0: any free one.")
@@ -22,13 +43,6 @@ def view(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Whether to open the browser.")
     ] = True,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="CSV file that keeps answers. Default: a file inside OUT."
-        ),
-    ] = None,
-    verdicts: VerdictsFile = None,
 ) -> None:
     """Look at findings, search images by any text, label a random sample, and decide.
 
@@ -42,8 +56,9 @@ def view(
         out,
         storage.options(),
         settings=options.config(),
-        verdicts=verdicts,
-        labels=labels,
+        verdicts=files.verdicts,
+        labels=files.labels,
+        waivers=files.waivers,
         read_only=read_only,
         tell=log,
     )

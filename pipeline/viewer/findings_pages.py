@@ -1,13 +1,16 @@
 """Findings: the table, the page of a pair and of a class, verdicts; and the files of all pages."""
 
 from importlib.resources import files
+from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
+from pipeline.audit.decisions import Waiver, read_day
 from pipeline.errors import UsageError
 from pipeline.machine import user
 from pipeline.report import embed
-from pipeline.viewer.live_report import read_class, read_pair
+from pipeline.viewer.live_report import LivePages, read_class, read_pair
 from pipeline.viewer.replies import given, page, see
 from pipeline.viewer.view import View
 
@@ -28,6 +31,10 @@ def routes(view: View) -> list[web.RouteDef]:
         audit = await view.audit()
         values = (audit, overview, number, view.pictures, view.each_page)
         pages = await view.work("audit", read_pair, *values)
+        row = pages.report.pairs[number].row
+        waivers = await view.work("audit", view.waiver_file.read)
+        own = [w for w in waivers if (w.cls, w.cue) == (row["class"], row["cue"])]
+        pages.env.globals |= {"waiver": own[0] if own else None}
         return page(await view.work("audit", pages.pair, number))
 
     async def class_(request: web.Request) -> web.Response:
@@ -50,15 +57,22 @@ def routes(view: View) -> list[web.RouteDef]:
 
     async def verdict(request: web.Request) -> web.Response:
         form = await request.post()
-        cls, cue = given(form, "class"), given(form, "cue")
         overview, audit = await view.overview(), await view.audit()
-        if (cls, cue) not in overview.pair_files:
-            raise UsageError(f"there is no pair {cls!r}, {cue!r}")
+        cls, cue = _pair(overview, form)
         note, who = (str(form.get(name, "")).strip() for name in ("note", "who"))
         said = (cls, cue, given(form, "verdict"), note, who or user())
         await view.work("audit", audit.annotate, *said)
         view.reread()
         return see(f"/pairs/{overview.pair_files[cls, cue]}.html#judge")
+
+    async def waiver(request: web.Request) -> web.Response:
+        form, overview = await request.post(), await view.overview()
+        cls, cue = _pair(overview, form)
+        expires = read_day(given(form, "expires"), "waiver")
+        given_waiver = Waiver(cls, cue, given(form, "reason").strip(), expires)
+        who = str(form.get("who", "")).strip()
+        await view.work("audit", view.waiver_file.add, given_waiver, who or user())
+        return see(f"/pairs/{overview.pair_files[cls, cue]}.html#waiver")
 
     async def refresh(_: web.Request) -> web.Response:
         view.refresh()
@@ -71,8 +85,16 @@ def routes(view: View) -> list[web.RouteDef]:
         web.get("/classes/{name}.html", class_),
         web.get("/assets/{name}", asset),
         web.post("/verdict", verdict),
+        web.post("/waiver", waiver),
         web.post("/refresh", refresh),
     ]
+
+
+def _pair(overview: LivePages, form: MultiMapping[Any]) -> tuple[str, str]:
+    pair = given(form, "class"), given(form, "cue")
+    if pair not in overview.pair_files:
+        raise UsageError(f"there is no pair {pair[0]!r}, {pair[1]!r}")
+    return pair
 
 
 def _number(names: list[str], name: str) -> int:

@@ -8,19 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pipeline.audit.decisions import WaiverFile
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
 from pipeline.results import open_results
-from pipeline.storage.location import Options, open_location
+from pipeline.storage.location import Location, Options, open_location
 from pipeline.viewer.label_file import LabelFile
 from pipeline.viewer.live_report import LivePages, bare_report, read_overview
 from pipeline.viewer.pictures import Pictures
 from pipeline.viewer.search import ImageIndex
 from pipeline.viewer.texts import TextModel
 
+WAIVERS = "waivers.csv"
 _PATIENCE = 1.5
 """Seconds for which a page waits for something before it says so."""
 Result = TypeVar("Result")
@@ -41,6 +43,7 @@ class View:
         pictures: its pictures.
         texts: its model.
         label_file: people's answers.
+        waiver_file: findings that people accept for some time.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class View:
         settings: AuditConfig | None = None,
         verdicts: str | None = None,
         labels: str | None = None,
+        waivers: str | None = None,
         read_only: bool = False,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -62,6 +66,7 @@ class View:
             settings: of the audit.
             verdicts: file of verdicts; default inside the output.
             labels: file of answers; default inside the output.
+            waivers: file of waivers; default inside the output.
             read_only: whether nothing is written.
             tell: called with messages about long steps.
 
@@ -73,10 +78,8 @@ class View:
         self.results = open_results(uri, storage_options)
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
-        default = self.results.folder.root.child("_run", TABLE)
-        file = default if labels is None else open_location(labels)
-        default_uri = f"{uri.rstrip('/')}/_run/{TABLE}"
-        self.label_file = LabelFile(file, labels or default_uri)
+        self.label_file = LabelFile(*self._file(labels, TABLE))
+        self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
         self._audit_options = (storage_options, settings, verdicts, tell)
         self._threads = {name: ThreadPoolExecutor(1) for name in ("audit", "index", "model")}
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
@@ -142,6 +145,13 @@ class View:
         """Draw images for a pair, and store what was drawn with the run."""
         _, design = draw_tasks(audit, [pair], labels, self.label_file.design(audit))
         self.label_file.store_design(audit, design)
+
+    def _file(self, uri: str | None, name: str) -> tuple[Location, str]:
+        """A file that the user names, or the one inside the output."""
+        if uri is not None:
+            return open_location(uri), uri
+        inside = self.results.folder.root.child("_run", name)
+        return inside, f"{self.uri.rstrip('/')}/_run/{name}"
 
     def _read_audit(self) -> Audit:
         options, settings, verdicts, tell = self._audit_options

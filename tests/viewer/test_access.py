@@ -8,7 +8,7 @@ import pytest
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import HOSTILE, world
 
-WRITES = ("/verdict", "/refresh", "/draw", "/answer")
+WRITES = ("/verdict", "/waiver", "/refresh", "/draw", "/answer")
 PAGES = ("/index.html", "/search", "/label", "/images.csv", "/assets/report.css", "/nothing")
 
 

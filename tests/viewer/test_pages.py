@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline import Audit, open_results
+from pipeline.audit.decisions import gate, read_waivers
 from pipeline.audit.label_design import ELSEWHERE
 from pipeline.viewer.search import Filters, ImageIndex
 from tests.viewer.client import Client, client
@@ -102,6 +103,24 @@ def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
     assert "spurious" in web.get("/assets/table.js").text
     with client(out) as later:
         assert "ink is ours" in later.get(reply.headers["location"]).text
+
+
+def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
+    form = {**PAIR, "reason": "sold, with ink", "expires": "2099-01-31", "who": "ann"}
+    reply = web.post("/waiver", data=form)
+    assert reply.status == 303
+    assert "sold, with ink" in web.get(reply.headers["location"]).text
+    web.post("/waiver", data={**form, "reason": "sold"})
+    file = f"{out}/_run/waivers.csv"
+    waivers = read_waivers(file)
+    assert [(w.cls, w.cue, w.reason, str(w.expires)) for w in waivers] == [
+        ("dog", "ink", "sold", "2099-01-31")
+    ]
+    assert pd.read_csv(file)["who"].tolist() == ["ann"]
+    assert not gate(Audit.from_results(out).rank(), "flagged", waivers).unused
+    for wrong in ({"expires": "soon"}, {"reason": " "}, {"cue": "wolf"}):
+        assert web.post("/waiver", data={**form, **wrong}).status == 400
+    assert len(read_waivers(file)) == 1
 
 
 def drawn(web: Client, number: int = 40) -> list[str]:

@@ -23,8 +23,7 @@
     }
   }
 
-  const who = document.querySelector("input[name=who]");
-  if (who) {
+  for (const who of document.querySelectorAll("input[name=who]")) {
     who.value = localStorage.getItem("legrad-labels-who") || "";
     who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
   }
