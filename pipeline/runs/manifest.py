@@ -111,6 +111,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.carry": dict(source.carry),
         "source.key_field": source.key_field,
         "source.label_names": source.label_names and list(source.label_names),
+        **_identity_of_sets(source),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
         "source.shards": source.shards,
@@ -155,12 +156,22 @@ def _identity_of_only(source: SourceConfig) -> dict[str, str]:
     return {} if wanted is None else {"source.only": wanted.digest}
 
 
+def _identity_of_sets(source: SourceConfig) -> dict[str, Any]:
+    """How labels are put together; empty unless set, for the digest of earlier runs."""
+    values = {
+        "source.label_columns": list(source.label_columns),
+        "source.label_separator": source.label_separator,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
     """A label table is identified by its contents, not its location."""
     table = label_table(source)
     if table is None or source.labels is None:
         return None
-    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label}
+    values = source.labels.model_dump(mode="json", exclude={"uri"}, exclude_defaults=True)
+    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label} | values
 
 
 def digest(values: dict[str, Any]) -> str:

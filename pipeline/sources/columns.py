@@ -10,30 +10,46 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
 from pipeline.sources.input_rows import Row, carried, make_row, text_of
+from pipeline.sources.label_values import label_in
 from pipeline.sources.read_unit import Part
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by meaning; None where the table has no such column."""
+    """The columns of a table by meaning; None where the table has no such column.
+
+    The label may be the field of a column, ``objects.category``, or columns of yes or no.
+    """
 
     image: str
     key: str | None
     label: str | None
     caption: str | None
     carry: tuple[str, ...]
+    label_columns: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The columns to read."""
-        names = dict.fromkeys((self.image, self.key, self.label, self.caption, *self.carry))
-        return [name for name in names if name is not None]
+        names = (self.image, *self.identifying, self.caption, *self.carry)
+        return [name for name in dict.fromkeys(names) if name is not None]
 
     @property
     def identifying(self) -> list[str]:
         """The columns that identify an image and its label, without the image."""
-        names = dict.fromkeys((self.key, self.label))
+        label = None if self.label is None else column_of(self.label)
+        names = dict.fromkeys((self.key, label, *self.label_columns))
         return [name for name in names if name is not None]
+
+    @property
+    def have_label(self) -> bool:
+        """Whether any column tells of labels."""
+        return self.label is not None or bool(self.label_columns)
+
+
+def column_of(field: str) -> str:
+    """The column that a field such as ``objects.category`` lies in."""
+    return field.split(".", 1)[0]
 
 
 def choose_columns(
@@ -58,20 +74,28 @@ def choose_columns(
             source.caption_field if "caption_field" in source.model_fields_set else None
         ),
         **{f"carry.{name}": name for name in source.carry},
+        **{f"label_columns.{name}": name for name in source.label_columns},
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
     for setting, name in chosen.items():
-        if name is not None and name not in names:
+        if name is not None and name not in names and column_of(name) not in names:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
     return Columns(
         image=image,
         key=source.key_field,
-        label=source.label_field if source.label_field in names else None,
+        label=_label_field(names, source),
         caption=source.caption_field if source.caption_field in names else None,
         carry=tuple(source.carry),
+        label_columns=source.label_columns,
     )
+
+
+def _label_field(names: Sequence[str], source: SourceConfig) -> str | None:
+    field = source.label_field
+    exists = field in names or column_of(field) in names
+    return field if exists and not source.label_columns else None
 
 
 def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -115,7 +139,7 @@ def table_row(
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
     row = {
-        "label": text_of(values.get(columns.label)) if columns.label else None,
+        "label": label_in(values, source, columns.label),
         "caption": text_of(values.get(columns.caption)) if columns.caption else None,
         "row": number,
         BOOK: number,

@@ -16,9 +16,10 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
-from pipeline.sources.columns import Columns, choose_columns, table_row
+from pipeline.sources.columns import Columns, choose_columns, column_of, table_row
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, with_repeats
+from pipeline.sources.label_values import label_in
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Unit
@@ -53,8 +54,7 @@ def scan_list(
         keys.add(key)
         named = named or _uri(record, columns) is not None
         if visit is not None:
-            label = record.values.get(columns.label) if columns.label else None
-            visit(record.number, key, text_of(label))
+            visit(record.number, key, label_in(record.values, source, columns.label))
         _append(parts, record)
     if not named:
         raise UsageError(
@@ -114,7 +114,8 @@ def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
     names = list(record.values)
     if record.loose:
         image = image or _USUAL_NAMES[0]
-        names += [image, source.label_field, source.caption_field, *source.carry]
+        names += [image, source.label_field, source.caption_field]
+        names += [*source.carry, *source.label_columns]
         names += [source.key_field] if source.key_field else []
     return choose_columns(list(dict.fromkeys(names)), image, source, where)
 
@@ -159,8 +160,10 @@ def _append(parts: list[Part], record: Record) -> None:
 
 def _wanted(source: SourceConfig) -> list[str]:
     """The columns that may be needed; a wide table can have many more."""
-    names = (source.image_field, source.key_field, source.label_field, source.caption_field)
-    return [name for name in (*names, *_USUAL_NAMES, *source.carry) if name is not None]
+    named = (source.image_field, source.key_field, source.caption_field)
+    label = (source.label_field, column_of(source.label_field), *source.label_columns)
+    names = (*named, *label, *_USUAL_NAMES, *source.carry)
+    return [name for name in names if name is not None]
 
 
 def _uri(record: Record, columns: Columns) -> str | None:

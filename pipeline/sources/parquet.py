@@ -5,6 +5,7 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -15,6 +16,7 @@ from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, pylist, table_row
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, with_repeats
+from pipeline.sources.label_values import LabelValue, each_label, label_in
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
@@ -30,7 +32,7 @@ from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.sources.referenced_images import read_referenced, referenced_values
 from pipeline.storage.location import Location, Options
 
-Visit = Callable[[int, str, str | None], None]
+Visit = Callable[[int, str, LabelValue], None]
 """A function of number, key and label of a row."""
 
 
@@ -57,7 +59,7 @@ def scan_parquet(
             parts = list(cut(table.metadata))
             if source.key_field is None and visit is None:
                 return parts
-            repeats = _visit(table, columns, visit)
+            repeats = _visit(table, columns, source, visit)
     except Exception as error:
         if not is_broken(error):
             raise
@@ -154,8 +156,8 @@ class _GroupReader:
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
-        if self.class_names and row["label"] is not None:
-            row["label"] = class_name(row["label"], self.class_names)
+        if self.class_names:
+            row["label"] = each_label(row["label"], partial(class_name, names=self.class_names))
         row |= {"row_group": group, "row": row_in_group}
         data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
@@ -165,7 +167,9 @@ class _GroupReader:
         return row | {"bytes": data}
 
 
-def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict[int, int]:
+def _visit(
+    table: pq.ParquetFile, columns: Columns, source: SourceConfig, visit: Visit | None
+) -> dict[int, int]:
     """Call ``visit`` for every row; returns the repeated keys, as `Keys.repeats` does."""
     keys, number = Keys(), 0
     if not columns.identifying:
@@ -179,7 +183,7 @@ def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict
             if columns.key:
                 keys.add(key)
             if visit is not None:
-                visit(number, key, text_of(values[columns.label]) if columns.label else None)
+                visit(number, key, label_in(values, source, columns.label))
             number += 1
     return keys.repeats()
 

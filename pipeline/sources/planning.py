@@ -15,6 +15,7 @@ from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, label_of
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
+from pipeline.sources.label_values import LabelValue, labels_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
@@ -105,7 +106,9 @@ def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[Sour
     sample = Sample[int](source.sample or 0, source.sample_seed)
     for number, file in enumerate(files):
         image_id = clean(source.id_prefix + file.name)
-        sample.offer(labeller.label(image_id, file.name, label_of(file)), image_id, number)
+        label = labeller.label(image_id, file.name, label_of(file))
+        for name in labels_of(label) or (None,):
+            sample.offer(name, image_id, number)
     return [files[number] for number in sorted(sample.positions)]
 
 
@@ -133,10 +136,11 @@ def _offer(
     file: SourceFile,
     row: int,
     key: str,
-    label: str | None,
+    label: LabelValue,
 ) -> None:
     image_id = clean(f"{labeller.source.id_prefix}{file.name}/{key}")
-    sample.offer(labeller.label(image_id, key, label), image_id, (file.name, row))
+    for name in labels_of(labeller.label(image_id, key, label)) or (None,):
+        sample.offer(name, image_id, (file.name, row))
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:

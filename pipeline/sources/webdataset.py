@@ -29,6 +29,7 @@ from pipeline.sources.input_rows import (
     make_row,
     text_of,
 )
+from pipeline.sources.label_values import label_in, label_value
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
 COMPANIONS = frozenset(
@@ -214,9 +215,12 @@ def _row(sample: Sample, image: str | None, shard: str, key: str, source: Source
     name = _parts(image or "")[0]
     record = _record(sample, name)
     label, caption = source.label_field.lower(), source.caption_field.lower()
+    labels = label_in(record, source, source.label_field)
+    if labels is None and not source.label_columns:
+        members = (label, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")
+        labels = label_value(_text(sample, *members), source.label_separator)
     values = {
-        "label": text_of(record.get(source.label_field, _text(sample, label)))
-        or text_of(_text(sample, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")),
+        "label": labels,
         "caption": text_of(record.get(source.caption_field, _text(sample, caption)))
         or text_of(_text(sample, f"{caption}.txt", f"{name}.txt", "txt")),
         **carried(record, source.carry),
