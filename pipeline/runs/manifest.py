@@ -94,8 +94,9 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     model, source = config.model, config.source
     return {
         "schema_version": SCHEMA_VERSION,
-        "model.name": model.name,
-        # a weights file is identified by its digest alone
+        # files and folders are identified by their digests alone, so that they may move
+        "model.name": None if prepared.definition else model.name,
+        **({"model.definition": prepared.definition} if prepared.definition else {}),
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
@@ -186,7 +187,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "config_digest": digest(identity(config, prepared)),
         "grid": list(prepared.grid),
         "model": {
-            "name": config.model.name,
+            "name": redact(config.model.name),
             "pretrained": redact(config.model.pretrained or "") or None,
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,

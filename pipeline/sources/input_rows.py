@@ -60,6 +60,18 @@ def text_of(value: Any) -> str | None:
     return text.strip() or None
 
 
+def caption_of(value: Any) -> str | None:
+    """A caption as text; several captions give one line each, and repeated ones count once."""
+    if not isinstance(value, list | tuple):
+        return text_of(value)
+    return joined_captions(map(text_of, value))
+
+
+def joined_captions(captions: Iterable[str | None]) -> str | None:
+    """Captions of one image as text: each distinct one on a line of its own; None if all are."""
+    return "\n".join(dict.fromkeys(caption for caption in captions if caption)) or None
+
+
 def carried(values: Mapping[str, Any], carry: Mapping[str, str]) -> Row:
     """The columns to carry over, in their declared types; values that do not convert are null."""
     return {name: _convert(values.get(name), kind) for name, kind in carry.items()}

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 
@@ -12,7 +12,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
-from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.folder import chunks, describe
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.label_values import LabelValue, labels_of
@@ -22,7 +22,9 @@ from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.read_unit import Part, Unit
 from pipeline.sources.records import LIST_SUFFIXES
-from pipeline.storage.location import Location
+from pipeline.sources.sidecars import attach_sidecars, told
+from pipeline.storage.location import Location, redact
+from pipeline.storage.retries import call_with_retries
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
@@ -34,14 +36,54 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """File extensions by source format."""
 
 
-def choose_files(source: SourceConfig) -> list[SourceFile]:
-    """The files that the settings name.
+@dataclass(frozen=True)
+class Plan:
+    """What a source is read from.
+
+    Attributes:
+        units: the units, each one read task.
+        notes: what the user should know.
+    """
+
+    units: list[Unit]
+    notes: tuple[str, ...]
+
+
+def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
+    """List a source's files, and cut those that the settings name into units.
 
     Raises:
-        UsageError: there are no files, the storage refuses, or two files have the same name.
+        UsageError: see `list_source`, `choose_files` and `plan_units`.
+    """
+    files, notes = list_source(source)
+    return Plan(plan_units(fs, choose_files(source, files), Labeller(source)), notes)
+
+
+def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
+    """The files of all places of a source, and notes on files that are left out.
+
+    Raises:
+        UsageError: there are no files, or the storage refuses.
     """
     suffixes = SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
+    if source.format != "folder":
+        return files, ()
+    images, others = attach_sidecars(files)
+    if not others:
+        return images, ()
+    note = told(others, images)
+    if not images:
+        raise UsageError(f"{', '.join(map(redact, source.uris))}: no images; {note}")
+    return images, (note,)
+
+
+def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFile]:
+    """The files that the settings name, of those that were listed.
+
+    Raises:
+        UsageError: two files have the same name, or none is chosen.
+    """
     source.refuse_same_names([file.name for file in files])
     wanted = wanted_ids(source)
     if wanted is not None:
@@ -75,7 +117,7 @@ def plan_units(
     if source.format == "webdataset":
         return _of_tars(files, source)
     if source.format == "folder":
-        chosen = _sampled_files(files, labeller) if source.sample else list(files)
+        chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
         return [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
     units = _of_tables(fs, files, labeller)
@@ -101,14 +143,21 @@ def _of_tars(files: Sequence[SourceFile], source: SourceConfig) -> list[Unit]:
     ]
 
 
-def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[SourceFile]:
+def _sampled_files(
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
+) -> list[SourceFile]:
     source = labeller.source
     sample = Sample[int](source.sample or 0, source.sample_seed)
-    for number, file in enumerate(files):
+
+    def offer(number: int) -> None:
+        file = files[number]
         image_id = clean(source.id_prefix + file.name)
-        label = labeller.label(image_id, file.name, label_of(file))
-        for name in labels_of(label) or (None,):
+        label = call_with_retries(describe, fs, file, source)["label"]
+        for name in labels_of(labeller.label(image_id, file.name, label)) or (None,):
             sample.offer(name, image_id, number)
+
+    for _ in map_in_threads(offer, range(len(files))):
+        pass
     return [files[number] for number in sorted(sample.positions)]
 
 
