@@ -144,11 +144,8 @@ def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
 
 def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
     config, units = source.source, source.units
-    if config.format == "folder":
-        return sum(len(unit.files) for unit in units), True
-    if config.format in ("parquet", "list"):
-        parts = [unit.part for unit in units if unit.part is not None]
-        return sum(len(p.chosen) if p.chosen is not None else p.rows for p in parts), True
+    if config.format != "webdataset":
+        return sum(unit.rows or 0 for unit in units), True
     if config.sample is not None or config.limit is not None:
         return min(count for count in (config.sample, config.limit) if count is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:

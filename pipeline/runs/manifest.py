@@ -115,6 +115,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         **_identity_of_sets(source),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
+        **_identity_of_image_root(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -164,6 +165,12 @@ def _identity_of_sets(source: SourceConfig) -> dict[str, Any]:
         "source.label_separator": source.label_separator,
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _identity_of_image_root(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.image_root` is set, and with an alias, as the data may then move."""
+    root = source.image_root
+    return {} if root is None or source.alias else {"source.image_root": redact(root)}
 
 
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
@@ -244,6 +251,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "format": source.format,
             "alias": source.alias,
             "image_field": source.image_field,
+            "image_root": redact(source.image_root) if source.image_root else None,
         },
         "metadata": file_metadata(config, prepared),
     }

@@ -9,9 +9,16 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
-from pipeline.sources.input_rows import Row, carried, make_row, text_of
-from pipeline.sources.label_values import label_in
-from pipeline.sources.read_unit import Part
+from pipeline.sources.column_names import CAPTIONS, LABELS, named
+from pipeline.sources.input_rows import (
+    Row,
+    captions_of,
+    carried,
+    joined_captions,
+    make_row,
+)
+from pipeline.sources.label_values import LabelValue, label_in, labels_of
+from pipeline.sources.read_unit import Further, Part
 
 
 @dataclass(frozen=True)
@@ -78,24 +85,32 @@ def choose_columns(
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
     for setting, name in chosen.items():
-        if name is not None and name not in names and column_of(name) not in names:
+        exists = name in names or (setting == "label_field" and column_of(str(name)) in names)
+        if name is not None and not exists:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+    label, caption = chosen["label_field"], chosen["caption_field"]
+    others = tuple(name for name in names if name != image)
     return Columns(
         image=image,
         key=source.key_field,
-        label=_label_field(names, source),
-        caption=source.caption_field if source.caption_field in names else None,
+        label=None if source.label_columns else label or named(others, LABELS),
+        caption=caption or named(others, CAPTIONS),
         carry=tuple(source.carry),
         label_columns=source.label_columns,
     )
 
 
-def _label_field(names: Sequence[str], source: SourceConfig) -> str | None:
-    field = source.label_field
-    exists = field in names or column_of(field) in names
-    return field if exists and not source.label_columns else None
+def _with_further(label: LabelValue, further: Further) -> LabelValue:
+    """The label of a row, with those of further rows of its image; several make a set."""
+    every = tuple(dict.fromkeys((*labels_of(label), *further.labels)))
+    return every if isinstance(label, tuple) or len(every) > 1 else next(iter(every), None)
+
+
+def captions_in(values: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    """The captions that the values of a record give."""
+    return captions_of(values.get(columns.caption)) if columns.caption else ()
 
 
 def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -138,9 +153,10 @@ def table_row(
     """
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
+    further = part.further.get(number, Further()) if part else Further()
     row = {
-        "label": label_in(values, source, columns.label),
-        "caption": text_of(values.get(columns.caption)) if columns.caption else None,
+        "label": _with_further(label_in(values, source, columns.label), further),
+        "caption": joined_captions((*captions_in(values, columns), *further.captions)),
         "row": number,
         BOOK: number,
         **carried(values, source.carry),
@@ -148,7 +164,8 @@ def table_row(
     if repeat is not None:
         row |= {
             "status": Status.DUPLICATE_KEY,
-            "error": f"key {key!r} is in {file} before; source.key_field can name a better column",
+            "error": f"key {key!r} names another image in {file} before; source.key_field can name "
+            "a better column",
         }
     name = key if repeat is None else f"{key}#{repeat}"
     return make_row(f"{source.id_prefix}{file}/{name}", file, key, **row)

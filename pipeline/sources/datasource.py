@@ -68,11 +68,10 @@ class ImageSource(Datasource):
     @property
     def extent(self) -> str:
         """The amount of data to read, in words."""
-        parts = [unit.part for unit in self.units]
         if self.source.format == "list":
-            rows = sum(part.rows for part in parts if part is not None)
-            return f"{rows:,} images of a list, in {len(parts)} parts"
-        return f"{self.bytes_total / 2**20:.1f} MiB in {len(parts)} shards"
+            rows = sum(unit.rows or 0 for unit in self.units)
+            return f"{rows:,} images of a list, in {len(self.units)} parts"
+        return f"{self.bytes_total / 2**20:.1f} MiB in {len(self.units)} shards"
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
         """The same source with another reporter."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import SourceConfig
-from pipeline.sources.input_rows import Row, caption_of, carried, text_of
+from pipeline.sources.input_rows import Row, captions_of, carried, joined_captions, text_of
 from pipeline.sources.label_values import label_in, label_value
 
 
@@ -25,7 +25,9 @@ def described(fields: Mapping[str, bytes], name: str, source: SourceConfig) -> R
         labels = label_value(_text(fields, *texts), source.label_separator)
     return {
         "label": labels,
-        "caption": caption_of(record.get(source.caption_field, _text(fields, caption)))
+        "caption": joined_captions(
+            captions_of(record.get(source.caption_field, _text(fields, caption)))
+        )
         or text_of(_text(fields, f"{caption}.txt", f"{name}.txt", "txt")),
         **carried(record, source.carry),
     }

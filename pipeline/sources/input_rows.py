@@ -60,16 +60,15 @@ def text_of(value: Any) -> str | None:
     return text.strip() or None
 
 
-def caption_of(value: Any) -> str | None:
-    """A caption as text; several captions give one line each, and repeated ones count once."""
-    if not isinstance(value, list | tuple):
-        return text_of(value)
-    return joined_captions(map(text_of, value))
+def captions_of(value: Any) -> tuple[str, ...]:
+    """The captions in a value, which may be a list of several, without blank and repeated ones."""
+    texts = map(text_of, value if isinstance(value, list | tuple) else [value])
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
-def joined_captions(captions: Iterable[str | None]) -> str | None:
-    """Captions of one image as text: each distinct one on a line of its own; None if all are."""
-    return "\n".join(dict.fromkeys(caption for caption in captions if caption)) or None
+def joined_captions(captions: Iterable[str]) -> str | None:
+    """Captions of one image as text: each distinct one on its own lines; None without one."""
+    return "\n".join(dict.fromkeys(captions)) or None
 
 
 def carried(values: Mapping[str, Any], carry: Mapping[str, str]) -> Row:

@@ -20,7 +20,7 @@ from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
-from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.read_unit import Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.sidecars import attach_sidecars, told
 from pipeline.storage.location import Location, redact
@@ -56,7 +56,8 @@ def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
         UsageError: see `list_source`, `choose_files` and `plan_units`.
     """
     files, notes = list_source(source)
-    return Plan(plan_units(fs, choose_files(source, files), Labeller(source)), notes)
+    plan = plan_units(fs, choose_files(source, files), Labeller(source))
+    return Plan(plan.units, (*notes, *plan.notes))
 
 
 def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
@@ -105,7 +106,7 @@ def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFi
 
 def plan_units(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> list[Unit]:
+) -> Plan:
     """Cut files into units of bounded size, each one read task.
 
     The same settings and files give the same units on every attempt.
@@ -115,13 +116,16 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return _of_tars(files, source)
+        return Plan(_of_tars(files, source), ())
     if source.format == "folder":
         chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
-        return [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-    units = _of_tables(fs, files, labeller)
-    return units if source.limit is None else list(_limited(units, source.limit))
+        units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
+        return Plan(units, ())
+    plan = _of_tables(fs, files, labeller)
+    return (
+        plan if source.limit is None else Plan(list(_limited(plan.units, source.limit)), plan.notes)
+    )
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -163,20 +167,21 @@ def _sampled_files(
 
 def _of_tables(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> list[Unit]:
+) -> Plan:
     source = labeller.source
     scan = scan_parquet if source.format == "parquet" else scan_list
     sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
 
-    def scan_file(file: SourceFile) -> list[Part]:
+    def scan_file(file: SourceFile) -> Scan:
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    scanned = list(map_in_threads(scan_file, files))
+    scans = list(map_in_threads(scan_file, files))
     units = [
-        unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
+        unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
-    return units if source.sample is None else list(_drawn(units, sample.positions))
+    notes = tuple(note for scan in scans for note in scan.notes)
+    return Plan(units if source.sample is None else list(_drawn(units, sample.positions)), notes)
 
 
 def _offer(
