@@ -82,7 +82,7 @@ def associate(presence: Presence, gates: Gates, resamples: int, seed: int) -> As
     Args:
         gates: images of a class that a test needs.
         resamples: bootstrap resamples of the images.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     counts = presence.histograms.counts
     images = counts.sum(axis=2, dtype=np.float64)

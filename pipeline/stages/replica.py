@@ -127,7 +127,7 @@ def fastest_batch_size(
 
     Args:
         explain: measured once per size.
-        sizes: in ascending order; the search ends at the first one that gains less than
+        sizes: batch sizes in ascending order; the search ends at the first one that gains less than
             `LEAST_GAIN` or does not fit into memory.
 
     Returns:
