@@ -77,7 +77,7 @@ def associate(view: ClassView, gates: Gates, resamples: int, seed: int) -> Assoc
         view: presence by class.
         gates: images of a class that a test needs.
         resamples: bootstrap resamples of the images.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     presence, everyone = view.presence, view.everyone
     counts = presence.histograms.counts

@@ -67,7 +67,7 @@ class Difference:
     """A class's mean map minus that of all images, (h, w), and which cells differ.
 
     Attributes:
-        difference: in the units of the maps.
+        difference: mean map of the class minus that of all images, in the units of the maps.
         t: the difference in standard errors.
         p: two-sided p-value times the number of cells (Bonferroni), at most 1.
         images: number of maps of the class.

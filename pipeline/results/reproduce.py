@@ -150,7 +150,8 @@ def model_config(manifest: Mapping[str, Any]) -> ModelConfig:
         resize=identity["model.resize"],
         layers=identity["model.layers"],
         precision=identity["model.precision"],
-        tokenizer=about.get("tokenizer"),  # not in early manifests
+        tokenizer=about.get("tokenizer"),  # not in early manifests, nor is the tag
+        tag=about.get("tag"),
     )
 
 

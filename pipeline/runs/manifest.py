@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from legrad.models.definition import is_name
 from legrad.queries.query import Query
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
@@ -95,7 +96,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         # files and folders are identified by their digests alone, so that they may move
-        "model.name": None if prepared.definition else model.name,
+        "model.name": model.name if is_name(model.name) else None,
         **({"model.definition": prepared.definition} if prepared.definition else {}),
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
@@ -199,6 +200,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
+            "tag": config.model.tag,
             "tokenizer": config.model.tokenizer,
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },

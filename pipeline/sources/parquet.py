@@ -92,8 +92,8 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
     except Exception as error:
         if not is_broken(error):
             raise
-        number = stand_in(unit.first)
-        yield _unreadable(file, source, UNREADABLE, failure(error), number)
+        key = UNREADABLE if part is None else f"{UNREADABLE}-from-{unit.first}"
+        yield _unreadable(file, source, key, failure(error), stand_in(unit.first))
 
 
 def fetch_from_parquet(

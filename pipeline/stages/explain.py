@@ -1,5 +1,6 @@
 """The model stage: a batch of pixels in, a batch of scores, encoded maps and embeddings out."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ class Explainer:
         names: Sequence[str],
         reporter: "Reporter",
     ) -> None:
-        self.model = settings.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `prepare` has passed them on
+            self.model = settings.load()
         self.legrad = LeGrad(self.model, settings.model.layers)
         self.text_features = torch.from_numpy(text_features.copy()).to(self.model.device)
         self.schema = schema
