@@ -241,9 +241,3 @@ class RunConfig(Settings):
             k=maps.k or 1,
             threshold=maps.threshold or 0.0,
         )
-
-
-def queries_by_label(queries: Sequence[Query]) -> dict[str, str]:
-    """Map each label of the data set to the name of its class query, the first one if several."""
-    pairs = [(q.label, q.name) for q in queries if q.role is Role.CLASS and q.label]
-    return dict(reversed(pairs))
