@@ -21,7 +21,7 @@ def unmatched_labels(queries: Sequence[Query], labels: Collection[str]) -> tuple
         labels: the labels that images have.
     """
     classes = queries_by_label(queries)
-    missing = {label: name for label, name in classes.items() if label not in labels}
+    missing = {label: name for label, name in reversed(classes.items()) if label not in labels}
     if not missing:
         return ()
     if not labels:
@@ -33,8 +33,8 @@ def unmatched_labels(queries: Sequence[Query], labels: Collection[str]) -> tuple
         wrong.append(f"{name} ({label!r}{f'; did you mean {meant!r}?' if meant else ''})")
     return (
         f"no image has the label of {_count(len(missing), 'class query', 'class queries')}: "
-        f"{_listed(wrong)}. Labels of the images: {_listed(sorted(labels))}. `label:` of a query "
-        "says for which of them it stands",
+        f"{_listed(wrong)}. Labels of the images: {_listed(sorted(labels))}. A query names its "
+        "label in `label:`",
     )
 
 
