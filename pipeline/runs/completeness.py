@@ -77,7 +77,7 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
     parts = [part.path for part in committed_parts(folder)]
     dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
     rows = dataset.count_rows()
-    missing = dataset.count_rows(filter=ds.field("label").is_null())
+    missing = dataset.count_rows(filter=_unlabelled(dataset))
     if not missing:
         return ()
     hint = ""
@@ -109,6 +109,12 @@ def _labels(dataset: ds.Dataset) -> set[str]:
             single = single.filter(pc.is_null(batch["labels"]))
         labels.update(pc.unique(single).to_pylist())
     return {label for label in labels if label is not None}
+
+
+def _unlabelled(dataset: ds.Dataset) -> pc.Expression:
+    """Rows without a label; an empty set of labels says that the image is of no class."""
+    missing = ds.field("label").is_null()
+    return missing & ds.field("labels").is_null() if "labels" in dataset.schema.names else missing
 
 
 def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:
