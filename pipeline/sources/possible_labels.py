@@ -18,8 +18,9 @@ def source_notes(source: ImageSource, queries: Sequence[Query]) -> tuple[str, ..
 def possible_labels(source: ImageSource) -> frozenset[str] | None:
     """Every label that an image may have; None where only reading the images tells."""
     config, table = source.source, label_table(source.source)
+    labels: set[str | None]
     if table is not None:
-        labels = set(table.labels.unique().to_pylist())
+        labels = set(table.names)
     elif config.format == "folder":
         files = [file for unit in source.units for file in unit.files]
         if any(path.lower().endswith(".json") for file in files for path in file.sidecars):
