@@ -95,13 +95,23 @@ def init(
         Path, typer.Option("--out", "-o", metavar="FILE", help="Configuration to write.")
     ] = Path("run.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+    label_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column or json field that holds the label or labels."),
+    ] = None,
+    image_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or member of a tar's sample, with the image."),
+    ] = None,
 ) -> None:
     """Write a configuration for your data, with a query for each of its labels."""
     from pipeline.starter import write_starter
 
     if model.model is None and model.pretrained is None:
         model = replace(model, model=_STARTER_MODEL[0], pretrained=_STARTER_MODEL[1])
-    starter = write_starter(source, model.config(), out, force=force)
+    named = {"label_field": label_field, "image_field": image_field}
+    fields = {name: value for name, value in named.items() if value is not None}
+    starter = write_starter(source, model.config(), out, force=force, source=fields)
     print(f"{source}: {starter.survey.summary}")
     for note in starter.notes:
         print(f"note: {note}")

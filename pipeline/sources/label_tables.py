@@ -81,7 +81,7 @@ def parse_labels(data: bytes, config: LabelsConfig) -> LabelTable:
     wanted = config.columns or (config.label,)
     columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, *wanted])
     labels = columns[config.label] if not config.columns else _of_columns(columns, config.columns)
-    return _sorted_table(columns[config.key], labels, digest, config, by_name=False)
+    return _sorted_table(columns[config.key], labels, digest, config, by_name=bool(config.columns))
 
 
 def _sorted_table(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +11,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.columns import Columns, choose_columns, columns_in_folders
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
+from pipeline.sources.unread_columns import refuse_lists_and_videos
 from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20
@@ -53,7 +55,11 @@ def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
     candidates += [f.name for f in schema if _is_struct(f.type)]
     candidates += [f.name for f in schema if _is_binary(f.type)]
     image = source.image_field or next(iter(candidates), None)
-    columns = choose_columns(schema.names, image, source, where)
+    if image is None:
+        refuse_lists_and_videos(schema, features, where)
+    folders = columns_in_folders(where)
+    names = list(dict.fromkeys((*schema.names, *folders)))
+    columns = replace(choose_columns(names, image, source, where), folders=folders)
     kind = schema.field(columns.image).type
     if not _is_struct(kind) and not _is_binary(kind):
         raise UsageError(

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,14 @@ class Starter:
     notes: tuple[str, ...]
 
 
-def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = False) -> Starter:
+def write_starter(
+    uri: str,
+    model: ModelConfig,
+    config: Path,
+    *,
+    force: bool = False,
+    source: Mapping[str, Any] | None = None,
+) -> Starter:
     """Write a configuration for a data set, and check it as `legrad run --check` does.
 
     Args:
@@ -82,6 +89,7 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
         model: the model that the run will use.
         config: the YAML file to write; the file of queries is written beside it.
         force: whether existing files are overwritten.
+        source: settings of the source that the user gave, such as ``label_field``.
 
     Raises:
         UsageError: a file exists already or would be inside the data, or there is no data.
@@ -96,7 +104,7 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
     weights = model.weights_file
     if weights and not is_uri(weights) and not Path(weights).expanduser().is_file():
         raise UsageError(f"--pretrained {weights}: no such file")
-    data = survey(uri)
+    data = survey(uri, source)
     starter = packaged_config("queries/starter.yaml").read_text(encoding="utf-8")
     chosen, cues, notes = _choose(data, starter)
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -179,10 +187,22 @@ def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
         model="\n".join(f"  {key}: {_flow(value)}" for key, value in settings.items()),
         format=data.format,
         uri=_flow(uris[0] if len(uris) == 1 else uris),
-        fields=_FIELDS if data.format == "webdataset" else "",
+        fields=_fields(data, config),
         queries=QUERIES,
         output=OUTPUT,
     )
+
+
+def _fields(data: Survey, config: Path) -> str:
+    """Lines of further settings of the source."""
+    settings = dict(data.settings)
+    if "labels" in settings:
+        settings["labels"] = {
+            **settings["labels"],
+            "uri": _portable(settings["labels"]["uri"], config),
+        }
+    lines = "".join(f"\n  {key}: {_flow(value)}" for key, value in settings.items())
+    return lines + (_FIELDS if data.format == "webdataset" else "")
 
 
 def _portable(uri: str, config: Path) -> str:

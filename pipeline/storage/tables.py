@@ -51,9 +51,9 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         UsageError: the file is not a table, or lacks a column.
     """
     wanted = list(dict.fromkeys(columns))
-    parse, names_of = (_parquet, _parquet_names) if data.startswith(b"PAR1") else (_csv, _csv_names)
+    parse = _parquet if data.startswith(b"PAR1") else _csv
     try:
-        names = names_of(data)
+        names = column_names(data)
         missing = [name for name in wanted if name not in names]
         if missing:
             raise UsageError(
@@ -65,6 +65,11 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
     return pa.table(texts, names=wanted)
+
+
+def column_names(data: bytes) -> list[str]:
+    """Names of the columns of a CSV or Parquet file; errors are those of pyarrow."""
+    return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
