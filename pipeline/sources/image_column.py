@@ -25,7 +25,7 @@ _WORDS = re.compile(r"[^a-z]+")
 def image_column(table: pq.ParquetFile) -> str | None:
     """Name of the image column of a file; None if no column holds images."""
     schema = table.schema_arrow
-    kinds = {field.name: field.type for field in schema}
+    kinds: dict[str, pa.DataType] = {field.name: field.type for field in schema}
     candidates = [name for name, kind in kinds.items() if is_struct(kind) or is_binary(kind)]
     features = hugging_face_features(schema)
     declared = [
