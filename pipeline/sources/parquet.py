@@ -5,10 +5,12 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
@@ -28,7 +30,7 @@ from pipeline.sources.parquet_file import (
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit, stand_in
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location
 
@@ -58,8 +60,9 @@ def scan_parquet(
         with open_parquet(location) as table:
             columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
+            facts = _facts(table.schema_arrow, columns, source)
             if source.key_field is None and visit is None:
-                return Scan(parts)
+                return Scan(parts, facts)
             repeats = _repeats(table, columns)
             images = SameImages(repeats)
             if visit is not None or repeats.same:
@@ -68,7 +71,16 @@ def scan_parquet(
         if not is_broken(error):
             raise
         return Scan([])
-    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
+    notes = told(repeats, table.metadata.num_rows, file.name)
+    return Scan(images.placed(parts), replace(facts, notes=notes))
+
+
+def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
+    """What the schema says; labels are known only where its metadata names them."""
+    names = None if columns.label is None else class_names(schema, columns.label)
+    if source.label_names is not None or names is None:
+        return Facts(columns=columns.meanings)
+    return Facts(columns=columns.meanings, labels=frozenset(names))
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
