@@ -81,9 +81,10 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="Name of an open_clip model (`legrad models` lists them), or mini, the demo's "
-            "small model.",
+            metavar="NAME|FILE|FOLDER",
+            help="Name of an open_clip model (`legrad models` lists them), a JSON file with an "
+            "open_clip model config, a folder with open_clip_config.json and weights, "
+            "hf-hub:ORG/NAME, or mini, the demo's small model.",
         ),
     ] = None
     pretrained: Annotated[

@@ -63,6 +63,7 @@ class Preview:
         resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
         costs: estimated costs of the run.
         first: the first rows, decoded.
+        notes: what the user should know about the source.
     """
 
     shards: int
@@ -74,6 +75,7 @@ class Preview:
     resources: Resources | None
     costs: Costs
     first: tuple[Sampled, ...]
+    notes: tuple[str, ...]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -106,6 +108,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
+        notes=source.notes,
     )
 
 
@@ -113,7 +116,7 @@ def _require_weights(model: ModelConfig) -> None:
     """Refuse an unknown tag of weights; weights files are checked with the settings."""
     from legrad.models.load import require_tag  # loads torch
 
-    if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
+    if model.pretrained is None or model.weights_file:
         return
     try:
         require_tag(model.name, model.pretrained)
@@ -141,11 +144,8 @@ def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
 
 def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
     config, units = source.source, source.units
-    if config.format == "folder":
-        return sum(len(unit.files) for unit in units), True
-    if config.format in ("parquet", "list"):
-        parts = [unit.part for unit in units if unit.part is not None]
-        return sum(len(p.chosen) if p.chosen is not None else p.rows for p in parts), True
+    if config.format != "webdataset":
+        return sum(unit.rows or 0 for unit in units), True
     if config.sample is not None or config.limit is not None:
         return min(count for count in (config.sample, config.limit) if count is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:

@@ -7,9 +7,11 @@ from typing import Any, get_args
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.pretrained import download_pretrained_from_hf
 from torch import nn
 
 from legrad.models import catalog
+from legrad.models.definition import MINI, Definition, define
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
 from legrad.models.vision_language import (
     PUBLISHED_LAYERS,
@@ -36,10 +38,14 @@ def load_model(
     """Load a model by name.
 
     Args:
-        name: open_clip's name of an architecture (``ViT-B-32``), or ``mini``, the embedded one.
+        name: open_clip's name of an architecture (``ViT-B-32``); ``mini``, the embedded model; a
+            JSON file with open_clip's model config (path or URI); a folder that holds
+            ``open_clip_config.json`` and weights, with or without ``local-dir:`` before it; or
+            ``hf-hub:ORG/NAME``. Preprocessing and tokenizer come from the folder or repository.
         pretrained: an open_clip tag (``laion2b_s34b_b88k``; fetched from the hub), or a weights
             file at a path or any fsspec URI: ``.safetensors``, or ``.pt``/``.pth``/``.bin``, which
-            are read with ``weights_only=True``. None for ``mini``.
+            are read with ``weights_only=True``. None for ``mini``, and for the weights that a
+            folder or repository holds.
         image_size: input side, or (height, width), in pixels; default: the model's own. Any
             multiple of the patch works: positional embeddings are interpolated in each forward
             pass, and the module is not changed.
@@ -52,19 +58,20 @@ def load_model(
     Raises:
         UnsupportedModelError: unknown name, or a vision tower of no supported family.
         FileNotFoundError: the weights file does not exist.
-        ValueError: ``image_size``, ``precision``, ``pretrained`` or ``tokenizer`` is invalid, or
-            the weights do not fit the model.
+        ValueError: ``image_size``, ``precision``, ``pretrained`` or ``tokenizer`` is invalid, the
+            model's file, folder or repository cannot be read, or the weights do not fit the model.
     """
     _check_precision(precision)
+    definition = define(name)
     arch = catalog.architecture(name)
     check_tokenizer(name, tokenizer)
     size = _checked_size(image_size, arch.image_size, arch.patch_size)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if name == catalog.MINI:
+    if name == MINI:
         if pretrained is not None:
             raise ValueError(f"pretrained={pretrained!r}: the mini model has its own weights")
         return _load_mini(size, target, precision, resize)
-    module = _create(name, pretrained)
+    module = _create(definition, pretrained)
     config = _preprocessing(name, module)
     return VisionLanguageModel(
         name=name,
@@ -131,7 +138,7 @@ def _load_mini(
 
     mini = loader.load()
     return VisionLanguageModel(
-        name=catalog.MINI,
+        name=MINI,
         pretrained=None,
         model=mini.model.to(device),
         preprocess=Preprocess(size, resize),
@@ -142,15 +149,17 @@ def _load_mini(
     )
 
 
-def _create(name: str, pretrained: str | None) -> nn.Module:
+def _create(definition: Definition, pretrained: str | None) -> nn.Module:
     """The open_clip module on the CPU, weights loaded."""
+    name = definition.name
+    if pretrained is None and definition.holds_weights:
+        return model_with_weights(definition, _weights_within(definition))
     if pretrained is None:
         raise ValueError(
-            f"model {name!r} needs pretrained=: an open_clip tag such as "
-            f"{_a_tag(name)!r}, or a weights file"
+            f"model {name!r} needs pretrained=: {_example_tag(definition)}a weights file"
         )
     if is_weights_uri(pretrained):
-        return model_with_weights(name, pretrained)
+        return model_with_weights(definition, pretrained)
     require_tag(name, pretrained)
     quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
     tagged: nn.Module = (
@@ -161,6 +170,16 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
     return tagged
 
 
+def _weights_within(definition: Definition) -> str:
+    """The weights file in the model's folder, or fetched from its repository on the hub."""
+    if definition.repository is None:
+        return str(definition.weights_file())
+    try:
+        return str(download_pretrained_from_hf(definition.repository))
+    except FileNotFoundError as error:
+        raise ValueError(f"model {definition.name}: its weights cannot be read: {error}") from error
+
+
 def require_tag(name: str, pretrained: str) -> None:
     """Check that open_clip has a tag of published weights; nothing is fetched.
 
@@ -169,9 +188,12 @@ def require_tag(name: str, pretrained: str) -> None:
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
+        listed = f"tags: {', '.join(tags) or 'none'}"
+        if not define(name).built_in:
+            listed = "only names of open_clip have tags"
         raise ValueError(
             f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
-            f"({', '.join(WEIGHTS_SUFFIXES)}); tags: {', '.join(tags) or 'none'}"
+            f"({', '.join(WEIGHTS_SUFFIXES)}); {listed}"
         )
 
 
@@ -203,9 +225,9 @@ def _check_precision(precision: str) -> None:
         raise ValueError(f"precision {precision!r}: expected one of {get_args(Precision)}")
 
 
-def _a_tag(name: str) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    return tags[-1] if tags else "path/to/weights.safetensors"
+def _example_tag(definition: Definition) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(definition.name)
+    return f"an open_clip tag such as {tags[-1]!r}, or " if tags else ""
 
 
 def _checked_size(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legrad.models import catalog
+from legrad.models.definition import MINI
 from pipeline.audit.findings import Findings
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.config import DEMO_ALIAS, AuditConfig
@@ -117,7 +118,7 @@ def overview(
 
 def model_caveats(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
     """Caveats about the model that computed the scores: the mini model knows drawn scenes only."""
-    foreign = model.get("name") == catalog.MINI and dataset != DEMO_ALIAS
+    foreign = model.get("name") == MINI and dataset != DEMO_ALIAS
     return (
         (f"{catalog.MINI_WARNING}; nothing here says anything about your images",)
         if foreign

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from legrad.models import catalog
+from legrad.models.definition import MINI
 from legrad.models.tokenizers import obstacle
 from legrad.queries.query import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
@@ -210,7 +211,7 @@ class RunConfig(Settings):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings for the user, shown before the run starts."""
-        if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
+        if self.model.name == MINI and self.source.alias != DEMO_ALIAS:
             return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
         return ()
 

@@ -83,14 +83,16 @@ class SourceConfig(Settings):
 
     Attributes:
         format: ``webdataset`` (tar shards), ``folder`` (each file is an image, its folder is its
-            class), ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, JSONL
-            or Parquet tables of image URIs).
+            class), ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, TSV,
+            JSONL or Parquet tables of image URIs).
         uri: one or several paths or URIs of files, folders, globs or brace ranges. A mapping gives
             each place an alias, with which its image ids begin:
             ``{photos: s3://a/x, scans: s3://b/x}``.
         alias: name of the data set, with which every image id begins, so that the data can move.
         image_field: the member of a tar's sample, or the column, that holds the image; default the
             first known one, and for a tar's sample every image in it.
+        image_root: folder or URI that the relative paths in a table are relative to; default the
+            table's folder (list, parquet).
         key_field: column that names an image within its file (parquet, list); default the row
             number (parquet) or the URI (list).
         label_field: field of a sample's JSON or a member of the sample (else ``cls``), or a column,
@@ -118,6 +120,7 @@ class SourceConfig(Settings):
     uri: Places
     alias: Alias | None = None
     image_field: str | None = None
+    image_root: PathOrUri | None = None
     key_field: str | None = None
     label_field: str = "label"
     caption_field: str = "caption"

@@ -94,8 +94,9 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     model, source = config.model, config.source
     return {
         "schema_version": SCHEMA_VERSION,
-        "model.name": model.name,
-        # a weights file is identified by its digest alone
+        # files and folders are identified by their digests alone, so that they may move
+        "model.name": None if prepared.definition else model.name,
+        **({"model.definition": prepared.definition} if prepared.definition else {}),
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
@@ -113,6 +114,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.label_names": source.label_names and list(source.label_names),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
+        **_identity_of_image_root(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -155,6 +157,12 @@ def _identity_of_only(source: SourceConfig) -> dict[str, str]:
     return {} if wanted is None else {"source.only": wanted.digest}
 
 
+def _identity_of_image_root(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.image_root` is set, and with an alias, as the data may then move."""
+    root = source.image_root
+    return {} if root is None or source.alias else {"source.image_root": redact(root)}
+
+
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
     """A label table is identified by its contents, not its location."""
     table = label_table(source)
@@ -175,7 +183,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "config_digest": digest(identity(config, prepared)),
         "grid": list(prepared.grid),
         "model": {
-            "name": config.model.name,
+            "name": redact(config.model.name),
             "pretrained": redact(config.model.pretrained or "") or None,
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
@@ -232,6 +240,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "format": source.format,
             "alias": source.alias,
             "image_field": source.image_field,
+            "image_root": redact(source.image_root) if source.image_root else None,
         },
         "metadata": file_metadata(config, prepared),
     }

@@ -9,8 +9,16 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
-from pipeline.sources.input_rows import Row, carried, make_row, text_of
-from pipeline.sources.read_unit import Part
+from pipeline.sources.column_names import CAPTIONS, LABELS, named
+from pipeline.sources.input_rows import (
+    Row,
+    captions_of,
+    carried,
+    joined_captions,
+    make_row,
+    text_of,
+)
+from pipeline.sources.read_unit import Further, Part
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,20 @@ def choose_columns(
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+    label, caption = chosen["label_field"], chosen["caption_field"]
+    others = tuple(name for name in names if name != image)
     return Columns(
         image=image,
         key=source.key_field,
-        label=source.label_field if source.label_field in names else None,
-        caption=source.caption_field if source.caption_field in names else None,
+        label=label or named(others, LABELS),
+        caption=caption or named(others, CAPTIONS),
         carry=tuple(source.carry),
     )
+
+
+def captions_in(values: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    """The captions that the values of a record give."""
+    return captions_of(values.get(columns.caption)) if columns.caption else ()
 
 
 def pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -114,9 +129,11 @@ def table_row(
     """
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
+    further = part.further.get(number, Further()) if part else Further()
+    label = text_of(values.get(columns.label)) if columns.label else None
     row = {
-        "label": text_of(values.get(columns.label)) if columns.label else None,
-        "caption": text_of(values.get(columns.caption)) if columns.caption else None,
+        "label": label or next(iter(further.labels), None),
+        "caption": joined_captions((*captions_in(values, columns), *further.captions)),
         "row": number,
         BOOK: number,
         **carried(values, source.carry),
@@ -124,7 +141,8 @@ def table_row(
     if repeat is not None:
         row |= {
             "status": Status.DUPLICATE_KEY,
-            "error": f"key {key!r} is in {file} before; source.key_field can name a better column",
+            "error": f"key {key!r} names another image in {file} before; source.key_field can name "
+            "a better column",
         }
     name = key if repeat is None else f"{key}#{repeat}"
     return make_row(f"{source.id_prefix}{file}/{name}", file, key, **row)

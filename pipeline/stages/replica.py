@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from legrad.method.explainer import LeGrad
+from legrad.models.definition import define
 from legrad.models.load import load_model
 from legrad.models.tokenizers import tokenizer_digest
 from legrad.models.vision_language import VisionLanguageModel
@@ -79,6 +80,7 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(f"queries: {error}") from error
     legrad = LeGrad(model, settings.model.layers)
+    definition = define(settings.model.name)
     height, width = model.preprocess.size
     label = next(iter(settings.selection.labels), None)
 
@@ -97,6 +99,7 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         grid=model.grid,
         layers=legrad.layers,
         digest=model.digest,
+        definition=None if definition.built_in else definition.digest,
         tokenizer=tokenizer_digest(settings.model.tokenizer),
         logit=model.logit,
         preprocess=model.preprocess,
