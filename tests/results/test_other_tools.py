@@ -44,7 +44,9 @@ def test_types_that_every_reader_of_parquet_knows() -> None:
 
 
 def test_duckdb(lengths: pd.Series) -> None:
-    query = f"select image_id, sqrt(list_inner_product(embedding, embedding)) from '{FILES}'"
+    """By the cast to an array; its functions on lists refuse a file with a null list in it."""
+    vector = "embedding::float[128]"
+    query = f"select image_id, sqrt(array_inner_product({vector}, {vector})) from '{FILES}'"
     norms = dict(duckdb.sql(query).fetchall())
     assert norms.pop(FAILED) is None
     assert norms == pytest.approx(lengths.to_dict())
