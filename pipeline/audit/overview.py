@@ -96,7 +96,7 @@ def overview(
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
-        images=int(population.sizes.sum()),
+        images=population.total,
         failed=failed,
         unlabelled=population.unlabelled,
         copies=copies,
@@ -151,6 +151,12 @@ def _caveats(
     if population.unlabelled and population.classes:
         caveats.append(
             f"{population.unlabelled:,} explained images have no label and are left out."
+        )
+    if population.has_sets:
+        caveats.append(
+            "Images have sets of labels: a class is compared with the images without it, and an "
+            "image counts in each of its classes. A label that goes with another one may take its "
+            "cues for its own."
         )
     if copies:
         caveats.append(f"{copies:,} images are exact copies of others, and each of them counts.")

@@ -29,8 +29,10 @@ class MapsConfig(Settings):
 
     Attributes:
         mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
-            column ``heatmap__own_label``; ``top_k``: maps of the ``k`` classes with the highest
-            scores; ``above``: maps of classes with a score of at least ``threshold``.
+            column ``heatmap__own_label``, the first class of an image with several labels;
+            ``own_labels``: the maps of all its classes, each class in its own column;
+            ``top_k``: maps of the ``k`` classes with the highest scores; ``above``: maps of classes
+            with a score of at least ``threshold``.
         k: number of classes, for ``top_k``.
         threshold: least score (a cosine), for ``above``.
     """

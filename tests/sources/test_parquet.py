@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources import parquet_file
-from pipeline.sources.datasource import open_source
+from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
 from tests.data import hugging_face, jpeg, read_all, settings
 
@@ -161,6 +161,18 @@ def test_damage_is_a_row(file: Path) -> None:
     file.write_bytes(data[:-9])
     (row,) = read_all(source)
     assert (row["image_id"], row["status"]) == ("train-0.parquet/#unreadable", "shard_error")
+
+
+def test_parts_of_a_file_that_breaks_after_the_listing_have_ids_of_their_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_file, "BYTES_PER_PART", 1)
+    source = settings("parquet", str(file))
+    opened = open_source(source)
+    file.write_bytes(file.read_bytes()[:-9])
+    tables = [next(read_units(source, [unit], opened.reporter)) for unit in opened.units]
+    ids = [table["image_id"].to_pylist() for table in tables]
+    assert ids == [[f"train-0.parquet/#unreadable-from-{first}"] for first in (0, 4, 8)]
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
