@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import LabelsConfig
 from pipeline.errors import UsageError
-from pipeline.sources.label_values import LabelValue, is_yes, label_value
+from pipeline.sources.label_values import LabelValue, is_yes, label_value, labels_of
 from pipeline.storage.location import redact
 from pipeline.storage.tables import parse_columns
 
@@ -44,6 +44,13 @@ class LabelTable:
     def has_sets(self) -> bool:
         """Whether the table gives sets of labels."""
         return pa.types.is_list(self.labels.type) or self.separator is not None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every label in the table."""
+        texts = self.labels.flatten() if pa.types.is_list(self.labels.type) else self.labels
+        values = (label_value(text, self.separator) for text in texts.unique().to_pylist())
+        return frozenset(name for value in values for name in labels_of(value))
 
     def find(self, key: str) -> LabelValue:
         """The label of a key, or None."""

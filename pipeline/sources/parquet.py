@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, captions_in, pylist, table_row
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, Repeats, SameImages, told
 from pipeline.sources.label_values import LabelValue, each_label, label_in
@@ -21,7 +22,6 @@ from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
     batch_rows,
-    class_names,
     columns_of,
     cut,
     image_of,
@@ -56,7 +56,7 @@ def scan_parquet(
     """
     try:
         with open_parquet(location) as table:
-            columns = columns_of(table.schema_arrow, source, file.name)
+            columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
             if source.key_field is None and visit is None:
                 return Scan(parts)
@@ -101,7 +101,7 @@ def fetch_from_parquet(
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
     with open_parquet(location) as table:
-        columns = columns_of(table.schema_arrow, source, location.path)
+        columns = columns_of(table, source, location.path)
         size = batch_rows(table.metadata, group)
         for batch in table.iter_batches(size, row_groups=[group], columns=[columns.image]):
             if row < batch.num_rows:
@@ -128,7 +128,7 @@ class _GroupReader:
         self.file = unit.files[0]
         self.part = unit.part
         self.source = source
-        self.columns = columns_of(table.schema_arrow, source, self.file.name)
+        self.columns = columns_of(table, source, self.file.name)
         named_elsewhere = source.labels is not None or source.label_names is not None
         label = None if named_elsewhere else self.columns.label
         self.class_names = None if label is None else class_names(table.schema_arrow, label)
