@@ -17,6 +17,7 @@ from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.sources.possible_labels import source_notes
 from pipeline.stages.decode import decode
 
 SAMPLE_ROWS = 16
@@ -109,7 +110,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
-        notes=(*model_notes, *source.notes),
+        notes=(*model_notes, *source.notes, *source_notes(source, config.queries)),
     )
 
 

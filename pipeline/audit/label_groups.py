@@ -146,7 +146,12 @@ class LabelImages:
         seed: int,
         halved: frozenset[str] = frozenset(),
     ) -> "LabelImages":
-        """Read ids, labels and scores in one pass."""
+        """Read ids, labels and scores in one pass.
+
+        Raises:
+            UsageError: no image has a class, or images have sets of labels.
+        """
+        population.refuse_sets("people's answers about classes and cues")
         ids, codes, keys, half = [], [], [], []
         raw: dict[str, list[Array]] = {cue: [] for cue in cues}
         for batch in batches(results, population, cues, ["image_id"]):

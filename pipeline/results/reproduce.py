@@ -175,6 +175,8 @@ def source_config(manifest: Mapping[str, Any], options: Options, only: str) -> S
         alias=source.get("alias"),
         only=only,
         label_names=names and tuple(names),
+        label_columns=identity.get("source.label_columns", ()),
+        label_separator=identity.get("source.label_separator"),
         options=dict(options),
         **{name: value for name, value in values.items() if value is not None},
     )

@@ -24,9 +24,16 @@ from pipeline.sources.column_names import (
     is_usual,
     path_in,
 )
-from pipeline.sources.columns import Columns, captions_in, choose_columns, table_row
+from pipeline.sources.columns import (
+    Columns,
+    captions_in,
+    choose_columns,
+    column_of,
+    table_row,
+)
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, SameImages, told
+from pipeline.sources.label_values import label_in
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
 from pipeline.sources.read_unit import Part, Scan, Unit
@@ -70,7 +77,7 @@ def scan_list(
     again = read_records(location, wanted_by(source, image)) if repeats.same or visit else ()
     for record in again:
         columns = list_columns(record, image, source, file.name)
-        label = text_of(record.values.get(columns.label)) if columns.label else None
+        label = label_in(record.values, source, columns.label)
         is_repeat = images.add(record.number, label, captions_in(record.values, columns))
         if visit is not None and not is_repeat:
             visit(record.number, _key(record, columns, location), label)
@@ -130,13 +137,15 @@ def list_columns(record: Record, image: str, source: SourceConfig, where: str) -
         fields = (source.key_field, source.label_field, source.caption_field)
         chosen = ("key_field", "label_field", "caption_field")
         named = [n for s, n in zip(chosen, fields, strict=True) if s in source.model_fields_set]
-        names += [image, *(name for name in named if name is not None), *source.carry]
+        names += [image, *(name for name in named if name is not None)]
+        names += [*source.carry, *source.label_columns]
     return choose_columns(list(dict.fromkeys(names)), image, source, where)
 
 
 def wanted_by(source: SourceConfig, image: str | None) -> Wanted:
     """Says which columns may be needed; a wide table can have many more."""
-    fields = (image, source.key_field, source.label_field, source.caption_field, *source.carry)
+    fields = {image, source.key_field, source.label_field, column_of(source.label_field)}
+    fields |= {source.caption_field, *source.carry, *source.label_columns}
     return lambda names: [name for name in names if name in fields or is_usual(name)]
 
 

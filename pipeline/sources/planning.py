@@ -15,6 +15,7 @@ from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, describe
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
+from pipeline.sources.label_values import LabelValue, labels_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
@@ -156,7 +157,8 @@ def _sampled_files(
         file = files[number]
         image_id = clean(source.id_prefix + file.name)
         label = call_with_retries(describe, fs, file, source)["label"]
-        sample.offer(labeller.label(image_id, file.name, label), image_id, number)
+        for name in labels_of(labeller.label(image_id, file.name, label)) or (None,):
+            sample.offer(name, image_id, number)
 
     for _ in map_in_threads(offer, range(len(files))):
         pass
@@ -188,10 +190,11 @@ def _offer(
     file: SourceFile,
     row: int,
     key: str,
-    label: str | None,
+    label: LabelValue,
 ) -> None:
     image_id = clean(f"{labeller.source.id_prefix}{file.name}/{key}")
-    sample.offer(labeller.label(image_id, key, label), image_id, (file.name, row))
+    for name in labels_of(labeller.label(image_id, key, label)) or (None,):
+        sample.offer(name, image_id, (file.name, row))
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:

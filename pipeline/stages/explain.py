@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from legrad.method.explainer import Explanation, LeGrad
+from legrad.queries.selection import Label
 from pipeline.schema import Status
 from pipeline.stages.encode import EncodedBatch, count_maps
 from pipeline.stages.replica import ReplicaSettings
@@ -57,7 +58,7 @@ class Explainer:
             with self.reporter.timed("explain"):
                 explanation = self._explain(images)
             with self.reporter.timed("encode"):
-                own_classes = self.selection.own(images["label"].to_pylist())
+                own_classes = self.selection.own(_labels(images))
                 encoded = EncodedBatch.of(explanation, np.array(own_classes))
         status, error = _outcome(batch, decoded, encoded.finite)
         image_of_row = np.full(batch.num_rows, -1)
@@ -76,9 +77,15 @@ class Explainer:
         return self.legrad.explain(
             pixels.view(-1, 3, height, width),
             self.text_features,
-            select=self.selection.select(images["label"].to_pylist()),
+            select=self.selection.select(_labels(images)),
             sizes=list(zip(*(images[n].to_pylist() for n in ("width", "height")), strict=True)),
         )
+
+
+def _labels(images: pa.Table) -> list[Label]:
+    """The label of each image, or its set of labels."""
+    columns = (images[name].to_pylist() for name in ("label", "labels"))
+    return [label if labels is None else labels for label, labels in zip(*columns, strict=True)]
 
 
 def _outcome(

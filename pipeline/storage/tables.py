@@ -44,7 +44,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         columns: names of the columns to read; all must exist.
 
     Returns:
-        A table of these columns as ``large_string``; an empty or null cell is null.
+        A table of these columns as ``large_string``; an empty or null cell is null. A column of
+        lists (Parquet) becomes lists of ``large_string``.
 
     Raises:
         UsageError: the file is not a table, or lacks a column.
@@ -67,6 +68,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column.cast(pa.list_(pa.large_string()))
     text = column.cast(pa.large_string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
 

@@ -59,7 +59,7 @@ def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.Monkey
         *("a.jpg", "deep/b.jpg", "gone.jpg", "#3")
     ]
     assert [row["status"] for row in rows] == ["ok", "ok", "read_error", "no_image"]
-    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog"]
+    assert [row["label"] for row in rows] == ["cat|dog", None, "dog", "dog"]
     assert [row["year"] for row in rows] == [1999, None, 2001, 2002]
     assert rows[0]["caption"] == 'a "cat",\nasleep\nagain'
     assert [row["bytes"] for row in rows[:2]] == [jpeg(0), jpeg(1)]
