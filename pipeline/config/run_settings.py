@@ -60,7 +60,7 @@ class StoreConfig(Settings):
 
     Attributes:
         maps: which maps are stored; a mode alone is enough.
-        embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
+        embeddings: whether image embeddings are stored; the audit's probe needs them.
         captions: whether captions of the source are stored.
         properties: whether brightness, sharpness, JPEG quality and the like are measured and
             stored; the audit compares them between classes.

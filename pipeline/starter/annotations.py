@@ -30,7 +30,7 @@ def find_annotations(uris: Sequence[str], files: Sequence[SourceFile]) -> dict[s
         return None
     if not place.endswith(".csv"):
         return {"uri": place}
-    names = column_names(open_location(place).read())
+    names = column_names(open_location(place).read(), place)
     return {"uri": place, "key": names[0], "columns": names[1:]}
 
 

@@ -13,10 +13,11 @@ from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.columns import Columns, pylist
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.label_values import each_label, label_in, labels_of
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
-from pipeline.sources.parquet_file import class_names, columns_of, is_broken, open_parquet
+from pipeline.sources.parquet_file import columns_of, is_broken, open_parquet
 from pipeline.storage.location import Location, open_location
 
 _MOST_FILES = 256
@@ -115,7 +116,7 @@ def _read(source: SourceConfig, file: SourceFile) -> _FileLabels:
 
 def _labels(table: pq.ParquetFile, source: SourceConfig, name: str) -> _FileLabels:
     schema, rows = table.schema_arrow, 0
-    columns = columns_of(schema, source, name)
+    columns = columns_of(table, source, name)
     words = class_names(schema, columns.label) if columns.label else None
     labels: Counter[str] = Counter()
     unlabelled = 0

@@ -35,6 +35,18 @@ def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame.fillna("").astype(str)
 
 
+def column_names(data: bytes, uri: str) -> list[str]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        UsageError: the file is not a table.
+    """
+    try:
+        return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+
+
 def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """Parse some columns of a CSV or Parquet file.
 
@@ -52,8 +64,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """
     wanted = list(dict.fromkeys(columns))
     parse = _parquet if data.startswith(b"PAR1") else _csv
+    names = column_names(data, uri)
     try:
-        names = column_names(data)
         missing = [name for name in wanted if name not in names]
         if missing:
             raise UsageError(
@@ -65,11 +77,6 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
     return pa.table(texts, names=wanted)
-
-
-def column_names(data: bytes) -> list[str]:
-    """Names of the columns of a CSV or Parquet file; errors are those of pyarrow."""
-    return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -254,3 +254,45 @@ def test_the_command_that_writes_a_row_for_each_image(
     exec(code[1])
     rows = read_all(settings("parquet", "images.parquet"))
     assert [(row["bytes"], row["label"]) for row in rows] == [(jpeg(0), "a"), (jpeg(1), "a")]
+
+
+HASH = bytes(range(32))
+MASK = jpeg(9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "declared", "expected"),
+    [
+        ({"hash": HASH, "image": jpeg(0)}, [], "image"),
+        ({"sha256": HASH, "picture_of_it": jpeg(0)}, [], "picture_of_it"),
+        ({"mask": MASK, "content": jpeg(0)}, [], "content"),
+        ({"thumbnail": MASK, "jpg": jpeg(0)}, [], "jpg"),
+        ({"image_mask": MASK, "other": jpeg(0)}, [], "other"),
+        ({"image": HASH, "scan": jpeg(0)}, ["scan"], "scan"),
+        ({"annotation": MASK, "front": jpeg(0)}, ["annotation", "front"], "front"),
+        ({"mask": MASK}, [], "mask"),
+        ({"hash": HASH}, [], None),
+    ],
+)
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_the_image_column(
+    tmp_path: Path,
+    columns: dict[str, bytes],
+    declared: list[str],
+    expected: str | None,
+    as_struct: bool,
+) -> None:
+    data = {
+        name: [{"bytes": value, "path": None} if as_struct and value != HASH else value] * 3
+        for name, value in columns.items()
+    }
+    features = {name: {"_type": "Image"} for name in declared}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table(data).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = settings("parquet", f"{tmp_path}/x.parquet")
+    if expected is None:
+        with pytest.raises(UsageError, match="image_field"):
+            open_source(source)
+        return
+    assert [row["bytes"] for row in read_all(source)] == [columns[expected]] * 3
