@@ -7,7 +7,7 @@ import numpy as np
 
 from legrad.errors import UnsupportedModelError
 from legrad.queries.directions import read_vector
-from legrad.queries.query import Query
+from legrad.queries.query import Query, distinct_texts
 from pipeline.audit.inference import Array
 from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
 from pipeline.errors import UsageError
@@ -69,6 +69,7 @@ def _directions(results: Results, features: Array) -> dict[str, Array]:
             start += count
         elif query.vector is not None:
             directions[query.name] = read_vector(query.vector).astype(np.float64)
+    directions |= distinct_texts(results.queries, directions)
     for query in results.queries:
         if query.difference is not None and _known(query, directions):
             plus, minus = query.difference
