@@ -121,8 +121,8 @@ def _frame(grid: NDArray[np.uint8]) -> float:
         return 0.0
     low = np.array([[[max(0, level - _FRAME_SPREAD)]] for level in first], np.uint8)
     high = np.array([[[min(255, level + _FRAME_SPREAD)]] for level in first], np.uint8)
-    differs = ((grid < low) | (grid > high)).any(axis=0)
-    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
+    differs: NDArray[np.bool_] = ((grid < low) | (grid > high)).any(axis=0)
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
     if not len(rows):
         return 1.0
     inside = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
