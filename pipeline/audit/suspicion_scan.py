@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
 
 from pipeline.audit.basis import Basis
 from pipeline.audit.directions import Directions, run_directions
@@ -112,21 +114,30 @@ def _suspicion(
 
 
 def class_sums(results: Readable, population: Population) -> tuple[Array, Array, Array]:
-    """Images (K,) and mean embeddings (K, E) of the classes, and covariance (E, E) within them."""
+    """Images (K,) and mean embeddings (K, E) of the classes, and covariance (E, E) within them.
+
+    One pass, whose memory does not grow with the images. A batch is summed in single precision,
+    about a mean that is subtracted first, and batches in double precision.
+    """
     classes = len(population.classes)
     images = np.zeros(classes)
-    sums: Array | None = None
-    products: Array | None = None
+    shift: NDArray[np.float32] | None = None
     for batch in batches(results, population, [], [EMBEDDING]):
-        vectors = embeddings(batch.table).astype(np.float64)
-        if sums is None or products is None:
-            sums = np.zeros((classes, vectors.shape[1]))
-            products = np.zeros((vectors.shape[1], vectors.shape[1]))
+        vectors = embeddings(batch.table)
+        if shift is None:
+            shift = vectors.mean(axis=0)
+            sums = np.zeros((classes, len(shift)))
+            products = np.zeros((len(shift), len(shift)))
+        vectors = vectors - shift
+        rows = np.arange(len(vectors))
+        members = sparse.csr_array(
+            (np.ones(len(vectors), np.float32), (batch.codes, rows)), shape=(classes, len(vectors))
+        )
         images += np.bincount(batch.codes, minlength=classes)
-        np.add.at(sums, batch.codes, vectors)
+        sums += members @ vectors
         products += vectors.T @ vectors
-    if sums is None or products is None:
+    if shift is None:
         raise UsageError("no explained image has a label")
     means = sums / np.maximum(images, 1)[:, None]
     within = products - (means * images[:, None]).T @ means
-    return images, means, within / max(images.sum() - (images > 0).sum(), 1)
+    return images, means + shift, within / max(images.sum() - (images > 0).sum(), 1)

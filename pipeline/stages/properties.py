@@ -90,10 +90,10 @@ def measure(samples: Sequence[Sample]) -> dict[str, Column]:
 def _measure(samples: Sequence[Sample]) -> dict[str, Column]:
     raw = np.frombuffer(b"".join(sample.colours for sample in samples), np.uint8)
     planes = np.ascontiguousarray(raw.reshape(len(samples), -1, 3).transpose(2, 0, 1))
-    axes = (_AXES @ planes.reshape(3, -1).astype(np.float32)).reshape(planes.shape)
+    axes = (_AXES @ planes.reshape(3, -1).astype(np.float32)).reshape(3, len(samples), -1)
     means = axes.mean(axis=2)
     axes -= means[..., None]
-    contrast, *spread = np.sqrt(np.einsum("anp,anp->an", axes, axes) / axes.shape[2])
+    contrast, *spread = np.sqrt(np.einsum("anp,anp->an", axes, axes) / _GRID**2)
     brightness, *opponent = means
     grey = planes.max(axis=0) - planes.min(axis=0) <= _GREY_SPREAD
     grids = planes.reshape(3, -1, _GRID, _GRID).swapaxes(0, 1)
@@ -121,7 +121,7 @@ def _frame(grid: NDArray[np.uint8]) -> float:
         return 0.0
     low = np.array([[[max(0, level - _FRAME_SPREAD)]] for level in first], np.uint8)
     high = np.array([[[min(255, level + _FRAME_SPREAD)]] for level in first], np.uint8)
-    differs: NDArray[np.bool_] = ((grid < low) | (grid > high)).any(axis=0)
+    differs = np.any((grid < low) | (grid > high), axis=0)
     rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
     if not len(rows):
         return 1.0
