@@ -80,13 +80,13 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
     }
     run.manifest.write(json.dumps(manifest).encode())
     schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
-    for place in (run.images, run.checkpoint):
-        Path(place.path).mkdir(parents=True)
+    for location in (run.images, run.checkpoint):
+        Path(location.path).mkdir(parents=True)
     for number, start in enumerate(range(0, images, ROWS)):
         count = min(ROWS, images - start)
         table = _part(number, start, count, (names, roles, classes), schema)
-        place = run.images.child(f"part-{number:06d}-0.parquet").path
-        pq.write_table(table, place, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
+        part = run.images.child(f"part-{number:06d}-0.parquet").path
+        pq.write_table(table, part, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
         ids = table.select(["image_id"])
         pq.write_table(ids, run.checkpoint.child(f"part-{number:06d}.parquet").path)
 

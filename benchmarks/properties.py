@@ -11,6 +11,7 @@ third is a lower bound, since its images are in the processor's cache.
 import argparse
 import io
 import time
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -50,7 +51,7 @@ def seconds(files: list[bytes], *, properties: bool) -> float:
     return time.process_time() - began
 
 
-def seconds_alone(images: list[Image.Image], upright: list[Image.Image]) -> float:
+def seconds_alone(images: Sequence[Image.Image], upright: Sequence[Image.Image]) -> float:
     """CPU time of measuring decoded images."""
     began = time.process_time()
     measure([take_sample(image, rgb) for image, rgb in zip(images, upright, strict=True)])

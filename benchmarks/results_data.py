@@ -107,7 +107,8 @@ def _smooth(rng: np.random.Generator) -> NDArray[np.float32]:
     tall = coarse[:, low] * (1 - part) + coarse[:, low + 1] * part
     wide = tall[:, :, low] * (1 - part[:, 0]) + tall[:, :, low + 1] * part[:, 0]
     grain = rng.gamma(1.0, 0.08, size=wide.shape).astype(np.float32)
-    return wide + grain
+    blobs: NDArray[np.float32] = wide + grain
+    return blobs
 
 
 def _table(

@@ -145,6 +145,7 @@ def _plan(
         grid=GRID,
         layers=2,
         digest="0" * 64,
+        definition=None,
         tokenizer=None,
         logit={"scale": None, "bias": None},
         preprocess=Preprocess((SIZE, SIZE)),
@@ -159,7 +160,7 @@ def _plan(
     settings = ReplicaSettings(config.model, "cpu", 1, options.batch)
     rows = max(options.batch, min(ROWS_PER_PART, round(rate * actors * 10)))
     replicas = Resources(actors, 0, 1)
-    return Plan(config, folder, source, prepared, replicas, settings, schema, rows, rows)
+    return Plan(config, folder, source, prepared, replicas, settings, schema, rows)
 
 
 def _config(data: Path, output: Path) -> RunConfig:

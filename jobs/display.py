@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +144,7 @@ def summary(result: "Summary") -> None:
         ]
         table.add_row("busy", ", ".join(busy) + " (all workers together)")
     console.print(table, soft_wrap=True)
-    for note in result.notes:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+    _notes(result.notes)
 
 
 def compacted(result: "Compacted") -> None:
@@ -221,6 +220,12 @@ def preview(plan: "Preview") -> None:
         cells = (row.image_id, row.label or "", shape, f"{row.bytes:,}", status)
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
+    _notes(plan.notes)
+
+
+def _notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _costs(costs: "Costs") -> None:

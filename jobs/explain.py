@@ -98,13 +98,14 @@ def draw(
         RunError: no image could be explained.
     """
     from legrad.models import catalog
+    from legrad.models.definition import MINI
     from pipeline.storage.location import open_location
 
     settings = model.config()
     target = out or _default_name(images)
     kind = _checked(target, save_maps, images)
     scale = _scale(view.scale)
-    if settings.name == catalog.MINI:
+    if settings.name == MINI:
         say(f"warning: {catalog.MINI_WARNING}")
     from pipeline.single_images import Question, explain_images  # imports torch
 

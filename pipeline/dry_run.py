@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from legrad.models import catalog
+from legrad.models.definition import define
 from legrad.preprocess import Preprocess
 from pipeline.cluster.resources import Resources, plan_resources
 from pipeline.cluster.session import local_nodes
@@ -63,6 +64,7 @@ class Preview:
         resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
         costs: estimated costs of the run.
         first: the first rows, decoded.
+        notes: what the user should know about the source and the model.
     """
 
     shards: int
@@ -74,6 +76,7 @@ class Preview:
     resources: Resources | None
     costs: Costs
     first: tuple[Sampled, ...]
+    notes: tuple[str, ...]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -92,7 +95,7 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         UsageError: the source or this machine does not fit the settings, or the weights do not
             exist.
     """
-    _require_weights(config.model)
+    model_notes = _model_notes(config.model)
     source = open_source(config.source)
     first = tuple(_sampled(config, source))
     rows, exact = _rows(source, first)
@@ -106,17 +109,16 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
+        notes=(*model_notes, *source.notes),
     )
 
 
-def _require_weights(model: ModelConfig) -> None:
-    """Refuse an unknown tag of weights; weights files are checked with the settings."""
-    from legrad.models.load import require_tag  # loads torch
+def _model_notes(model: ModelConfig) -> tuple[str, ...]:
+    """What is assumed about the weights; refuses an unknown tag, without loading the model."""
+    from legrad.models.published import as_published  # loads torch
 
-    if model.name == catalog.MINI or model.pretrained is None or model.weights_file:
-        return
     try:
-        require_tag(model.name, model.pretrained)
+        return as_published(define(model.name), model.pretrained, model.tag)[1]
     except ValueError as error:
         raise UsageError(f"model: {error}") from error
 
@@ -141,11 +143,8 @@ def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
 
 def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
     config, units = source.source, source.units
-    if config.format == "folder":
-        return sum(len(unit.files) for unit in units), True
-    if config.format in ("parquet", "list"):
-        parts = [unit.part for unit in units if unit.part is not None]
-        return sum(len(p.chosen) if p.chosen is not None else p.rows for p in parts), True
+    if config.format != "webdataset":
+        return sum(unit.rows or 0 for unit in units), True
     if config.sample is not None or config.limit is not None:
         return min(count for count in (config.sample, config.limit) if count is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:

@@ -66,7 +66,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
-    notes = [*config.warnings, *check_source(source)]
+    notes = [*config.warnings, *source.notes, *check_source(source)]
     with hold_lease(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
         watch = log.recording(watch)
         with session():

@@ -43,6 +43,8 @@ class Status(StrEnum):
     """Decoding or explaining the image killed its process, or took too long, at least twice."""
 
 
+LABEL_SEPARATOR = "|"
+"""Between the labels of one image in the column ``label``."""
 FETCH_COLUMNS = (*("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256"),)
 """Columns that say where an image's bytes are: what `pipeline.sources.fetch` needs of a row."""
 IDENTITY = (
@@ -54,6 +56,7 @@ IDENTITY = (
     pa.field("row_group", pa.int32()),
     pa.field("row", pa.int64()),
     pa.field("label", pa.string()),
+    pa.field("labels", pa.list_(pa.string())),  # only where the source gives an image a set
     pa.field("caption", pa.string()),
 )
 OUTCOME = (

@@ -161,7 +161,9 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
     _require_any(read, failures, uris)
-    loaded = _load(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
     for uri, data in read.items():
         try:
@@ -181,7 +183,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         scores=scores,
         about=_about(loaded, legrad.layers, question),
         failures={uri: failures[uri] for uri in uris if uri in failures},
-        warnings=notes,
+        warnings=(*_messages(caught), *notes),
     )
 
 
@@ -244,7 +246,7 @@ def _run(
                 features = _distinct(features, len(question.texts))
         except ValueError as error:  # its tokenizer's files, or texts that are alike
             raise UsageError(str(error)) from error
-    notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
+    notes = _messages(caught)
     maps, scores = [], []
     for start in range(0, len(opened), _BATCH):
         images, pixels = zip(*opened[start : start + _BATCH], strict=True)
@@ -260,6 +262,10 @@ def _distinct(features: torch.Tensor, texts: int) -> torch.Tensor:
     exact = features[:texts].double().cpu().numpy()
     rows = [residual(row, np.delete(exact, number, axis=0)) for number, row in enumerate(exact)]
     return torch.cat([torch.from_numpy(np.stack(rows)).to(features), features[texts:]])
+
+
+def _messages(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(str(w.message) for w in caught if w.category is UserWarning)
 
 
 def _about(model: VisionLanguageModel, layers: int, question: Question) -> dict[str, object]:

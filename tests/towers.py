@@ -12,6 +12,7 @@ from timm.models import vision_transformer_hybrid as hybrid
 from torch import nn
 
 from legrad.models import catalog
+from legrad.models.definition import define
 from tests.builders import TINY_TEXT, randomise
 
 WIDTH, EMBED = 48, 32
@@ -94,7 +95,7 @@ def kinds(names: Sequence[str]) -> list[Kind]:
     """The architectures, one of all that reduce to the same model: same modules and settings."""
     found: dict[str, Kind] = {}
     for name in names:
-        config = catalog._config(name)
+        config = define(name).config
         vision = config["vision_cfg"]
         kind = Kind(
             names=(name,),

@@ -3,19 +3,15 @@
 The settings of a run are checked against them in a fraction of a second, before any model loads.
 """
 
-import difflib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from legrad import mini
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
+from legrad.models.definition import MINI, config_files, define
 from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS
 
-MINI = "mini"
 MINI_WARNING = (
     "model mini was trained on the demo's drawn scenes only: on other images its scores and maps "
     "mean nothing"
@@ -75,8 +71,8 @@ def list_models(*, untagged: bool = False) -> list[ListedModel]:
     import open_clip  # imports torch, which checking settings must not
 
     listed = []
-    for name in (MINI, *sorted(_config_files(), key=str.lower)):
-        if _lacking(_config(name)["text_cfg"]):
+    for name in (MINI, *sorted(config_files(), key=str.lower)):
+        if _lacking(define(name).config["text_cfg"]):
             continue
         try:
             arch = architecture(name)
@@ -93,7 +89,7 @@ def needing_transformers() -> list[str]:
 
     Most need it for texts only: with directions from files or images they load without it.
     """
-    configs = {name: _config(name) for name in _config_files()}
+    configs = {name: define(name).config for name in config_files()}
     return [
         name
         for name, config in configs.items()
@@ -103,7 +99,7 @@ def needing_transformers() -> list[str]:
 
 def refused() -> dict[str, str]:
     """The architectures of open_clip whose vision tower is not supported: name -> reason."""
-    reasons = {name: _unsupported(_config(name)["vision_cfg"]) for name in _config_files()}
+    reasons = {name: _unsupported(define(name).config["vision_cfg"]) for name in config_files()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -115,7 +111,7 @@ def architecture(name: str) -> Architecture:
             text tower needs a package that is missing. (If only its tokenizer does, queries
             without texts still work.)
     """
-    config = _config(name)
+    config = define(name).config
     vision = config["vision_cfg"]
     reason = _unsupported(vision)
     if reason:
@@ -140,13 +136,7 @@ def architecture(name: str) -> Architecture:
     )
 
 
-def foreign_tokenizer(name: str) -> str | None:
-    """Name of the Hugging Face tokenizer that a model needs; None for CLIP's own tokenizer."""
-    hub_name: str | None = _config(name)["text_cfg"].get("hf_tokenizer_name")
-    return hub_name
-
-
-def _family(name: str, config: dict[str, Any]) -> str:
+def _family(name: str, config: Mapping[str, Any]) -> str:
     if name == MINI:
         return MINI
     trunk = TRUNKS.get(config["vision_cfg"].get("timm_model_name", ""))
@@ -157,7 +147,7 @@ def _family(name: str, config: dict[str, Any]) -> str:
     return "CLIPA" if config["vision_cfg"].get("pool_type") == "avg" else "CLIP"
 
 
-def _parameters(config: dict[str, Any]) -> int | None:
+def _parameters(config: Mapping[str, Any]) -> int | None:
     """Number of parameters, from the config; None unless text tower and head are plain CLIP's."""
     vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
     if "multimodal_cfg" in config or text.get("hf_model_name"):
@@ -171,11 +161,12 @@ def _parameters(config: dict[str, Any]) -> int | None:
     return int(_image_parameters(vision, embed) + wide * rows + _blocks(text, wide) + scalars)
 
 
-def _image_parameters(vision: dict[str, Any], embed: int) -> int:
+def _image_parameters(vision: Mapping[str, Any], embed: int) -> int:
     trunk = TRUNKS.get(vision.get("timm_model_name", ""))
     if trunk is not None:
-        bias = embed if vision["timm_proj"] is None else 0  # the trunk's own has a bias
-        head = 0 if vision["timm_proj"] == "none" else trunk.width * embed + bias
+        projection = vision.get("timm_proj", "linear")
+        bias = 0 if projection else embed  # the trunk's own has a bias
+        head = 0 if projection == "none" else trunk.width * embed + bias
         return trunk.parameters + head
     width, (down, across) = vision.get("width", 768), _pair(vision.get("patch_size", 16))
     height, breadth = _pair(vision.get("image_size", 224))
@@ -185,7 +176,7 @@ def _image_parameters(vision: dict[str, Any], embed: int) -> int:
     return int(width * rows + _blocks(vision, width))
 
 
-def _blocks(tower: dict[str, Any], width: int) -> int:
+def _blocks(tower: Mapping[str, Any], width: int) -> int:
     """Parameters of a tower's blocks: attention, two norms, MLP, layer scales."""
     hidden = int(width * tower.get("mlp_ratio", 4.0))
     scales = 2 if tower.get("ls_init_value") is not None else 0
@@ -193,30 +184,7 @@ def _blocks(tower: dict[str, Any], width: int) -> int:
     return int(tower.get("layers", 12)) * block
 
 
-def _config(name: str) -> dict[str, Any]:
-    if name == MINI:
-        path = mini.FOLDER / mini.CONFIG
-    else:
-        config_files = _config_files()
-        if name not in config_files:
-            near = difflib.get_close_matches(name, config_files, n=3)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise UnsupportedModelError(f"no model is called {name!r} in open_clip.{hint}")
-        path = config_files[name]
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
-
-
-@cache
-def _config_files() -> dict[str, Path]:
-    spec = find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("open_clip is not installed: pip install open_clip_torch")
-    folder = Path(spec.origin).parent / "model_configs"
-    return {path.stem: path for path in sorted(folder.glob("*.json"))}
-
-
-def _unsupported(vision: dict[str, Any]) -> str | None:
+def _unsupported(vision: Mapping[str, Any]) -> str | None:
     """Why LeGrad does not support a vision config, or None if it does."""
     timm_name = vision.get("timm_model_name")
     if timm_name:
@@ -236,7 +204,7 @@ def _unsupported(vision: dict[str, Any]) -> str | None:
     return None
 
 
-def _lacking(text: dict[str, Any]) -> str | None:
+def _lacking(text: Mapping[str, Any]) -> str | None:
     """The part of a text config that needs the package transformers, if that is missing."""
     foreign = [part for part, key in _FOREIGN.items() if text.get(key)]
     return foreign[0] if foreign and find_spec("transformers") is None else None

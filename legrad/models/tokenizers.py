@@ -1,11 +1,12 @@
 """The tokenizer of a model: open_clip's own, or one from Hugging Face (SigLIP, CLIPA, ...)."""
 
 import hashlib
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from legrad.models import catalog
+from legrad.models.definition import Definition, define
 
 if TYPE_CHECKING:
     from legrad.models.vision_language import Tokenizer
@@ -24,7 +25,7 @@ def check_tokenizer(name: str, tokenizer: str | None) -> None:
     """
     if tokenizer is None:
         return
-    if catalog.foreign_tokenizer(name) is None:
+    if define(name).tokenizer_name is None:
         raise ValueError(f"tokenizer {tokenizer}: model {name!r} has its own, leave this out")
     if _is_folder(tokenizer) and not Path(tokenizer).expanduser().is_dir():
         raise ValueError(f"tokenizer {tokenizer}: no such folder")
@@ -32,7 +33,7 @@ def check_tokenizer(name: str, tokenizer: str | None) -> None:
 
 def obstacle(name: str) -> str | None:
     """Why texts cannot be encoded for a model on this machine, or None."""
-    if catalog.foreign_tokenizer(name) is None or find_spec("transformers") is not None:
+    if define(name).tokenizer_name is None or find_spec("transformers") is not None:
         return None
     return (
         f"the tokenizer of model {name!r} needs the package transformers: pip install transformers "
@@ -41,30 +42,32 @@ def obstacle(name: str) -> str | None:
 
 
 def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
-    """The tokenizer that open_clip's config names, or one of the same kind from another source.
+    """The tokenizer that a model's config names, or one of the same kind from another source.
+
+    The files in a model's own folder come before the name on the hub that its config gives.
 
     Args:
-        name: open_clip's name of the model.
+        name: see `legrad.models.definition.define`.
         tokenizer: a folder with the tokenizer's files, or a name on the Hugging Face hub.
 
     Raises:
         ValueError: a package or the tokenizer's files are missing.
     """
-    import open_clip
-
     check_tokenizer(name, tokenizer)
-    hub = catalog.foreign_tokenizer(name)
+    definition = define(name)
+    hub = definition.tokenizer_name
     if hub is None:
-        clip_tokenizer: Tokenizer = open_clip.get_tokenizer(name)
-        return clip_tokenizer
+        return _clip_tokenizer(definition)
     reason = obstacle(name)
     if reason is not None:
         raise ValueError(reason)
     source = hub if tokenizer is None else tokenizer
     if tokenizer is not None and _is_folder(tokenizer):
         source = str(Path(tokenizer).expanduser())
+    elif tokenizer is None and definition.tokenizer_files:
+        source = str(definition.folder)
     try:
-        return _foreign(name, source)
+        return _foreign(definition, source)
     except (OSError, ValueError) as error:  # what transformers raises, online and offline
         raise ValueError(
             f"the tokenizer of {name!r} cannot be read from {source}: {_first_line(error)}; "
@@ -72,17 +75,27 @@ def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
         ) from error
 
 
-def _foreign(name: str, source: str) -> "Tokenizer":
-    """open_clip's wrapper with the settings of the model's config, but files from ``source``."""
+def _clip_tokenizer(definition: Definition) -> "Tokenizer":
+    """open_clip's own tokenizer with the settings of the model's config."""
     import open_clip
+
+    text: Mapping[str, Any] = definition.config["text_cfg"]
+    tokenizer: Tokenizer = open_clip.SimpleTokenizer(
+        context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})
+    )
+    return tokenizer
+
+
+def _foreign(definition: Definition, source: str) -> "Tokenizer":
+    """open_clip's wrapper with the settings of the model's config, but files from ``source``."""
     from open_clip.tokenizer import HFTokenizer
 
-    config: dict[str, Any] = (open_clip.get_model_config(name) or {})["text_cfg"]
+    text: Mapping[str, Any] = definition.config["text_cfg"]
     tokenizer: Tokenizer = HFTokenizer(
         source,
-        context_length=config.get("context_length", 77),
-        tokenizer_mode=config.get("tokenizer_mode"),
-        **config.get("tokenizer_kwargs", {}),
+        context_length=text.get("context_length", 77),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **(text.get("tokenizer_kwargs") or {}),
     )
     return tokenizer
 

@@ -1,38 +1,62 @@
-"""Fetch weights files from any path or fsspec URI, and load them safely."""
+"""Build an open_clip model from its config, and load a weights file into it safely."""
 
-import hashlib
+import json
 import logging
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import fsspec
 import open_clip
-from filelock import FileLock
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
+from legrad.models.definition import FOLDER_PREFIX, OPEN_CLIP_CONFIG, Definition
+from legrad.models.files import fetch
 from legrad.settings import WEIGHTS_SUFFIXES
 
 _LONGEST_REASON = 600
 """Characters of torch's message that an error repeats; it lists every key that does not fit."""
 
 
-def model_with_weights(name: str, uri: str) -> nn.Module:
-    """Build an open_clip model on the CPU with the weights of a file; raises as `load_weights`."""
-    root = logging.getLogger()
-    root.addFilter(_is_no_false_alarm)
-    try:
-        module: nn.Module = open_clip.create_model(name, pretrained=None, device="cpu")
-    finally:
-        root.removeFilter(_is_no_false_alarm)
+def model_with_weights(definition: Definition, uri: str) -> nn.Module:
+    """Build an open_clip model on the CPU with the weights of a file.
+
+    Args:
+        definition: the model.
+        uri: see `load_weights`.
+
+    Raises:
+        FileNotFoundError: there is no file at ``uri``.
+        ValueError: open_clip cannot build the config, or the weights do not fit it.
+    """
+    module = _built(definition)
     load_weights(module, uri)
     return module
 
 
+def _built(definition: Definition) -> nn.Module:
+    """The module with random weights, by the way that open_clip has for a config in a folder."""
+    root = logging.getLogger()
+    root.addFilter(_is_no_false_alarm)
+    try:
+        with TemporaryDirectory(prefix="legrad-") as folder:
+            settings = {"model_cfg": definition.config, "preprocess_cfg": definition.preprocessing}
+            (Path(folder) / OPEN_CLIP_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+            module: nn.Module = open_clip.create_model(
+                f"{FOLDER_PREFIX}{folder}", load_weights=False, pretrained_text=False, device="cpu"
+            )
+    except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, OSError) as error:
+        raise ValueError(
+            f"model {definition.name}: open_clip cannot build it from its config: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        root.removeFilter(_is_no_false_alarm)
+    return module
+
+
 def _is_no_false_alarm(record: logging.LogRecord) -> bool:
-    """False for open_clip's warning about random weights: they are replaced right after."""
-    return "No pretrained weights loaded" not in record.getMessage()
+    """False for open_clip's warnings about random weights: they are replaced right after."""
+    text = record.getMessage()
+    return "No pretrained weights loaded" not in text and "no CLIP weights found" not in text
 
 
 def load_weights(module: nn.Module, uri: str) -> None:
@@ -59,30 +83,3 @@ def load_weights(module: nn.Module, uri: str) -> None:
         if len(reason) > _LONGEST_REASON:
             reason = reason[:_LONGEST_REASON] + " ..."
         raise ValueError(f"weights {uri} do not fit the model: {reason}") from error
-
-
-def fetch(uri: str) -> Path:
-    """The local path of a file; a remote file is copied to the cache directory first.
-
-    The cache is ``$LEGRAD_CACHE``, default ``~/.cache/legrad``. A remote file that has changed
-    since is copied again.
-
-    Raises:
-        FileNotFoundError: there is no file at ``uri``.
-    """
-    fs, path = url_to_fs(uri)
-    if not fs.exists(path):
-        raise FileNotFoundError(f"no weights file at {uri}")
-    if isinstance(fs, LocalFileSystem):
-        return Path(path)
-    cache = Path(os.environ.get("LEGRAD_CACHE") or Path.home() / ".cache" / "legrad")
-    # The suffix decides how the file is read, so its name is kept, in a separate folder per URI.
-    folder = cache / hashlib.sha256(uri.encode()).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
-    # The replicas of a machine start together: the first one copies, the others wait for it.
-    with FileLock(folder.with_suffix(".lock")):
-        local = fsspec.open_local(
-            f"filecache::{uri}",
-            filecache={"cache_storage": str(folder), "check_files": True, "same_names": True},
-        )
-    return Path(str(local))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legrad.models import catalog
+from legrad.models.definition import MINI
 from pipeline.audit.findings import Findings
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.config import DEMO_ALIAS, AuditConfig
@@ -95,7 +96,7 @@ def overview(
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
-        images=int(population.sizes.sum()),
+        images=population.total,
         failed=failed,
         unlabelled=population.unlabelled,
         copies=copies,
@@ -117,7 +118,7 @@ def overview(
 
 def model_caveats(model: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
     """Caveats about the model that computed the scores: the mini model knows drawn scenes only."""
-    foreign = model.get("name") == catalog.MINI and dataset != DEMO_ALIAS
+    foreign = model.get("name") == MINI and dataset != DEMO_ALIAS
     return (
         (f"{catalog.MINI_WARNING}; nothing here says anything about your images",)
         if foreign
@@ -150,6 +151,12 @@ def _caveats(
     if population.unlabelled and population.classes:
         caveats.append(
             f"{population.unlabelled:,} explained images have no label and are left out."
+        )
+    if population.has_sets:
+        caveats.append(
+            "Images have sets of labels: a class is compared with the images without it, and an "
+            "image counts in each of its classes. A label that goes with another one may take its "
+            "cues for its own."
         )
     if copies:
         caveats.append(f"{copies:,} images are exact copies of others, and each of them counts.")

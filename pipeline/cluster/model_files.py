@@ -4,10 +4,11 @@ import hashlib
 import posixpath
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from legrad.models import catalog
+from legrad.models.definition import HUB_PREFIX, MINI, define, is_name
 from pipeline.cluster.nodes import Finding
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
@@ -33,14 +34,30 @@ class ModelAnswer:
 
 def ask_for_model(model: ModelConfig) -> ModelAnswer:
     """Look for the weights on this node, without downloading or loading them."""
-    if model.name == catalog.MINI:
+    if model.name == MINI:
         return ModelAnswer(EMBEDDED)
     try:
-        if model.weights_file is not None:
-            return ModelAnswer(_file_identity(open_location(model.weights_file)))
-        return ModelAnswer(_published_identity(model.name, model.pretrained or ""))
+        return ModelAnswer(_identity(model))
     except Exception as error:  # noqa: BLE001 - clients of hubs raise anything; it is reported
         return ModelAnswer(problem=redact(f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+def _is_published(model: ModelConfig) -> bool:
+    """Whether the weights are those of an open_clip tag, and so the same wherever they are."""
+    return is_name(model.name) and not model.name.startswith(HUB_PREFIX) and not model.weights_file
+
+
+def _identity(model: ModelConfig) -> str:
+    definition = define(model.name)
+    if _is_published(model):
+        return _published_identity(model.name, model.pretrained or "")
+    if model.weights_file is not None:
+        weights = _file_identity(open_location(model.weights_file))
+    elif definition.repository is not None:
+        weights = _hub_identity(f"{definition.repository}/")
+    else:
+        weights = _file_identity(open_location(str(definition.weights_file())))
+    return weights if definition.built_in else f"{weights}, config {definition.digest[:16]}"
 
 
 def _file_identity(file: Location) -> str:
@@ -71,6 +88,7 @@ def _published_identity(name: str, tag: str) -> str:
 
 
 def _hub_identity(hub_name: str) -> str:
+    """Name and content (the hub's etag) of a weights file, in this node's cache or on the hub."""
     import huggingface_hub as hub
 
     repository, _, name = hub_name.rpartition("/")
@@ -78,9 +96,19 @@ def _hub_identity(hub_name: str) -> str:
     for file in names:
         cached = hub.try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
-            return f"{repository}/{file}"
-    hub.get_hf_file_metadata(hub.hf_hub_url(repository, names[-1]), timeout=_SECONDS)
-    return repository
+            return f"{repository}/{file} {Path(cached).resolve().name[:16]}"
+    for file in names[:-1]:
+        with suppress(hub.errors.EntryNotFoundError):
+            return _on_hub(repository, file)
+    return _on_hub(repository, names[-1])
+
+
+def _on_hub(repository: str, file: str) -> str:
+    import huggingface_hub as hub
+
+    address = hub.hf_hub_url(repository, file)
+    about = hub.get_hf_file_metadata(address, timeout=_SECONDS)
+    return f"{repository}/{file} {(about.etag or '')[:16]}".strip()
 
 
 def model_findings(
@@ -105,7 +133,7 @@ def model_findings(
         )
         return
     identities = {answer.identity for _, answer in answers}
-    if model.weights_file is not None and len(identities) > 1:
+    if not _is_published(model) and len(identities) > 1:
         examples = ", ".join(f"{node}: {answer.identity}" for node, answer in answers[:4])
         yield Finding(
             "model",

@@ -85,7 +85,7 @@ def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) 
         return ()
     labels_elsewhere = config.labels is not None or config.label_names is not None
     label_expected = "label_field" in config.model_fields_set and not labels_elsewhere
-    if label_expected and all(row["label"] is None for row in rows):
+    if label_expected and all(row["label"] is None and row["labels"] is None for row in rows):
         raise UsageError(
             f"source.label_field: {where} have no {config.label_field!r}. Name the field that "
             "holds the label, or leave label_field out."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from legrad.models import catalog
+from legrad.models.definition import MINI
 from legrad.models.tokenizers import obstacle
 from legrad.queries.query import Query, Role, check_differences, with_distinct_names
 from legrad.queries.selection import MapsMode, Selection
@@ -28,8 +29,10 @@ class MapsConfig(Settings):
 
     Attributes:
         mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
-            column ``heatmap__own_label``; ``top_k``: maps of the ``k`` classes with the highest
-            scores; ``above``: maps of classes with a score of at least ``threshold``.
+            column ``heatmap__own_label``, the first class of an image with several labels;
+            ``own_labels``: the maps of all its classes, each class in its own column;
+            ``top_k``: maps of the ``k`` classes with the highest scores; ``above``: maps of classes
+            with a score of at least ``threshold``.
         k: number of classes, for ``top_k``.
         threshold: least score (a cosine), for ``above``.
     """
@@ -216,7 +219,7 @@ class RunConfig(Settings):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings for the user, shown before the run starts."""
-        if self.model.name == catalog.MINI and self.source.alias != DEMO_ALIAS:
+        if self.model.name == MINI and self.source.alias != DEMO_ALIAS:
             return (f"{catalog.MINI_WARNING}. Set model.name and model.pretrained.",)
         return ()
 

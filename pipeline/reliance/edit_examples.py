@@ -132,7 +132,7 @@ class EditPictures:
     """Pictures of the stored edits of one pair.
 
     Args:
-        results: of the run.
+        results: results of the run.
         task: images and targets of the pair.
         table: stored edits of the pair, see `edits_schema`.
         contrast: the class against its rival.

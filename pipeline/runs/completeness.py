@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.config import SourceConfig
@@ -75,7 +76,7 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
     parts = [part.path for part in committed_parts(folder)]
     dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
     rows = dataset.count_rows()
-    missing = dataset.count_rows(filter=ds.field("label").is_null())
+    missing = dataset.count_rows(filter=_unlabelled(dataset))
     if not missing:
         return ()
     hint = ""
@@ -85,6 +86,12 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
             "the alias."
         )
     return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
+
+
+def _unlabelled(dataset: ds.Dataset) -> pc.Expression:
+    """Rows without a label; an empty set of labels says that the image is of no class."""
+    missing = ds.field("label").is_null()
+    return missing & ds.field("labels").is_null() if "labels" in dataset.schema.names else missing
 
 
 def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:

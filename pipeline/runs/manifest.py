@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from legrad.models.definition import is_name
 from legrad.queries.query import Query
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
@@ -94,8 +95,9 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     model, source = config.model, config.source
     return {
         "schema_version": SCHEMA_VERSION,
-        "model.name": model.name,
-        # a weights file is identified by its digest alone
+        # files and folders are identified by their digests alone, so that they may move
+        "model.name": model.name if is_name(model.name) else None,
+        **({"model.definition": prepared.definition} if prepared.definition else {}),
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
@@ -111,8 +113,10 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.carry": dict(source.carry),
         "source.key_field": source.key_field,
         "source.label_names": source.label_names and list(source.label_names),
+        **_identity_of_sets(source),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
+        **_identity_of_image_root(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -155,12 +159,28 @@ def _identity_of_only(source: SourceConfig) -> dict[str, str]:
     return {} if wanted is None else {"source.only": wanted.digest}
 
 
+def _identity_of_sets(source: SourceConfig) -> dict[str, Any]:
+    """How labels are put together; empty unless set, for the digest of earlier runs."""
+    values = {
+        "source.label_columns": list(source.label_columns),
+        "source.label_separator": source.label_separator,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _identity_of_image_root(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.image_root` is set, and with an alias, as the data may then move."""
+    root = source.image_root
+    return {} if root is None or source.alias else {"source.image_root": redact(root)}
+
+
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
     """A label table is identified by its contents, not its location."""
     table = label_table(source)
     if table is None or source.labels is None:
         return None
-    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label}
+    values = source.labels.model_dump(mode="json", exclude={"uri"}, exclude_defaults=True)
+    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label} | values
 
 
 def digest(values: dict[str, Any]) -> str:
@@ -175,11 +195,12 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "config_digest": digest(identity(config, prepared)),
         "grid": list(prepared.grid),
         "model": {
-            "name": config.model.name,
+            "name": redact(config.model.name),
             "pretrained": redact(config.model.pretrained or "") or None,
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
+            "tag": config.model.tag,
             "tokenizer": config.model.tokenizer,
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
@@ -232,6 +253,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "format": source.format,
             "alias": source.alias,
             "image_field": source.image_field,
+            "image_root": redact(source.image_root) if source.image_root else None,
         },
         "metadata": file_metadata(config, prepared),
     }

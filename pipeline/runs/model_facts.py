@@ -18,6 +18,7 @@ class Prepared:
         digest: SHA-256 of the weights.
         preprocess: preprocessing of the model, for the decode stage.
         text_features: (Q, E) float32, the directions of the queries in configuration order.
+        definition: see `legrad.models.published.definition_digest`.
         tokenizer: digest of the tokenizer named in the settings; None for the model's own.
         logit: scale and bias that turn a cosine into the model's logit.
         query_digests: SHA-256 of the files of each query that is made from files.
@@ -29,6 +30,7 @@ class Prepared:
     grid: tuple[int, int]
     layers: int
     digest: str
+    definition: str | None
     tokenizer: str | None
     logit: dict[str, float | None]
     preprocess: Preprocess

@@ -22,7 +22,7 @@ from pipeline.sources.labels import Labeller, forget_tables, label_table
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.lists import read_list
 from pipeline.sources.parquet import read_parquet
-from pipeline.sources.planning import choose_files, plan_units
+from pipeline.sources.planning import plan_source
 from pipeline.sources.read_unit import Unit, stand_in
 from pipeline.sources.remaining import Remaining, numbered
 from pipeline.sources.retry import Whole, reread, unread
@@ -44,13 +44,21 @@ class ImageSource(Datasource):
         source: the settings.
         units: the units to read.
         reporter: is told when a unit was read to its end.
+        notes: what the user should know about the source.
     """
 
-    def __init__(self, source: SourceConfig, units: list[Unit], reporter: Reporter) -> None:
+    def __init__(
+        self,
+        source: SourceConfig,
+        units: list[Unit],
+        reporter: Reporter,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.source = source
         self.units = units
         self.reporter = reporter
+        self.notes = notes
 
     @property
     def bytes_total(self) -> int:
@@ -60,15 +68,14 @@ class ImageSource(Datasource):
     @property
     def extent(self) -> str:
         """The amount of data to read, in words."""
-        parts = [unit.part for unit in self.units]
         if self.source.format == "list":
-            rows = sum(part.rows for part in parts if part is not None)
-            return f"{rows:,} images of a list, in {len(parts)} parts"
-        return f"{self.bytes_total / 2**20:.1f} MiB in {len(parts)} shards"
+            rows = sum(unit.rows or 0 for unit in self.units)
+            return f"{rows:,} images of a list, in {len(self.units)} parts"
+        return f"{self.bytes_total / 2**20:.1f} MiB in {len(self.units)} shards"
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
         """The same source with another reporter."""
-        return ImageSource(self.source, self.units, reporter)
+        return ImageSource(self.source, self.units, reporter, self.notes)
 
     def get_name(self) -> str:
         """Shown by Ray as ``Read<name>``."""
@@ -133,8 +140,8 @@ def open_source(source: SourceConfig) -> ImageSource:
     if len({type(open_location(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
     fs = open_location(source.uris[0], source.options).fs
-    units = plan_units(fs, choose_files(source), Labeller(source))
-    return ImageSource(source, units, Reporter())
+    plan = plan_source(fs, source)
+    return ImageSource(source, plan.units, Reporter(), plan.notes)
 
 
 def read_units(
@@ -220,7 +227,7 @@ def _read_tar(
 
 
 def _read_folder(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    return read_files(fs, unit.files, source.id_prefix)
+    return read_files(fs, unit.files, source)
 
 
 _READERS: dict[str, Callable[[Any, Unit, SourceConfig], Iterable[Row]]] = {

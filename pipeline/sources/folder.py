@@ -1,29 +1,36 @@
-"""Image folders: each file gives a row, labelled with the name of its folder."""
+"""Image folders: each image gives a row, labelled by its JSON file or the name of its folder."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import fsspec
 
+from pipeline.config import SourceConfig
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
+from pipeline.sources.descriptions import described, record_of
 from pipeline.sources.input_rows import Row, failure, make_row
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.retry import require_whole
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import call_with_retries
 
+_NUMBERS = re.compile(rb"[-+.\d\seE]+")
+
 
 def read_files(
-    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], prefix: str
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], source: SourceConfig
 ) -> Iterator[Row]:
     """Yield a row for each file; a file that cannot be read gives a row with a status."""
-    return map_in_threads(lambda file: _read(fs, file, prefix), files)
+    return map_in_threads(lambda file: _read(fs, file, source), files)
 
 
-def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
-    values = {"label": label_of(file), "source_offset": 0, "source_length": file.size}
-    row = make_row(prefix + file.name, file.name, file.name, **values)
+def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig) -> Row:
+    values = {"label": folder_label(file), "source_offset": 0, "source_length": file.size}
+    row = make_row(source.id_prefix + file.name, file.name, file.name, **values)
     try:
+        row |= call_with_retries(describe, fs, file, source)
         row["bytes"] = call_with_retries(_whole_file, fs, file)
     except Exception as error:
         if not is_storage_error(error):
@@ -32,9 +39,31 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, prefix: str) -> Row:
     return row
 
 
-def label_of(file: SourceFile) -> str | None:
+def folder_label(file: SourceFile) -> str | None:
     """Name of the folder that contains a file; None for the root."""
     return file.below.split("/")[-2] if "/" in file.below else None
+
+
+def describe(fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig) -> Row:
+    """Label, caption and carried columns of an image, from its folder and the files beside it.
+
+    The folder is no label where it is a shard of img2dataset. Lines of numbers, such as YOLO's
+    boxes, are no caption.
+    """
+    folder = folder_label(file)
+    fields = {path.rsplit(".", 1)[-1].lower(): fs.cat_file(path) for path in file.sidecars}
+    if _NUMBERS.fullmatch(fields.get("txt", b"")):
+        del fields["txt"]
+    values = described(fields, "", source)
+    if values["label"] is None and not _is_shard(folder, record_of(fields)):
+        values["label"] = folder
+    return values
+
+
+def _is_shard(folder: str | None, record: Mapping[str, Any]) -> bool:
+    """Whether a folder is a numbered shard of img2dataset and no class."""
+    is_number = folder is not None and folder.isdigit()
+    return is_number and str(record.get("key")).startswith(str(folder))
 
 
 def _whole_file(fs: fsspec.AbstractFileSystem, file: SourceFile) -> bytes:

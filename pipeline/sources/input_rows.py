@@ -60,6 +60,17 @@ def text_of(value: Any) -> str | None:
     return text.strip() or None
 
 
+def captions_of(value: Any) -> tuple[str, ...]:
+    """The captions in a value, which may be a list of several, without blank and repeated ones."""
+    texts = map(text_of, value if isinstance(value, list | tuple) else [value])
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
+
+
+def joined_captions(captions: Iterable[str]) -> str | None:
+    """Captions of one image as text: each distinct one on its own lines; None without one."""
+    return "\n".join(dict.fromkeys(captions)) or None
+
+
 def carried(values: Mapping[str, Any], carry: Mapping[str, str]) -> Row:
     """The columns to carry over, in their declared types; values that do not convert are null."""
     return {name: _convert(values.get(name), kind) for name, kind in carry.items()}

@@ -40,6 +40,7 @@ class SourceFile:
         version: text that changes with the contents (``etag:...`` or ``mtime:...``); empty where
             the storage gives neither.
         alias: alias of the root, or empty.
+        sidecars: paths of the files of the same name that describe it (image folders).
     """
 
     path: str
@@ -47,6 +48,7 @@ class SourceFile:
     size: int
     version: str = ""
     alias: str = ""
+    sidecars: tuple[str, ...] = ()
 
     @property
     def below(self) -> str:
@@ -150,13 +152,13 @@ def _list_one(location: Location, suffixes: Sequence[str]) -> list[SourceFile]:
         details: FileInfos = (
             _glob_local(location.path, root)
             if location.is_local
-            else fs.glob(location.path, detail=True)
+            else _without_markers(fs.glob(location.path, detail=True))
         )
         return [_file(path, root, info) for path, info in details.items() if _is_file(info)]
     info = fs.info(location.path)
     if _is_file(info):
         return [_file(location.path, location.path.rsplit("/", 1)[0], info)]
-    details = _find_local(location.path) if location.is_local else find(location)
+    details = _find_local(location.path) if location.is_local else _without_markers(find(location))
     endings = tuple(suffixes) or ("",)
     return [
         _file(path, location.path, entry)
@@ -239,6 +241,15 @@ def _is_file(info: dict[str, Any]) -> bool:
     if info.get("islink"):
         return not Path(str(info["name"])).is_dir()
     return info["type"] in ("file", "link")  # SFTP names links without following them
+
+
+def _without_markers(details: FileInfos) -> FileInfos:
+    """Leave out empty objects without an extension, which stand for a bucket's folders or jobs."""
+    return {
+        path: info
+        for path, info in details.items()
+        if info.get("size") != 0 or "." in path.rstrip("/").rsplit("/", 1)[-1]
+    }
 
 
 def _hidden(path: str, root: str) -> bool:

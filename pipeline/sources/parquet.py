@@ -4,7 +4,8 @@ A column of struct{bytes, path} or of plain binary holds the images. Where the b
 path names a file, relative to the Parquet file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
-from pipeline.sources.columns import Columns, pylist, table_row
+from pipeline.sources.columns import Columns, captions_in, pylist, table_row
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
-from pipeline.sources.keys import Keys, with_repeats
+from pipeline.sources.keys import Keys, Repeats, SameImages, told
+from pipeline.sources.label_values import LabelValue, each_label, label_in
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
@@ -26,27 +28,28 @@ from pipeline.sources.parquet_file import (
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Unit, stand_in
-from pipeline.sources.referenced_images import read_referenced, referenced_values
-from pipeline.storage.location import Location, Options
+from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
+from pipeline.sources.referenced_images import References
+from pipeline.storage.location import Location
 
-Visit = Callable[[int, str, str | None], None]
+Visit = Callable[[int, str, LabelValue], None]
 """A function of number, key and label of a row."""
 
 
 def scan_parquet(
     location: Location, file: SourceFile, source: SourceConfig, visit: Visit | None
-) -> list[Part]:
+) -> Scan:
     """Cut a file into parts of neighbouring row groups; reads its footer, and keys where needed.
 
     Args:
         location: the file.
         file: the file as an entry of the source.
         source: the settings.
-        visit: called with number, key and label of every row.
+        visit: called with number, key and label of every row that is kept.
 
     Returns:
-        The parts; none for a broken file, for which `read_parquet` yields a row with a status.
+        The parts, without rows that repeat an image; none for a broken file, for which
+        `read_parquet` yields a row with a status.
 
     Raises:
         UsageError: the file lacks a column.
@@ -56,13 +59,16 @@ def scan_parquet(
             columns = columns_of(table.schema_arrow, source, file.name)
             parts = list(cut(table.metadata))
             if source.key_field is None and visit is None:
-                return parts
-            repeats = _visit(table, columns, visit)
+                return Scan(parts)
+            repeats = _repeats(table, columns)
+            images = SameImages(repeats)
+            if visit is not None or repeats.same:
+                _visit(table, columns, source, images, visit)
     except Exception as error:
         if not is_broken(error):
             raise
-        return []
-    return with_repeats(parts, repeats)
+        return Scan([])
+    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -86,15 +92,14 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
     except Exception as error:
         if not is_broken(error):
             raise
-        number = stand_in(unit.first)
-        yield _unreadable(file, source, UNREADABLE, failure(error), number)
+        key = UNREADABLE if part is None else f"{UNREADABLE}-from-{unit.first}"
+        yield _unreadable(file, source, key, failure(error), stand_in(unit.first))
 
 
 def fetch_from_parquet(
-    location: Location, group: int, row: int, image_field: str | None, options: Options
+    location: Location, group: int, row: int, source: SourceConfig
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
-    source = SourceConfig(format="parquet", uri=(location.path,), image_field=image_field)
     with open_parquet(location) as table:
         columns = columns_of(table.schema_arrow, source, location.path)
         size = batch_rows(table.metadata, group)
@@ -102,7 +107,7 @@ def fetch_from_parquet(
             if row < batch.num_rows:
                 data, path = image_of(batch.column(0)[row].as_py())
                 if data is None and path is not None:
-                    return read_referenced(location, path, options)
+                    return References.of(location, source).read(path)
                 return data
             row -= batch.num_rows
     return None
@@ -125,9 +130,8 @@ class _GroupReader:
         self.source = source
         self.columns = columns_of(table.schema_arrow, source, self.file.name)
         named_elsewhere = source.labels is not None or source.label_names is not None
-        self.class_names = (
-            None if named_elsewhere else class_names(table.schema_arrow, source.label_field)
-        )
+        label = None if named_elsewhere else self.columns.label
+        self.class_names = None if label is None else class_names(table.schema_arrow, label)
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Yield the rows of a group whose first row has the number ``first`` within the file."""
@@ -154,34 +158,61 @@ class _GroupReader:
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
-        if self.class_names and row["label"] is not None:
-            row["label"] = class_name(row["label"], self.class_names)
+        if self.class_names:
+            row["label"] = each_label(row["label"], partial(class_name, names=self.class_names))
         row |= {"row_group": group, "row": row_in_group}
         data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
-            return row | referenced_values(self.location, path, self.source.options)
+            return row | References.of(self.location, self.source).values(path)
         if data is None:
             return row | {"status": Status.NO_IMAGE, "error": "neither bytes nor path"}
         return row | {"bytes": data}
 
 
-def _visit(table: pq.ParquetFile, columns: Columns, visit: Visit | None) -> dict[int, int]:
-    """Call ``visit`` for every row; returns the repeated keys, as `Keys.repeats` does."""
-    keys, number = Keys(), 0
-    if not columns.identifying:
-        for row in range(table.metadata.num_rows if visit else 0):
-            visit(row, str(row), None)  # type: ignore[misc]
-        return {}
-    for batch in table.iter_batches(columns=columns.identifying):
-        for values in pylist(batch):
-            key = text_of(values[columns.key]) if columns.key else str(number)
-            key = f"#{number}" if key is None else key
-            if columns.key:
-                keys.add(key)
-            if visit is not None:
-                visit(number, key, text_of(values[columns.label]) if columns.label else None)
-            number += 1
+def _repeats(table: pq.ParquetFile, columns: Columns) -> Repeats:
+    """The repeated keys; the same key with another path is another image."""
+    if columns.key is None:
+        return Repeats()
+    keys = Keys()
+    path = f"{columns.image}.path"  # of struct{bytes, path}; its bytes are not read
+    for number, values in _numbered(table, [columns.key, path]):
+        image = values.get(columns.image)
+        keys.add(_key(values, columns, number), text_of(image and image.get("path")) or "")
     return keys.repeats()
+
+
+def _visit(
+    table: pq.ParquetFile,
+    columns: Columns,
+    source: SourceConfig,
+    images: SameImages,
+    visit: Visit | None,
+) -> None:
+    """Collect what is said about images in several rows, and call ``visit`` for every other row."""
+    wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
+    for number, values in _numbered(table, wanted):
+        label = label_in(values, source, columns.label)
+        is_repeat = images.add(number, label, captions_in(values, columns))
+        if visit is not None and not is_repeat:
+            visit(number, _key(values, columns, number), label)
+
+
+def _numbered(
+    table: pq.ParquetFile, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and some values of every row; names of columns that do not exist are ignored."""
+    number = 0
+    for batch in table.iter_batches(columns=list(columns)):
+        rows = pylist(batch) if batch.num_columns else ({} for _ in range(batch.num_rows))
+        for values in rows:
+            yield number, values
+            number += 1
+
+
+def _key(values: Mapping[str, Any], columns: Columns, number: int) -> str:
+    if columns.key is None:
+        return str(number)
+    return text_of(values[columns.key]) or f"#{number}"
 
 
 def _unreadable(file: SourceFile, source: SourceConfig, key: str, error: str, number: int) -> Row:

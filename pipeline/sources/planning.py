@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 
@@ -12,16 +12,19 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
-from pipeline.sources.folder import chunks, label_of
+from pipeline.sources.folder import chunks, describe
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
+from pipeline.sources.label_values import LabelValue, labels_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
-from pipeline.sources.read_unit import Part, Unit
+from pipeline.sources.read_unit import Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
-from pipeline.storage.location import Location
+from pipeline.sources.sidecars import attach_sidecars, told
+from pipeline.storage.location import Location, redact
+from pipeline.storage.retries import call_with_retries
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
@@ -33,14 +36,55 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """File extensions by source format."""
 
 
-def choose_files(source: SourceConfig) -> list[SourceFile]:
-    """The files that the settings name.
+@dataclass(frozen=True)
+class Plan:
+    """What a source is read from.
+
+    Attributes:
+        units: the units, each one read task.
+        notes: what the user should know.
+    """
+
+    units: list[Unit]
+    notes: tuple[str, ...]
+
+
+def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
+    """List a source's files, and cut those that the settings name into units.
 
     Raises:
-        UsageError: there are no files, the storage refuses, or two files have the same name.
+        UsageError: see `list_source`, `choose_files` and `plan_units`.
+    """
+    files, notes = list_source(source)
+    plan = plan_units(fs, choose_files(source, files), Labeller(source))
+    return Plan(plan.units, (*notes, *plan.notes))
+
+
+def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
+    """The files of all places of a source, and notes on files that are left out.
+
+    Raises:
+        UsageError: there are no files, or the storage refuses.
     """
     suffixes = SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
+    if source.format != "folder":
+        return files, ()
+    images, others = attach_sidecars(files)
+    if not others:
+        return images, ()
+    note = told(others, images)
+    if not images:
+        raise UsageError(f"{', '.join(map(redact, source.uris))}: no images; {note}")
+    return images, (note,)
+
+
+def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFile]:
+    """The files that the settings name, of those that were listed.
+
+    Raises:
+        UsageError: two files have the same name, or none is chosen.
+    """
     source.refuse_same_names([file.name for file in files])
     wanted = wanted_ids(source)
     if wanted is not None:
@@ -62,7 +106,7 @@ def choose_files(source: SourceConfig) -> list[SourceFile]:
 
 def plan_units(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> list[Unit]:
+) -> Plan:
     """Cut files into units of bounded size, each one read task.
 
     The same settings and files give the same units on every attempt.
@@ -72,13 +116,16 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return _of_tars(files, source)
+        return Plan(_of_tars(files, source), ())
     if source.format == "folder":
-        chosen = _sampled_files(files, labeller) if source.sample else list(files)
+        chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
-        return [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-    units = _of_tables(fs, files, labeller)
-    return units if source.limit is None else list(_limited(units, source.limit))
+        units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
+        return Plan(units, ())
+    plan = _of_tables(fs, files, labeller)
+    return (
+        plan if source.limit is None else Plan(list(_limited(plan.units, source.limit)), plan.notes)
+    )
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -100,31 +147,41 @@ def _of_tars(files: Sequence[SourceFile], source: SourceConfig) -> list[Unit]:
     ]
 
 
-def _sampled_files(files: Sequence[SourceFile], labeller: Labeller) -> list[SourceFile]:
+def _sampled_files(
+    fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
+) -> list[SourceFile]:
     source = labeller.source
     sample = Sample[int](source.sample or 0, source.sample_seed)
-    for number, file in enumerate(files):
+
+    def offer(number: int) -> None:
+        file = files[number]
         image_id = clean(source.id_prefix + file.name)
-        sample.offer(labeller.label(image_id, file.name, label_of(file)), image_id, number)
+        label = call_with_retries(describe, fs, file, source)["label"]
+        for name in labels_of(labeller.label(image_id, file.name, label)) or (None,):
+            sample.offer(name, image_id, number)
+
+    for _ in map_in_threads(offer, range(len(files))):
+        pass
     return [files[number] for number in sorted(sample.positions)]
 
 
 def _of_tables(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> list[Unit]:
+) -> Plan:
     source = labeller.source
     scan = scan_parquet if source.format == "parquet" else scan_list
     sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
 
-    def scan_file(file: SourceFile) -> list[Part]:
+    def scan_file(file: SourceFile) -> Scan:
         visit = partial(_offer, labeller, sample, file) if source.sample else None
         return scan(Location(fs, file.path), file, source, visit)
 
-    scanned = list(map_in_threads(scan_file, files))
+    scans = list(map_in_threads(scan_file, files))
     units = [
-        unit for file, parts in zip(files, scanned, strict=True) for unit in _units(file, parts)
+        unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
-    return units if source.sample is None else list(_drawn(units, sample.positions))
+    notes = tuple(note for scan in scans for note in scan.notes)
+    return Plan(units if source.sample is None else list(_drawn(units, sample.positions)), notes)
 
 
 def _offer(
@@ -133,10 +190,11 @@ def _offer(
     file: SourceFile,
     row: int,
     key: str,
-    label: str | None,
+    label: LabelValue,
 ) -> None:
     image_id = clean(f"{labeller.source.id_prefix}{file.name}/{key}")
-    sample.offer(labeller.label(image_id, key, label), image_id, (file.name, row))
+    for name in labels_of(labeller.label(image_id, key, label)) or (None,):
+        sample.offer(name, image_id, (file.name, row))
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:

@@ -31,6 +31,47 @@ def stood_for(number: int) -> int:
 
 
 @dataclass(frozen=True)
+class TextForm:
+    """How a text table is written, which its first lines tell.
+
+    Attributes:
+        names: names of its columns (CSV).
+        delimiter: character between its columns (CSV).
+        encoding: Python's name of its encoding.
+    """
+
+    names: tuple[str, ...] = ()
+    delimiter: str = ","
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class Further:
+    """What further rows of a table say about the image of a row.
+
+    Attributes:
+        labels: their distinct labels, in order.
+        captions: their distinct captions, in order.
+    """
+
+    labels: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A table as planning found it.
+
+    Attributes:
+        parts: its parts; none for a broken one.
+        notes: what the user should know about it.
+    """
+
+    parts: list["Part"]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Part:
     """Neighbouring rows of one file.
 
@@ -40,9 +81,12 @@ class Part:
         bytes: approximate number of bytes that are read for it.
         groups: its row groups (Parquet).
         span: offsets of its first byte and of the byte after its last (text).
-        names: column names (CSV).
+        form: how its text is written.
+        image: column of the images, in a list.
         chosen: numbers within the file of the rows that are wanted; None: all.
-        repeats: for each row whose key an earlier row has, the number that its id ends in.
+        repeats: for each row with the key, but not the image, of an earlier row: the number that
+            its id ends in.
+        further: for each row whose image later rows repeat, what these say about it.
     """
 
     first: int
@@ -50,9 +94,11 @@ class Part:
     bytes: int
     groups: tuple[int, ...] = ()
     span: tuple[int, int] = (0, 0)
-    names: tuple[str, ...] = ()
+    form: TextForm = field(default_factory=TextForm)
+    image: str = ""
     chosen: frozenset[int] | range | None = None
     repeats: Mapping[int, int] = field(default_factory=dict)
+    further: Mapping[int, Further] = field(default_factory=dict)
 
     def wants(self, row: int) -> bool:
         """Whether a row, by its number within the file, is to be read."""
@@ -118,6 +164,13 @@ class Unit:
     limit: int | None = None
     single_images: bool = False
     committed: Committed = field(default_factory=Committed)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of its rows; None if only reading tells."""
+        if self.part is None:
+            return len(self.files) if self.single_images else None
+        return self.part.rows if self.part.chosen is None else len(self.part.chosen)
 
     @property
     def size(self) -> int:

@@ -8,7 +8,6 @@ neither byte offsets nor damaged archives.
 """
 
 import gzip
-import json
 import lzma
 import re
 import tarfile
@@ -16,19 +15,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from pipeline.config import SourceConfig
 from pipeline.schema import UNREADABLE, Status
-from pipeline.sources.input_rows import (
-    Row,
-    carried,
-    clean,
-    failure,
-    is_corruption,
-    make_row,
-    text_of,
-)
+from pipeline.sources.descriptions import described
+from pipeline.sources.input_rows import Row, clean, failure, is_corruption, make_row
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
 COMPANIONS = frozenset(
@@ -211,16 +203,7 @@ def _parts(field: str) -> tuple[str, str]:
 
 def _row(sample: Sample, image: str | None, shard: str, key: str, source: SourceConfig) -> Row:
     """The row of one image, with what the sample says about it."""
-    name = _parts(image or "")[0]
-    record = _record(sample, name)
-    label, caption = source.label_field.lower(), source.caption_field.lower()
-    values = {
-        "label": text_of(record.get(source.label_field, _text(sample, label)))
-        or text_of(_text(sample, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")),
-        "caption": text_of(record.get(source.caption_field, _text(sample, caption)))
-        or text_of(_text(sample, f"{caption}.txt", f"{name}.txt", "txt")),
-        **carried(record, source.carry),
-    }
+    values = described(sample.fields, _parts(image or "")[0], source)
     return make_row(key, shard, key, **values)
 
 
@@ -252,18 +235,3 @@ def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -
         error = f"key {sample.key!r} is in this shard {count} times so far"
         return outcome | {"status": Status.DUPLICATE_KEY, "error": error}
     return outcome
-
-
-def _record(sample: Sample, name: str) -> dict[str, Any]:
-    """The JSON of an image, else of its sample; broken JSON counts as absent."""
-    try:
-        value = json.loads(sample.fields.get(f"{name}.json", sample.fields.get("json", b"{}")))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _text(sample: Sample, *fields: str) -> str | None:
-    """The text of the first of these fields that the sample has."""
-    data = next((sample.fields[field] for field in fields if field in sample.fields), None)
-    return None if data is None else data.decode("utf-8", errors="replace")

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from legrad.models import catalog
+from legrad.models.definition import FOLDER_PREFIX, MINI, is_location
 from pipeline.config import MAX_QUERIES, ModelConfig, absolute, is_uri
 from pipeline.config.loading import load_config, packaged_config
 from pipeline.errors import UsageError
@@ -100,7 +100,7 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
     starter = packaged_config("queries/starter.yaml").read_text(encoding="utf-8")
     chosen, cues, notes = _choose(data, starter)
     config.parent.mkdir(parents=True, exist_ok=True)
-    plain = model.name == catalog.MINI
+    plain = model.name == MINI
     lines = [_class_line(query, data.labels[query.label], plain=plain) for query in chosen]
     classes = "\n".join(lines) or "  # - {name: dog, role: class, label: dog, templates: imagenet}"
     queries.write_text(_QUERIES.format(classes=classes, cues=cues), encoding="utf-8")
@@ -171,6 +171,8 @@ def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
     uris = [_portable(uri, config) for uri in data.uris]
     if model.weights_file:
         settings["pretrained"] = absolute(model.weights_file, Path.cwd())
+    if is_location(model.name):
+        settings["name"] = absolute(model.name.removeprefix(FOLDER_PREFIX), Path.cwd())
     return _RUN.format(
         summary=data.summary,
         file=config.name,

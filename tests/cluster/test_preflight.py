@@ -16,6 +16,7 @@ from pipeline.cluster.resources import Resources
 from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
 from tests.data import mini_config
+from tests.legrad.test_definition import TINY, write_folder
 
 GIB = 2**30
 
@@ -85,6 +86,19 @@ def test_weights_that_are_missing_or_differ(tmp_path: Path) -> None:
     assert not differ.good
     assert "the nodes hold different files (a: sha256 " in differ.text
     assert ask_for_model(ModelConfig(name="mini")) == ModelAnswer(EMBEDDED)
+
+
+def test_folders_that_differ_between_nodes(tmp_path: Path) -> None:
+    model = ModelConfig(name=str(write_folder(tmp_path / "tiny")))
+    first = ask_for_model(model)
+    assert first.problem is None
+    (same,) = model_findings(model, [("a", first), ("b", ask_for_model(model))])
+    assert same.good
+    write_folder(tmp_path / "tiny", TINY | {"quick_gelu": False})
+    (differ,) = model_findings(model, [("a", first), ("b", ask_for_model(model))])
+    assert not differ.good
+    (tmp_path / "tiny").rename(tmp_path / "elsewhere")
+    assert "no such folder" in str(ask_for_model(model).problem)
 
 
 def test_variables_are_taken_from_the_folder_of_the_job(

@@ -14,6 +14,7 @@ from legrad.settings import Settings
 from pipeline.config import AuditConfig, Gates, RunConfig
 from pipeline.config.loading import load_audit, load_config, packaged_config, validated
 from pipeline.errors import UsageError
+from tests.legrad.test_definition import write_folder
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -188,6 +189,45 @@ def test_paths_of_an_audit_are_relative_to_the_file_or_the_current_folder(
         assert value_at(load_audit(None, sets), overridden) == value_at(config, overridden)
 
 
+@pytest.mark.parametrize("overridden", [False, True])
+def test_a_models_folder_is_relative_as_other_paths_are(
+    folders: tuple[Path, Path], overridden: bool
+) -> None:
+    file, here = folders
+    for folder in folders:
+        write_folder(folder / "tiny")
+        write_folder(folder / "sub")
+    for name in ("tiny", "./tiny", "local-dir:tiny", "sub/open_clip_config.json"):
+        weights = {"pretrained": "w.safetensors"}
+        other = {"model": {"name": "ViT-B-32"} | weights}
+        sets = [f"model.name={name}"] if overridden else []
+        data = settings(**(other if overridden else {"model": {"name": name} | weights}))
+        config = load_config(write(file, data), sets)
+        prefix = "local-dir:" if "local-dir" in name else ""
+        path = (here if overridden else file) / name.removeprefix("local-dir:")
+        assert config.model.name == f"{prefix}{path}"
+
+
+def test_weights_of_a_folder_need_not_be_named(tmp_path: Path) -> None:
+    name = str(write_folder(tmp_path / "tiny"))
+    data = settings()
+    data["model"] = {"name": name}
+    assert load_config(write(tmp_path, data)).model.pretrained is None
+    data["model"] = {"name": name, "pretrained": "openai"}
+    with pytest.raises(UsageError, match="only names of open_clip have tags"):
+        load_config(write(tmp_path, data))
+    data["model"] = {"name": f"{name}/open_clip_config.json"}
+    with pytest.raises(UsageError, match="needs a weights file"):
+        load_config(write(tmp_path, data))
+    data["model"] = {"name": name, "layers": 3}
+    with pytest.raises(UsageError, match="has 2 blocks"):
+        load_config(write(tmp_path, data))
+    (tmp_path / "tiny" / "open_clip_model.safetensors").unlink()
+    data["model"] = {"name": name}
+    with pytest.raises(UsageError, match="expected one weights file"):
+        load_config(write(tmp_path, data))
+
+
 def test_tags_uris_and_names_on_the_hub_are_no_paths(folders: tuple[Path, Path]) -> None:
     model = {"tokenizer": "timm/name"}
     data = settings(model=model, source={"uri": ["s3://b/x", "/data"]}, output="gs://b/y")
@@ -302,6 +342,8 @@ def test_base_yaml_names_every_key_with_its_default() -> None:
                 if isinstance(default, Settings):
                     assert set(given) == set(type(default).model_fields), f"{group}.{name}"
                     given = type(default).model_validate(given)
+                if isinstance(default, tuple):
+                    given = tuple(given)
                 assert given == default, f"{group}.{name}"
 
 

@@ -53,7 +53,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = encoded(Image.fromarray(photographs.chelsea()), "JPEG")
     (folder / "broken").mkdir()
     (folder / "broken" / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "broken" / "notes.txt").write_text("no picture")
+    (folder / "broken" / "notes.heic").write_text("no picture")
     (folder / "broken" / "empty.png").write_bytes(b"")
     return folder
 

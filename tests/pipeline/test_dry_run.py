@@ -14,11 +14,13 @@ def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "in" / "cat").mkdir(parents=True)
     for number in range(5):
         (tmp_path / "in" / "cat" / f"{number}.jpg").write_bytes(jpeg(number))
-    (tmp_path / "in" / "cat" / "note.txt").write_text("no image")
+    (tmp_path / "in" / "cat" / "note.heic").write_text("no image")
+    (tmp_path / "in" / "cat" / "0.txt").write_text("a cat")
     config = mini_config({"format": "folder", "uri": str(tmp_path / "in")}, tmp_path / "out")
     found = preview(config, on_cluster=False)
     assert (found.rows, found.exact, found.shards, found.maps) == (6, True, 1, 3)
     assert found.statuses == {"ok": 5, "not_an_image": 1}
+    assert len(found.notes) == 1
     assert found.first[0].label == "cat"
     assert found.first[0].size == (40, 30)
     assert found.resources is not None

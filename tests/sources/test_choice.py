@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.datasource import open_source
-from pipeline.sources.keys import rows_of_part, with_repeats
+from pipeline.sources.keys import Repeats, SameImages, rows_of_part
 from pipeline.sources.read_unit import Part
 from tests.data import hugging_face, jpeg, read_all, samples, settings, tar_bytes
 
@@ -173,7 +173,7 @@ def test_quotas_add_up() -> None:
 def test_repeated_keys_of_many_parts_go_to_their_parts() -> None:
     parts = [Part(first, 10, 0) for first in range(0, 1000, 10)]
     repeats = dict.fromkeys(range(0, 1000, 3), 2)
-    placed = with_repeats(parts, repeats)
+    placed = SameImages(Repeats(repeats)).placed(parts)
     assert {row: n for part in placed for row, n in part.repeats.items()} == repeats
     for part in placed:
         assert all(part.first <= row < part.first + part.rows for row in part.repeats)

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources import parquet_file
-from pipeline.sources.datasource import open_source
+from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
 from tests.data import hugging_face, jpeg, read_all, settings
 
@@ -89,14 +89,30 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert Origin(source.roots, {}, "parquet").fetch(row) == jpeg(2)
 
 
-def test_repeated_keys_are_told_apart(tmp_path: Path) -> None:
+def test_repeated_keys_of_other_images_are_told_apart(tmp_path: Path) -> None:
     keys = ["a", "b", "a", None, "a#2", "a", "b"]
-    hugging_face(tmp_path / "x.parquet", [{"image": image(0), "id": key} for key in keys], (), 2)
+    rows = [
+        {"image": image(number) | {"path": f"{number}.jpg"}, "id": key}
+        for number, key in enumerate(keys)
+    ]
+    hugging_face(tmp_path / "x.parquet", rows, (), 2)
     rows = read_all(settings("parquet", str(tmp_path), key_field="id"))
     ids = [row["image_id"].removeprefix("x.parquet/") for row in rows]
     assert ids == ["a", "b", "a#3", "#3", "a#2", "a#4", "b#2"]
     twice = [row["status"] == Status.DUPLICATE_KEY for row in rows]
     assert twice == [False, False, True, False, False, True, True]
+
+
+def test_images_in_several_rows_are_explained_once(tmp_path: Path) -> None:
+    rows = [
+        {"image": image(number), "id": f"i{number}", "caption": [f"{number} {turn}", "same"]}
+        for turn in range(3)
+        for number in range(4)
+    ]
+    hugging_face(tmp_path / "x.parquet", rows, (), 2)
+    rows = read_all(settings("parquet", str(tmp_path), key_field="id"))
+    assert [(row["key"], row["status"]) for row in rows] == [(f"i{n}", "ok") for n in range(4)]
+    assert rows[1]["caption"] == "1 0\nsame\n1 1\n1 2"
 
 
 def test_labels_without_names_and_without_label(tmp_path: Path) -> None:
@@ -145,6 +161,18 @@ def test_damage_is_a_row(file: Path) -> None:
     file.write_bytes(data[:-9])
     (row,) = read_all(source)
     assert (row["image_id"], row["status"]) == ("train-0.parquet/#unreadable", "shard_error")
+
+
+def test_parts_of_a_file_that_breaks_after_the_listing_have_ids_of_their_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_file, "BYTES_PER_PART", 1)
+    source = settings("parquet", str(file))
+    opened = open_source(source)
+    file.write_bytes(file.read_bytes()[:-9])
+    tables = [next(read_units(source, [unit], opened.reporter)) for unit in opened.units]
+    ids = [table["image_id"].to_pylist() for table in tables]
+    assert ids == [[f"train-0.parquet/#unreadable-from-{first}"] for first in (0, 4, 8)]
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
