@@ -73,13 +73,9 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
     }
     run = run_folder(str(folder))
     source = {"uri": ["in"], "format": "webdataset", "alias": "synthetic"}
-    manifest = {
-        "metadata": metadata,
-        "source": source,
-        "identity": _IDENTITY,
-    }
+    manifest = {"metadata": metadata, "source": source, "identity": _IDENTITY}
     run.manifest.write(json.dumps(manifest).encode())
-    schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
+    schema = output_schema({}, names, embeddings=True, metadata=metadata)
     for location in (run.images, run.checkpoint):
         Path(location.path).mkdir(parents=True)
     for number, start in enumerate(range(0, images, ROWS)):
@@ -120,7 +116,7 @@ def _part(
         maps = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(cells), count, [None, pa.py_buffer(noise)]
         )
-        values[map_column(name)] = maps
+        values[map_column(name)] = maps.cast(pa.binary())
         values[peak_column(name)] = pa.array(rng.random(count).astype(np.float32))
     vectors = rng.standard_normal((count, EMBEDDING_WIDTH), np.float32).astype(np.float16)
     values[EMBEDDING] = pa.ListArray.from_arrays(

@@ -15,6 +15,7 @@ from PIL import Image
 from legrad._version import __version__
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
+from legrad.image_files import open_image
 from legrad.method.explainer import LeGrad
 from legrad.models.tokenizers import obstacle
 from legrad.models.vision_language import VisionLanguageModel
@@ -226,7 +227,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
     decoded = decode(data, preprocess, _MAX_PIXELS)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), open_image(data) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
     return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)

@@ -12,7 +12,8 @@ from legrad.models import catalog
 from legrad.models.definition import MINI
 from pipeline.audit.findings import Findings
 from pipeline.audit.ranking import DecoyCheck
-from pipeline.config import DEMO_ALIAS, AuditConfig
+from pipeline.audit.scores import OTHER, Population
+from pipeline.config import DEMO_ALIAS, AuditConfig, unmatched_labels
 from pipeline.results.results import Results
 from pipeline.schema import Status
 
@@ -110,6 +111,7 @@ def overview(
         caveats=(
             *model_caveats(model, dataset),
             *_caveats(findings, failed, copies, settings),
+            *_unmatched(results, population),
             *ALWAYS,
         ),
         meanings=MEANINGS,
@@ -171,6 +173,13 @@ def _caveats(
             "have them: read the findings with that in mind."
         )
     return caveats
+
+
+def _unmatched(results: Results, population: Population) -> tuple[str, ...]:
+    """A caveat on class queries whose label no image has."""
+    if not population.classes or OTHER in population.classes:  # said already; not all are known
+        return ()
+    return unmatched_labels(results.queries, population.classes)
 
 
 def _copies(results: Results) -> int:

@@ -1,7 +1,6 @@
 """Settings of a whole run."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
@@ -13,6 +12,7 @@ from legrad.queries.query import Query, Role, check_differences, with_distinct_n
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
+from pipeline.config.query_labels import queries_by_label
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
 
@@ -60,7 +60,7 @@ class StoreConfig(Settings):
 
     Attributes:
         maps: which maps are stored; a mode alone is enough.
-        embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
+        embeddings: whether image embeddings are stored; the audit's probe needs them.
         captions: whether captions of the source are stored.
         properties: whether brightness, sharpness, JPEG quality and the like are measured and
             stored; the audit compares them between classes.
@@ -249,9 +249,3 @@ class RunConfig(Settings):
             k=maps.k or 1,
             threshold=maps.threshold or 0.0,
         )
-
-
-def queries_by_label(queries: Sequence[Query]) -> dict[str, str]:
-    """Map each label of the data set to the name of its class query, the first one if several."""
-    pairs = [(q.label, q.name) for q in queries if q.role is Role.CLASS and q.label]
-    return dict(reversed(pairs))

@@ -29,7 +29,14 @@ from pipeline.runs.parts import (
     earlier_commits,
     refuse_foreign_files,
 )
-from pipeline.schema import METADATA_KEY, OWN_LABEL, map_column, peak_column, read_metadata
+from pipeline.schema import (
+    METADATA_KEY,
+    OWN_LABEL,
+    map_column,
+    peak_column,
+    read_metadata,
+    schema_in_memory,
+)
 from pipeline.sources.fetch import Moved, Origin
 from pipeline.storage.location import Location, Options
 
@@ -67,7 +74,7 @@ class Run:
     @cached_property
     def dataset(self) -> ds.FileSystemDataset:
         """The committed parts as one pyarrow dataset."""
-        return open_parts(self.folder, self.manifest)
+        return open_parts(self.folder, self.manifest, self.grid)
 
     @cached_property
     def rows(self) -> StoredRows:
@@ -173,8 +180,12 @@ class Run:
         return queries_by_label(self.queries)
 
 
-def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemDataset:
+def open_parts(
+    folder: RunFolder, manifest: Mapping[str, Any], grid: tuple[int, int]
+) -> ds.FileSystemDataset:
     """All committed parts of a run as one dataset, with their footers read in parallel.
+
+    Its schema is that of `schema_in_memory`.
 
     Raises:
         UsageError: nothing is committed, a part is missing, broken or of another run, or a file
@@ -190,7 +201,8 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     schemas = list(map_in_threads(_read_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     _refuse_other_rows(folder, sum(fragment.metadata.num_rows for fragment in fragments))
-    return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
+    schema = schema_in_memory(schemas[0], grid)
+    return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
 def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:

@@ -230,15 +230,22 @@ def _redacted_query(query: Query) -> dict[str, Any]:
 def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
     """Claim the folder for this run, or confirm that it already belongs to it.
 
+    A run that committed no row has no claim: it began with settings that the user mended.
+
     Raises:
         UsageError: the folder holds another run (the message names the differing keys), or files
             without a manifest.
     """
     identity_here = json.loads(json.dumps(identity(config, prepared)))
     if folder.manifest.exists():
-        _refuse_other(folder, read_manifest(folder)["identity"], identity_here)
-        return
-    if folder.images.files():
+        stored = read_manifest(folder)["identity"]
+        if stored == identity_here:
+            return
+        if folder.images.files():
+            raise _other_run(folder, stored, identity_here)
+        for record in (folder.ends, folder.index, folder.input, folder.complete):
+            record.delete()
+    elif folder.images.files():
         raise UsageError(
             f"{folder.uri}: images/ holds files but _run/manifest.json is missing; choose another "
             "output"
@@ -281,18 +288,19 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def _refuse_other(folder: RunFolder, stored: dict[str, Any], identity_here: dict[str, Any]) -> None:
+def _other_run(
+    folder: RunFolder, stored: dict[str, Any], identity_here: dict[str, Any]
+) -> UsageError:
+    """The error for a folder of another run; it names the values that differ."""
     keys = [
         key for key in sorted(stored | identity_here) if stored.get(key) != identity_here.get(key)
     ]
-    if not keys:
-        return
     lines = [
         f"  {key}: stored {stored.get(key)!r}, now {identity_here.get(key)!r}" for key in keys[:12]
     ]
     if len(keys) > 12:
         lines.append(f"  ... and {len(keys) - 12} more")
-    raise UsageError(
+    return UsageError(
         "\n".join(
             [
                 f"{folder.uri} holds another run, and two runs must not be mixed. They differ in:",

@@ -5,15 +5,18 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, captions_in, pylist, table_row
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, Repeats, SameImages, told
 from pipeline.sources.label_values import LabelValue, each_label, label_in
@@ -21,14 +24,13 @@ from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
     batch_rows,
-    class_names,
     columns_of,
     cut,
     image_of,
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit, stand_in
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location
 
@@ -56,10 +58,11 @@ def scan_parquet(
     """
     try:
         with open_parquet(location) as table:
-            columns = columns_of(table.schema_arrow, source, file.name)
+            columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
+            facts = _facts(table.schema_arrow, columns, source)
             if source.key_field is None and visit is None:
-                return Scan(parts)
+                return Scan(parts, facts)
             repeats = _repeats(table, columns)
             images = SameImages(repeats)
             if visit is not None or repeats.same:
@@ -68,7 +71,16 @@ def scan_parquet(
         if not is_broken(error):
             raise
         return Scan([])
-    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
+    notes = told(repeats, table.metadata.num_rows, file.name)
+    return Scan(images.placed(parts), replace(facts, notes=notes))
+
+
+def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
+    """What the schema says; labels are known only where its metadata names them."""
+    names = None if columns.label is None else class_names(schema, columns.label)
+    if source.label_names is not None or names is None:
+        return Facts(columns=columns.meanings)
+    return Facts(columns=columns.meanings, labels=frozenset(names))
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -101,7 +113,7 @@ def fetch_from_parquet(
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
     with open_parquet(location) as table:
-        columns = columns_of(table.schema_arrow, source, location.path)
+        columns = columns_of(table, source, location.path)
         size = batch_rows(table.metadata, group)
         for batch in table.iter_batches(size, row_groups=[group], columns=[columns.image]):
             if row < batch.num_rows:
@@ -128,7 +140,7 @@ class _GroupReader:
         self.file = unit.files[0]
         self.part = unit.part
         self.source = source
-        self.columns = columns_of(table.schema_arrow, source, self.file.name)
+        self.columns = columns_of(table, source, self.file.name)
         named_elsewhere = source.labels is not None or source.label_names is not None
         label = None if named_elsewhere else self.columns.label
         self.class_names = None if label is None else class_names(table.schema_arrow, label)

@@ -9,10 +9,11 @@ from typing import Literal
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.label_values import label_value, labels_of
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
+from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
 from pipeline.storage.location import Location, open_location
@@ -119,7 +120,7 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
         with open_parquet(Location(open_location(uris[0]).fs, file.path)) as table:
             schema = table.schema_arrow
             names = schema.names
-            label = columns_of(schema, source, file.name).label
+            label = columns_of(table, source, file.name).label
             rows += table.metadata.num_rows
             if label is None:
                 unlabelled += table.metadata.num_rows

@@ -79,7 +79,6 @@ class World:
         schema = output_schema(
             dict.fromkeys(self.columns, "string"),
             list(self.scores),
-            GRID,
             maps=list(self.maps),
             embeddings=False,
             metadata=metadata or {},
