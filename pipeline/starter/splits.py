@@ -11,11 +11,16 @@ _FEWEST = 2
 
 
 def split_notes(names: Sequence[str]) -> list[str]:
-    """A note that several splits are read as one, with the setting that reads one of them."""
+    """A note that several splits are read as one, with the setting that reads one of them.
+
+    Args:
+        names: names of shards or tables, relative to the place of the source.
+    """
     counts: Counter[str] = Counter()
     patterns: dict[str, str] = {}
     for name in names:
-        for number, part in enumerate(parts := name.split("/")):
+        parts = name.split("/")
+        for number, part in enumerate(parts):
             split = _SPLIT.match(part)
             if split is not None:
                 is_file = number == len(parts) - 1
@@ -27,12 +32,3 @@ def split_notes(names: Sequence[str]) -> list[str]:
     listed = ", ".join(f"{split} ({count:,} files)" for split, count in counts.items())
     first = next(iter(patterns.values()))
     return [f"several splits are read as one: {listed}. source.shards: '{first}' reads one of them"]
-
-
-def without_splits(labels: Counter[str]) -> tuple[Counter[str], list[str]]:
-    """Labels from folders, without them where the folders are splits and no classes."""
-    if not labels or not all(_SPLIT.fullmatch(label) for label in labels):
-        return labels, []
-    return Counter(), [
-        f"the folders {', '.join(labels)} are splits and not classes; give labels by source.labels"
-    ]
