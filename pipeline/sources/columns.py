@@ -49,6 +49,13 @@ class Columns:
         return [name for name in names if name is not None]
 
     @property
+    def meanings(self) -> dict[str, str]:
+        """Names of the columns by what they hold, for the user."""
+        label = self.label or ", ".join(self.label_columns)
+        every = {"image": self.image, "key": self.key, "label": label, "caption": self.caption}
+        return {meaning: name for meaning, name in every.items() if name}
+
+    @property
     def have_label(self) -> bool:
         """Whether any column tells of labels."""
         return self.label is not None or bool(self.label_columns)

@@ -33,10 +33,10 @@ from pipeline.sources.columns import (
 )
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, SameImages, told
-from pipeline.sources.label_values import label_in
+from pipeline.sources.label_values import label_in, labels_of
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import Record, Wanted, read_records
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location, redact
@@ -45,6 +45,8 @@ from pipeline.storage.text import GUESSED
 ROWS_PER_PART = 512
 _PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
 _FIRST_RECORDS = 64
+_MOST_LABELS = 100_000
+"""Distinct labels of a list that are collected; a column with more holds no classes."""
 
 
 def scan_list(
@@ -66,10 +68,15 @@ def scan_list(
     """
     parts: list[Part] = []
     keys, rows, guesses = Keys(), 0, 0
+    meanings: dict[str, str] = {}
+    labels: set[str] = set()
     image = _image_column(location, file, source)
     for record in read_records(location, wanted_by(source, image)):
         columns = list_columns(record, image, source, file.name)
         keys.add(_key(record, columns, location), path_in(record.values.get(image)) or "")
+        meanings |= columns.meanings
+        if len(labels) <= _MOST_LABELS:
+            labels.update(labels_of(label_in(record.values, source, columns.label)))
         rows, guesses = rows + 1, guesses + record.is_guess
         _append(parts, record, image)
     repeats = keys.repeats()
@@ -82,7 +89,8 @@ def scan_list(
         if visit is not None and not is_repeat:
             visit(record.number, _key(record, columns, location), label)
     notes = [*told(repeats, rows, file.name), *_encoding_notes(parts[0], guesses, file.name)]
-    return Scan(images.placed(parts), tuple(notes))
+    all_labels = frozenset(labels) if len(labels) <= _MOST_LABELS else None
+    return Scan(images.placed(parts), Facts(tuple(notes), meanings, all_labels))
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 
@@ -20,7 +20,7 @@ from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.sidecars import attach_sidecars, told
 from pipeline.storage.location import Location, redact
@@ -42,11 +42,11 @@ class Plan:
 
     Attributes:
         units: the units, each one read task.
-        notes: what the user should know.
+        facts: what else is known about it.
     """
 
     units: list[Unit]
-    notes: tuple[str, ...]
+    facts: Facts = field(default_factory=Facts)
 
 
 def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
@@ -57,7 +57,7 @@ def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
     """
     files, notes = list_source(source)
     plan = plan_units(fs, choose_files(source, files), Labeller(source))
-    return Plan(plan.units, (*notes, *plan.notes))
+    return replace(plan, facts=replace(plan.facts, notes=(*notes, *plan.facts.notes)))
 
 
 def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
@@ -116,16 +116,16 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return Plan(_of_tars(files, source), ())
+        return Plan(_of_tars(files, source))
     if source.format == "folder":
         chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
         units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-        return Plan(units, ())
+        return Plan(units)
     plan = _of_tables(fs, files, labeller)
-    return (
-        plan if source.limit is None else Plan(list(_limited(plan.units, source.limit)), plan.notes)
-    )
+    if source.limit is None:
+        return plan
+    return replace(plan, units=list(_limited(plan.units, source.limit)))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -180,8 +180,18 @@ def _of_tables(
     units = [
         unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
-    notes = tuple(note for scan in scans for note in scan.notes)
-    return Plan(units if source.sample is None else list(_drawn(units, sample.positions)), notes)
+    chosen = units if source.sample is None else list(_drawn(units, sample.positions))
+    return Plan(chosen, _joined([scan.facts for scan in scans]))
+
+
+def _joined(facts: Sequence[Facts]) -> Facts:
+    """The facts of several tables as those of one source."""
+    labels = [each.labels for each in facts if each.labels is not None]
+    return Facts(
+        tuple(note for each in facts for note in each.notes),
+        facts[0].columns,
+        frozenset().union(*labels) if len(labels) == len(facts) else None,
+    )
 
 
 def _offer(

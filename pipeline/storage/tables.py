@@ -35,6 +35,18 @@ def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame.fillna("").astype(str)
 
 
+def column_names(data: bytes, uri: str) -> list[str]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        UsageError: the file is not a table.
+    """
+    try:
+        return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+
+
 def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """Parse some columns of a CSV or Parquet file.
 
