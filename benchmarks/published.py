@@ -24,7 +24,7 @@ class Published:
 
     Attributes:
         maps: (B, Q, height, width), min-max normalised, as it returns them.
-        seconds: of one image, by number of queries.
+        seconds: seconds per image by number of queries.
     """
 
     maps: Tensor

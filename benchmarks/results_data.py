@@ -45,7 +45,7 @@ def make_run(place: Path, queries: Sequence[str]) -> tuple[RunFolder, pa.Schema]
     folder.manifest.write(json.dumps(manifest).encode())
     for where in (folder.images, folder.checkpoint.child("wave-0000")):
         Path(where.path).mkdir(parents=True)
-    schema = output_schema({}, queries, GRID, embeddings=False, metadata=metadata)
+    schema = output_schema({}, queries, embeddings=False, metadata=metadata)
     return folder, schema
 
 

@@ -15,10 +15,12 @@ from PIL import Image
 from legrad._version import __version__
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
+from legrad.image_files import open_image
 from legrad.method.explainer import LeGrad
 from legrad.models.tokenizers import obstacle
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
+from legrad.queries.distinct import residual
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
@@ -41,15 +43,20 @@ class Question:
         texts: the texts of the queries; a single text may be given as such.
         baseline: a text that names nothing in particular, as one more column by which
             `Answer.figure` can suppress the others. None for no such column.
+        distinct: whether to explain what each text says beyond the other texts, see
+            `legrad.queries.distinct`.
     """
 
     texts: tuple[str, ...]
     baseline: str | None = None
+    distinct: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", tuple(name_list(self.texts)))
         if not self.texts or not all(text.strip() for text in self.texts):
             raise UsageError("queries: expected at least one text, and none of them empty")
+        if self.distinct and len(self.texts) < 2:
+            raise UsageError("distinct: expected at least two texts, found one")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -155,7 +162,9 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
     _require_any(read, failures, uris)
-    loaded = _load(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
     for uri, data in read.items():
         try:
@@ -173,9 +182,9 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         boxes=tuple(loaded.preprocess.box(*image.size) for image in images),
         maps=maps,
         scores=scores,
-        about=_about(loaded, legrad.layers),
+        about=_about(loaded, legrad.layers, question),
         failures={uri: failures[uri] for uri in uris if uri in failures},
-        warnings=notes,
+        warnings=(*_messages(caught), *notes),
     )
 
 
@@ -218,7 +227,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
     decoded = decode(data, preprocess, _MAX_PIXELS)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), open_image(data) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
     return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
@@ -234,9 +243,11 @@ def _run(
         warnings.simplefilter("always", UserWarning)
         try:
             features = legrad.model.encode_text(question.columns)
-        except ValueError as error:  # its tokenizer's files
+            if question.distinct:
+                features = _distinct(features, len(question.texts))
+        except ValueError as error:  # its tokenizer's files, or texts that are alike
             raise UsageError(str(error)) from error
-    notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
+    notes = _messages(caught)
     maps, scores = [], []
     for start in range(0, len(opened), _BATCH):
         images, pixels = zip(*opened[start : start + _BATCH], strict=True)
@@ -247,9 +258,21 @@ def _run(
     return np.concatenate(maps), np.concatenate(scores), notes
 
 
-def _about(model: VisionLanguageModel, layers: int) -> dict[str, object]:
+def _distinct(features: torch.Tensor, texts: int) -> torch.Tensor:
+    """The same (Q, E) with the first rows made distinct from each other."""
+    exact = features[:texts].double().cpu().numpy()
+    rows = [residual(row, np.delete(exact, number, axis=0)) for number, row in enumerate(exact)]
+    return torch.cat([torch.from_numpy(np.stack(rows)).to(features), features[texts:]])
+
+
+def _messages(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(str(w.message) for w in caught if w.category is UserWarning)
+
+
+def _about(model: VisionLanguageModel, layers: int, question: Question) -> dict[str, object]:
     preprocess = model.preprocess
     return {
+        "distinct": question.distinct,
         "model": model.name,
         "pretrained": model.pretrained,
         "weights_sha256": model.digest,

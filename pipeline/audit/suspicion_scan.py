@@ -1,9 +1,12 @@
 """The scan for suspicions: sums over the stored embeddings, and a row for every class and cue."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
 
 from pipeline.audit.basis import Basis
 from pipeline.audit.directions import Directions, run_directions
@@ -97,36 +100,82 @@ def _suspicion(
             f"{FEWEST_WORDS} needed"
         )
     of_cues = np.stack([directions.queries[cue] for cue in cues])
-    sums = class_sums(results, findings.population)
+    images, means, covariance, every = class_sums(results, findings.population)
     queries = Names(results, findings).class_queries
     texts = np.full((len(findings.population.classes), of_cues.shape[1]), np.nan)
     for code, label in enumerate(findings.population.classes):
         if queries.get(label) in directions.queries:
             texts[code] = directions.queries[queries[label]]
     return suspect(
-        class_shifts(*sums, of_cues),
+        class_shifts(images, means, covariance, of_cues, every),
         likeness(texts, of_cues),
-        class_shifts(*sums, directions.words),
+        class_shifts(images, means, covariance, directions.words, every),
         likeness(texts, directions.words),
     )
 
 
-def class_sums(results: Readable, population: Population) -> tuple[Array, Array, Array]:
-    """Images (K,) and mean embeddings (K, E) of the classes, and covariance (E, E) within them."""
+def class_sums(
+    results: Readable, population: Population
+) -> tuple[Array, Array, Array, tuple[int, Array]]:
+    """Sums over the embeddings of the explained images, in one pass.
+
+    A batch is summed in single precision about a mean that is subtracted before, and batches are
+    added in double precision.
+
+    Returns:
+        (K,) images and (K, E) mean embeddings of the classes; (E, E) covariance within them, each
+        image in the one class that it is fitted with; number of all images and (E,) their sum.
+    """
     classes = len(population.classes)
-    images = np.zeros(classes)
-    sums: Array | None = None
-    products: Array | None = None
+    fitted: _ClassSums | None = None
+    by_class: _ClassSums | None = None
+    products = total = np.zeros(0)
+    shift = np.zeros(0, np.float32)
     for batch in batches(results, population, [], [EMBEDDING]):
-        vectors = embeddings(batch.table).astype(np.float64)
-        if sums is None or products is None:
-            sums = np.zeros((classes, vectors.shape[1]))
-            products = np.zeros((vectors.shape[1], vectors.shape[1]))
-        images += np.bincount(batch.codes, minlength=classes)
-        np.add.at(sums, batch.codes, vectors)
+        vectors = embeddings(batch.table)
+        if fitted is None or by_class is None:
+            shift, width = vectors.mean(axis=0), vectors.shape[1]
+            fitted, by_class = _ClassSums.empty(classes, width), _ClassSums.empty(classes, width)
+            products, total = np.zeros((width, width)), np.zeros(width)
+        vectors = vectors - shift
+        fitted.add(batch.codes, vectors)
+        if population.has_sets:
+            by_class.add(batch.members.codes, vectors[batch.members.rows])
         products += vectors.T @ vectors
-    if sums is None or products is None:
+        total += vectors.sum(axis=0, dtype=np.float64)
+    if fitted is None or by_class is None:
         raise UsageError("no explained image has a label")
-    means = sums / np.maximum(images, 1)[:, None]
+    images, means = fitted.images, fitted.means
     within = products - (means * images[:, None]).T @ means
-    return images, means, within / max(images.sum() - (images > 0).sum(), 1)
+    covariance = within / max(images.sum() - (images > 0).sum(), 1)
+    if not population.has_sets:
+        count = int(images.sum())
+        return images, means + shift, covariance, (count, total + count * shift)
+    count = population.total
+    return by_class.images, by_class.means + shift, covariance, (count, total + count * shift)
+
+
+@dataclass(frozen=True)
+class _ClassSums:
+    """Number (K,) and sums (K, E) of embeddings by class."""
+
+    images: Array
+    sums: Array
+
+    @classmethod
+    def empty(cls, classes: int, width: int) -> "_ClassSums":
+        return cls(np.zeros(classes), np.zeros((classes, width)))
+
+    def add(self, codes: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Add embeddings (n, E) of images of some classes (n,)."""
+        count, classes = len(codes), len(self.images)
+        ones = np.ones(count, np.float32)
+        members = sparse.csr_array((ones, (codes, np.arange(count))), shape=(classes, count))
+        self.images[:] += np.bincount(codes, minlength=classes)
+        self.sums[:] += members @ vectors
+
+    @property
+    def means(self) -> Array:
+        """(K, E) mean embeddings."""
+        result: Array = self.sums / np.maximum(self.images, 1)[:, None]
+        return result

@@ -1,6 +1,5 @@
 """Results as pictures: originals fetched again, heat over them, and the card in a notebook."""
 
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 
 from legrad import heatmaps
 from legrad.heatmaps import FigureRow, grid_figure
+from legrad.image_files import open_image
 from legrad.preprocess import to_rgb
 from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
@@ -116,7 +116,9 @@ def _meaning(query: Query) -> str:
         return " minus ".join(query.difference)
     if query.images:
         return f"{len(query.images)} exemplar images"
-    return query.vector or "; ".join(query.prompts) or query.name.replace("_", " ")
+    texts = query.vector or "; ".join(query.prompts) or query.name.replace("_", " ")
+    others = query.distinct if isinstance(query.distinct, tuple) else ()
+    return f"{texts} (distinct from {len(others)} other texts)" if others else texts
 
 
 def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:
@@ -130,5 +132,5 @@ def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:
 
 
 def _fetch(run: Run, row: dict[str, Any]) -> Image.Image:
-    with Image.open(io.BytesIO(run.origin.fetch(row))) as image:
+    with open_image(run.origin.fetch(row)) as image:
         return to_rgb(image)

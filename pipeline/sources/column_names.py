@@ -25,7 +25,7 @@ LABELS = (
     *("category_name", "target", "species", "breed", "diagnosis"),
 )
 CAPTIONS = ("caption", "captions", "text", "comment", "sentence", "description", "alt_text")
-_EXTENSION = re.compile(rf"\.({'|'.join(IMAGE_EXTENSIONS)}|heic|heif|jxl)(\?.*)?$", re.IGNORECASE)
+_EXTENSION = re.compile(rf"\.({'|'.join(IMAGE_EXTENSIONS)})(\?.*)?$", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)

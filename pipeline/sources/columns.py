@@ -1,8 +1,9 @@
 """Find the columns of a table that hold image, key, label and caption."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -16,32 +17,71 @@ from pipeline.sources.input_rows import (
     carried,
     joined_captions,
     make_row,
-    text_of,
 )
+from pipeline.sources.label_values import LabelValue, label_in, labels_of
 from pipeline.sources.read_unit import Further, Part
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by meaning; None where the table has no such column."""
+    """The columns of a table by meaning; None where the table has no such column.
+
+    The label may be the field of a column, ``objects.category``, or columns of yes or no.
+    ``folders`` are values that all rows share, which the names of folders say.
+    """
 
     image: str
     key: str | None
     label: str | None
     caption: str | None
     carry: tuple[str, ...]
+    label_columns: tuple[str, ...] = ()
+    folders: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The columns to read."""
-        names = dict.fromkeys((self.image, self.key, self.label, self.caption, *self.carry))
-        return [name for name in names if name is not None]
+        names = (self.image, *self.identifying, self.caption, *self.carry)
+        return [name for name in dict.fromkeys(names) if name is not None]
 
     @property
     def identifying(self) -> list[str]:
         """The columns that identify an image and its label, without the image."""
-        names = dict.fromkeys((self.key, self.label))
+        label = None if self.label is None else column_of(self.label)
+        names = dict.fromkeys((self.key, label, *self.label_columns))
         return [name for name in names if name is not None]
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Names of the columns by what they hold, for the user."""
+        label = self.label or ", ".join(self.label_columns)
+        every = {"image": self.image, "key": self.key, "label": label, "caption": self.caption}
+        return {meaning: name for meaning, name in every.items() if name}
+
+    @property
+    def have_label(self) -> bool:
+        """Whether any column tells of labels."""
+        return self.label is not None or bool(self.label_columns)
+
+
+def columns_in_folders(name: str) -> dict[str, str | None]:
+    """The columns that folders of a Parquet data set name, as Hive and Spark write them.
+
+    ``class=cat/part-0.parquet`` has the column ``class`` with the value ``cat`` in every row.
+    """
+    pairs = (folder.partition("=") for folder in name.split("/")[:-1])
+    return {
+        unquote(column): None if value == _NO_VALUE else unquote(value)
+        for column, equals, value in pairs
+        if column and equals
+    }
+
+
+def column_of(field: str) -> str:
+    """The column that a field such as ``objects.category`` lies in."""
+    return field.split(".", 1)[0]
 
 
 def choose_columns(
@@ -66,10 +106,12 @@ def choose_columns(
             source.caption_field if "caption_field" in source.model_fields_set else None
         ),
         **{f"carry.{name}": name for name in source.carry},
+        **{f"label_columns.{name}": name for name in source.label_columns},
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
     for setting, name in chosen.items():
-        if name is not None and name not in names:
+        exists = name in names or (setting == "label_field" and column_of(str(name)) in names)
+        if name is not None and not exists:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
@@ -78,10 +120,17 @@ def choose_columns(
     return Columns(
         image=image,
         key=source.key_field,
-        label=label or named(others, LABELS),
+        label=None if source.label_columns else label or named(others, LABELS),
         caption=caption or named(others, CAPTIONS),
         carry=tuple(source.carry),
+        label_columns=source.label_columns,
     )
+
+
+def _with_further(label: LabelValue, further: Further) -> LabelValue:
+    """The label of a row, with those of further rows of its image; several make a set."""
+    every = tuple(dict.fromkeys((*labels_of(label), *further.labels)))
+    return every if isinstance(label, tuple) or len(every) > 1 else next(iter(every), None)
 
 
 def captions_in(values: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
@@ -130,9 +179,8 @@ def table_row(
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
     further = part.further.get(number, Further()) if part else Further()
-    label = text_of(values.get(columns.label)) if columns.label else None
     row = {
-        "label": label or next(iter(further.labels), None),
+        "label": _with_further(label_in(values, source, columns.label), further),
         "caption": joined_captions((*captions_in(values, columns), *further.captions)),
         "row": number,
         BOOK: number,

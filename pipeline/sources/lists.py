@@ -24,12 +24,19 @@ from pipeline.sources.column_names import (
     is_usual,
     path_in,
 )
-from pipeline.sources.columns import Columns, captions_in, choose_columns, table_row
+from pipeline.sources.columns import (
+    Columns,
+    captions_in,
+    choose_columns,
+    column_of,
+    table_row,
+)
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, SameImages, told
+from pipeline.sources.label_values import label_in, labels_of
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import Record, Wanted, read_records
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location, redact
@@ -38,6 +45,8 @@ from pipeline.storage.text import GUESSED
 ROWS_PER_PART = 512
 _PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
 _FIRST_RECORDS = 64
+_MOST_LABELS = 100_000
+"""Distinct labels of a list that are collected; a column with more holds no classes."""
 
 
 def scan_list(
@@ -59,10 +68,15 @@ def scan_list(
     """
     parts: list[Part] = []
     keys, rows, guesses = Keys(), 0, 0
+    meanings: dict[str, str] = {}
+    labels: set[str] = set()
     image = _image_column(location, file, source)
     for record in read_records(location, wanted_by(source, image)):
         columns = list_columns(record, image, source, file.name)
         keys.add(_key(record, columns, location), path_in(record.values.get(image)) or "")
+        meanings |= columns.meanings
+        if len(labels) <= _MOST_LABELS:
+            labels.update(labels_of(label_in(record.values, source, columns.label)))
         rows, guesses = rows + 1, guesses + record.is_guess
         _append(parts, record, image)
     repeats = keys.repeats()
@@ -70,12 +84,13 @@ def scan_list(
     again = read_records(location, wanted_by(source, image)) if repeats.same or visit else ()
     for record in again:
         columns = list_columns(record, image, source, file.name)
-        label = text_of(record.values.get(columns.label)) if columns.label else None
+        label = label_in(record.values, source, columns.label)
         is_repeat = images.add(record.number, label, captions_in(record.values, columns))
         if visit is not None and not is_repeat:
             visit(record.number, _key(record, columns, location), label)
     notes = [*told(repeats, rows, file.name), *_encoding_notes(parts[0], guesses, file.name)]
-    return Scan(images.placed(parts), tuple(notes))
+    all_labels = frozenset(labels) if len(labels) <= _MOST_LABELS else None
+    return Scan(images.placed(parts), Facts(tuple(notes), meanings, all_labels))
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -130,13 +145,15 @@ def list_columns(record: Record, image: str, source: SourceConfig, where: str) -
         fields = (source.key_field, source.label_field, source.caption_field)
         chosen = ("key_field", "label_field", "caption_field")
         named = [n for s, n in zip(chosen, fields, strict=True) if s in source.model_fields_set]
-        names += [image, *(name for name in named if name is not None), *source.carry]
+        names += [image, *(name for name in named if name is not None)]
+        names += [*source.carry, *source.label_columns]
     return choose_columns(list(dict.fromkeys(names)), image, source, where)
 
 
 def wanted_by(source: SourceConfig, image: str | None) -> Wanted:
     """Says which columns may be needed; a wide table can have many more."""
-    fields = (image, source.key_field, source.label_field, source.caption_field, *source.carry)
+    fields = {image, source.key_field, source.label_field, column_of(source.label_field)}
+    fields |= {source.caption_field, *source.carry, *source.label_columns}
     return lambda names: [name for name in names if name in fields or is_usual(name)]
 
 

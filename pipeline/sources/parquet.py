@@ -5,32 +5,36 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, captions_in, pylist, table_row
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, Repeats, SameImages, told
+from pipeline.sources.label_values import LabelValue, each_label, label_in
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
     batch_rows,
-    class_names,
     columns_of,
     cut,
     image_of,
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit, stand_in
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location
 
-Visit = Callable[[int, str, str | None], None]
+Visit = Callable[[int, str, LabelValue], None]
 """A function of number, key and label of a row."""
 
 
@@ -54,19 +58,36 @@ def scan_parquet(
     """
     try:
         with open_parquet(location) as table:
-            columns = columns_of(table.schema_arrow, source, file.name)
+            columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
+            facts = _facts(table.schema_arrow, columns, source)
             if source.key_field is None and visit is None:
-                return Scan(parts)
+                return Scan(parts, facts)
             repeats = _repeats(table, columns)
             images = SameImages(repeats)
             if visit is not None or repeats.same:
-                _visit(table, columns, images, visit)
+                _visit(table, columns, source, images, visit)
     except Exception as error:
         if not is_broken(error):
             raise
         return Scan([])
-    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
+    notes = told(repeats, table.metadata.num_rows, file.name)
+    return Scan(images.placed(parts), replace(facts, notes=notes))
+
+
+def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
+    """What the schema says; labels are known only where its metadata names them."""
+    names = _class_names(schema, columns, source)
+    return Facts(columns=columns.meanings, labels=None if names is None else frozenset(names))
+
+
+def _class_names(
+    schema: pa.Schema, columns: Columns, source: SourceConfig
+) -> tuple[str, ...] | None:
+    """Names of integer labels in the file's metadata, unless the settings name labels."""
+    if columns.label is None or source.labels is not None or source.label_names is not None:
+        return None
+    return class_names(schema, columns.label)
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -90,8 +111,8 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
     except Exception as error:
         if not is_broken(error):
             raise
-        number = stand_in(unit.first)
-        yield _unreadable(file, source, UNREADABLE, failure(error), number)
+        key = UNREADABLE if part is None else f"{UNREADABLE}-from-{unit.first}"
+        yield _unreadable(file, source, key, failure(error), stand_in(unit.first))
 
 
 def fetch_from_parquet(
@@ -99,7 +120,7 @@ def fetch_from_parquet(
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
     with open_parquet(location) as table:
-        columns = columns_of(table.schema_arrow, source, location.path)
+        columns = columns_of(table, source, location.path)
         size = batch_rows(table.metadata, group)
         for batch in table.iter_batches(size, row_groups=[group], columns=[columns.image]):
             if row < batch.num_rows:
@@ -126,11 +147,8 @@ class _GroupReader:
         self.file = unit.files[0]
         self.part = unit.part
         self.source = source
-        self.columns = columns_of(table.schema_arrow, source, self.file.name)
-        named_elsewhere = source.labels is not None or source.label_names is not None
-        self.class_names = (
-            None if named_elsewhere else class_names(table.schema_arrow, source.label_field)
-        )
+        self.columns = columns_of(table, source, self.file.name)
+        self.class_names = _class_names(table.schema_arrow, self.columns, source)
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Yield the rows of a group whose first row has the number ``first`` within the file."""
@@ -155,10 +173,11 @@ class _GroupReader:
         return self.part is None or self.part.wants(number)
 
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
+        values = {**self.columns.folders, **values}
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
-        if self.class_names and row["label"] is not None:
-            row["label"] = class_name(row["label"], self.class_names)
+        if self.class_names:
+            row["label"] = each_label(row["label"], partial(class_name, names=self.class_names))
         row |= {"row_group": group, "row": row_in_group}
         data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
@@ -181,12 +200,20 @@ def _repeats(table: pq.ParquetFile, columns: Columns) -> Repeats:
 
 
 def _visit(
-    table: pq.ParquetFile, columns: Columns, images: SameImages, visit: Visit | None
+    table: pq.ParquetFile,
+    columns: Columns,
+    source: SourceConfig,
+    images: SameImages,
+    visit: Visit | None,
 ) -> None:
     """Collect what is said about images in several rows, and call ``visit`` for every other row."""
     wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
-    for number, values in _numbered(table, wanted):
-        label = text_of(values[columns.label]) if columns.label else None
+    names = _class_names(table.schema_arrow, columns, source)
+    for number, own_values in _numbered(table, wanted):
+        values = {**columns.folders, **own_values}
+        label = label_in(values, source, columns.label)
+        if names:
+            label = each_label(label, partial(class_name, names=names))
         is_repeat = images.add(number, label, captions_in(values, columns))
         if visit is not None and not is_repeat:
             visit(number, _key(values, columns, number), label)

@@ -54,7 +54,7 @@ class Whole:
     """A stream whose early end is a transient error, because the storage listed more bytes.
 
     Args:
-        stream: to read from.
+        stream: the stream to read from.
         size: bytes that it must have; 0 if unknown.
     """
 
@@ -72,6 +72,14 @@ class Whole:
         if count != 0 and not data:
             require_whole(self.stream.tell(), self.size)
         return data
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is closed; Arrow asks when it decompresses."""
+        return self.stream.closed
+
+    def close(self) -> None:
+        """Leave the stream open: who opened it closes it."""
 
     def seekable(self) -> bool:
         """Whether the stream is seekable; that of a web server without byte ranges never is."""

@@ -35,6 +35,18 @@ def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame.fillna("").astype(str)
 
 
+def column_names(data: bytes, uri: str) -> list[str]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        UsageError: the file is not a table.
+    """
+    try:
+        return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+
+
 def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """Parse some columns of a CSV or Parquet file.
 
@@ -44,15 +56,16 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         columns: names of the columns to read; all must exist.
 
     Returns:
-        A table of these columns as ``large_string``; an empty or null cell is null.
+        A table of these columns as ``large_string``; an empty or null cell is null. A column of
+        lists (Parquet) becomes lists of ``large_string``.
 
     Raises:
         UsageError: the file is not a table, or lacks a column.
     """
     wanted = list(dict.fromkeys(columns))
-    parse, names_of = (_parquet, _parquet_names) if data.startswith(b"PAR1") else (_csv, _csv_names)
+    parse = _parquet if data.startswith(b"PAR1") else _csv
+    names = column_names(data, uri)
     try:
-        names = names_of(data)
         missing = [name for name in wanted if name not in names]
         if missing:
             raise UsageError(
@@ -67,6 +80,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column.cast(pa.list_(pa.large_string()))
     text = column.cast(pa.large_string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
 

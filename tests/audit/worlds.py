@@ -38,6 +38,7 @@ class World:
         maps: by query, (n, 4, 4); queries without any have no map columns.
         columns: further ones.
         vectors: (n, E) embeddings; None for a run that stored none.
+        sets: (n,) sets of labels.
     """
 
     labels: list[str | None]
@@ -47,6 +48,7 @@ class World:
     maps: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
     vectors: NDArray[np.float16] | None = None
+    sets: Sequence[Sequence[str] | None] = ()
 
     def __post_init__(self) -> None:
         self.statuses = self.statuses or ["ok"] * len(self.labels)
@@ -86,7 +88,6 @@ class World:
         schema = output_schema(
             dict.fromkeys(self.columns, "string"),
             list(self.scores),
-            GRID,
             maps=list(self.maps),
             embeddings=self.vectors is not None,
             metadata=metadata or {},
@@ -106,6 +107,8 @@ class World:
         if self.vectors is not None:
             rows = [row if good else None for row, good in zip(self.vectors, fine, strict=True)]
             values[EMBEDDING] = rows
+        if self.sets:
+            values["labels"] = self.sets
         for name, scores in self.scores.items():
             values[score_column(name)] = pa.array(scores.astype(np.float32), mask=~fine)
         for name, maps in self.maps.items():

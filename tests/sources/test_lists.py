@@ -59,7 +59,7 @@ def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.Monkey
         *("a.jpg", "deep/b.jpg", "gone.jpg", "#3")
     ]
     assert [row["status"] for row in rows] == ["ok", "ok", "read_error", "no_image"]
-    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog"]
+    assert [row["label"] for row in rows] == ["cat|dog", None, "dog", "dog"]
     assert [row["year"] for row in rows] == [1999, None, 2001, 2002]
     assert rows[0]["caption"] == 'a "cat",\nasleep\nagain'
     assert [row["bytes"] for row in rows[:2]] == [jpeg(0), jpeg(1)]
@@ -135,7 +135,7 @@ def test_images_in_several_rows_are_explained_once(
         assert row["caption"] == "\n".join(f"caption {kind_of} {turn}" for turn in range(3))
     opened = open_source(source)
     assert sum(unit.rows or 0 for unit in opened.units) == (sample or 10)
-    (note,) = opened.notes
+    (note,) = opened.facts.notes
     assert "30 of 40" in note
 
 
@@ -199,6 +199,11 @@ def test_columns_as_people_name_them(
     (found,) = read_all(settings("list", str(folder / name)))
     assert found["status"] == Status.OK
     assert (found["key"], found["label"], found["caption"]) == expected
+    facts = open_source(settings("list", str(folder / name))).facts
+    assert set(facts.columns) == {
+        what for what, value in zip(("image", "label", "caption"), expected, strict=True) if value
+    }
+    assert facts.labels == ({expected[1]} - {None})
     fetched = Origin(settings("list", str(folder / name)).roots, {}, "list")
     digest = hashlib.sha256(found["bytes"]).hexdigest()
     assert fetched.fetch(found | {"sha256": digest}) == found["bytes"]
@@ -228,7 +233,7 @@ def test_encodings(
     (folder / f"l.{kind}").write_bytes((mark + text).encode(encoding))
     source = settings("list", f"{folder}/l.{kind}", key_field="id")
     assert [row["label"] for row in read_all(source)] == labels
-    assert bool(open_source(source).notes) is told
+    assert bool(open_source(source).facts.notes) is told
 
 
 def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Parquet with images inside: every row once, whatever is broken, and each found again."""
 
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources import parquet_file
-from pipeline.sources.datasource import open_source
+from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
 from tests.data import hugging_face, jpeg, read_all, settings
 
@@ -163,6 +165,18 @@ def test_damage_is_a_row(file: Path) -> None:
     assert (row["image_id"], row["status"]) == ("train-0.parquet/#unreadable", "shard_error")
 
 
+def test_parts_of_a_file_that_breaks_after_the_listing_have_ids_of_their_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_file, "BYTES_PER_PART", 1)
+    source = settings("parquet", str(file))
+    opened = open_source(source)
+    file.write_bytes(file.read_bytes()[:-9])
+    tables = [next(read_units(source, [unit], opened.reporter)) for unit in opened.units]
+    ids = [table["image_id"].to_pylist() for table in tables]
+    assert ids == [[f"train-0.parquet/#unreadable-from-{first}"] for first in (0, 4, 8)]
+
+
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     text = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff"))
     pq.write_table(pa.table({"jpg": [jpeg(0)], "label": text}), tmp_path / "x.parquet")
@@ -183,3 +197,102 @@ def test_an_image_of_a_file_that_broke_since_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UsageError, match=r"x\.parquet"):
         Origin(source.roots, {}, "parquet").fetch(row | {"sha256": "0"})
+
+
+def test_folders_name_columns(tmp_path: Path) -> None:
+    for number, (site, name) in enumerate((("a%20b", "cat"), ("c", "dog"), ("c", None))):
+        label = name or "__HIVE_DEFAULT_PARTITION__"
+        folder = tmp_path / f"site={site}" / f"label={label}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"image": [jpeg(number)]}), folder / "part-0.parquet")
+    source = settings("parquet", str(tmp_path), carry={"site": "string"})
+    rows = sorted(read_all(source), key=lambda row: row["image_id"])
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert [(row["site"], row["label"]) for row in rows] == [
+        ("a b", "cat"), ("c", None), ("c", "dog"),
+    ]  # fmt: skip
+    assert len(read_all(settings("parquet", str(tmp_path), sample=1))) == 3
+
+
+PICTURES = pa.array([[{"bytes": b"x", "path": None}]])
+BYTES = pa.array([[b"x", b"y"]])
+
+
+@pytest.mark.parametrize(
+    ("column", "feature", "advice"),
+    [
+        (PICTURES, {"_type": "Sequence", "feature": {"_type": "Image"}}, "explode"),
+        (PICTURES, {"_type": "List", "feature": {"_type": "Image"}}, "explode"),
+        (PICTURES, None, "explode"),
+        (BYTES, None, "explode"),
+        (pa.array(["a.mp4"]), {"_type": "Video"}, "ffmpeg"),
+    ],
+)
+def test_lists_of_images_and_videos_are_refused_with_the_next_step(
+    column: pa.Array, feature: Any, advice: str, tmp_path: Path
+) -> None:
+    table = pa.table({"frames": column, "label": ["a"]})
+    if feature:
+        meta = {"huggingface": json.dumps({"info": {"features": {"frames": feature}}})}
+        table = table.replace_schema_metadata(meta)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=advice) as refused:
+        open_source(settings("parquet", str(tmp_path)))
+    assert "'frames'" in str(refused.value)
+
+
+def test_the_command_that_writes_a_row_for_each_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [[{"bytes": jpeg(0), "path": None}, {"bytes": jpeg(1), "path": None}]]
+    pq.write_table(pa.table({"frames": pictures, "label": ["a"]}), tmp_path / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        open_source(settings("parquet", "a.parquet"))
+    code = re.search(r'python -c "(.*)", then', str(refused.value))
+    assert code is not None
+    exec(code[1])
+    rows = read_all(settings("parquet", "images.parquet"))
+    assert [(row["bytes"], row["label"]) for row in rows] == [(jpeg(0), "a"), (jpeg(1), "a")]
+
+
+HASH = bytes(range(32))
+MASK = jpeg(9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "declared", "expected"),
+    [
+        ({"hash": HASH, "image": jpeg(0)}, [], "image"),
+        ({"sha256": HASH, "picture_of_it": jpeg(0)}, [], "picture_of_it"),
+        ({"mask": MASK, "content": jpeg(0)}, [], "content"),
+        ({"thumbnail": MASK, "jpg": jpeg(0)}, [], "jpg"),
+        ({"image_mask": MASK, "other": jpeg(0)}, [], "other"),
+        ({"image": HASH, "scan": jpeg(0)}, ["scan"], "scan"),
+        ({"annotation": MASK, "front": jpeg(0)}, ["annotation", "front"], "front"),
+        ({"mask": MASK}, [], "mask"),
+        ({"hash": HASH}, [], None),
+    ],
+)
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_the_image_column(
+    tmp_path: Path,
+    columns: dict[str, bytes],
+    declared: list[str],
+    expected: str | None,
+    as_struct: bool,
+) -> None:
+    data = {
+        name: [{"bytes": value, "path": None} if as_struct and value != HASH else value] * 3
+        for name, value in columns.items()
+    }
+    features = {name: {"_type": "Image"} for name in declared}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table(data).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = settings("parquet", f"{tmp_path}/x.parquet")
+    if expected is None:
+        with pytest.raises(UsageError, match="image_field"):
+            open_source(source)
+        return
+    assert [row["bytes"] for row in read_all(source)] == [columns[expected]] * 3
