@@ -39,14 +39,8 @@ def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
     Raises:
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
-<<<<<<< HEAD
     name = results.run["metadata"]["model"]["name"]
-    words = [word for word in vocabulary() if word not in _texts_of_cues(results)]
-    texts = [*words, *(text for query in results.queries for text in query.texts())]
-=======
-    model = model_config(results.run)
     words, texts = encoded_texts(results)
->>>>>>> trunk
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
     tell(f"comparing cues with {len(words)} words in the text space of {name}")
