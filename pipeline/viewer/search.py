@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from pipeline.audit.class_members import label_columns, label_pairs
 from pipeline.errors import UsageError, unknown_name
 from pipeline.results import Results
 from pipeline.schema import EMBEDDING, Status, score_column
@@ -50,12 +51,15 @@ class ImageIndex:
     Attributes:
         results: the run.
         ids: (n,) image ids.
-        labels, statuses: (n,) as dictionary arrays.
+        label_rows: (m,) row of each label, ascending; an image may have several labels.
+        labels: (m,) as a dictionary array.
+        statuses: (n,) as a dictionary array.
         vectors: (n, E) float16 unit embeddings, 0 where there is none; None if none are stored.
     """
 
     results: Results
     ids: pa.Array
+    label_rows: NDArray[np.int64]
     labels: pa.DictionaryArray
     statuses: pa.DictionaryArray
     vectors: NDArray[np.float16] | None
@@ -65,7 +69,8 @@ class ImageIndex:
     def read(cls, results: Results) -> "ImageIndex":
         """Read ids, labels, statuses and embeddings in one pass."""
         stored = EMBEDDING in results.rows.schema.names
-        columns = ["image_id", "label", "status", *([EMBEDDING] if stored else [])]
+        small = ["image_id", "status", *label_columns(results)]
+        columns = [*small, *([EMBEDDING] if stored else [])]
         tables, vectors, start = [], None, 0
         for table in results.rows.batches(columns, None, _BATCH):
             if stored:
@@ -75,10 +80,12 @@ class ImageIndex:
                 if vectors is not None and block.shape[1]:
                     vectors[start : start + len(block)] = block
                 start += table.num_rows
-            tables.append(table.select(columns[:3]))
+            tables.append(table.select(small))
         whole = pa.concat_tables(tables).combine_chunks()
-        ids, labels, statuses = (whole[name].combine_chunks() for name in columns[:3])
-        return cls(results, ids, labels.dictionary_encode(), statuses.dictionary_encode(), vectors)
+        ids, statuses = (whole[name].combine_chunks() for name in small[:2])
+        rows, labels = label_pairs(whole)
+        encoded = labels.dictionary_encode(), statuses.dictionary_encode()
+        return cls(results, ids, rows, *encoded, vectors)
 
     @property
     def label_names(self) -> list[str]:
@@ -89,6 +96,14 @@ class ImageIndex:
     def status_names(self) -> list[str]:
         """Statuses that occur, sorted."""
         return sorted(self.statuses.dictionary.to_pylist())
+
+    def labels_of(self, rows: NDArray[np.int64]) -> list[str]:
+        """The labels of images as text, empty where there is none."""
+        first, last = (np.searchsorted(self.label_rows, rows, side) for side in ("left", "right"))
+        return [
+            ", ".join(self.labels[start:stop].to_pylist())
+            for start, stop in zip(first.tolist(), last.tolist(), strict=True)
+        ]
 
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """(m,) rows of images.
@@ -154,7 +169,11 @@ class ImageIndex:
             first: largest number of images.
             lowest: whether the lowest scores come first.
         """
-        wanted = _equals(self.labels, filters.label) & _equals(self.statuses, filters.status)
+        wanted = _equals(self.statuses, filters.status)
+        if filters.label:
+            labelled = np.zeros(len(wanted), bool)
+            labelled[self.label_rows[_equals(self.labels, filters.label)]] = True
+            wanted &= labelled
         if scores is None:
             rows = np.flatnonzero(wanted)
             return Ranking(rows[:first], np.full(min(first, len(rows)), np.nan), len(rows))

@@ -24,7 +24,7 @@ from pipeline.viewer.search_request import Search
 from pipeline.viewer.view import View
 
 PER_PAGE = 24
-_FACTS = ("label", "status", "error", "width", "height", "shard", "key", "caption")
+_FACTS = ("label", "labels", "status", "error", "width", "height", "shard", "key", "caption")
 
 
 def routes(view: View) -> list[web.RouteDef]:
@@ -115,7 +115,7 @@ def _search_page(
         root="",
         search=search,
         chosen=[Chosen(name, score, np.nan) for name, score in zip(ids, scores, strict=True)],
-        labels=index.labels.take(rows).to_pylist(),
+        labels=index.labels_of(rows),
         total=found.total,
         first=search.number * PER_PAGE,
         here=here,
@@ -178,9 +178,7 @@ def _image_page(view: View, image_id: str) -> str:
 def _csv(index: ImageIndex, found: Ranking, chosen: list[str]) -> str:
     """The chosen images of a ranking, or all of it, as a table."""
     ids = index.ids.take(found.rows).to_pylist()
-    labels, statuses = (
-        column.take(found.rows).to_pylist() for column in (index.labels, index.statuses)
-    )
+    labels, statuses = index.labels_of(found.rows), index.statuses.take(found.rows).to_pylist()
     wanted = set(chosen)
     text = io.StringIO()
     table = csv.writer(text)

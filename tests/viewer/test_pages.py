@@ -193,3 +193,13 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
     from tests.jobs.command import legrad
 
     assert legrad("view", str(tmp_path), "--no-browser").returncode == 2
+
+
+def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
+    made = world()
+    made.labels = [None] * COUNT
+    made.sets = [["dog", "cat"] if number % 2 else ["dog"] for number in range(COUNT)]
+    with client(made.write(tmp_path / "sets", {})) as web:
+        ids = shown(web.get("/search?label=cat").text)
+        assert ids == [f"w/{number:06d}" for number in range(1, 48, 2)]
+        assert web.get("/images.csv?id=w/000001").text.splitlines()[1].startswith('w/000001,"dog,')
