@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 from aiohttp import web
 
+from legrad.queries.query import Role
 from pipeline.audit.names import has_maps
 from pipeline.errors import UsageError
 from pipeline.report import embed
@@ -108,7 +109,8 @@ def _search_page(
         stored["class"] = OWN_LABEL
     late = {} if view.texts.problem else {k: t for k, t in heated.items() if k in search.late(view)}
     pages = _pages(view, ids)
-    titles = {key: pages.title(name) for key, name in {**stored, **late}.items()}
+    shown = {key: text for key, text in heated.items() if key in stored or key in late}
+    titles = {key: pages.title(text) for key, text in shown.items()}
     here = [(k, v) for k, v in request.query.items() if k != "page"]
     return pages.render(
         "search.html",
@@ -159,17 +161,20 @@ def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[di
 def _image_page(view: View, image_id: str) -> str:
     view.pictures.rows([image_id])  # raises if there is none
     names = [q.name for q in view.results.queries]
+    baselines = {q.name for q in view.results.queries if q.role is Role.BASELINE}
     columns = [name for name in _FACTS if name in view.results.rows.schema.names]
     row = view.results.rows.select([image_id], [*columns, *map(score_column, names)]).to_pylist()[0]
-    stored = [name for name in (OWN_LABEL, *names) if has_maps(view.results, name)]
-    maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
     scores = [(name, row[score_column(name)]) for name in names]
+    scores.sort(key=lambda pair: -np.inf if pair[1] is None else pair[1], reverse=True)
+    ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
+    stored = [name for name in (OWN_LABEL, *ordered) if has_maps(view.results, name)]
+    maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
     return _pages(view, [image_id]).render(
         "image.html",
         root="",
         image=Chosen(image_id, np.nan, np.nan),
         facts={name: row[name] for name in columns if row[name] is not None},
-        scores=sorted(scores, key=lambda pair: -(pair[1] if pair[1] is not None else -2)),
+        scores=scores,
         maps=list(maps[0]),
         data={"grid": view.results.grid, "images": maps},
     )
