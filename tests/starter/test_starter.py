@@ -74,9 +74,9 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     done = start(data / "{0..6}.tar", tmp_path / "run.yaml")
     assert {q.label for q in classes_of(done.config)} == {"label 0", "label 1", "label 2"}
     assert done.survey.format == "webdataset"
-    assert done.survey.labels["label 0"] == 6
-    assert any("15" in note and "3 of 7" in note for note in done.notes)
-    assert any("3 of 15" in note for note in done.notes)
+    assert done.survey.labels["label 0"] == 14
+    assert any("35" in note and "7 of 7" in note for note in done.notes)
+    assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
 
 
