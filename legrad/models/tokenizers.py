@@ -1,7 +1,7 @@
 """The tokenizer of a model: open_clip's own, or one from Hugging Face (SigLIP, CLIPA, ...)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,6 @@ _FOLDER = (
     "download its files once (`hf download {hub} --include '*token*' '*.model' --local-dir "
     "FOLDER`) and name the folder as tokenizer="
 )
-
-_SPECIAL_TOKENS = 2
-"""How many CLIP's tokenizer adds: start and end."""
 
 
 def check_tokenizer(name: str, tokenizer: str | None) -> None:
@@ -107,34 +104,6 @@ def _foreign(definition: Definition, source: str) -> "Tokenizer":
         **(text.get("tokenizer_kwargs") or {}),
     )
     return tokenizer
-
-
-def cut_texts(tokenizer: "Tokenizer", texts: Sequence[str], context: int) -> list[str]:
-    """The texts that have more tokens than the model reads, so that their end is cut off.
-
-    Args:
-        tokenizer: from `make_tokenizer`, or any other of open_clip; of another kind, whose length
-            of a text is unknown, no text is returned.
-        texts: what is to be encoded.
-        context: number of tokens that the model reads, the special ones included.
-    """
-    # a token stands for at least one byte, so short texts need not be encoded twice
-    long = [text for text in texts if len(text.encode()) + _SPECIAL_TOKENS > context]
-    return [text for text in long if (_length(tokenizer, text) or 0) > context]
-
-
-def _length(tokenizer: Any, text: str) -> int | None:
-    """Number of tokens of a text with its special ones, uncut; None if unknown."""
-    import open_clip
-
-    if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return len(tokenizer.encode(text)) + _SPECIAL_TOKENS
-    inner, clean = getattr(tokenizer, "tokenizer", None), getattr(tokenizer, "clean_fn", None)
-    if inner is None or clean is None:
-        return None
-    if getattr(tokenizer, "tokenizer_mode", "") == "clips":  # a class token comes at the end
-        return len(inner(clean(text), add_special_tokens=False)["input_ids"]) + 3
-    return len(inner(clean(text))["input_ids"])
 
 
 def tokenizer_digest(tokenizer: str | None) -> str | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from legrad.models.tokenizers import cut_texts
+from legrad.models.text_length import cut_texts
 from legrad.preprocess import Preprocess
 from legrad.towers import Tower, tower_of
 

@@ -11,9 +11,9 @@ import torch
 from open_clip import SimpleTokenizer
 
 from legrad import from_open_clip
+from legrad.models.text_length import cut_texts
 from legrad.models.tokenizers import (
     check_tokenizer,
-    cut_texts,
     make_tokenizer,
     obstacle,
     tokenizer_digest,
