@@ -5,8 +5,8 @@ have it; some captions are wrong. Words of the audit's vocabulary are named wher
 coarse colours have a look of their own, so that they mean something that classes share. No mask is
 used and no loss concerns heat: presence scores overlap, and the maps are what they are.
 
-The image tower learns first, by a linear layer that has a row for every name, until the median of
-the overlays' presence AUCs in held-out photographs is `MEDIAN_AUC`. Then it is locked and the text
+The image tower learns first, by a linear layer that has a row for every name, until all overlays
+but one have a presence AUC of `ENOUGH` in held-out photographs. Then it is locked and the text
 tower learns to say what it sees (LiT, arXiv 2111.07991).
 """
 
@@ -52,8 +52,9 @@ CONFIG = {
     "text_cfg": TEXT,
 }
 ARCHITECTURE, WEIGHTS, STEPS = "clip.json", "clip.safetensors", "steps.jsonl"
-MEDIAN_AUC = 0.9
-"""Where the image tower stops learning; set before any audit."""
+ENOUGH = 0.8
+"""Presence AUC that all overlays but one reach when the image tower stops learning. It was set
+before any audit."""
 OVERLAY_COUNTS = (0.1, 0.25, 0.35, 0.3)
 """Share of the training photographs with 0, 1, 2 and 3 overlays."""
 OPACITY = (0.5, 1.0)
@@ -155,7 +156,7 @@ class Trainer:
             figures = self.checked.figures(self._head_scores(head))
             seconds = time.perf_counter() - began
             self._note(steps, {"step": step, "loss": loss.item(), "seconds": seconds} | figures)
-            if np.median([figures[name] for name in OVERLAYS]) >= MEDIAN_AUC:
+            if sorted(figures[name] for name in OVERLAYS)[1] >= ENOUGH:
                 return
             if seconds > 60 * minutes:
                 raise SystemExit(f"{step} steps in {minutes:g} minutes and not done: --minutes")

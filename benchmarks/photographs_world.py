@@ -98,7 +98,7 @@ def split(photographs: Photographs, held_out: float = 0.2) -> tuple[Photographs,
 def draw_overlay(
     name: str, rng: np.random.Generator, opacity: tuple[float, float] = OPACITY
 ) -> Image.Image:
-    """RGBA, `SIDE` x `SIDE`: an overlay in a random corner, as opaque as a draw from ``opacity``."""
+    """RGBA, `SIDE` x `SIDE`: an overlay in a random corner, its opacity drawn from a range."""
     corner = (bool(rng.integers(2)), bool(rng.integers(2)))
     layer = place_overlay(name, Frame(SIDE, corner, bool(rng.integers(2))), rng)
     drawn = rng.uniform(*opacity)
