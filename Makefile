@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+# Two processes; the tests of a file share what they start, so they stay together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help setup demo test test-quick test-slow lint type layers check bench docs notebook clean
 .DEFAULT_GOAL := help
@@ -20,10 +22,10 @@ demo: $(READY) ## draw a data set with planted shortcuts, explain it, show what 
 	$(BIN)/legrad demo
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-quick: $(READY) ## the tests that start neither Ray nor a server, a browser or a process
-	$(BIN)/python -m pytest -m "not slow and not starts"
+	$(PYTEST) -m "not slow and not starts"
 
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

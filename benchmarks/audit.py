@@ -48,14 +48,14 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
     source = {"uri": ["in"], "format": "webdataset", "alias": "synthetic"}
     manifest = {"metadata": metadata, "source": source, "identity": {}}
     run.manifest.write(json.dumps(manifest).encode())
-    schema = output_schema({}, names, GRID, embeddings=False, metadata=metadata)
-    for place in (run.images, run.checkpoint):
-        Path(place.path).mkdir(parents=True)
+    schema = output_schema({}, names, embeddings=False, metadata=metadata)
+    for location in (run.images, run.checkpoint):
+        Path(location.path).mkdir(parents=True)
     for number, start in enumerate(range(0, images, ROWS)):
         count = min(ROWS, images - start)
         table = _part(number, start, count, (names, roles, classes), schema)
-        place = run.images.child(f"part-{number:06d}-0.parquet").path
-        pq.write_table(table, place, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
+        part = run.images.child(f"part-{number:06d}-0.parquet").path
+        pq.write_table(table, part, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
         ids = table.select(["image_id"])
         pq.write_table(ids, run.checkpoint.child(f"part-{number:06d}.parquet").path)
 
@@ -89,7 +89,7 @@ def _part(
         maps = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(cells), count, [None, pa.py_buffer(noise)]
         )
-        values[map_column(name)] = maps
+        values[map_column(name)] = maps.cast(pa.binary())
         values[peak_column(name)] = pa.array(rng.random(count).astype(np.float32))
     arrays = [values.get(f.name, pa.nulls(count, f.type)) for f in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -45,13 +45,13 @@ def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
     config = RunConfig.model_validate(spec["config"])
     clock = CpuClock()
     with clock.stage("load"):
-        threads, batch_size = spec["threads"], config.runtime.batch_size
+        threads, batch_size = spec["threads"], spec["batch_size"]
         model = ReplicaSettings(config.model, "cpu", threads, batch_size).load()
         legrad = LeGrad(model, config.model.layers)
         features = torch.from_numpy(np.load(spec["features"]))
     height, width = model.preprocess.size
     images = 0
-    for shard in config.source.uri[part::parts]:
+    for shard in config.source.uris[part::parts]:
         with Path(shard).open("rb") as stream:
             rows = read_shard(stream, shard, "", config.source)
             while True:

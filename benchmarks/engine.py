@@ -7,9 +7,12 @@ weights and threads; the published package runs in a process of its own, one ima
 import argparse
 import os
 import platform
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
 
 import open_clip
 import torch
@@ -90,11 +93,12 @@ def speed(options: argparse.Namespace) -> list[Rate]:
     rate = sgemm_rate(cost, BIG_CHUNK, options.rounds)
     print(f"\n{options.model}, {options.size} px, last {options.layers} blocks")
     print(f"sgemm on the engine's shapes: {rate / 1e9:.0f} GFLOP/s")
+    encode = cast(Callable[[Tensor], Tensor], model.model.encode_image)
     rates = []
     for count in options.batch:
         images = pixels[:count]
         with torch.no_grad():
-            plain = seconds(lambda i=images: model.model.encode_image(i), options.rounds) / count
+            plain = seconds(partial(encode, images), options.rounds) / count
         print(
             f"\n{count} image(s) at once; a plain forward pass takes {plain * 1e3:.0f} ms an image "
             f"({cost.forward / plain / rate:.0%} of sgemm)"
@@ -103,7 +107,7 @@ def speed(options: argparse.Namespace) -> list[Rate]:
         print("---|---|---|---|---|---|---")
         for queries in options.queries:
             some = directions[:queries]
-            took = seconds(lambda i=images, s=some: legrad.explain(i, s), options.rounds) / count
+            took = seconds(partial(legrad.explain, images, some), options.rounds) / count
             slow = theirs.get(queries)
             achieved = cost.image(queries) / took
             if count == options.batch[0]:

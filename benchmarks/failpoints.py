@@ -10,6 +10,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -80,9 +81,9 @@ def install() -> None:
         fsync(descriptor)
         _reach("before rename")
 
-    write.write_part = patched_part
-    parts._write_rows = patched_rows
-    parts.os.fsync = patched_fsync
+    mock.patch.object(write, "write_part", patched_part).start()
+    mock.patch.object(parts, "_write_rows", patched_rows).start()
+    mock.patch.object(os, "fsync", patched_fsync).start()
 
 
 def _reach(point: str) -> None:

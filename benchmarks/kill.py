@@ -221,7 +221,7 @@ def rounds(
         plans: (moment, who is killed): ``random`` and one of `TARGETS`, or a step of writing a part
             and one of `failpoints.VICTIMS`.
         wanted: rows of the undisturbed run.
-        chance: of the moments.
+        chance: generator of the random moments.
 
     Raises:
         RuntimeError: something was lost, doubled or changed.

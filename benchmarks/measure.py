@@ -11,6 +11,7 @@ from torch import Tensor
 
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.towers import PlainBlock, Tower
+from legrad.towers.eva import InnerNormBlock
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
@@ -59,7 +60,7 @@ class Cost:
         self.tokens = patches + tower.prefix
         d, f, t = self.width, self.hidden, self.tokens
         embed = 3 * patch_h * patch_w * d * patches
-        gated = hasattr(getattr(block, "module", None) and block.module.mlp, "fc1_g")
+        gated = isinstance(block, InnerNormBlock) and hasattr(block.module.mlp, "fc1_g")
         mlp = (3 if gated else 2) * d * f * t
         self.forward = 2.0 * (len(tower.blocks) * (4 * d * d * t + mlp + 2 * t * t * d) + embed)
         self.pair = 2.0 * layers * self._pair(tower, mlp)
@@ -91,4 +92,5 @@ def rank_correlation(left: Tensor, right: Tensor) -> Tensor:
     """Spearman's rank correlation of each row of two (n, cells) arrays."""
     ranks = [values.argsort(dim=1).argsort(dim=1).double() for values in (left, right)]
     a, b = (rank - rank.mean(dim=1, keepdim=True) for rank in ranks)
-    return (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+    correlation: Tensor = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+    return correlation

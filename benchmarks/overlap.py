@@ -12,6 +12,7 @@ takes about a second of one core, so all five at 20 rounds take about two minute
 """
 
 import argparse
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,9 +55,10 @@ def noise(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Array:
     if name == "exponential":
         return rng.exponential(1, shape) - 1
     if name == "t3":
-        return rng.standard_t(3, shape) / np.sqrt(3)
+        return rng.standard_t(3, shape) / math.sqrt(3)
     if name == "log-normal":
-        return (np.exp(rng.standard_normal(shape)) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
+        deviation = math.sqrt((math.e - 1) * math.e)
+        return (np.exp(rng.standard_normal(shape)) - math.exp(0.5)) / deviation
     spread = rng.uniform(0.6, 1.5, (shape[0], 1)) if name == "variances" else 1.0
     return rng.standard_normal(shape) * spread
 

@@ -75,7 +75,12 @@ def bare(
 ) -> tuple[float, dict[str, float]]:
     """Images a second of the bare program, and its CPU seconds by stage."""
     data = config.model_dump(mode="json", exclude_defaults=True)
-    spec = {"config": data, "threads": threads, "features": str(folder / "features.npy")}
+    spec = {
+        "config": data,
+        "threads": threads,
+        "batch_size": config.runtime.batch_size,
+        "features": str(folder / "features.npy"),
+    }
     file = folder / "spec.json"
     file.write_text(json.dumps(spec))
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}

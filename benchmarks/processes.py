@@ -82,7 +82,7 @@ def _session() -> list[psutil.Process]:
 def _name(process: psutil.Process) -> str:
     if process.pid == os.getpid():
         return "driver"
-    title = (process.cmdline() or [process.name()])[0]
+    title: str = (process.cmdline() or [process.name()])[0]
     if title.startswith("ray::"):
         return title.removesuffix("()").split("(")[0] if "MapBatches" not in title else title
     return Path(title).name

@@ -24,7 +24,7 @@ class Published:
 
     Attributes:
         maps: (B, Q, height, width), min-max normalised, as it returns them.
-        seconds: of one image, by number of queries.
+        seconds: seconds per image by number of queries.
     """
 
     maps: Tensor
@@ -65,8 +65,9 @@ def run_published(
         torch.save(
             {"weights": weights, "pixels": pixels, "directions": directions}, places["inputs"]
         )
-        job = {"model": name, "layers": layers, "equality": equality, "queries": queries}
-        job |= {"rounds": rounds, "threads": torch.get_num_threads()} | places
+        job: dict[str, object] = {"model": name, "layers": layers, "equality": equality}
+        job |= {"queries": queries, "rounds": rounds, "threads": torch.get_num_threads()}
+        job |= places
         Path(folder, "job.json").write_text(json.dumps(job))
         command = [sys.executable, str(worker), f"{folder}/job.json"]
         environment = os.environ | {"PYTHONPATH": str(site)}

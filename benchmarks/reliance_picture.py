@@ -38,8 +38,7 @@ def main() -> None:
     deleted = [e for e in examples if e.kind is Kind.DELETED]
     inserted = [e for e in examples if e.kind is Kind.INSERTED]
     maps = results.maps(query, [e.image_id for e in deleted])[1]
-    with_map = ~np.isnan(maps).any(axis=(1, 2))
-    deleted = [e for e, has_map in zip(deleted, with_map, strict=True) if has_map][:_ROWS]
+    deleted = [e for e, heat in zip(deleted, maps, strict=True) if not np.isnan(heat).any()][:_ROWS]
     figure, axes = plt.subplots(_ROWS + 1, 5, figsize=(11, 2.5 * (_ROWS + 1) + 0.5))
     titles = ["a frozen fish", 'text "a fish"', "the probe", "watermark deleted", "or elsewhere"]
     for number, edit in enumerate(deleted):

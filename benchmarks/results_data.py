@@ -45,7 +45,7 @@ def make_run(place: Path, queries: Sequence[str]) -> tuple[RunFolder, pa.Schema]
     folder.manifest.write(json.dumps(manifest).encode())
     for where in (folder.images, folder.checkpoint.child("wave-0000")):
         Path(where.path).mkdir(parents=True)
-    schema = output_schema({}, queries, GRID, embeddings=False, metadata=metadata)
+    schema = output_schema({}, queries, embeddings=False, metadata=metadata)
     return folder, schema
 
 
@@ -107,7 +107,8 @@ def _smooth(rng: np.random.Generator) -> NDArray[np.float32]:
     tall = coarse[:, low] * (1 - part) + coarse[:, low + 1] * part
     wide = tall[:, :, low] * (1 - part[:, 0]) + tall[:, :, low + 1] * part[:, 0]
     grain = rng.gamma(1.0, 0.08, size=wide.shape).astype(np.float32)
-    return wide + grain
+    blobs: NDArray[np.float32] = wide + grain
+    return blobs
 
 
 def _table(

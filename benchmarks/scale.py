@@ -27,7 +27,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from benchmarks.processes import Usage, sampled
-from benchmarks.stand_ins import SleepingDecoder, SleepingExplainer
+from benchmarks.stand_ins import GRID, SleepingDecoder, SleepingExplainer
 from legrad.preprocess import Preprocess
 from pipeline import flow
 from pipeline.cluster.node_memory import store_bytes
@@ -46,7 +46,7 @@ from pipeline.runs.parts import write_part
 from pipeline.schema import BOOK, decoded_schema, output_schema, with_book
 from pipeline.stages.replica import ReplicaSettings
 
-SIZE, GRID, QUERIES = 224, (14, 14), 16
+SIZE, QUERIES = 224, 16
 STEADY = (0.2, 0.8)  # of the rows: neither the start nor the tail
 ROWS_PER_PART = 10_000
 IMAGE_BYTES = 20_000
@@ -145,6 +145,7 @@ def _plan(
         grid=GRID,
         layers=2,
         digest="0" * 64,
+        definition=None,
         tokenizer=None,
         logit={"scale": None, "bias": None},
         preprocess=Preprocess((SIZE, SIZE)),
@@ -155,11 +156,11 @@ def _plan(
         batch_size=options.batch,
     )
     metadata = manifest.file_metadata(config, prepared)
-    schema = output_schema({}, names, GRID, embeddings=True, metadata=metadata)
+    schema = output_schema({}, names, embeddings=True, metadata=metadata)
     settings = ReplicaSettings(config.model, "cpu", 1, options.batch)
     rows = max(options.batch, min(ROWS_PER_PART, round(rate * actors * 10)))
     replicas = Resources(actors, 0, 1)
-    return Plan(config, folder, source, prepared, replicas, settings, schema, rows, rows)
+    return Plan(config, folder, source, prepared, replicas, settings, schema, rows)
 
 
 def _config(data: Path, output: Path) -> RunConfig:

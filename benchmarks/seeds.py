@@ -23,6 +23,7 @@ from PIL import Image
 from legrad import mini
 from legrad.mini import loader
 from legrad.mini.loader import unpack
+from legrad.mini.world import render
 from legrad.models.load import from_open_clip, load_model
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess
@@ -79,7 +80,7 @@ def _draw(preprocess: Preprocess, seed: int, indices: range) -> tuple[list[str],
     for index in indices:
         drawn = demo.example(seed, index)
         buffer = io.BytesIO()
-        demo.render(drawn.spec, demo.SIDE).image.save(buffer, "JPEG", quality=90)
+        render(drawn.spec, demo.SIDE).image.save(buffer, "JPEG", quality=90)
         labels.append(drawn.label)
         pixels.append(np.asarray(preprocess(Image.open(buffer).convert("RGB"))))
     return labels, np.stack(pixels)

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.progress.progress import Reporter
-from pipeline.schema import EMBEDDING, Status
+from pipeline.schema import EMBEDDING, Status, map_column
 
 EMBEDDING_WIDTH = 512
+GRID = (14, 14)
 
 
 class SleepingDecoder:
@@ -64,10 +65,8 @@ class SleepingExplainer:
         if field.name == EMBEDDING:
             values = self.noise.normal(size=rows * EMBEDDING_WIDTH).astype(np.float16)
             offsets = np.arange(0, values.size + 1, EMBEDDING_WIDTH, dtype=np.int32)
-            return pa.ListArray.from_arrays(offsets, values)
-        if pa.types.is_fixed_size_binary(field.type):
-            cells = self.noise.integers(0, 200, rows * field.type.byte_width, dtype=np.uint8)
-            return pa.FixedSizeBinaryArray.from_buffers(
-                field.type, rows, [None, pa.py_buffer(cells.tobytes())]
-            )
+            return pa.ListArray.from_arrays(offsets, values.astype(np.float32))
+        if field.name.startswith(map_column("")):
+            cells = self.noise.integers(0, 200, (rows, GRID[0] * GRID[1]), dtype=np.uint8)
+            return pa.array([cells_of_row.tobytes() for cells_of_row in cells], field.type)
         return pa.array(self.noise.random(rows, dtype=np.float32))

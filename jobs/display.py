@@ -42,9 +42,11 @@ def watch(config: "RunConfig") -> Iterator["Watch"]:
             yield Watch(
                 stage=lambda text: bar.update(task, description=text),
                 progress=lambda progress: _advance(bar, task, progress),
+                note=lambda text: _notes([text], errors),
             )
     else:
-        yield Watch(stage=log, progress=_log_progress, seconds=config.runtime.report_every)
+        seconds = config.runtime.report_every
+        yield Watch(log, _log_progress, lambda text: log(f"note: {text}"), seconds)
 
 
 @contextmanager
@@ -204,6 +206,9 @@ def preview(plan: "Preview") -> None:
     about = "" if plan.exact else "about "
     console.print(f"read     {plan.shards:,} shards, {size(plan.bytes_read)}, ", end="")
     console.print(f"{about}{plan.rows:,} images, {plan.maps} maps each")
+    if plan.columns:
+        taken = ", ".join(f"{meaning}: {name}" for meaning, name in plan.columns.items())
+        console.print(f"columns  {taken}", soft_wrap=True, markup=False)
     console.print(f"write    about {size(plan.bytes_written)}")
     replicas, resources = "as many replicas as fit the cluster", plan.resources
     if resources is not None:
@@ -223,9 +228,9 @@ def preview(plan: "Preview") -> None:
     _notes(plan.notes)
 
 
-def _notes(notes: Iterable[str]) -> None:
+def _notes(notes: Iterable[str], to: Console = console) -> None:
     for note in notes:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+        to.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _costs(costs: "Costs") -> None:

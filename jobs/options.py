@@ -93,6 +93,14 @@ class ModelOptions:
             metavar="TAG|FILE", help="Weights: an open_clip tag, or a file (path or URI)."
         ),
     ] = None
+    tag: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TAG",
+            help="The open_clip tag that a weights file was trained from: activation and "
+            "normalisation are the tag's. Needed where the tags of a name differ.",
+        ),
+    ] = None
     layers: Annotated[
         int | None,
         typer.Option(
@@ -106,7 +114,7 @@ class ModelOptions:
         typer.Option(
             metavar="MODE",
             help="How an image becomes the model's input: squash (the whole picture), center_crop "
-            "or pad. Default: the model's own.",
+            "or pad. Default: squash.",
         ),
     ] = None
     size: Annotated[
@@ -142,6 +150,7 @@ class ModelOptions:
         settings = {
             "name": self.model,
             "pretrained": self.pretrained,
+            "tag": self.tag,
             "layers": self.layers,
             "resize": self.resize,
             "image_size": self.size,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from legrad.models import catalog
+from legrad.models.definition import define
 from legrad.preprocess import Preprocess
 from pipeline.cluster.resources import Resources, plan_resources
 from pipeline.cluster.session import local_nodes
@@ -16,6 +17,8 @@ from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.sources.input_rows import Row
+from pipeline.sources.label_checks import query_label_notes, table_notes
 from pipeline.stages.decode import decode
 
 SAMPLE_ROWS = 16
@@ -63,7 +66,7 @@ class Preview:
         resources: CPUs and GPUs of the model replicas on this machine; None on a cluster.
         costs: estimated costs of the run.
         first: the first rows, decoded.
-        notes: what the user should know about the source.
+        notes: what the user should know about the source and the model.
     """
 
     shards: int
@@ -76,6 +79,7 @@ class Preview:
     costs: Costs
     first: tuple[Sampled, ...]
     notes: tuple[str, ...]
+    columns: Mapping[str, str]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -94,9 +98,10 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         UsageError: the source or this machine does not fit the settings, or the weights do not
             exist.
     """
-    _require_weights(config.model)
+    model_notes = _model_notes(config.model)
     source = open_source(config.source)
-    first = tuple(_sampled(config, source))
+    read = list(islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS))
+    first = tuple(_sampled(config, read))
     rows, exact = _rows(source, first)
     return Preview(
         shards=len(source.units),
@@ -108,27 +113,31 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
-        notes=source.notes,
+        notes=(
+            *model_notes,
+            *source.facts.notes,
+            *table_notes(source, read),
+            *query_label_notes(source, config.queries),
+        ),
+        columns=source.facts.columns,
     )
 
 
-def _require_weights(model: ModelConfig) -> None:
-    """Refuse an unknown tag of weights; weights files are checked with the settings."""
-    from legrad.models.load import require_tag  # loads torch
+def _model_notes(model: ModelConfig) -> tuple[str, ...]:
+    """What is assumed about the weights; refuses an unknown tag, without loading the model."""
+    from legrad.models.published import as_published  # loads torch
 
-    if model.pretrained is None or model.weights_file:
-        return
     try:
-        require_tag(model.name, model.pretrained)
+        return as_published(define(model.name), model.pretrained, model.tag)[1]
     except ValueError as error:
         raise UsageError(f"model: {error}") from error
 
 
-def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
+def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
     height, width = config.model.image_size or catalog.architecture(config.model.name).image_size
     preprocess = Preprocess((height, width), config.model.resize)
     samples = []
-    for row in islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS):
+    for row in rows:
         data: bytes | None = row.get("bytes")
         status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:

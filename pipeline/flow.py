@@ -22,6 +22,7 @@ from pipeline.runs.completeness import (
     is_complete,
     label_notes,
     mark_complete,
+    query_notes,
     refuse_unfinished,
     unread_notes,
 )
@@ -32,6 +33,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import is_of_earlier_version
 from pipeline.runs.resume import Work, find_work
 from pipeline.sources.datasource import open_source
+from pipeline.sources.label_checks import query_label_notes
 from pipeline.stages.write import PartSink, write
 from pipeline.storage.location import redact
 
@@ -66,7 +68,10 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
-    notes = [*config.warnings, *source.notes, *check_source(source)]
+    notes = [*source.facts.notes, *check_source(source)]
+    for note in [*notes, *query_label_notes(source, config.queries)]:
+        watch.note(note)
+    notes = [*config.warnings, *notes]
     with hold_lease(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
         watch = log.recording(watch)
         with session():
@@ -88,6 +93,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
             refuse_failures(work.ledger.refresh().statuses, progress.examples, max_failed)
             mark_complete(work.ledger, work.units, notes, watch.stage)
         notes += label_notes(folder, config.source)
+        notes += query_notes(folder, config.queries)
         notes += unread_notes(work.ledger, config.runtime.redo)
     ledger = work.ledger
     return Summary(

@@ -113,7 +113,6 @@ def make_plan(
     schema = output_schema(
         config.source.carry,
         [query.name for query in config.queries],
-        prepared.grid,
         maps=config.map_columns,
         embeddings=config.store.embeddings,
         properties=config.store.properties,

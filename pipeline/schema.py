@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
-"""2 added the columns ``property__*``."""
+SCHEMA_VERSION = 3
+"""2 added the columns ``property__*``. 3 stores embeddings as float32 (before: float16) and maps as
+binary of any length (before: of a fixed one), types that all common readers of Parquet know."""
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
 """Stands for the class of each image's own label, where only the map of that class is kept."""
@@ -43,6 +44,8 @@ class Status(StrEnum):
     """Decoding or explaining the image killed its process, or took too long, at least twice."""
 
 
+LABEL_SEPARATOR = "|"
+"""Between the labels of one image in the column ``label``."""
 FETCH_COLUMNS = (*("shard", "key", "source_offset", "source_length", "row_group", "row", "sha256"),)
 """Columns that say where an image's bytes are: what `pipeline.sources.fetch` needs of a row."""
 IDENTITY = (
@@ -54,6 +57,7 @@ IDENTITY = (
     pa.field("row_group", pa.int32()),
     pa.field("row", pa.int64()),
     pa.field("label", pa.string()),
+    pa.field("labels", pa.list_(pa.string())),  # only where the source gives an image a set
     pa.field("caption", pa.string()),
 )
 OUTCOME = (
@@ -64,6 +68,7 @@ OUTCOME = (
     pa.field("error", pa.string()),
 )
 EMBEDDING = "embedding"
+"""Column of the image embedding: list<float32>, of unit length; null unless the status is ok."""
 PROPERTIES = (
     "brightness",
     "contrast",
@@ -120,7 +125,7 @@ def score_column(query: str) -> str:
 
 
 def map_column(query: str) -> str:
-    """Column of a query's map: h * w bytes, row-major; value = byte / 255 * maximum."""
+    """Column of a query's map: binary of h * w bytes, row-major; value = byte / 255 * maximum."""
     return f"heatmap__{query}"
 
 
@@ -162,7 +167,6 @@ def decoded_schema(carry: Mapping[str, str], *, properties: bool = False) -> pa.
 def output_schema(
     carry: Mapping[str, str],
     queries: Sequence[str],
-    grid: tuple[int, int],
     *,
     maps: Sequence[str] | None = None,
     embeddings: bool,
@@ -174,26 +178,41 @@ def output_schema(
     Args:
         carry: columns carried over from the source, with their types.
         queries: names of the queries, in configuration order.
-        grid: height and width of a map, in cells.
         maps: names that have maps: queries, or `OWN_LABEL`; default all queries.
         embeddings: whether image embeddings are stored.
         properties: whether properties of the images are stored.
         metadata: what is stored as JSON in the file's metadata.
     """
     mapped = queries if maps is None else maps
-    cells = pa.binary(grid[0] * grid[1])
     fields = [*IDENTITY, *carried_fields(carry), *OUTCOME]
     if properties:
         fields += _property_fields()
     if embeddings:
-        fields.append(pa.field(EMBEDDING, pa.list_(pa.float16())))
+        fields.append(pa.field(EMBEDDING, pa.list_(pa.float32())))
     for name in dict.fromkeys([*queries, *mapped]):
         if name in queries:
             fields.append(pa.field(score_column(name), pa.float32()))
         if name in mapped:
-            fields.append(pa.field(map_column(name), cells))
+            fields.append(pa.field(map_column(name), pa.binary()))
             fields.append(pa.field(peak_column(name), pa.float32()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata)).encode()})
+
+
+def schema_in_memory(stored: pa.Schema, grid: tuple[int, int]) -> pa.Schema:
+    """The schema in which the rows of a part of any schema version are read.
+
+    Maps become fixed-size binary of h * w bytes, which has no limit of 2 GiB per array, and
+    embeddings list<float32>.
+
+    Args:
+        stored: the schema of the part.
+        grid: height and width of a map, in cells.
+    """
+    types = {EMBEDDING: pa.list_(pa.float32())}
+    cells = pa.binary(grid[0] * grid[1])
+    types |= {name: cells for name in stored.names if name.startswith(map_column(""))}
+    fields = [field.with_type(types.get(field.name, field.type)) for field in stored]
+    return pa.schema(fields, stored.metadata)
 
 
 def with_book(schema: pa.Schema) -> pa.Schema:

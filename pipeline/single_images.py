@@ -15,6 +15,7 @@ from PIL import Image
 from legrad._version import __version__
 from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
+from legrad.image_files import open_image
 from legrad.method.explainer import LeGrad
 from legrad.models.tokenizers import obstacle
 from legrad.models.vision_language import VisionLanguageModel
@@ -155,7 +156,9 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
     _require_any(read, failures, uris)
-    loaded = _load(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
     for uri, data in read.items():
         try:
@@ -175,7 +178,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         scores=scores,
         about=_about(loaded, legrad.layers),
         failures={uri: failures[uri] for uri in uris if uri in failures},
-        warnings=notes,
+        warnings=(*_messages(caught), *notes),
     )
 
 
@@ -218,7 +221,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
     decoded = decode(data, preprocess, _MAX_PIXELS)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(), open_image(data) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
     return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
@@ -236,7 +239,7 @@ def _run(
             features = legrad.model.encode_text(question.columns)
         except ValueError as error:  # its tokenizer's files
             raise UsageError(str(error)) from error
-    notes = tuple(str(w.message) for w in caught if w.category is UserWarning)
+    notes = _messages(caught)
     maps, scores = [], []
     for start in range(0, len(opened), _BATCH):
         images, pixels = zip(*opened[start : start + _BATCH], strict=True)
@@ -245,6 +248,10 @@ def _run(
         maps.append(explanation.maps.float().cpu().numpy())
         scores.append(explanation.scores.float().cpu().numpy())
     return np.concatenate(maps), np.concatenate(scores), notes
+
+
+def _messages(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(str(w.message) for w in caught if w.category is UserWarning)
 
 
 def _about(model: VisionLanguageModel, layers: int) -> dict[str, object]:

@@ -18,7 +18,7 @@ from pipeline.storage.location import Location
 
 GRID = (2, 3)
 METADATA = {"schema_version": SCHEMA_VERSION, "grid": list(GRID), "note": "größer"}
-SCHEMA = output_schema({"weight": "float"}, ["cue"], GRID, embeddings=True, metadata=METADATA)
+SCHEMA = output_schema({"weight": "float"}, ["cue"], embeddings=True, metadata=METADATA)
 
 
 def ray_name(number: int) -> str:

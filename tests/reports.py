@@ -122,7 +122,8 @@ def made_up(
     for row in table.head(pages).to_dict(orient="records"):
         together = pd.DataFrame([[c, 0.1, 0.2, 0.3, 0.4] for c in cues[:8]], columns=_BESIDE)
         beside = table[table["cue"] == row["cue"]].head(12)
-        pairs.append(PairPage(row, pd.DataFrame(curves), 0.1, together, beside, ends()))
+        named = {str(column): value for column, value in row.items()}
+        pairs.append(PairPage(named, pd.DataFrame(curves), 0.1, together, beside, ends()))
     smooth = np.outer(np.hanning(GRID[0]), np.hanning(GRID[1]))
     maps = [MeanMap(cues[0], smooth, smooth - smooth.mean(), smooth > 0.5)]
     groups = dict(tuple(table.groupby("class")))

@@ -35,7 +35,7 @@ def budget(
         tokens: T.
         widths: numbers per token and pair, F + D.
         number: dtype of the arrays.
-        device: where they are allocated.
+        device: device on which they are allocated.
     """
     half = chunk_bytes // 2 // number.itemsize
     products = half if device.type == "cuda" else min(half, CACHE_BYTES // number.itemsize)

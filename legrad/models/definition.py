@@ -179,10 +179,11 @@ def _in_folder(name: str) -> Definition:
     path = name.removeprefix(FOLDER_PREFIX)
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ValueError(
-            f"model {name}: no such folder.{_similar(path)} A repository of the Hugging Face hub "
-            f"is written {HUB_PREFIX}ORG/NAME; a folder in a bucket must be copied to every node, "
-            "or name its config (a .json URI) as the model and its weights as pretrained"
+        raise UnsupportedModelError(
+            f"no model is called {name!r} in open_clip, and there is no such folder."
+            f"{_similar(path)} A repository of the Hugging Face hub is written {HUB_PREFIX}"
+            "ORG/NAME. A folder in a bucket must be copied to every node, or its config (a .json "
+            "URI) named as the model and its weights as pretrained"
         )
     config_file = folder / OPEN_CLIP_CONFIG
     if not config_file.is_file():

@@ -1,8 +1,8 @@
 """Make a `VisionLanguageModel`: an open_clip model by its name, or from a module in memory."""
 
-import json
+import warnings
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import open_clip
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from legrad.models import catalog
 from legrad.models.definition import MINI, Definition, define
+from legrad.models.published import PREPROCESSING, QUICK_GELU, as_published
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
 from legrad.models.vision_language import (
     PUBLISHED_LAYERS,
@@ -21,7 +22,7 @@ from legrad.models.vision_language import (
 )
 from legrad.models.weights import model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
-from legrad.settings import WEIGHTS_SUFFIXES, is_weights_uri
+from legrad.settings import is_weights_uri
 from legrad.towers import tower_of
 
 
@@ -34,6 +35,7 @@ def load_model(
     precision: Precision = "fp32",
     resize: ResizeMode = "squash",
     tokenizer: str | None = None,
+    tag: str | None = None,
 ) -> VisionLanguageModel:
     """Load a model by name.
 
@@ -54,15 +56,23 @@ def load_model(
         resize: how an image is brought to the input size, see `Preprocess`.
         tokenizer: for models whose tokenizer is on the Hugging Face hub (SigLIP, CLIPA, ...): a
             folder that holds it, or another name on the hub. It is read with the first text.
+        tag: the open_clip tag that a weights file was trained from. Its activation, mean, standard
+            deviation and interpolation are taken; without it those that all tags of the name agree
+            on, and open_clip's defaults where they differ.
+
+    Warns:
+        UserWarning: the tags of the name differ, or the model's file does not say how pixels are
+            normalised, so that a default was taken.
 
     Raises:
         UnsupportedModelError: unknown name, or a vision tower of no supported family.
         FileNotFoundError: the weights file does not exist.
-        ValueError: ``image_size``, ``precision``, ``pretrained`` or ``tokenizer`` is invalid, the
-            model's file, folder or repository cannot be read, or the weights do not fit the model.
+        ValueError: ``image_size``, ``precision``, ``pretrained``, ``tokenizer`` or ``tag`` is
+            invalid, the model's file, folder or repository cannot be read, or the weights do not
+            fit the model.
     """
     _check_precision(precision)
-    definition = define(name)
+    definition, notes = as_published(define(name), pretrained, tag)
     arch = catalog.architecture(name)
     check_tokenizer(name, tokenizer)
     size = _checked_size(image_size, arch.image_size, arch.patch_size)
@@ -72,14 +82,14 @@ def load_model(
             raise ValueError(f"pretrained={pretrained!r}: the mini model has its own weights")
         return _load_mini(size, target, precision, resize)
     module = _create(definition, pretrained)
-    config = _preprocessing(name, module)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    config = {**PREPROCESSING, **definition.preprocessing}
     return VisionLanguageModel(
         name=name,
         pretrained=pretrained,
         model=module.eval().to(target),
-        preprocess=Preprocess(
-            size, resize, config.get("interpolation", "bicubic"), _fill(config["mean"])
-        ),
+        preprocess=Preprocess(size, resize, config["interpolation"], _fill(config["mean"])),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         precision=precision,
@@ -160,12 +170,11 @@ def _create(definition: Definition, pretrained: str | None) -> nn.Module:
         )
     if is_weights_uri(pretrained):
         return model_with_weights(definition, pretrained)
-    require_tag(name, pretrained)
-    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
-    tagged: nn.Module = (
-        open_clip.create_model(  # some tags need QuickGELU although the name does not say so
-            name, pretrained=pretrained, device="cpu", force_quick_gelu=quick
-        )
+    tagged: nn.Module = open_clip.create_model(
+        name,
+        pretrained=pretrained,
+        device="cpu",
+        force_quick_gelu=definition.config[QUICK_GELU],
     )
     return tagged
 
@@ -178,40 +187,6 @@ def _weights_within(definition: Definition) -> str:
         return str(download_pretrained_from_hf(definition.repository))
     except FileNotFoundError as error:
         raise ValueError(f"model {definition.name}: its weights cannot be read: {error}") from error
-
-
-def require_tag(name: str, pretrained: str) -> None:
-    """Check that open_clip has a tag of published weights; nothing is fetched.
-
-    Raises:
-        ValueError: there is no such tag.
-    """
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained not in tags:
-        listed = f"tags: {', '.join(tags) or 'none'}"
-        if not define(name).built_in:
-            listed = "only names of open_clip have tags"
-        raise ValueError(
-            f"pretrained={pretrained!r}: no such tag for {name!r} and not a weights file "
-            f"({', '.join(WEIGHTS_SUFFIXES)}); {listed}"
-        )
-
-
-def _preprocessing(name: str, module: nn.Module) -> dict[str, Any]:
-    """Mean, standard deviation and interpolation of the input.
-
-    A weights file does not say how its pixels were normalised, and open_clip then assumes CLIP's
-    values, which are wrong for SigLIP, PE-Core and MobileCLIP. So where all published tags of the
-    architecture agree on a value, that value is taken.
-    """
-    config: dict[str, Any] = module.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    published = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
-    for key in ("mean", "std", "interpolation"):
-        values = {json.dumps(tag_config.get(key)) for tag_config in published}
-        if len(values) == 1 and published[0].get(key) is not None:
-            config = config | {key: published[0][key]}
-    return config
 
 
 def _fill(mean: Sequence[float]) -> tuple[int, int, int]:

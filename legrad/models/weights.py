@@ -10,10 +10,8 @@ from torch import nn
 
 from legrad.models.definition import FOLDER_PREFIX, OPEN_CLIP_CONFIG, Definition
 from legrad.models.files import fetch
+from legrad.models.weights_faults import content_fault, loading_fault, plain_values_allowed
 from legrad.settings import WEIGHTS_SUFFIXES
-
-_LONGEST_REASON = 600
-"""Characters of torch's message that an error repeats; it lists every key that does not fit."""
 
 
 def model_with_weights(definition: Definition, uri: str) -> nn.Module:
@@ -74,12 +72,11 @@ def load_weights(module: nn.Module, uri: str) -> None:
     if not uri.endswith(WEIGHTS_SUFFIXES):
         raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
     path = fetch(uri)
+    fault = content_fault(path)
+    if fault is not None:
+        raise ValueError(f"weights {uri}: {fault}")
     try:
-        open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        reason = str(error)
-        if len(reason) > _LONGEST_REASON:
-            reason = reason[:_LONGEST_REASON] + " ..."
-        raise ValueError(f"weights {uri} do not fit the model: {reason}") from error
+        with plain_values_allowed():
+            open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)
+    except Exception as error:  # what torch and safetensors raise; the message says all of it
+        raise ValueError(f"weights {uri}: {loading_fault(path, error, module)}") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from legrad.image_files import open_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +115,7 @@ def _pixels(model: "VisionLanguageModel", uri: str) -> "Tensor":
     import torch
 
     try:
-        with Image.open(io.BytesIO(_read(uri))) as image:
+        with open_image(_read(uri)) as image:
             pixels = model.preprocess(image)
     except (OSError, SyntaxError) as error:
         if isinstance(error, FileNotFoundError):

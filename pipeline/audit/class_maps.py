@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from legrad.heatmaps.codec import LEVELS
+from pipeline.audit.class_members import Members, is_labelled, label_columns
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population, Readable
 from pipeline.audit.split import folds
@@ -35,12 +36,15 @@ class MapSums:
     Attributes:
         images: (K,) number of maps by class.
         sums: (K, cells) sum of the maps.
-        squares: (cells,) sum of the squared values over all classes.
+        squares: (cells,) sum of the squared values over all images.
+        everyone: number and (cells,) sum of all maps, where images are in several classes; None
+            where they are the sums over the classes.
     """
 
     images: Array
     sums: Array
     squares: Array
+    everyone: tuple[float, Array] | None = None
 
     @classmethod
     def empty(cls, classes: int, cells: int) -> "MapSums":
@@ -49,9 +53,13 @@ class MapSums:
 
     def mean(self, code: int | None = None) -> Array:
         """(cells,) mean map of a class, or of all images; NaN if there are no maps."""
-        images = self.images.sum() if code is None else self.images[code]
-        total = self.sums.sum(axis=0) if code is None else self.sums[code]
+        images, total = self.every if code is None else (self.images[code], self.sums[code])
         return total / images if images else np.full(len(total), np.nan)
+
+    @property
+    def every(self) -> tuple[float, Array]:
+        """Number and (cells,) sum of all maps."""
+        return self.everyone or (float(self.images.sum()), self.sums.sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Difference:
     """A class's mean map minus that of all images, (h, w), and which cells differ.
 
     Attributes:
-        difference: in the units of the maps.
+        difference: mean map of the class minus that of all images, in the units of the maps.
         t: the difference in standard errors.
         p: two-sided p-value times the number of cells (Bonferroni), at most 1.
         images: number of maps of the class.
@@ -82,7 +90,7 @@ def difference(sums: MapSums, code: int, grid: tuple[int, int]) -> Difference:
     ``s`` is the standard deviation over all images. Maps of one class vary less than that where
     the class has a shape of its own, so the test is conservative.
     """
-    images, total = float(sums.images[code]), float(sums.images.sum())
+    images, total = float(sums.images[code]), sums.every[0]
     gap = sums.mean(code) - sums.mean()
     variance = np.maximum(sums.squares / max(total, 1) - sums.mean() ** 2, 0)
     factor = max(1 / max(images, 1) - 1 / max(total, 1), 0.0)
@@ -142,9 +150,11 @@ def read_maps(
             for query in group:
                 cells = results.dataset.schema.field(map_column(query)).type.byte_width
                 sums[query] = MapSums.empty(len(population.classes), cells)
+                if population.has_sets:
+                    sums[query].everyone = (0.0, np.zeros(cells))
             for table in _tables(results, group, ["image_id", *columns] if sample else []):
-                codes = population.codes(table["label"])
-                list(pool.map(lambda q, t=table, c=codes: _add(sums[q], t, q, c), group))
+                members, codes = population.members(table)
+                list(pool.map(lambda q, t=table, m=members: _add(sums[q], t, q, m), group))
                 if sample is not None:
                     sample.take(group, table, codes)
     return sums
@@ -152,7 +162,7 @@ def read_maps(
 
 def _tables(results: Readable, queries: Sequence[str], extra: Sequence[str]) -> Iterator[pa.Table]:
     """The columns of some maps, and others, of the explained rows with a label, as a stream."""
-    columns = ["label", "status", *extra]
+    columns = [*label_columns(results), "status", *extra]
     columns += [column(query) for query in queries for column in (map_column, peak_column)]
     scan = results.dataset.to_batches(
         columns=list(dict.fromkeys(columns)),
@@ -161,21 +171,25 @@ def _tables(results: Readable, queries: Sequence[str], extra: Sequence[str]) -> 
         fragment_readahead=1,
     )
     for batch in scan:
-        explained = pc.and_(pc.equal(batch["status"], str(Status.OK)), pc.is_valid(batch["label"]))
-        table = pa.Table.from_batches([batch]).filter(explained)
+        table = pa.Table.from_batches([batch])
+        explained = pc.equal(table["status"], str(Status.OK))
+        table = table.filter(pc.and_(explained, is_labelled(table)))
         if table.num_rows:
             yield table
 
 
-def _add(sums: MapSums, table: pa.Table, query: str, codes: NDArray[np.int64]) -> None:
+def _add(sums: MapSums, table: pa.Table, query: str, members: Members) -> None:
     cells, scale = stored_maps(table, query)
     stored = np.isfinite(scale)
     weight = np.where(stored, scale, 0).astype(np.float32)
-    rows = np.arange(len(codes))
-    shape = (len(sums.images), len(codes))
+    rows, codes = members.rows, members.codes
+    shape = (len(sums.images), table.num_rows)
     values = cells.astype(np.float32)
-    sums.images += np.bincount(codes[stored], minlength=shape[0])
-    sums.sums += sp.csr_matrix((weight, (codes, rows)), shape=shape) @ values
+    sums.images += np.bincount(codes[stored[rows]], minlength=shape[0])
+    sums.sums += sp.csr_matrix((weight[rows], (codes, rows)), shape=shape) @ values
+    if sums.everyone is not None:
+        count, total = sums.everyone
+        sums.everyone = (count + float(stored.sum()), total + weight @ values)
     np.multiply(values, values, out=values)
     sums.squares += (weight * weight) @ values
 

@@ -1,7 +1,7 @@
 """Which cues occur together, overall and within each class, counted in one pass over the scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,32 @@ class Cooccurrence:
         present: (K, M) sum of presence probabilities.
         together: (K, M, M) sum of their products.
         images: (K,) number of images.
+        everyone: the same of all images as the only class, where images are in several classes.
     """
 
     cues: NDArray[np.int64]
     present: Array
     together: Array
     images: Array
+    everyone: "Cooccurrence | None" = None
+
+    @classmethod
+    def empty(cls, cues: NDArray[np.int64], classes: int) -> "Cooccurrence":
+        """Counts of no images."""
+        present = np.zeros((classes, len(cues)))
+        together = np.zeros((classes, len(cues), len(cues)))
+        return cls(cues, present, together, np.zeros(classes))
+
+    def add(self, code: int, rows: NDArray[np.float32]) -> None:
+        """Count images of a class by their presence probabilities (n, M)."""
+        self.present[code] += rows.sum(axis=0, dtype=np.float64)
+        self.together[code] += rows.T @ rows
+        self.images[code] += len(rows)
 
     def phi(self, within: int | None = None) -> Array:
         """(M, M) correlation of presence, over all images or within a class; NaN if constant."""
+        if within is None and self.everyone is not None:
+            return self.everyone.phi()
         classes = slice(None) if within is None else [within]
         images = max(float(self.images[classes].sum()), 1.0)
         mean = self.present[classes].sum(axis=0) / images
@@ -76,26 +93,21 @@ def count_together(results: Readable, population: Population, presence: Presence
     cues = np.flatnonzero(presence.measured)
     names = [presence.histograms.cues[cue] for cue in cues]
     classes, count = len(population.classes), len(cues)
-    counts = Cooccurrence(
-        cues,
-        np.zeros((classes, count)),
-        np.zeros((classes, count, count)),
-        np.zeros(classes),
-    )
+    everyone = Cooccurrence.empty(cues, 1) if population.has_sets else None
+    counts = replace(Cooccurrence.empty(cues, classes), everyone=everyone)
     if not count:
         return counts
     for batch in batches(results, population, names):
-        order = np.argsort(batch.codes, kind="stable")
-        codes = batch.codes[order]
-        present = np.empty((len(codes), count), dtype=np.float32)
+        present = np.empty((len(batch.codes), count), dtype=np.float32)
         for column, (cue, name) in enumerate(zip(map(int, cues), names, strict=True)):
-            present[:, column] = presence.of(cue, codes, batch.scores(name)[order])
+            present[:, column] = presence.of(cue, batch.codes, batch.scores(name))
+        if everyone is not None:
+            everyone.add(0, present)
+        order = np.argsort(batch.members.codes, kind="stable")
+        codes, rows = batch.members.codes[order], batch.members.rows[order]
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-            rows, code = present[start:end], codes[start]
-            counts.present[code] += rows.sum(axis=0, dtype=np.float64)
-            counts.together[code] += rows.T @ rows
-            counts.images[code] += end - start
+            counts.add(int(codes[start]), present[rows[start:end]])
     return counts
 
 

@@ -35,7 +35,7 @@ class VerdictFile:
     """A CSV file of verdicts, which several data sets and runs may share.
 
     Attributes:
-        location: of the file, which need not exist.
+        location: location of the file, which need not exist.
         uri: the same as text, for messages.
         dataset: alias of the audited data set.
     """

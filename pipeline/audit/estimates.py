@@ -57,11 +57,11 @@ class ShareEstimate:
     Attributes:
         share: between 0 and 1.
         low, high: 95 % interval.
-        variance: of the share.
+        variance: variance of the share.
         labels: answered images.
         effective: how many labels of a plain random sample would tell as much.
         lam: mean weight of the predictions; 0 where the labels alone are used.
-        correlation: of labels and predictions; NaN where either is constant.
+        correlation: correlation of labels and predictions; NaN where either is constant.
     """
 
     share: float
@@ -79,9 +79,11 @@ class Comparison:
     """A group's share against another's.
 
     Attributes:
-        difference: of the shares, with the 95 % interval ``difference_low``, ``difference_high``.
-        odds_ratio: with the 95 % interval ``odds_low``, ``odds_high``; may be infinite.
-        p: two-sided, of equal shares.
+        difference: difference of the shares; its 95 % interval is ``difference_low`` to
+            ``difference_high``.
+        odds_ratio: odds ratio, which may be infinite; its 95 % interval is ``odds_low`` to
+            ``odds_high``.
+        p: two-sided p-value of the hypothesis that the shares are equal.
     """
 
     difference: float
@@ -234,7 +236,7 @@ def _correlation(present: Array, predicted: Array, weights: Array) -> float:
 def _design_variance(
     residual: Array, weights: Array, strata: NDArray[np.int64], sizes: Array
 ) -> float:
-    """Of the weighted mean, strata drawn apart without replacement."""
+    """Variance of the weighted mean of strata that are drawn separately, without replacement."""
     total = 0.0
     for stratum in np.unique(strata):
         inside = strata == stratum

@@ -39,8 +39,11 @@ class Evidence:
     Args:
         class_maps: code of a class -> name of its maps, see `Names.class_maps`.
 
+    An image with several labels is compared once with each of its classes.
+
     Attributes:
         codes: (n,) class of each image.
+        fitted: (n,) class with which its presence is computed.
         of_class: (n, cells) map of the image's class; NaN where there is none.
     """
 
@@ -53,8 +56,12 @@ class Evidence:
     ) -> None:
         self.grid = results.grid
         self.groups = {group: pa.concat_tables(parts) for group, parts in sample.tables.items()}
+        members, fitted = population.members(next(iter(self.groups.values())))
+        self.codes, self.fitted = members.codes, fitted[members.rows]
+        if population.has_sets:
+            rows = pa.array(members.rows)
+            self.groups = {group: table.take(rows) for group, table in self.groups.items()}
         first = next(iter(self.groups.values()))
-        self.codes = population.codes(first["label"])
         self.shown = results.shown(first).reshape(len(self.codes), -1)
         self.of_class = self._of_class(class_maps)
 
@@ -91,7 +98,7 @@ class Evidence:
                 continue
             cue_maps = self.maps(cue)
             of_cue = _centred(cue_maps)
-            present = presence.of(index, self.codes, self.scores(cue)) > 0.5
+            present = presence.of(index, self.fitted, self.scores(cue)) > 0.5
             present &= bool(presence.measured[index])
             heat = heat_enrichment(
                 self.of_class[:, :, None].astype(np.float32),

@@ -56,10 +56,12 @@ class Tally:
     Attributes:
         values: (B,) lower ends of the bins, ascending.
         counts: (K, B) images.
+        every: (B,) the same of all images.
     """
 
     values: Array
     counts: Array
+    every: Array
 
 
 def stored(results: Readable) -> list[str]:
@@ -82,12 +84,12 @@ def find_exact(results: Readable, population: Population, gates: Gates) -> pd.Da
         for name in names:
             tally = tallies[name]
             if name in LEAST:
-                present = tally.counts[:, tally.values >= LEAST[name] * (1 - 2**-7)].sum(axis=1)
-                frames.append(_yes_or_no(name, present, tally.counts.sum(axis=1), gates))
+                frames.append(_yes_or_no(name, *_at_least(tally, LEAST[name]), gates))
             else:
                 frames.append(_more_or_less(name, tally, gates))
             if name == "jpeg_quality":
-                frames.append(_yes_or_no(JPEG, tally.counts.sum(axis=1), images, gates))
+                jpegs = np.append(tally.counts.sum(axis=1), tally.every.sum())
+                frames.append(_yes_or_no(JPEG, jpegs, images, gates))
     if not frames:
         return pd.DataFrame(columns=list(COLUMNS))
     for frame in frames:
@@ -103,24 +105,28 @@ def find_exact(results: Readable, population: Population, gates: Gates) -> pd.Da
 def count_values(
     results: Readable, population: Population, names: list[str]
 ) -> tuple[dict[str, Tally], Array]:
-    """Tallies by property, and (K,) explained images of each class, in one pass over the rows."""
+    """Tallies by property, and (K + 1,) explained images of each class and in all, in one pass."""
     columns = {name: property_column(name) for name in names}
     sums: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    images = np.zeros(len(population.classes))
+    count = len(population.classes) + 1  # the last one stands for all images
+    images = np.zeros(count)
     for batch in batches(results, population, [], list(columns.values())):
-        images += np.bincount(batch.codes, minlength=len(images))
+        every = np.arange(len(batch.codes))
+        rows = np.concatenate([batch.members.rows, every])
+        codes = np.concatenate([batch.members.codes, np.full(len(every), count - 1)])
+        images += np.bincount(codes, minlength=count)
         for name, column in columns.items():
             values = batch.table[column].combine_chunks().cast(pa.float32())
-            known = values.is_valid().to_numpy(zero_copy_only=False)
-            numbers = np.maximum(values.drop_null().to_numpy(), np.float32(0))
-            bins = numbers.view(np.int32).astype(np.int64) >> _STEP
-            cells, counts = np.unique(batch.codes[known] << 32 | bins, return_counts=True)
+            known = values.is_valid().to_numpy(zero_copy_only=False)[rows]
+            numbers = np.maximum(values.fill_null(0).to_numpy(), np.float32(0))
+            bins = (numbers.view(np.int32).astype(np.int64) >> _STEP)[rows]
+            cells, counts = np.unique((codes << 32 | bins)[known], return_counts=True)
             earlier = sums.get(name, (cells[:0], counts[:0]))
-            every, place = np.unique(np.concatenate([earlier[0], cells]), return_inverse=True)
-            added = np.bincount(place, np.concatenate([earlier[1], counts]), len(every))
-            sums[name] = every, added.astype(np.int64)
+            merged, place = np.unique(np.concatenate([earlier[0], cells]), return_inverse=True)
+            added = np.bincount(place, np.concatenate([earlier[1], counts]), len(merged))
+            sums[name] = merged, added.astype(np.int64)
     empty = np.zeros(0, np.int64)
-    return {name: _tally(*sums.get(name, (empty, empty)), len(images)) for name in names}, images
+    return {name: _tally(*sums.get(name, (empty, empty)), count) for name in names}, images
 
 
 def _tally(cells: NDArray[np.int64], counts: NDArray[np.int64], classes: int) -> Tally:
@@ -128,16 +134,24 @@ def _tally(cells: NDArray[np.int64], counts: NDArray[np.int64], classes: int) ->
     table = np.zeros((classes, len(bins)))
     table[cells >> 32, column] = counts
     values = (bins << _STEP).astype(np.int32).view(np.float32).astype(np.float64)
-    return Tally(values, table)
+    return Tally(values, table[:-1], table[-1])
 
 
-def win_odds(counts: Array) -> pd.DataFrame:
-    """Each class compared with all others: columns auc, log_odds, error, df, p.
+def _at_least(tally: Tally, least: float) -> tuple[Array, Array]:
+    """Images with at least this value, and all with a value: (K + 1,) by class and in all."""
+    table = np.vstack([tally.counts, tally.every])
+    return table[:, tally.values >= least * (1 - 2**-7)].sum(axis=1), table.sum(axis=1)
+
+
+def win_odds(counts: Array, every: Array | None = None) -> pd.DataFrame:
+    """Each class compared with all images outside of it: columns auc, log_odds, error, df, p.
 
     Args:
         counts: (K, B) images by class and value, values ascending.
+        every: (B,) all images by value; default the sum over the classes.
     """
-    rest = counts.sum(axis=0) - counts
+    every = counts.sum(axis=0) if every is None else every
+    rest = every - counts
     n1, n0 = counts.sum(axis=1), rest.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         lower = (rest.cumsum(axis=1) - rest / 2) / n0[:, None]  # P(elsewhere < value)
@@ -153,7 +167,7 @@ def win_odds(counts: Array) -> pd.DataFrame:
         df = np.where(apart, few - 1, df)
         error = np.sqrt(variance)
         p = 2 * t.sf(np.abs(auc - 0.5) / error, df)
-        p = np.where((counts.sum(axis=0) > 0).sum() > 1, p, np.nan)  # all alike: nothing to test
+        p = np.where((every > 0).sum() > 1, p, np.nan)  # all alike: nothing to test
         odds = np.log(near / (1 - near))
         return pd.DataFrame(
             {"auc": auc, "log_odds": odds, "error": error / (near * (1 - near)), "df": df, "p": p}
@@ -162,8 +176,9 @@ def win_odds(counts: Array) -> pd.DataFrame:
 
 def _more_or_less(name: str, tally: Tally, gates: Gates) -> pd.DataFrame:
     images = tally.counts.sum(axis=1)
-    found = win_odds(tally.counts)
-    tested = (np.minimum(images, images.sum() - images) >= gates.class_images) & found["p"].notna()
+    found = win_odds(tally.counts, tally.every)
+    smaller = np.minimum(images, tally.every.sum() - images)
+    tested = (smaller >= gates.class_images) & found["p"].notna()
     effect = found["log_odds"].abs()
     margin = t.ppf(0.975, found["df"]) * found["error"]
     frame = pd.DataFrame(
@@ -172,7 +187,7 @@ def _more_or_less(name: str, tally: Tally, gates: Gates) -> pd.DataFrame:
             "direction": np.where(found["auc"] < 0.5, "less", "more"),
             "images": images.astype(int),
             "median": _medians(tally.values, tally.counts),
-            "median_elsewhere": _medians(tally.values, tally.counts.sum(axis=0) - tally.counts),
+            "median_elsewhere": _medians(tally.values, tally.every - tally.counts),
             "score_auc": found["auc"],
             "association__effect": np.exp(effect),
             "association__low": np.exp(effect - margin),
@@ -187,9 +202,13 @@ def _more_or_less(name: str, tally: Tally, gates: Gates) -> pd.DataFrame:
 
 
 def _yes_or_no(name: str, present: Array, images: Array, gates: Gates) -> pd.DataFrame:
-    other, rest = present.sum() - present, images.sum() - images
+    """A property of yes or no from numbers of images (K + 1,), by class and in all."""
+    (present, all_present), (images, total) = (
+        (values[:-1], values[-1]) for values in (present, images)
+    )
+    other, rest = all_present - present, total - images
     log_odds, error = log_odds_ratio(present, images, other, rest)
-    varies = 0 < present.sum() < images.sum()
+    varies = 0 < all_present < total
     tested = (np.minimum(images, rest) >= gates.class_images) & varies
     log_odds, error = np.where(tested, log_odds, np.nan), np.where(tested, error, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):

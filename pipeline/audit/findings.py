@@ -5,19 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 
 from pipeline.audit import association, basis, cooccurrence, presence, ranking, scores
-from pipeline.audit.association import Association, Strata
+from pipeline.audit.association import Association
+from pipeline.audit.class_members import rows_with_label
+from pipeline.audit.class_view import ClassView, view_classes
 from pipeline.audit.cooccurrence import Cooccurrence
+from pipeline.audit.histograms import count_histograms
+from pipeline.audit.inference import Array
 from pipeline.audit.label_estimates import COLUMNS, LabelEstimates, estimate_from_labels
 from pipeline.audit.label_groups import Labels
 from pipeline.audit.presence import Presence
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.audit.scores import Population, Readable
+from pipeline.audit.strata import Strata, count_strata, mantel_haenszel
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.schema import Status, score_column
+from pipeline.schema import score_column
 
 ORDERS = ("score", "presence", "class_score", "image_id")
 _SHOWN_BINS = 64
@@ -29,7 +33,8 @@ class Findings:
 
     Attributes:
         population: classes and their sizes.
-        presence: presence of every cue.
+        presence: presence of every cue, by the class that each image is fitted with.
+        view: presence of every cue by class.
         together: which cues occur together.
         association: every cue against every class.
         frame: one row per pair, see the module `ranking`.
@@ -39,6 +44,7 @@ class Findings:
 
     population: Population
     presence: Presence
+    view: ClassView
     together: Cooccurrence
     association: Association
     frame: pd.DataFrame
@@ -62,33 +68,34 @@ def find(
     """
     gates = settings.gates
     population = scores.count_population(results, settings.max_classes)
-    histograms = scores.count_histograms(
+    halved = frozenset(settings.discovered)
+    histograms = count_histograms(
         results,
         population,
         [*cues, *decoys],
         settings.bins,
         settings.thresholds,
-        frozenset(settings.discovered),
+        halved,
     )
     present = presence.measure(histograms, gates, settings.thresholds)
     together = cooccurrence.count_together(results, population, present)
     echoes = cooccurrence.echoes(together, present, gates)
     if echoes:
         present = presence.without(present, echoes)
-    tested = association.associate(present, gates, settings.bootstrap, settings.seed)
+    view = view_classes(results, population, present, halved)
+    tested = association.associate(view, gates, settings.bootstrap, settings.seed)
     labelled = None
     if labels is not None:
-        halved = frozenset(settings.discovered)
         labelled = estimate_from_labels(results, population, labels, halved)
         names = histograms.cues
         tested = basis.with_labels(tested, labelled.frame, names, population, gates)
     pairs = pd.DataFrame(columns=COLUMNS) if labelled is None else labelled.frame
-    frame = ranking.build(population, present, tested, decoys, gates, pairs)
+    frame = ranking.build(population, view.presence, tested, decoys, gates, pairs)
     if settings.stratum is not None:
-        strata = association.count_strata(results, population, present, settings.stratum)
+        strata = count_strata(results, population, present, settings.stratum)
         frame = _stratified(frame, strata, population, gates.odds_ratio)
     decoy_check = ranking.check_decoys(frame)
-    return Findings(population, present, together, tested, frame, decoy_check, labelled)
+    return Findings(population, present, view, together, tested, frame, decoy_check, labelled)
 
 
 def _stratified(
@@ -103,7 +110,7 @@ def _stratified(
     pairs = [
         (str(frame.at[i, "cue"]), population.index[str(frame.at[i, "class"])]) for i in flagged
     ]
-    pooled = association.mantel_haenszel(strata, pairs).set_index(flagged)
+    pooled = mantel_haenszel(strata, pairs).set_index(flagged)
     frame = frame.join(pooled.add_prefix(f"within_{strata.column}__"))
     reasons = frame["association__reason"].to_numpy(object).copy()
     for row, low in zip(flagged, pooled["low"].to_numpy(float), strict=True):
@@ -148,7 +155,7 @@ class Pair(PairScores):
 
 def pair_scores(findings: Findings, cue: int, code: int) -> PairScores:
     """Scores of a cue, by index, in a class, by code."""
-    present = findings.presence
+    present = findings.view.presence
     measured = bool(present.measured[cue])
     return PairScores(
         densities=_compared(findings, cue, code),
@@ -165,7 +172,7 @@ def densities(findings: Findings, cue: int) -> pd.DataFrame:
         to 1 over the score), ``with_cue`` (the part of the density that has the cue; NaN where
         presence is not measured), ``threshold``.
     """
-    present = findings.presence
+    present = findings.view.presence
     histograms = present.histograms
     counts = histograms.counts[cue].astype(np.float64)
     with_cue = counts * present.posterior[cue]
@@ -197,11 +204,25 @@ def _compared(findings: Findings, cue: int, code: int) -> pd.DataFrame:
     sizes = pd.Series(dict(zip(population.classes, population.sizes, strict=True)))
     label = population.classes[code]
     inside = by_class["class"] == label
+    frame = by_class.loc[inside, ["score", "density"]].rename(columns={"density": "in_class"})
+    everyone = findings.view.everyone
+    if everyone is not None:
+        counts = everyone.counts[cue] - findings.view.presence.histograms.counts[cue, code]
+        frame["elsewhere"] = _density(findings, cue, counts)
+        return frame.reset_index(drop=True)
     weighted = by_class["density"] * by_class["class"].map(sizes)
     outside = weighted[~inside].groupby(by_class["score"]).sum() / max(sizes.drop(label).sum(), 1)
-    frame = by_class.loc[inside, ["score", "density"]].rename(columns={"density": "in_class"})
     frame["elsewhere"] = outside.reindex(frame["score"]).fillna(0.0).to_numpy()
     return frame.reset_index(drop=True)
+
+
+def _density(findings: Findings, cue: int, counts: Array) -> Array:
+    """Density over the shown scores of images counted by bin."""
+    factor = max(1, len(counts) // _SHOWN_BINS)
+    width = float(findings.presence.histograms.width[cue]) * factor
+    shown = np.add.reduceat(counts, np.arange(0, len(counts), factor))
+    result: Array = shown / max(counts.sum(), 1) / width
+    return result
 
 
 def images(
@@ -217,11 +238,14 @@ def images(
     name, label = findings.presence.histograms.cues[cue], findings.population.classes[code]
     columns = {"image_id": "image_id", "shard": "shard", "key": "key", "score": score_column(name)}
     columns |= {"class_score": score_column(class_query)} if class_query else {}
-    frame: pd.DataFrame = results.dataset.to_table(
-        columns={title: ds.field(column) for title, column in columns.items()},
-        filter=(ds.field("label") == label) & (ds.field("status") == str(Status.OK)),
-    ).to_pandas()
-    codes, values = np.full(len(frame), code), frame["score"].to_numpy(float)
+    if findings.population.has_sets:
+        columns |= {"label": "label", "labels": "labels"}
+    table = rows_with_label(results, label, columns)
+    codes = np.full(len(table), code)
+    if findings.population.has_sets:
+        codes = findings.population.members(table)[1]
+    frame: pd.DataFrame = table.to_pandas()
+    values = frame["score"].to_numpy(float)
     measured = bool(findings.presence.measured[cue])
     frame["presence"] = findings.presence.of(cue, codes, values) if measured else np.nan
     if class_query is None:

@@ -29,7 +29,7 @@ class CueAnswers:
 
     Attributes:
         groups: names, each a class or `ELSEWHERE`, which is always there.
-        strata: of each group; without images where nothing was drawn of it.
+        strata: strata of each group; empty for a group of which nothing was drawn.
         rows: (m,) row number of the image.
         group: (m,) index of the group.
         present: (m,) share of people who say that the cue is present.

@@ -112,9 +112,9 @@ def draw(
     Args:
         shuffled: (n,) all images of the group in random order, see `shuffled_rows`.
         scores: (n,) of the cue, each class's median taken out: see `within_classes`.
-        strata: of this group, as `Strata.of` or as stored.
+        strata: the strata of this group, as `Strata.of` or as stored.
         labels: length of the queue; a longer one continues a shorter one.
-        folds: of cross-fitting.
+        folds: number of folds of cross-fitting.
     """
     stratum = strata.stratum(scores)[shuffled]
     members = [shuffled[stratum == code][:labels] for code in range(len(strata.sizes))]
@@ -145,7 +145,7 @@ class Centring:
 
     @classmethod
     def of(cls, scores: Array, codes: NDArray[np.int64]) -> "Centring":
-        """Of scores (n,) of images of the classes ``codes`` (n,)."""
+        """Fit to scores (n,) of images of the classes ``codes`` (n,)."""
         medians = np.zeros(int(codes.max()) + 1 if len(codes) else 0)
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)

@@ -55,7 +55,7 @@ class Design:
     """Everything that was drawn from a run.
 
     Attributes:
-        seed: of the order of the images.
+        seed: random seed that decided the order of the images.
         groups: (cue, group) -> what was drawn; a group is a class or `ELSEWHERE`.
     """
 
@@ -146,7 +146,12 @@ class LabelImages:
         seed: int,
         halved: frozenset[str] = frozenset(),
     ) -> "LabelImages":
-        """Read ids, labels and scores in one pass."""
+        """Read ids, labels and scores in one pass.
+
+        Raises:
+            UsageError: no image has a class, or images have sets of labels.
+        """
+        population.refuse_sets("people's answers about classes and cues")
         ids, codes, keys, half = [], [], [], []
         raw: dict[str, list[Array]] = {cue: [] for cue in cues}
         for batch in batches(results, population, cues, ["image_id"]):
@@ -204,8 +209,8 @@ class Labels:
 
     Attributes:
         answers: one row per image, cue, group and person, see `merge_labels`.
-        design: of the run.
-        files: where the answers came from.
+        design: the stored design of the run.
+        files: the files that the answers came from.
     """
 
     answers: pd.DataFrame
@@ -250,7 +255,7 @@ def stored_design(folder: Location, beside: Sequence[str], seed: int) -> Design:
     Args:
         folder: output folder of the run.
         beside: files of labels.
-        seed: of a new design.
+        seed: random seed of a new design.
     """
     folders = list(dict.fromkeys(uri.rpartition("/")[0] or "." for uri in beside))
     others = [open_location(f"{name}/{DESIGN}") for name in folders]

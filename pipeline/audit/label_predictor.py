@@ -31,7 +31,7 @@ class Predictor:
 
     Attributes:
         start: (G,) intercept of each group.
-        slope: of the score.
+        slope: slope of the logit in the score.
         direction: (E,) correction in the space of centred embeddings; empty without embeddings.
         centre: (E,) mean embedding of the labelled images.
         evidence: log of the marginal likelihood of the labels.

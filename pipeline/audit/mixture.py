@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
-from pipeline.audit.scores import HistogramSums
 
 LOW, MIDDLE, HIGH = range(3)
 _TWO = tuple((d, 0.0) for d in (1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0))

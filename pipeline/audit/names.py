@@ -90,7 +90,7 @@ class Names:
             query = self.class_queries.get(label)
             if query is not None and has_maps(self.results, query):
                 names[code] = query
-            elif query is not None and has_maps(self.results, OWN_LABEL):
+            elif query is not None and self._has_own_maps:
                 names[code] = OWN_LABEL
         return names
 
@@ -103,9 +103,17 @@ class Names:
         if has_maps(self.results, query):
             return query
         own = cls is not None and self.class_queries.get(cls) == query
-        if own and has_maps(self.results, OWN_LABEL):
+        if own and self._has_own_maps:
             return OWN_LABEL
         raise KeyError(f"no maps of {query!r} are stored" + (f" for {cls}" if cls else ""))
+
+    @property
+    def _has_own_maps(self) -> bool:
+        """Whether ``own_label`` holds the maps of a class on all of its images.
+
+        An image with several labels has the map of one of them there.
+        """
+        return has_maps(self.results, OWN_LABEL) and not self.findings.population.has_sets
 
 
 def has_maps(results: Results, query: str) -> bool:

@@ -12,7 +12,8 @@ from legrad.models import catalog
 from legrad.models.definition import MINI
 from pipeline.audit.findings import Findings
 from pipeline.audit.ranking import DecoyCheck
-from pipeline.config import DEMO_ALIAS, AuditConfig
+from pipeline.audit.scores import OTHER, Population
+from pipeline.config import DEMO_ALIAS, AuditConfig, unmatched_labels
 from pipeline.results.results import Results
 from pipeline.schema import Status
 
@@ -96,7 +97,7 @@ def overview(
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
-        images=int(population.sizes.sum()),
+        images=population.total,
         failed=failed,
         unlabelled=population.unlabelled,
         copies=copies,
@@ -110,6 +111,7 @@ def overview(
         caveats=(
             *model_caveats(model, dataset),
             *_caveats(findings, failed, copies, settings),
+            *_unmatched(results, population),
             *ALWAYS,
         ),
         meanings=MEANINGS,
@@ -152,6 +154,12 @@ def _caveats(
         caveats.append(
             f"{population.unlabelled:,} explained images have no label and are left out."
         )
+    if population.has_sets:
+        caveats.append(
+            "Images have sets of labels: a class is compared with the images without it, and an "
+            "image counts in each of its classes. A label that goes with another one may take its "
+            "cues for its own."
+        )
     if copies:
         caveats.append(f"{copies:,} images are exact copies of others, and each of them counts.")
     if not findings.decoys.cues:
@@ -165,6 +173,13 @@ def _caveats(
             "have them: read the findings with that in mind."
         )
     return caveats
+
+
+def _unmatched(results: Results, population: Population) -> tuple[str, ...]:
+    """A caveat on class queries whose label no image has."""
+    if not population.classes or OTHER in population.classes:  # said already; not all are known
+        return ()
+    return unmatched_labels(results.queries, population.classes)
 
 
 def _copies(results: Results) -> int:

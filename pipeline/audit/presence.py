@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audit import mixture, shape_check
+from pipeline.audit.histograms import Histograms, HistogramSums
 from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
-from pipeline.audit.scores import Histograms, HistogramSums
 from pipeline.config.audit_settings import Gates
 
 _CHUNK = 4_000_000

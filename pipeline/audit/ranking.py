@@ -71,7 +71,7 @@ def build(
     """One row per pair, unsorted: classes within cues.
 
     Args:
-        association: of all pairs, with the labelled ones tested by their labels.
+        association: one row per pair, with the labelled ones tested by their labels.
         labelled: one row per labelled pair, see `LabelEstimates`.
     """
     cues, count = presence.histograms.cues, population.audited

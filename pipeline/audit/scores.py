@@ -1,11 +1,11 @@
-"""Read the labels and scores of a run, batch by batch: class sizes, histograms and their sums.
+"""Read the labels and scores of a run, batch by batch, and the sizes of its classes.
 
 Memory does not grow with the number of images; only the counts by label do grow with the labels.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -15,15 +15,23 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from pipeline.audit.class_members import (
+    Members,
+    codes_of,
+    gives_sets,
+    is_labelled,
+    label_columns,
+    label_pairs,
+    members_of_sets,
+)
 from pipeline.audit.inference import Array
-from pipeline.audit.split import confirming
+from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING, Status, score_column
 
 BATCH_ROWS = 65_536
 OTHER = "(other labels)"
-"""The class of all labels beyond the most frequent ones. Others are compared with it, and it is not
-audited itself."""
-_COARSE_BINS = 128  # enough to find where the states are
+"""The class of all labels beyond the most frequent ones, and of images with an empty set of labels.
+Others are compared with it, and it is not audited itself."""
 
 
 class Readable(Protocol):
@@ -31,7 +39,7 @@ class Readable(Protocol):
 
     @property
     def dataset(self) -> ds.Dataset:
-        """Rows with ``label``, ``status`` and ``score__<query>``."""
+        """Rows with ``label``, ``labels``, ``status`` and ``score__<query>``."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,38 @@ class Population:
         sizes: (K,) explained images.
         statuses: number of rows by status.
         unlabelled: number of explained rows without a label, which count in no class.
+        images: number of explained images with labels, where images have sets of labels and so
+            may be in several classes; None where each has one label.
     """
 
     classes: tuple[str, ...]
     sizes: NDArray[np.int64]
     statuses: Counter[str]
     unlabelled: int
+    images: int | None = None
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether images have sets of labels."""
+        return self.images is not None
+
+    @property
+    def total(self) -> int:
+        """Number of explained images with labels."""
+        return int(self.sizes.sum()) if self.images is None else self.images
+
+    def refuse_sets(self, what: str) -> None:
+        """Refuse what needs images with one label each.
+
+        Raises:
+            UsageError: images have sets of labels.
+        """
+        if self.has_sets:
+            raise UsageError(
+                f"{what}: this needs one label for each image, and these images have sets of "
+                "labels. Run again with one of them as the label (source.label_field or "
+                "source.labels), into another output"
+            )
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -60,17 +94,17 @@ class Population:
         """Number of classes that are audited: all but `OTHER`."""
         return len(self.classes) - (OTHER in self.classes[-1:])
 
-    def codes(self, labels: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
-        """(n,) code of each label; -1 for an image without one."""
-        array = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
-        encoded = array.dictionary_encode()
+    def members(self, table: pa.Table) -> tuple[Members, NDArray[np.int64]]:
+        """The classes of the labelled images of a table, and (n,) the one class to fit each with.
+
+        That is the only class of an image, or the rarest one: it says most about the image. So
+        every image has one probability of presence, whichever of its classes is looked at.
+        """
         other = self.index.get(OTHER, -1)
-        values = encoded.dictionary.to_pylist()
-        codes = np.array([*(self.index.get(value, other) for value in values), -1])
-        result: NDArray[np.int64] = codes[
-            encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
-        ]
-        return result
+        if self.has_sets:
+            return members_of_sets(table, self.index, other)
+        codes = codes_of(table["label"].combine_chunks(), self.index, other)
+        return Members(np.arange(len(codes)), codes), codes
 
 
 @dataclass(frozen=True)
@@ -79,11 +113,14 @@ class Batch:
 
     Attributes:
         table: n rows.
-        codes: (n,) class of each row.
+        codes: (n,) class of each row, with which its presence is computed; the rarest one where
+            images have sets of labels.
+        members: all classes of each row.
     """
 
     table: pa.Table
     codes: NDArray[np.int64]
+    members: Members
 
     def scores(self, query: str) -> Array:
         """(n,) scores of one query."""
@@ -102,20 +139,39 @@ def embeddings(table: pa.Table) -> NDArray[np.float32]:
 def count_population(results: Readable, max_classes: int) -> Population:
     """Count labels and statuses; labels beyond the ``max_classes`` most frequent are `OTHER`."""
     statuses: Counter[str] = Counter()
-    labels: Counter[str | None] = Counter()
-    for table in _tables(results, ["label", "status"]):
+    labels: Counter[str] = Counter()
+    unlabelled = images = 0
+    has_sets = False
+    for table in _tables(results, [*label_columns(results), "status"]):
         statuses.update({str(s): n for s, n in _counts(table["status"]).items()})
-        labels.update(_counts(table.filter(pc.equal(table["status"], str(Status.OK)))["label"]))
-    unlabelled = labels.pop(None, 0)
-    ordered = sorted(labels.items(), key=lambda item: (-item[1], str(item[0])))
+        explained = table.filter(pc.equal(table["status"], str(Status.OK)))
+        labels.update(_counts(label_pairs(explained)[1]))
+        labelled = pc.sum(is_labelled(explained)).as_py() or 0
+        images, unlabelled = images + labelled, unlabelled + explained.num_rows - labelled
+        has_sets = has_sets or gives_sets(table)
+    ordered = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     named, rest = ordered[:max_classes], ordered[max_classes:]
     classes = [str(label) for label, _ in named] + ([OTHER] if rest else [])
     sizes = [count for _, count in named] + ([sum(n for _, n in rest)] if rest else [])
-    return Population(tuple(classes), np.array(sizes, dtype=np.int64), statuses, unlabelled)
+    population = Population(tuple(classes), np.array(sizes, dtype=np.int64), statuses, unlabelled)
+    return _with_sets(results, population, images) if has_sets else population
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
-    counted = column.combine_chunks().value_counts()
+def _with_sets(results: Readable, population: Population, images: int) -> Population:
+    """The population of images with sets of labels; `OTHER` has those without an audited label."""
+    named = population.audited
+    classes = (*population.classes[:named], OTHER)
+    sizes = np.append(population.sizes[:named], 0)
+    population = replace(population, classes=classes, sizes=sizes, images=images)
+    others = sum(int((batch.codes == named).sum()) for batch in batches(results, population, []))
+    if not others:
+        return replace(population, classes=classes[:-1], sizes=sizes[:-1])
+    return replace(population, sizes=np.append(sizes[:-1], others))
+
+
+def _counts(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    counted = array.value_counts()
     return {row["values"]: row["counts"] for row in counted.to_pylist()}
 
 
@@ -131,149 +187,17 @@ def batches(
         queries: names of the queries whose scores are read.
         columns: other columns to read.
     """
-    wanted = ["label", "status", *columns, *(score_column(query) for query in queries)]
+    wanted = [*label_columns(results), "status", *columns, *map(score_column, queries)]
     for table in _tables(results, list(dict.fromkeys(wanted))):
         explained = table.filter(
-            pc.and_(pc.equal(table["status"], str(Status.OK)), pc.is_valid(table["label"]))
+            pc.and_(pc.equal(table["status"], str(Status.OK)), is_labelled(table))
         )
         if explained.num_rows:
-            yield Batch(explained, population.codes(explained["label"]))
+            members, codes = population.members(explained)
+            yield Batch(explained, codes, members)
 
 
 def _tables(results: Readable, columns: list[str]) -> Iterator[pa.Table]:
     for batch in results.dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Histograms of the scores of C cues in K classes, B bins each.
-
-    Attributes:
-        cues: (C,) names.
-        edges: (C, 2) lowest and highest score; the bins of a cue are equally wide.
-        counts: (C, K, B) images.
-    """
-
-    cues: tuple[str, ...]
-    edges: Array
-    counts: NDArray[np.float32]
-
-    @property
-    def width(self) -> Array:
-        """(C,) width of a bin."""
-        result: Array = (self.edges[:, 1] - self.edges[:, 0]) / self.counts.shape[2]
-        return result
-
-    @property
-    def centres(self) -> Array:
-        """(C, B) score in the middle of each bin."""
-        return self.edges[:, :1] + (np.arange(self.counts.shape[2]) + 0.5) * self.width[:, None]
-
-    def bins(self, cue: int, scores: Array) -> NDArray[np.int64]:
-        """(n,) bin of each score."""
-        low, high = self.edges[cue]
-        count = self.counts.shape[2]
-        scaled = (scores - low) * (count / (high - low)) + 1e-9  # a score on an edge is above it
-        result: NDArray[np.int64] = scaled.astype(np.int64).clip(0, count - 1)
-        return result
-
-
-def count_histograms(
-    results: Readable,
-    population: Population,
-    cues: Sequence[str],
-    bins: int,
-    thresholds: Mapping[str, float] | None = None,
-    halved: frozenset[str] = frozenset(),
-) -> Histograms:
-    """Histograms of all cues in two passes over the scores: first their ranges, then the counts.
-
-    Args:
-        thresholds: cue -> score that must lie on the edge of a bin.
-        halved: cues that were found by looking at these images, of which only the confirming half
-            counts.
-    """
-    edges = np.tile([np.inf, -np.inf], (len(cues), 1))
-    for batch in batches(results, population, cues):
-        for row, cue in enumerate(cues):
-            scores = batch.scores(cue)
-            edges[row] = min(edges[row, 0], scores.min()), max(edges[row, 1], scores.max())
-    flat = ~(edges[:, 1] > edges[:, 0])  # constant scores, or no images: any width will do
-    edges[flat] = np.where(np.isfinite(edges[flat]), edges[flat], 0.0) + np.array([-0.5, 0.5])
-    for cue, threshold in (thresholds or {}).items():
-        row = list(cues).index(cue)
-        edges[row] = _edges_through(edges[row], threshold, bins)
-    classes = len(population.classes)
-    histograms = Histograms(tuple(cues), edges, np.zeros((len(cues), classes, bins), np.float32))
-    extra = ["image_id"] if halved else []
-    for batch in batches(results, population, cues, extra):
-        half = confirming(batch.table["image_id"].to_pylist()) if halved else None
-        for row, cue in enumerate(cues):
-            rows = half if half is not None and cue in halved else slice(None)
-            cells = batch.codes[rows] * bins + histograms.bins(row, batch.scores(cue)[rows])
-            counted = np.bincount(cells, minlength=classes * bins)
-            histograms.counts[row] += counted.reshape(classes, bins)
-    return histograms
-
-
-def _edges_through(edges: Array, threshold: float, bins: int) -> Array:
-    """Lowest and highest score, moved by less than a bin so that a bin begins at the threshold."""
-    low, high = min(edges[0], threshold), max(edges[1], threshold)
-    width = (high - low) / (bins - 1.5)
-    start = threshold - np.ceil((threshold - low) / width) * width
-    return np.array([start, start + bins * width])
-
-
-@dataclass(frozen=True)
-class HistogramSums:
-    """Histograms of C cues in K classes with the sums that a fit needs.
-
-    Attributes:
-        counts: (C, K, B) images.
-        centres: (C, B) score in the middle of each bin.
-        images: (C, K) number of images.
-        mean: (C, K) mean score, 0 for an empty class.
-        within: (C,) sum of squared deviations from the class means.
-        floor: (C,) smallest standard deviation that bins of this width can resolve.
-    """
-
-    counts: Array
-    centres: Array
-    images: Array
-    mean: Array
-    within: Array
-    floor: Array
-
-    @classmethod
-    def of(cls, histogram: NDArray[np.floating], centres: Array, width: Array) -> "HistogramSums":
-        """Compute the sums from counts (C, K, B), bin centres (C, B) and bin widths (C,)."""
-        counts: Array = histogram.astype(np.float64)
-        images = counts.sum(axis=2)
-        mean = np.einsum("ckb,cb->ck", counts, centres) / np.maximum(images, 1)
-        squares = np.einsum("ckb,ckb->c", counts, (centres[:, None] - mean[..., None]) ** 2)
-        return cls(counts, centres, images, mean, squares, width / 2)
-
-    def take(self, cues: NDArray[np.int64]) -> "HistogramSums":
-        """The same for some of the cues, by index."""
-        return HistogramSums(*(getattr(self, field.name)[cues] for field in fields(self)))
-
-    def leading(self, classes: int) -> "HistogramSums":
-        """The same for the largest classes only."""
-        if self.images.shape[1] <= classes:
-            return self
-        order = np.argsort(-self.images.sum(axis=0), kind="stable")[:classes]
-        width = self.floor * 2
-        return HistogramSums.of(self.counts[:, order], self.centres, width)
-
-    def coarse(self) -> "HistogramSums":
-        """The same with fewer bins, if their number can be divided evenly."""
-        cues, classes, bins = self.counts.shape
-        factor = bins // _COARSE_BINS
-        if factor < 2 or bins % _COARSE_BINS:
-            return self
-        shape = (cues, classes, _COARSE_BINS, factor)
-        counts = self.counts.reshape(shape).sum(axis=3)
-        centres = self.centres.reshape(cues, _COARSE_BINS, factor).mean(axis=2)
-        return HistogramSums.of(counts, centres, self.floor * 2 * factor)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
 from pipeline.audit.mixture import HIGH, LOW, MIDDLE, Mixture
-from pipeline.audit.scores import HistogramSums
 
 LEAST_GAIN = 5.0
 """Gain that shows two states: odds of 150 to 1, after what the states' shares and places cost.

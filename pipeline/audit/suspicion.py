@@ -46,7 +46,13 @@ class Suspicion:
     shift: Array
 
 
-def class_shifts(images: Array, means: Array, covariance: Array, texts: Array) -> Array:
+def class_shifts(
+    images: Array,
+    means: Array,
+    covariance: Array,
+    texts: Array,
+    every: tuple[int, Array] | None = None,
+) -> Array:
     """(K, T) shift of each class's mean score of each text, in deviations within classes.
 
     Args:
@@ -54,11 +60,14 @@ def class_shifts(images: Array, means: Array, covariance: Array, texts: Array) -
         means: (K, E) mean embedding of each.
         covariance: (E, E) of the embeddings about their class means.
         texts: (T, E) text features; their length does not matter.
+        every: number of all images and (E,) sum of their embeddings; default the sums over the
+            classes.
 
     Returns:
         NaN for a class without images, or if no other class has any.
     """
-    total, rest = images @ means, images.sum() - images
+    count, total = (images.sum(), images @ means) if every is None else every
+    rest = count - images
     usable = (images > 0) & (rest > 0)
     others = (total - images[:, None] * means) / np.maximum(rest, 1)[:, None]
     variance = np.einsum("te,te->t", texts @ covariance, texts)

@@ -1,9 +1,11 @@
 """The scan for suspicions: sums over the stored embeddings, and a row for every class and cue."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.audit.basis import Basis
 from pipeline.audit.directions import Directions, run_directions
@@ -97,36 +99,72 @@ def _suspicion(
             f"{FEWEST_WORDS} needed"
         )
     of_cues = np.stack([directions.queries[cue] for cue in cues])
-    sums = class_sums(results, findings.population)
+    images, means, covariance, every = class_sums(results, findings.population)
     queries = Names(results, findings).class_queries
     texts = np.full((len(findings.population.classes), of_cues.shape[1]), np.nan)
     for code, label in enumerate(findings.population.classes):
         if queries.get(label) in directions.queries:
             texts[code] = directions.queries[queries[label]]
     return suspect(
-        class_shifts(*sums, of_cues),
+        class_shifts(images, means, covariance, of_cues, every),
         likeness(texts, of_cues),
-        class_shifts(*sums, directions.words),
+        class_shifts(images, means, covariance, directions.words, every),
         likeness(texts, directions.words),
     )
 
 
-def class_sums(results: Readable, population: Population) -> tuple[Array, Array, Array]:
-    """Images (K,) and mean embeddings (K, E) of the classes, and covariance (E, E) within them."""
+def class_sums(
+    results: Readable, population: Population
+) -> tuple[Array, Array, Array, tuple[int, Array]]:
+    """Sums over the embeddings of the explained images.
+
+    Returns:
+        (K,) images and (K, E) mean embeddings of the classes; (E, E) covariance within them, each
+        image in the one class that it is fitted with; number of all images and (E,) their sum.
+    """
     classes = len(population.classes)
-    images = np.zeros(classes)
-    sums: Array | None = None
-    products: Array | None = None
+    fitted: _ClassSums | None = None
+    by_class: _ClassSums | None = None
+    products = total = np.zeros(0)
     for batch in batches(results, population, [], [EMBEDDING]):
         vectors = embeddings(batch.table).astype(np.float64)
-        if sums is None or products is None:
-            sums = np.zeros((classes, vectors.shape[1]))
-            products = np.zeros((vectors.shape[1], vectors.shape[1]))
-        images += np.bincount(batch.codes, minlength=classes)
-        np.add.at(sums, batch.codes, vectors)
+        if fitted is None or by_class is None:
+            width = vectors.shape[1]
+            fitted, by_class = _ClassSums.empty(classes, width), _ClassSums.empty(classes, width)
+            products, total = np.zeros((width, width)), np.zeros(width)
+        fitted.add(batch.codes, vectors)
+        if population.has_sets:
+            by_class.add(batch.members.codes, vectors[batch.members.rows])
         products += vectors.T @ vectors
-    if sums is None or products is None:
+        total += vectors.sum(axis=0)
+    if fitted is None or by_class is None:
         raise UsageError("no explained image has a label")
-    means = sums / np.maximum(images, 1)[:, None]
+    images, means = fitted.images, fitted.means
     within = products - (means * images[:, None]).T @ means
-    return images, means, within / max(images.sum() - (images > 0).sum(), 1)
+    covariance = within / max(images.sum() - (images > 0).sum(), 1)
+    if not population.has_sets:
+        return images, means, covariance, (int(images.sum()), images @ means)
+    return by_class.images, by_class.means, covariance, (population.total, total)
+
+
+@dataclass(frozen=True)
+class _ClassSums:
+    """Number (K,) and sums (K, E) of embeddings by class."""
+
+    images: Array
+    sums: Array
+
+    @classmethod
+    def empty(cls, classes: int, width: int) -> "_ClassSums":
+        return cls(np.zeros(classes), np.zeros((classes, width)))
+
+    def add(self, codes: NDArray[np.int64], vectors: Array) -> None:
+        """Add embeddings (n, E) of images of some classes (n,)."""
+        self.images[:] += np.bincount(codes, minlength=len(self.images))
+        np.add.at(self.sums, codes, vectors)
+
+    @property
+    def means(self) -> Array:
+        """(K, E) mean embeddings."""
+        result: Array = self.sums / np.maximum(self.images, 1)[:, None]
+        return result

@@ -36,11 +36,11 @@ def text_features(
     """(T, E) unit text features, encoded on the CPU once and read from a file later.
 
     Args:
-        model: of the run, see `pipeline.results.reproduce.model_config`.
+        model: settings of the run's model, see `pipeline.results.reproduce.model_config`.
         digest: SHA-256 of the run's weights.
-        texts: to encode.
+        texts: the texts to encode.
         kept: folder for the features.
-        threads: of torch.
+        threads: number of torch threads.
 
     Raises:
         UsageError: the model here has other weights than the run's.

@@ -185,7 +185,7 @@ def write_finding(
     Args:
         config: settings of the run.
         answers: every node with its answer to `examine`.
-        mark: as for `examine`.
+        mark: the same as for `examine`.
     """
     folder = run_folder(config.output, config.output_options)
     failed = [(node, answer.write_error) for node, answer in answers if answer.write_error]

@@ -14,6 +14,7 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.input_rows import Row
+from pipeline.sources.label_checks import table_notes
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -85,13 +86,16 @@ def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) 
         return ()
     labels_elsewhere = config.labels is not None or config.label_names is not None
     label_expected = "label_field" in config.model_fields_set and not labels_elsewhere
-    if label_expected and all(row["label"] is None for row in rows):
+    if label_expected and all(row["label"] is None and row["labels"] is None for row in rows):
         raise UsageError(
             f"source.label_field: {where} have no {config.label_field!r}. Name the field that "
             "holds the label, or leave label_field out."
         )
     empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
-    return tuple(f"source.carry: {where} have no {column!r}" for column in empty)
+    unmatched = table_notes(source, rows)
+    if unmatched and config.format == "folder":  # elsewhere further images may be in the table
+        raise UsageError(unmatched[0])
+    return (*unmatched, *(f"source.carry: {where} have no {column!r}" for column in empty))
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:

@@ -3,6 +3,7 @@
 from legrad.settings import absolute, is_uri
 from pipeline.config.audit_settings import AuditConfig, Gates
 from pipeline.config.model_settings import ModelConfig
+from pipeline.config.query_labels import queries_by_label, unmatched_labels
 from pipeline.config.run_settings import (
     DEMO_ALIAS,
     MAX_QUERIES,
@@ -10,7 +11,6 @@ from pipeline.config.run_settings import (
     RunConfig,
     RuntimeConfig,
     StoreConfig,
-    queries_by_label,
 )
 from pipeline.config.source_settings import LabelsConfig, Root, SourceConfig
 
@@ -30,4 +30,5 @@ __all__ = [
     "absolute",
     "is_uri",
     "queries_by_label",
+    "unmatched_labels",
 ]

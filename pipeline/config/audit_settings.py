@@ -102,7 +102,7 @@ class AuditConfig(Settings):
         stratum: column of the results within whose values the association must hold as well.
         suspicions: whether pairs get a suspicion, for which the run's model encodes words once.
         bootstrap: number of bootstrap resamples.
-        seed: of all random draws.
+        seed: random seed of all draws.
         bins: number of bins of the score histograms.
         max_classes: number of labels that are audited, the most frequent; the others are merged.
         maps: whether maps are read, for evidence and mean maps.

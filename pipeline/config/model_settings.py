@@ -51,6 +51,8 @@ class ModelConfig(Settings):
             model, whose maps mean nothing on other images.
         pretrained: open_clip tag or weights file (path or URI); none for ``mini``, and for the
             weights that are in a folder or a repository.
+        tag: open_clip tag that a weights file was trained from: its activation, mean, standard
+            deviation and interpolation are taken. Needed only where the tags of a name differ.
         image_size: side or [height, width] of the input, in pixels; default the model's own.
         resize: ``squash`` (whole picture), ``center_crop`` (as CLIP was trained) or ``pad`` (whole
             picture with its aspect ratio kept; the padding has no heat).
@@ -62,6 +64,7 @@ class ModelConfig(Settings):
 
     name: Annotated[str, BeforeValidator(_as_name)]
     pretrained: Annotated[str | None, BeforeValidator(_as_weights)] = None
+    tag: str | None = None
     image_size: Size | None = None
     resize: ResizeMode = "squash"
     layers: PositiveInt | None = None
@@ -93,6 +96,8 @@ class ModelConfig(Settings):
                 f"{self.name} give a weights file ({', '.join(WEIGHTS_SUFFIXES)})"
                 + (", or leave this out" if definition.holds_weights else "")
             )
+        if self.tag and not (definition.built_in and self.weights_file):
+            raise ValueError(f"tag {self.tag}: only a weights file for a name of open_clip has one")
         if self.pretrained or self.name == MINI:
             return
         if definition.folder is not None:

@@ -1,7 +1,6 @@
 """Settings of a whole run."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -13,6 +12,7 @@ from legrad.queries.query import Query, Role, check_differences
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
+from pipeline.config.query_labels import queries_by_label
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
 
@@ -29,8 +29,10 @@ class MapsConfig(Settings):
 
     Attributes:
         mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
-            column ``heatmap__own_label``; ``top_k``: maps of the ``k`` classes with the highest
-            scores; ``above``: maps of classes with a score of at least ``threshold``.
+            column ``heatmap__own_label``, the first class of an image with several labels;
+            ``own_labels``: the maps of all its classes, each class in its own column;
+            ``top_k``: maps of the ``k`` classes with the highest scores; ``above``: maps of classes
+            with a score of at least ``threshold``.
         k: number of classes, for ``top_k``.
         threshold: least score (a cosine), for ``above``.
     """
@@ -58,7 +60,7 @@ class StoreConfig(Settings):
 
     Attributes:
         maps: which maps are stored; a mode alone is enough.
-        embeddings: whether image embeddings are stored, as float16; the audit's probe needs them.
+        embeddings: whether image embeddings are stored; the audit's probe needs them.
         captions: whether captions of the source are stored.
         properties: whether brightness, sharpness, JPEG quality and the like are measured and
             stored; the audit compares them between classes.
@@ -241,9 +243,3 @@ class RunConfig(Settings):
             k=maps.k or 1,
             threshold=maps.threshold or 0.0,
         )
-
-
-def queries_by_label(queries: Sequence[Query]) -> dict[str, str]:
-    """Map each label of the data set to the name of its class query, the first one if several."""
-    pairs = [(q.label, q.name) for q in queries if q.role is Role.CLASS and q.label]
-    return dict(reversed(pairs))

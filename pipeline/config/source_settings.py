@@ -52,6 +52,7 @@ Places = Annotated[
     Annotated[Uris, Tag("places")] | Annotated[NamedUris, Tag("named places")],
     Discriminator(lambda value: "named places" if isinstance(value, dict) else "places"),
 ]
+Separator = Annotated[str, Field(min_length=1)] | None
 CarryType = Literal["string", "int", "float", "bool"]
 Carry = Annotated[dict[str, CarryType], BeforeValidator(_as_carry)]
 
@@ -60,14 +61,21 @@ class LabelsConfig(Settings):
     """A table of labels beside the images.
 
     Attributes:
-        uri: CSV or Parquet file.
-        key: column that names the image, by its key or by its image id without the alias.
-        label: column of labels.
+        uri: CSV or Parquet file; COCO annotations (``instances_*.json``), whose categories are the
+            labels; or CelebA's ``list_attr_celeba.txt``.
+        key: column that names the image, by its image id without the alias, its key, or its file
+            name, with or without extension; if not set, also a column with a usual name.
+        label: column of labels; if not set, also a column with a usual name.
+        columns: columns of yes or no, each named as the label that it stands for, instead of
+            ``label``. An image has the labels of the columns that are 1 or true.
+        separator: text between the labels of one cell, such as ``|``.
     """
 
     uri: PathOrUri
     key: str = "key"
     label: str = "label"
+    columns: tuple[str, ...] = ()
+    separator: Separator = None
 
 
 @dataclass(frozen=True)
@@ -83,18 +91,23 @@ class SourceConfig(Settings):
 
     Attributes:
         format: ``webdataset`` (tar shards), ``folder`` (each file is an image, its folder is its
-            class), ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, JSONL
-            or Parquet tables of image URIs).
+            class), ``parquet`` (images inside, as Hugging Face writes them) or ``list`` (CSV, TSV,
+            JSONL or Parquet tables of image URIs).
         uri: one or several paths or URIs of files, folders, globs or brace ranges. A mapping gives
             each place an alias, with which its image ids begin:
             ``{photos: s3://a/x, scans: s3://b/x}``.
         alias: name of the data set, with which every image id begins, so that the data can move.
         image_field: the member of a tar's sample, or the column, that holds the image; default the
             first known one, and for a tar's sample every image in it.
+        image_root: folder or URI that the relative paths in a table are relative to; default the
+            table's folder (list, parquet).
         key_field: column that names an image within its file (parquet, list); default the row
             number (parquet) or the URI (list).
         label_field: field of a sample's JSON or a member of the sample (else ``cls``), or a column,
-            that holds the label.
+            that holds the label, or a list of labels; ``a.b`` is the field b of a.
+        label_columns: columns or JSON fields of yes or no, each named as the label that it stands
+            for, instead of ``label_field``. An image has the labels of those that are 1 or true.
+        label_separator: text between several labels in one value, such as ``|``.
         caption_field: field of a sample's JSON or a member of the sample (else ``txt``), or a
             column, that holds the caption.
         label_names: names of integer labels, beginning with that of 0; default the names in a
@@ -118,8 +131,11 @@ class SourceConfig(Settings):
     uri: Places
     alias: Alias | None = None
     image_field: str | None = None
+    image_root: PathOrUri | None = None
     key_field: str | None = None
     label_field: str = "label"
+    label_columns: tuple[str, ...] = ()
+    label_separator: Separator = None
     caption_field: str = "caption"
     label_names: tuple[str, ...] | None = None
     labels: LabelsConfig | None = None

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from PIL import Image
 
+from legrad.image_files import open_image
 from legrad.preprocess import orientation, to_rgb
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
@@ -130,7 +130,7 @@ def _written(results: Results, row: Mapping[str, Any], folder: Location) -> str:
     The bytes are those of the source, unless EXIF says to rotate the image: some tools ignore that.
     """
     data = results.origin.fetch(row)
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if orientation(image) != 1:
             buffer = io.BytesIO()

@@ -17,6 +17,7 @@ from PIL import Image
 from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.transforms import upsample
 from legrad.preprocess import Preprocess
+from pipeline.audit.class_members import label_pairs
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
 
@@ -33,11 +34,12 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
         flagged: the images, see `tables.flagged_images`.
         folder: local folder; ``data/`` gets the pictures, ``fields/heat_<cue>/`` their heat.
     """
+    sets = _label_sets(audit, flagged)
     fields = {
         "filepath": _TEXT,
         "tags": f"{_FIELDS}.ListField({_TEXT})",
         "image_id": _TEXT,
-        "ground_truth": _DOCUMENT.format("Classification"),
+        "ground_truth": _DOCUMENT.format("Classifications" if sets else "Classification"),
     }
     heat: dict[str, dict[str, NDArray[np.float32]]] = {}
     for cue, rows in flagged.groupby("cue"):
@@ -58,7 +60,7 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
             "filepath": path,
             "tags": sorted({f"{row['cue']} in {row['class']}" for _, row in rows.iterrows()}),
             "image_id": image_id,
-            "ground_truth": {"_cls": "Classification", "label": rows["class"].iloc[0]},
+            "ground_truth": _classes(sets[image_id]) if sets else _class(rows["class"].iloc[0]),
         }
         for cue, score in zip(rows["cue"], rows["score"], strict=True):
             sample[f"score_{cue}"] = float(score)
@@ -77,6 +79,26 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
     for file, content in (("metadata", about), ("samples", about | {"samples": samples})):
         text = json.dumps(content, indent=1)
         (folder / f"{file}.json").write_text(text, encoding="utf-8")
+
+
+def _label_sets(audit: Audit, flagged: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels of some images by image_id; empty where each image has one label."""
+    if not audit.findings.population.has_sets:
+        return {}
+    image_ids = flagged["image_id"].unique().tolist()
+    table = audit.results.rows.select(image_ids, ["label", "labels"])
+    sets: dict[str, list[str]] = {image_id: [] for image_id in image_ids}
+    for row, label in zip(*label_pairs(table), strict=True):
+        sets[image_ids[row]].append(label.as_py())
+    return sets
+
+
+def _classes(labels: list[str]) -> dict[str, Any]:
+    return {"_cls": "Classifications", "classifications": [_class(label) for label in labels]}
+
+
+def _class(label: str) -> dict[str, Any]:
+    return {"_cls": "Classification", "label": label}
 
 
 def _grey(heat: NDArray[np.float32], size: tuple[int, int], preprocess: Preprocess) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.audit.class_members import label_columns
 from pipeline.audit.scores import batches
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
@@ -69,7 +70,11 @@ def groups(audit: Audit, cues: Sequence[str]) -> pd.DataFrame:
             of_cue = presence.of(names.index(cue), batch.codes, batch.scores(cue))
             part[f"has_{cue}"] = of_cue > 0.5
         parts.append(pd.DataFrame(part))
-    return _numbered(pd.concat(parts, ignore_index=True), cues)
+    frame = pd.concat(parts, ignore_index=True)
+    if audit.findings.population.has_sets:  # every set of labels is a class of its own
+        frame["label"] = frame["label"].fillna("")
+        frame["code"] = pd.factorize(frame["label"], sort=True)[0]
+    return _numbered(frame, cues)
 
 
 def _numbered(frame: pd.DataFrame, cues: Sequence[str]) -> pd.DataFrame:
@@ -92,8 +97,9 @@ def issues(audit: Audit, pairs: Pairs) -> pd.DataFrame:
         ``image_id``, ``is_spurious_issue``, ``spurious_score`` (1 minus the probability that the
         image has a cue that is flagged for its class; 1 where there is none), ``spurious_cue``.
     """
-    images = audit.results.images(["label", "status"])
-    labelled = images[(images["status"] == "ok") & images["label"].notna()]
+    names = [*label_columns(audit.results), "status"]
+    images = audit.results.images(names)
+    labelled = images[(images["status"] == "ok") & images[names[:-1]].notna().any(axis=1)]
     flagged = flagged_images(audit, pairs).sort_values("presence", ascending=False)
     worst = flagged.drop_duplicates("image_id").set_index("image_id").reindex(labelled.index)
     score = (1 - worst["presence"].astype(float)).fillna(1.0)

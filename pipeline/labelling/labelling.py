@@ -62,7 +62,7 @@ def write_labelling(
     """Draw images and write the table and the page.
 
     Args:
-        audit: of the run.
+        audit: the audit of the run.
         folder: folder for both files; answers of a ``labels.csv`` that is there are kept.
         pairs: (class, cue) to label.
         cues: cues to label in their most striking classes. Without pairs and cues, the flagged and

@@ -26,8 +26,8 @@ class Membership:
 
     Attributes:
         group: class, or `ELSEWHERE`.
-        stratum: of the group.
-        probability: of being drawn.
+        stratum: number of the stratum within the group.
+        probability: probability that the image was drawn.
     """
 
     group: str
@@ -40,7 +40,7 @@ class LabelTask:
     """An image that a person looks at for a cue.
 
     Attributes:
-        image_id: of the image.
+        image_id: id of the image.
         cue: name of the cue.
         memberships: groups that it was drawn in.
     """

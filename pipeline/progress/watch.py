@@ -18,11 +18,13 @@ class Watch:
     Attributes:
         stage: called with a line of text when a stage begins.
         progress: called with the counts every ``seconds``.
+        note: called with a note that should be seen before the model is loaded.
         seconds: pause between two calls of ``progress``.
     """
 
     stage: Callable[[str], None] = lambda text: None
     progress: Callable[[Progress], None] = lambda progress: None
+    note: Callable[[str], None] = lambda text: None
     seconds: float = 1.0
 
 

@@ -1,6 +1,5 @@
 """The effect of each edit of a pair, image by image, as a table and as pictures."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.audit.inference import Array
 from pipeline.errors import UsageError
@@ -132,7 +132,7 @@ class EditPictures:
     """Pictures of the stored edits of one pair.
 
     Args:
-        results: of the run.
+        results: results of the run.
         task: images and targets of the pair.
         table: stored edits of the pair, see `edits_schema`.
         contrast: the class against its rival.
@@ -181,7 +181,7 @@ class EditPictures:
         if row is None:
             return None
         try:
-            with Image.open(io.BytesIO(self.results.origin.fetch(row))) as image:
+            with open_image(self.results.origin.fetch(row)) as image:
                 return self.preprocess(to_rgb(image))
         except UsageError:
             return None

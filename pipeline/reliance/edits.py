@@ -48,7 +48,7 @@ def edits_schema(width: int, cells: int) -> pa.Schema:
     has no embedding.
 
     Args:
-        width: of the embeddings.
+        width: width of the embeddings.
         cells: number of cells of a map.
     """
     return pa.schema(

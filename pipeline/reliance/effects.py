@@ -94,7 +94,7 @@ def evidence_shares(
     Args:
         ridge: see `probe.fit`.
         resamples: number of bootstrap resamples.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     grouped = [_GroupedChanges.of(contrast) for contrast in contrasts]
     rng = np.random.default_rng(seed)
@@ -189,9 +189,9 @@ def margin_change(deletion: Deletion, texts: Vectors, index: int) -> MarginChang
     """Fall of the text margin of a class.
 
     Args:
-        deletion: of the cue, in images of the class.
+        deletion: effect of deleting the cue from images of the class.
         texts: (K', E) unit directions of the class queries.
-        index: of the class's query among them.
+        index: index of the class's query among them.
     """
     own = texts[index]
     others = texts[(texts @ own) < _SAME_TEXT]

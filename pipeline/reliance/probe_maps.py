@@ -49,7 +49,7 @@ def probe_maps(
     The maps are computed by a run of their own, unless an earlier call has stored them already.
 
     Args:
-        results: of the audited run.
+        results: results of the audited run.
         folder: where runs with probe maps are kept, each in a folder of its own.
         vectors: query name -> (E,) unit direction, see `probe_directions`.
         image_ids: images to explain, see `fold_images`; the others have NaN.

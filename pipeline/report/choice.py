@@ -80,12 +80,13 @@ def _extremes(
     batch: Batch, cue: str, findings: Findings, wanted: Mapping[Pair, int]
 ) -> pd.DataFrame:
     counts = {findings.population.index[cls]: n for (cls, name), n in wanted.items() if name == cue}
-    rows = np.flatnonzero(np.isin(batch.codes, list(counts)))
-    scores, codes = batch.scores(cue)[rows], batch.codes[rows]
+    shown = np.isin(batch.members.codes, list(counts))
+    rows, codes = batch.members.rows[shown], batch.members.codes[shown]
+    scores, fitted = batch.scores(cue)[rows], batch.codes[rows]
     number = _number(findings, cue)
     measured = bool(findings.presence.measured[number])
     presence = (
-        findings.presence.of(number, codes, scores) if measured else np.full(len(rows), np.nan)
+        findings.presence.of(number, fitted, scores) if measured else np.full(len(rows), np.nan)
     )
     frame = pd.DataFrame({"code": codes, "score": scores, "presence": presence, "row": rows})
     ordered = frame.sort_values(["score", "row"])

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
+from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
@@ -47,7 +48,7 @@ def _picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:
 
 def shrink(data: bytes, side: int) -> bytes:
     """An encoded image as a small WebP, upright."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         image.draft("RGB", (2 * side, 2 * side))  # JPEG decodes faster to about this size
         small = to_rgb(image)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)

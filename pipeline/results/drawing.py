@@ -1,6 +1,5 @@
 """Results as pictures: originals fetched again, heat over them, and the card in a notebook."""
 
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 
 from legrad import heatmaps
 from legrad.heatmaps import FigureRow, grid_figure
+from legrad.image_files import open_image
 from legrad.preprocess import to_rgb
 from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
@@ -130,5 +130,5 @@ def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:
 
 
 def _fetch(run: Run, row: dict[str, Any]) -> Image.Image:
-    with Image.open(io.BytesIO(run.origin.fetch(row))) as image:
+    with open_image(run.origin.fetch(row)) as image:
         return to_rgb(image)

@@ -150,7 +150,8 @@ def model_config(manifest: Mapping[str, Any]) -> ModelConfig:
         resize=identity["model.resize"],
         layers=identity["model.layers"],
         precision=identity["model.precision"],
-        tokenizer=about.get("tokenizer"),  # not in early manifests
+        tokenizer=about.get("tokenizer"),  # not in early manifests, nor is the tag
+        tag=about.get("tag"),
     )
 
 
@@ -174,6 +175,8 @@ def source_config(manifest: Mapping[str, Any], options: Options, only: str) -> S
         alias=source.get("alias"),
         only=only,
         label_names=names and tuple(names),
+        label_columns=identity.get("source.label_columns", ()),
+        label_separator=identity.get("source.label_separator"),
         options=dict(options),
         **{name: value for name, value in values.items() if value is not None},
     )

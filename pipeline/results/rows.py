@@ -34,7 +34,7 @@ class Rows(ABC):
 
     Attributes:
         name: the URI, or another description for messages.
-        schema: of all columns.
+        schema: schema of all columns.
     """
 
     name: str

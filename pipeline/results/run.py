@@ -29,7 +29,14 @@ from pipeline.runs.parts import (
     earlier_commits,
     refuse_foreign_files,
 )
-from pipeline.schema import METADATA_KEY, OWN_LABEL, map_column, peak_column, read_metadata
+from pipeline.schema import (
+    METADATA_KEY,
+    OWN_LABEL,
+    map_column,
+    peak_column,
+    read_metadata,
+    schema_in_memory,
+)
 from pipeline.sources.fetch import Moved, Origin
 from pipeline.storage.location import Location, Options
 
@@ -67,7 +74,7 @@ class Run:
     @cached_property
     def dataset(self) -> ds.FileSystemDataset:
         """The committed parts as one pyarrow dataset."""
-        return open_parts(self.folder, self.manifest)
+        return open_parts(self.folder, self.manifest, self.grid)
 
     @cached_property
     def rows(self) -> StoredRows:
@@ -104,8 +111,21 @@ class Run:
         for query in queries:
             names += [f(name) for name in self._stored(query) for f in (map_column, peak_column)]
             if self._stored(query) != [query]:
-                names.append("label")
+                names += [n for n in ("label", "labels") if n in self.dataset.schema.names]
         return list(dict.fromkeys(names))
+
+    def _own_queries(self, table: pa.Table) -> list[str | None]:
+        """Name of the class query of each image's own label, the first one if it has several."""
+        single = table["label"].to_pylist()
+        sets = (
+            table["labels"].to_pylist() if "labels" in table.column_names else [None] * len(table)
+        )
+        every = (
+            [label] if several is None else several
+            for label, several in zip(single, sets, strict=True)
+        )
+        queries = self.class_queries
+        return [next((queries[name] for name in names if name in queries), None) for names in every]
 
     def _stored(self, query: str) -> list[str]:
         """Names of the map columns that hold a query's maps."""
@@ -119,14 +139,14 @@ class Run:
         """(n, h, w) maps of a query from a table with its `map_columns`; NaN where none."""
         if map_column(query) in table.column_names:
             return decode_columns(table, query, self.grid)
-        labels = table["label"].to_pylist()
+        own = self._own_queries(table)
         if query != OWN_LABEL:  # the map of a class is stored for the images of that class only
             maps = decode_columns(table, OWN_LABEL, self.grid)
-            maps[[self.class_queries.get(label) != query for label in labels]] = np.nan
+            maps[[name != query for name in own]] = np.nan
             return maps
         maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
         for name in set(self.class_queries.values()):
-            rows = [self.class_queries.get(label) == name for label in labels]
+            rows = [own_name == name for own_name in own]
             maps[rows] = decode_columns(table, name, self.grid)[rows]
         return maps
 
@@ -139,9 +159,7 @@ class Run:
         if column in table.column_names:
             return np.asarray(table[column].to_numpy(), np.float32)
         peaks = np.array(table[peak_column(OWN_LABEL)].to_numpy(), np.float32)
-        peaks[[self.class_queries.get(label) != query for label in table["label"].to_pylist()]] = (
-            np.nan
-        )
+        peaks[[name != query for name in self._own_queries(table)]] = np.nan
         return peaks
 
     def shown(self, table: pa.Table) -> NDArray[np.bool_]:
@@ -162,8 +180,12 @@ class Run:
         return queries_by_label(self.queries)
 
 
-def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemDataset:
+def open_parts(
+    folder: RunFolder, manifest: Mapping[str, Any], grid: tuple[int, int]
+) -> ds.FileSystemDataset:
     """All committed parts of a run as one dataset, with their footers read in parallel.
+
+    Its schema is that of `schema_in_memory`.
 
     Raises:
         UsageError: nothing is committed, a part is missing, broken or of another run, or a file
@@ -179,7 +201,8 @@ def open_parts(folder: RunFolder, manifest: Mapping[str, Any]) -> ds.FileSystemD
     schemas = list(map_in_threads(_read_footer, fragments))
     _refuse_foreign(folder, manifest, [part.path for part in parts], schemas)
     _refuse_other_rows(folder, sum(fragment.metadata.num_rows for fragment in fragments))
-    return ds.FileSystemDataset(fragments, schemas[0], parquet, filesystem)
+    schema = schema_in_memory(schemas[0], grid)
+    return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
 def _read_footer(fragment: ds.ParquetFileFragment) -> pa.Schema:

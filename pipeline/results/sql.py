@@ -47,7 +47,7 @@ def register_dataset(
     if reads_itself(dataset):
         create_view(connection, view, "*", scan(dataset))
     else:
-        connection.register(view, _in_single_precision(dataset))
+        connection.register(view, dataset)
 
 
 def create_view(
@@ -70,18 +70,6 @@ def reads_itself(dataset: ds.FileSystemDataset) -> bool:
     """Whether DuckDB can open the files: local ones whose paths it does not take for patterns."""
     local = isinstance(dataset.filesystem, pyarrow.fs.LocalFileSystem)
     return local and not any(_GLOB.search(path) for path in dataset.files)
-
-
-def _in_single_precision(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
-    """The dataset with float32 for float16, which DuckDB does not accept from pyarrow."""
-    fields = [
-        field.with_type(pa.list_(field.type.value_field.with_type(pa.float32())))
-        if pa.types.is_list(field.type) and pa.types.is_float16(field.type.value_type)
-        else field
-        for field in dataset.schema
-    ]
-    fragments = list(dataset.get_fragments())
-    return ds.FileSystemDataset(fragments, pa.schema(fields), dataset.format, dataset.filesystem)
 
 
 def scan(dataset: ds.FileSystemDataset, options: str = "") -> str:

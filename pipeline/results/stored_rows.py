@@ -51,6 +51,7 @@ class Group:
         start: number of rows of the run before it.
         rows: number of its rows.
         span: its smallest and largest image_id; None if the file has no statistics of them.
+        schema: types in which its columns are read.
     """
 
     fragment: ds.ParquetFileFragment
@@ -58,20 +59,27 @@ class Group:
     start: int
     rows: int
     span: tuple[str, str] | None
+    schema: pa.Schema
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all its rows."""
         with self.fragment.open() as file:
             parquet = pq.ParquetFile(file, metadata=self.fragment.metadata)
-            return parquet.read_row_group(self.number, columns=list(columns), use_threads=False)
+            table = parquet.read_row_group(self.number, columns=list(columns), use_threads=False)
+        return self._typed(table)
 
-    def stream(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def stream(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """Some columns in batches, without holding the whole group in memory."""
         with self.fragment.open() as file:
             parquet = pq.ParquetFile(
                 file, metadata=self.fragment.metadata, pre_buffer=False, buffer_size=_BUFFER
             )
-            yield from parquet.iter_batches(rows, row_groups=[self.number], columns=list(columns))
+            names = list(columns)
+            for batch in parquet.iter_batches(rows, row_groups=[self.number], columns=names):
+                yield self._typed(pa.Table.from_batches([batch]))
+
+    def _typed(self, table: pa.Table) -> pa.Table:
+        return table.cast(pa.schema([self.schema.field(name) for name in table.column_names]))
 
 
 class StoredRows(Rows):
@@ -98,7 +106,7 @@ class StoredRows(Rows):
                 statistics = info.column(column).statistics
                 known = statistics and statistics.has_min_max
                 span = (statistics.min, statistics.max) if known else None
-                groups.append(Group(fragment, number, start, info.num_rows, span))
+                groups.append(Group(fragment, number, start, info.num_rows, span, self.schema))
                 start += info.num_rows
         return groups
 
@@ -137,9 +145,9 @@ class StoredRows(Rows):
                 continue
             done = group.start
             for batch in group.stream(columns, rows):
-                table = pa.Table.from_batches([batch])
+                table = batch
                 if wanted is not None:
-                    table = table.take(pa.array(_within(wanted, done, len(batch)) - done))
+                    table = batch.take(pa.array(_within(wanted, done, len(batch)) - done))
                 done += len(batch)
                 if table.num_rows:
                     yield table

@@ -29,7 +29,7 @@ class ShardState:
     """One shard (or single file) of the input.
 
     Attributes:
-        name: as in the column ``shard``.
+        name: name of the shard, as in the column ``shard``.
         expected: number of rows in it; None if no attempt has read it to the end, or if the rest
             of it could not be read.
         rows: number of committed rows.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.config import SourceConfig
+from legrad.queries.query import Query
+from pipeline.config import SourceConfig, queries_by_label, unmatched_labels
 from pipeline.errors import RunError, UsageError
 from pipeline.progress.progress import Progress
 from pipeline.runs.ledger import Ledger
@@ -75,7 +77,7 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
     parts = [part.path for part in committed_parts(folder)]
     dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
     rows = dataset.count_rows()
-    missing = dataset.count_rows(filter=ds.field("label").is_null())
+    missing = dataset.count_rows(filter=_unlabelled(dataset))
     if not missing:
         return ()
     hint = ""
@@ -85,6 +87,34 @@ def label_notes(folder: RunFolder, source: SourceConfig) -> tuple[str, ...]:
             "the alias."
         )
     return (f"{missing} of {rows} images have no label in {redact(source.labels.uri)}.{hint}",)
+
+
+def query_notes(folder: RunFolder, queries: Sequence[Query]) -> tuple[str, ...]:
+    """Notes for the user on class queries whose label no image of the output has."""
+    if not queries_by_label(queries):
+        return ()
+    parts = [part.path for part in committed_parts(folder)]
+    dataset = ds.dataset(parts, filesystem=arrow_filesystem(folder.images), format="parquet")
+    return unmatched_labels(queries, _labels(dataset))
+
+
+def _labels(dataset: ds.Dataset) -> set[str]:
+    """Every label of an image; a row with a set of labels has them in the column ``labels``."""
+    columns = [name for name in ("label", "labels") if name in dataset.schema.names]
+    labels: set[str | None] = set()
+    for batch in dataset.to_batches(columns=columns):
+        single = batch["label"]
+        if "labels" in columns:
+            labels.update(pc.unique(pc.list_flatten(batch["labels"])).to_pylist())
+            single = single.filter(pc.is_null(batch["labels"]))
+        labels.update(pc.unique(single).to_pylist())
+    return {label for label in labels if label is not None}
+
+
+def _unlabelled(dataset: ds.Dataset) -> pc.Expression:
+    """Rows without a label; an empty set of labels says that the image is of no class."""
+    missing = ds.field("label").is_null()
+    return missing & ds.field("labels").is_null() if "labels" in dataset.schema.names else missing
 
 
 def unread_notes(ledger: Ledger, redo: Collection[str]) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class RunLog:
             watch.progress(counts)
             self.progress(counts)
 
-        return Watch(stage, progress, watch.seconds)
+        return Watch(stage, progress, watch.note, watch.seconds)
 
     def progress(self, progress: Progress) -> None:
         """Record the counts, at most every `PROGRESS_SECONDS`."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from legrad.models.definition import is_name
 from legrad.queries.query import Query
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.errors import UsageError
@@ -95,7 +96,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         # files and folders are identified by their digests alone, so that they may move
-        "model.name": None if prepared.definition else model.name,
+        "model.name": model.name if is_name(model.name) else None,
         **({"model.definition": prepared.definition} if prepared.definition else {}),
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
@@ -112,8 +113,10 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.carry": dict(source.carry),
         "source.key_field": source.key_field,
         "source.label_names": source.label_names and list(source.label_names),
+        **_identity_of_sets(source),
         "source.labels": _identity_of_labels(source),
         **_identity_of_only(source),
+        **_identity_of_image_root(source),
         "source.shards": source.shards,
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
@@ -156,12 +159,28 @@ def _identity_of_only(source: SourceConfig) -> dict[str, str]:
     return {} if wanted is None else {"source.only": wanted.digest}
 
 
+def _identity_of_sets(source: SourceConfig) -> dict[str, Any]:
+    """How labels are put together; empty unless set, for the digest of earlier runs."""
+    values = {
+        "source.label_columns": list(source.label_columns),
+        "source.label_separator": source.label_separator,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _identity_of_image_root(source: SourceConfig) -> dict[str, str]:
+    """Empty unless `source.image_root` is set, and with an alias, as the data may then move."""
+    root = source.image_root
+    return {} if root is None or source.alias else {"source.image_root": redact(root)}
+
+
 def _identity_of_labels(source: SourceConfig) -> dict[str, str] | None:
     """A label table is identified by its contents, not its location."""
     table = label_table(source)
     if table is None or source.labels is None:
         return None
-    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label}
+    values = source.labels.model_dump(mode="json", exclude={"uri"}, exclude_defaults=True)
+    return {"sha256": table.digest, "key": source.labels.key, "label": source.labels.label} | values
 
 
 def digest(values: dict[str, Any]) -> str:
@@ -181,6 +200,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
+            "tag": config.model.tag,
             "tokenizer": config.model.tokenizer,
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
@@ -210,15 +230,22 @@ def _redacted_query(query: Query) -> dict[str, Any]:
 def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> None:
     """Claim the folder for this run, or confirm that it already belongs to it.
 
+    A run that committed no row has no claim: it began with settings that the user mended.
+
     Raises:
         UsageError: the folder holds another run (the message names the differing keys), or files
             without a manifest.
     """
     identity_here = json.loads(json.dumps(identity(config, prepared)))
     if folder.manifest.exists():
-        _refuse_other(folder, read_manifest(folder)["identity"], identity_here)
-        return
-    if folder.images.files():
+        stored = read_manifest(folder)["identity"]
+        if stored == identity_here:
+            return
+        if folder.images.files():
+            raise _other_run(folder, stored, identity_here)
+        for record in (folder.ends, folder.index, folder.input, folder.complete):
+            record.delete()
+    elif folder.images.files():
         raise UsageError(
             f"{folder.uri}: images/ holds files but _run/manifest.json is missing; choose another "
             "output"
@@ -233,6 +260,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "format": source.format,
             "alias": source.alias,
             "image_field": source.image_field,
+            "image_root": redact(source.image_root) if source.image_root else None,
         },
         "metadata": file_metadata(config, prepared),
     }
@@ -260,18 +288,19 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def _refuse_other(folder: RunFolder, stored: dict[str, Any], identity_here: dict[str, Any]) -> None:
+def _other_run(
+    folder: RunFolder, stored: dict[str, Any], identity_here: dict[str, Any]
+) -> UsageError:
+    """The error for a folder of another run; it names the values that differ."""
     keys = [
         key for key in sorted(stored | identity_here) if stored.get(key) != identity_here.get(key)
     ]
-    if not keys:
-        return
     lines = [
         f"  {key}: stored {stored.get(key)!r}, now {identity_here.get(key)!r}" for key in keys[:12]
     ]
     if len(keys) > 12:
         lines.append(f"  ... and {len(keys) - 12} more")
-    raise UsageError(
+    return UsageError(
         "\n".join(
             [
                 f"{folder.uri} holds another run, and two runs must not be mixed. They differ in:",

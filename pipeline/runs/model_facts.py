@@ -18,8 +18,7 @@ class Prepared:
         digest: SHA-256 of the weights.
         preprocess: preprocessing of the model, for the decode stage.
         text_features: (Q, E) float32, the directions of the queries in configuration order.
-        definition: digest of the model's config, preprocessing and tokenizer files, where they are
-            in a file, a folder or a repository; None for a name of open_clip.
+        definition: see `legrad.models.published.definition_digest`.
         tokenizer: digest of the tokenizer named in the settings; None for the model's own.
         logit: scale and bias that turn a cosine into the model's logit.
         query_digests: SHA-256 of the files of each query that is made from files.

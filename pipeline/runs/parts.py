@@ -33,7 +33,7 @@ PART = re.compile(r"part-(?:\d{5}-)?[0-9a-f]{32}\.parquet")
 EARLIER_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
 """Name of a part written by a version that used Ray's checkpoint."""
 ROW_GROUP_ROWS = 10_000
-_UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256", EMBEDDING)
+_UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256")
 
 
 def arrow_filesystem(location: Location) -> pyarrow.fs.FileSystem:
@@ -47,7 +47,9 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """Writer options: zstd level 3, and statistics on all columns but maps and embeddings.
 
     Nobody filters by those two. Columns with mostly distinct values get no dictionary, which would
-    make files larger and slower to read.
+    make files larger and slower to read. The numbers of embeddings get one: they are rounded, so
+    that few are distinct (`pipeline.stages.encode`). A byte stream split would be as small, but
+    Spark before 4.2 does not read it.
     """
     distinct_prefixes = ("score__", "heatmap__", "heatmap_max__")
     without_statistics = [n for n in schema.names if n.startswith("heatmap__") or n == EMBEDDING]
@@ -55,9 +57,14 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     return {
         "compression": "zstd",
         "compression_level": 3,
-        "write_statistics": [n for n in schema.names if n not in without_statistics],
-        "use_dictionary": [n for n in schema.names if n not in unique],
+        "write_statistics": [_leaf(schema, n) for n in schema.names if n not in without_statistics],
+        "use_dictionary": [_leaf(schema, n) for n in schema.names if n not in unique],
     }
+
+
+def _leaf(schema: pa.Schema, name: str) -> str:
+    """The path by which Parquet knows a flat column or the elements of a list."""
+    return f"{name}.list.element" if pa.types.is_list(schema.field(name).type) else name
 
 
 def write_part(

@@ -9,38 +9,61 @@ import pyarrow as pa
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.schema import BOOK, Status
+from pipeline.sources.column_names import CAPTIONS, LABELS, named
 from pipeline.sources.input_rows import (
     Row,
     captions_of,
     carried,
     joined_captions,
     make_row,
-    text_of,
 )
+from pipeline.sources.label_values import LabelValue, label_in, labels_of
 from pipeline.sources.read_unit import Further, Part
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by meaning; None where the table has no such column."""
+    """The columns of a table by meaning; None where the table has no such column.
+
+    The label may be the field of a column, ``objects.category``, or columns of yes or no.
+    """
 
     image: str
     key: str | None
     label: str | None
     caption: str | None
     carry: tuple[str, ...]
+    label_columns: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The columns to read."""
-        names = dict.fromkeys((self.image, self.key, self.label, self.caption, *self.carry))
-        return [name for name in names if name is not None]
+        names = (self.image, *self.identifying, self.caption, *self.carry)
+        return [name for name in dict.fromkeys(names) if name is not None]
 
     @property
     def identifying(self) -> list[str]:
         """The columns that identify an image and its label, without the image."""
-        names = dict.fromkeys((self.key, self.label))
+        label = None if self.label is None else column_of(self.label)
+        names = dict.fromkeys((self.key, label, *self.label_columns))
         return [name for name in names if name is not None]
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Names of the columns by what they hold, for the user."""
+        label = self.label or ", ".join(self.label_columns)
+        every = {"image": self.image, "key": self.key, "label": label, "caption": self.caption}
+        return {meaning: name for meaning, name in every.items() if name}
+
+    @property
+    def have_label(self) -> bool:
+        """Whether any column tells of labels."""
+        return self.label is not None or bool(self.label_columns)
+
+
+def column_of(field: str) -> str:
+    """The column that a field such as ``objects.category`` lies in."""
+    return field.split(".", 1)[0]
 
 
 def choose_columns(
@@ -65,20 +88,31 @@ def choose_columns(
             source.caption_field if "caption_field" in source.model_fields_set else None
         ),
         **{f"carry.{name}": name for name in source.carry},
+        **{f"label_columns.{name}": name for name in source.label_columns},
     }
     has = f"it has {', '.join(map(repr, names)) or 'no columns'}"
     for setting, name in chosen.items():
-        if name is not None and name not in names:
+        exists = name in names or (setting == "label_field" and column_of(str(name)) in names)
+        if name is not None and not exists:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
         raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+    label, caption = chosen["label_field"], chosen["caption_field"]
+    others = tuple(name for name in names if name != image)
     return Columns(
         image=image,
         key=source.key_field,
-        label=source.label_field if source.label_field in names else None,
-        caption=source.caption_field if source.caption_field in names else None,
+        label=None if source.label_columns else label or named(others, LABELS),
+        caption=caption or named(others, CAPTIONS),
         carry=tuple(source.carry),
+        label_columns=source.label_columns,
     )
+
+
+def _with_further(label: LabelValue, further: Further) -> LabelValue:
+    """The label of a row, with those of further rows of its image; several make a set."""
+    every = tuple(dict.fromkeys((*labels_of(label), *further.labels)))
+    return every if isinstance(label, tuple) or len(every) > 1 else next(iter(every), None)
 
 
 def captions_in(values: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
@@ -127,9 +161,8 @@ def table_row(
     key = f"#{number}" if key is None else key
     repeat = part.repeats.get(number) if part else None
     further = part.further.get(number, Further()) if part else Further()
-    label = text_of(values.get(columns.label)) if columns.label else None
     row = {
-        "label": label or next(iter(further.labels), None),
+        "label": _with_further(label_in(values, source, columns.label), further),
         "caption": joined_captions((*captions_in(values, columns), *further.captions)),
         "row": number,
         BOOK: number,

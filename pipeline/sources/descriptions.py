@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config import SourceConfig
 from pipeline.sources.input_rows import Row, captions_of, carried, joined_captions, text_of
+from pipeline.sources.label_values import label_in, label_value
 
 
 def described(fields: Mapping[str, bytes], name: str, source: SourceConfig) -> Row:
@@ -18,9 +19,12 @@ def described(fields: Mapping[str, bytes], name: str, source: SourceConfig) -> R
     """
     record = record_of(fields, name)
     label, caption = source.label_field.lower(), source.caption_field.lower()
+    labels = label_in(record, source, source.label_field)
+    if labels is None and not source.label_columns:
+        texts = (label, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")
+        labels = label_value(_text(fields, *texts), source.label_separator)
     return {
-        "label": text_of(record.get(source.label_field, _text(fields, label)))
-        or text_of(_text(fields, f"{label}.cls", f"{label}.txt", f"{name}.cls", "cls")),
+        "label": labels,
         "caption": joined_captions(
             captions_of(record.get(source.caption_field, _text(fields, caption)))
         )

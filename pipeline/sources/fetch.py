@@ -38,12 +38,14 @@ class Origin:
         options: storage options.
         format: format of the source.
         image_field: member or column that holds the image, if the settings name it.
+        image_root: what paths in tables are relative to, if the settings name it.
     """
 
     roots: Sequence[Root]
     options: Options
     format: str = "webdataset"
     image_field: str | None = None
+    image_root: str | None = None
 
     @classmethod
     def of(cls, source: Mapping[str, Any], moved: "Moved", options: Options) -> "Origin":
@@ -56,7 +58,8 @@ class Origin:
         """
         uri = source["uri"] if moved is None else moved
         config = SourceConfig.model_validate({"format": source["format"], "uri": uri})
-        return cls(config.roots, options, source["format"], source.get("image_field"))
+        fields = (source.get(name) for name in ("image_field", "image_root"))
+        return cls(config.roots, options, source["format"], *fields)
 
     def fetch(self, row: Mapping[str, Any]) -> bytes:
         """The encoded bytes of one image.
@@ -88,16 +91,27 @@ class Origin:
     def _read(self, shard: Location, row: Mapping[str, Any]) -> bytes | None:
         if self.format == "parquet":
             group, number = int(row["row_group"]), int(row["row"])
-            return fetch_from_parquet(shard, group, number, self.image_field, self.options)
+            return fetch_from_parquet(shard, group, number, self._source(shard))
         if self.format == "list":
-            source = SourceConfig(format="list", uri=("x",), image_field=self.image_field)
-            return fetch_from_list(shard, int(row["row"]), source, self.options)
+            return fetch_from_list(shard, int(row["row"]), self._source(shard))
         if row["source_offset"] is None:  # in a compressed tar nothing can be read by range
             return _scan(shard, row, self.image_field)
         start = int(row["source_offset"])
         end = start + int(row["source_length"])
         data: bytes = shard.fs.cat_file(shard.path, start=start, end=end)
         return data
+
+    def _source(self, shard: Location) -> SourceConfig:
+        """The settings that say where in a table the images are."""
+        return SourceConfig.model_validate(
+            {
+                "format": self.format,
+                "uri": shard.path,
+                "image_field": self.image_field,
+                "image_root": self.image_root,
+                "options": self.options,
+            }
+        )
 
     def _find(self, shard: str) -> Location:
         for root in self.roots:

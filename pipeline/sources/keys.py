@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.sources.label_values import LabelValue, labels_of
 from pipeline.sources.read_unit import Further, Part
 
 _NUMBERED = re.compile(r"(.*)#(\d+)", re.DOTALL)
@@ -85,14 +86,14 @@ class SameImages:
         self._repeats = repeats
         self._further: dict[int, Further] = {}
 
-    def add(self, row: int, label: str | None, captions: tuple[str, ...]) -> bool:
+    def add(self, row: int, label: LabelValue, captions: tuple[str, ...]) -> bool:
         """Add a row with its label and captions; returns whether it repeats an image."""
         first = self._repeats.same.get(row)
         if first is None:
             return False
         earlier = self._further.get(first, Further())
         self._further[first] = Further(
-            _distinct(*earlier.labels, label), _distinct(*earlier.captions, *captions)
+            _distinct(*earlier.labels, *labels_of(label)), _distinct(*earlier.captions, *captions)
         )
         return True
 

@@ -1,44 +1,19 @@
 """Labels of images from a table beside the images, and names for integer labels."""
 
-import hashlib
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from posixpath import basename, splitext
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipeline.config import LabelsConfig, SourceConfig
-from pipeline.errors import UsageError
-from pipeline.sources.input_rows import Row, text_of
-from pipeline.storage.location import Options, open_location, redact
-from pipeline.storage.tables import parse_columns
+from pipeline.config import SourceConfig
+from pipeline.sources.column_names import has_image_extension
+from pipeline.sources.input_rows import Row
+from pipeline.sources.label_tables import LabelTable, parse_labels
+from pipeline.sources.label_values import LabelValue, each_label, label_columns
+from pipeline.storage.location import open_location
 
 _NO_LABEL = -1
-_TABLES: dict[str, "LabelTable"] = {}
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """Labels by key, as two columns of Arrow text, which hold millions in little memory.
-
-    Attributes:
-        keys: keys, sorted.
-        labels: label of each key.
-        digest: SHA-256 (hex) of the file.
-    """
-
-    keys: pa.Array
-    labels: pa.Array
-    digest: str
-
-    def find(self, key: str) -> str | None:
-        """The label of a key, or None."""
-        rows = range(len(self.keys))
-        row = bisect_left(rows, key, key=lambda row: str(self.keys[row].as_py()))
-        if row == len(rows) or self.keys[row].as_py() != key:
-            return None
-        return text_of(self.labels[row].as_py())
+_TABLES: dict[str, LabelTable] = {}
 
 
 @dataclass(frozen=True)
@@ -47,8 +22,8 @@ class Labeller:
 
     source: SourceConfig
 
-    def label(self, image_id: str, key: str, source_label: str | None) -> str | None:
-        """The label of one image.
+    def label(self, image_id: str, key: str, source_label: LabelValue) -> LabelValue:
+        """The label of one image, or its set of labels.
 
         Args:
             image_id: id of the image.
@@ -58,14 +33,31 @@ class Labeller:
         label = source_label
         table = label_table(self.source)
         if table is not None:
-            label = table.find(image_id.removeprefix(self.source.id_prefix)) or table.find(key)
+            label = self._in_table(table, image_id.removeprefix(self.source.id_prefix), key)
         names = self.source.label_names
-        return label if label is None or names is None else class_name(label, names)
+        return label if names is None else each_label(label, partial(class_name, names=names))
+
+    @staticmethod
+    def _in_table(table: LabelTable, name: str, key: str) -> LabelValue:
+        values = (table.find(candidate) for candidate in names_in_tables(name, key))
+        return next((value for value in values if value is not None), None)
 
     def __call__(self, row: Row) -> Row:
-        """Replace the label of a row."""
-        row["label"] = self.label(row["image_id"], row["key"], row.get("label"))
-        return row
+        """Replace the label of a row by the columns ``label`` and ``labels``."""
+        label = self.label(row["image_id"], row["key"], row.get("label"))
+        return row | label_columns(label)
+
+
+def names_in_tables(name: str, key: str) -> list[str]:
+    """What a table may call an image, the most certain name first.
+
+    Args:
+        name: id of the image without the alias of the data set.
+        key: key of the image within its file.
+    """
+    names = [name, key, basename(key)]
+    names += [splitext(path)[0] for path in names if has_image_extension(path)]
+    return list(dict.fromkeys(names))
 
 
 def label_table(source: SourceConfig) -> LabelTable | None:
@@ -79,7 +71,9 @@ def label_table(source: SourceConfig) -> LabelTable | None:
     key = repr((source.labels, source.options))
     if key not in _TABLES:
         forget_tables()
-        _TABLES[key] = _read(source.labels, source.options)
+        _TABLES[key] = parse_labels(
+            open_location(source.labels.uri, source.options).read(), source.labels
+        )
     return _TABLES[key]
 
 
@@ -97,26 +91,3 @@ def class_name(label: str, names: Sequence[str]) -> str | None:
     if number == _NO_LABEL:
         return None
     return names[number] if 0 <= number < len(names) else label
-
-
-def _read(config: LabelsConfig, options: Options) -> LabelTable:
-    data = open_location(config.uri, options).read()
-    columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, config.label])
-    table = pa.table({"key": columns[config.key], "label": columns[config.label]})
-    table = table.filter(pc.is_valid(table["key"])).sort_by("key")
-    keys, labels = (table[name].combine_chunks() for name in ("key", "label"))
-    _refuse_two_labels(keys, labels, redact(config.uri))
-    return LabelTable(keys, labels, hashlib.sha256(data).hexdigest())
-
-
-def _refuse_two_labels(keys: pa.Array, labels: pa.Array, uri: str) -> None:
-    if len(keys) < 2:
-        return
-    same = pc.equal(keys[1:], keys[:-1])
-    other = pc.not_equal(pc.fill_null(labels[1:], ""), pc.fill_null(labels[:-1], ""))
-    clash = pc.index(pc.and_(same, other), value=True).as_py()
-    if clash >= 0:
-        raise UsageError(
-            f"source.labels: {uri} gives {keys[clash].as_py()!r} two labels, "
-            f"{labels[clash].as_py()!r} and {labels[clash + 1].as_py()!r}"
-        )

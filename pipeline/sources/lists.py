@@ -1,13 +1,15 @@
-"""Lists of image URIs: CSV, JSON lines or Parquet, with a row for each image.
+"""Lists of image URIs: CSV, TSV, JSON lines or Parquet, with a row for each image.
 
-A relative URI is relative to the list. Planning a run reads the list once, to find repeated keys
-and broken lines; a read task then reads only the part of the list with its own rows.
+A relative URI is relative to the list, or to ``source.image_root``. Planning a run reads the list
+once, to find repeated keys and broken lines; a read task then reads only the part of the list with
+its own rows.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 
 import fsspec
@@ -16,19 +18,35 @@ from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
-from pipeline.sources.columns import Columns, captions_in, choose_columns, table_row
+from pipeline.sources.column_names import (
+    column_of_paths,
+    has_image_extension,
+    is_usual,
+    path_in,
+)
+from pipeline.sources.columns import (
+    Columns,
+    captions_in,
+    choose_columns,
+    column_of,
+    table_row,
+)
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, SameImages, told
+from pipeline.sources.label_values import label_in, labels_of
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
-from pipeline.sources.read_unit import Part, Scan, Unit
-from pipeline.sources.records import Record, read_records
-from pipeline.sources.referenced_images import read_referenced, referenced_values
-from pipeline.storage.location import Location, Options, redact
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
+from pipeline.sources.records import Record, Wanted, read_records
+from pipeline.sources.referenced_images import References
+from pipeline.storage.location import Location, redact
+from pipeline.storage.text import GUESSED
 
 ROWS_PER_PART = 512
 _PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
-_USUAL_NAMES = ("image", "uri", "url", "image_uri", "image_url", "image_path", "path", "file_name")
+_FIRST_RECORDS = 64
+_MOST_LABELS = 100_000
+"""Distinct labels of a list that are collected; a column with more holds no classes."""
 
 
 def scan_list(
@@ -49,27 +67,30 @@ def scan_list(
         UsageError: the list is broken, or lacks a column.
     """
     parts: list[Part] = []
-    keys, named, rows = Keys(), False, 0
-    for record in read_records(location, _wanted(source)):
-        columns = list_columns(record, source, file.name)
-        uri = _uri(record, columns)
-        keys.add(_key(record, columns, location), uri or "")
-        named, rows = named or uri is not None, rows + 1
-        _append(parts, record)
-    if not named:
-        raise UsageError(
-            f"{file.name}: no row names an image; looked for a column "
-            f"{source.image_field or ', '.join(_USUAL_NAMES)}. Name it in source.image_field"
-        )
+    keys, rows, guesses = Keys(), 0, 0
+    meanings: dict[str, str] = {}
+    labels: set[str] = set()
+    image = _image_column(location, file, source)
+    for record in read_records(location, wanted_by(source, image)):
+        columns = list_columns(record, image, source, file.name)
+        keys.add(_key(record, columns, location), path_in(record.values.get(image)) or "")
+        meanings |= columns.meanings
+        if len(labels) <= _MOST_LABELS:
+            labels.update(labels_of(label_in(record.values, source, columns.label)))
+        rows, guesses = rows + 1, guesses + record.is_guess
+        _append(parts, record, image)
     repeats = keys.repeats()
     images = SameImages(repeats)
-    for record in read_records(location, _wanted(source)) if repeats.same or visit else ():
-        columns = list_columns(record, source, file.name)
-        label = text_of(record.values.get(columns.label)) if columns.label else None
+    again = read_records(location, wanted_by(source, image)) if repeats.same or visit else ()
+    for record in again:
+        columns = list_columns(record, image, source, file.name)
+        label = label_in(record.values, source, columns.label)
         is_repeat = images.add(record.number, label, captions_in(record.values, columns))
         if visit is not None and not is_repeat:
             visit(record.number, _key(record, columns, location), label)
-    return Scan(images.placed(parts), told(repeats, rows, file.name))
+    notes = [*told(repeats, rows, file.name), *_encoding_notes(parts[0], guesses, file.name)]
+    all_labels = frozenset(labels) if len(labels) <= _MOST_LABELS else None
+    return Scan(images.placed(parts), Facts(tuple(notes), meanings, all_labels))
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -79,14 +100,14 @@ def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -
     """
     file, part = unit.files[0], unit.part
     location = Location(fs, file.path)
-    records = read_records(location, _wanted(source), part)
+    if part is None:
+        raise ValueError(f"{unit.name}: a list is read in parts")
+    records = read_records(location, wanted_by(source, part.image), part)
     reader = _ImageReader(location, file, part, source)
-    return map_in_threads(reader.row, (r for r in records if part is None or part.wants(r.number)))
+    return map_in_threads(reader.row, (r for r in records if part.wants(r.number)))
 
 
-def fetch_from_list(
-    location: Location, row: int, source: SourceConfig, options: Options
-) -> bytes | None:
+def fetch_from_list(location: Location, row: int, source: SourceConfig) -> bytes | None:
     """Read the bytes of one image again: look up its URI in the list, then read the URI.
 
     The list is read once in a process, to find which of its bytes hold which rows.
@@ -98,10 +119,11 @@ def fetch_from_list(
     index = bisect_right(parts, row, key=lambda part: part.first) - 1
     if index < 0:
         return None
-    for record in read_records(location, _wanted(source), parts[index]):
+    image = parts[index].image
+    for record in read_records(location, wanted_by(source, image), parts[index]):
         if record.number == row:
-            uri = _uri(record, list_columns(record, source, location.path))
-            return None if uri is None else read_referenced(location, uri, options)
+            uri = path_in(record.values.get(image))
+            return None if uri is None else References.of(location, source).read(uri)
     return None
 
 
@@ -112,19 +134,63 @@ def _parts(location: Location, image_field: str | None, version: str) -> list[Pa
     return scan_list(location, SourceFile(location.path, location.path, 0), source, None).parts
 
 
-def list_columns(record: Record, source: SourceConfig, where: str) -> Columns:
+def list_columns(record: Record, image: str, source: SourceConfig, where: str) -> Columns:
     """The columns to read; a JSON line need not have every field.
 
     Raises:
-        UsageError: there is no column of URIs, or a column named in the settings is missing.
+        UsageError: a column named in the settings is missing.
     """
-    image = source.image_field or next((n for n in _USUAL_NAMES if n in record.values), None)
     names = list(record.values)
     if record.loose:
-        image = image or _USUAL_NAMES[0]
-        names += [image, source.label_field, source.caption_field, *source.carry]
-        names += [source.key_field] if source.key_field else []
+        fields = (source.key_field, source.label_field, source.caption_field)
+        chosen = ("key_field", "label_field", "caption_field")
+        named = [n for s, n in zip(chosen, fields, strict=True) if s in source.model_fields_set]
+        names += [image, *(name for name in named if name is not None)]
+        names += [*source.carry, *source.label_columns]
     return choose_columns(list(dict.fromkeys(names)), image, source, where)
+
+
+def wanted_by(source: SourceConfig, image: str | None) -> Wanted:
+    """Says which columns may be needed; a wide table can have many more."""
+    fields = {image, source.key_field, source.label_field, column_of(source.label_field)}
+    fields |= {source.caption_field, *source.carry, *source.label_columns}
+    return lambda names: [name for name in names if name in fields or is_usual(name)]
+
+
+def _image_column(location: Location, file: SourceFile, source: SourceConfig) -> str:
+    """The column that names the images.
+
+    Raises:
+        UsageError: there is none, or the list has no rows or no header.
+    """
+    first = list(islice(read_records(location, list), _FIRST_RECORDS))
+    names = list(dict.fromkeys(name for record in first for name in record.values))
+    has = f"it has {', '.join(map(repr, names)) or 'no rows'}"
+    if source.image_field is not None:
+        if source.image_field not in names and not (first and first[0].loose):
+            raise UsageError(
+                f"source.image_field: {file.name} has no column {source.image_field!r}; {has}"
+            )
+        return source.image_field
+    if any(map(has_image_extension, names)):
+        raise UsageError(
+            f"{file.name}: the first line {names} looks like an image and not like the names of "
+            "columns. Put a line such as image,label before it"
+        )
+    image = column_of_paths([record.values for record in first])
+    if image is None:
+        raise UsageError(
+            f"{file.name}: no column names images by a path or URI; {has}. Name it in "
+            "source.image_field"
+        )
+    return image
+
+
+def _encoding_notes(part: Part, guesses: int, where: str) -> list[str]:
+    """Notes on a list that is not in UTF-8."""
+    if part.form.encoding != "utf-8":
+        return [f"{where}: read as {part.form.encoding.upper()}"]
+    return [f"{where}: {guesses:,} rows read as {GUESSED}"] if guesses else []
 
 
 @dataclass(frozen=True)
@@ -133,49 +199,36 @@ class _ImageReader:
 
     location: Location
     file: SourceFile
-    part: Part | None
+    part: Part
     source: SourceConfig
 
     def row(self, record: Record) -> Row:
         """The row of one image; an image that cannot be read gives a row with a status."""
-        columns = list_columns(record, self.source, self.file.name)
+        columns = list_columns(record, self.part.image, self.source, self.file.name)
         key = _key(record, columns, self.location)
         row = table_row(
             self.file.name, record.number, key, record.values, columns, self.part, self.source
         )
-        uri = _uri(record, columns)
+        uri = path_in(record.values.get(columns.image))
         if uri is None:
             return row | {"status": Status.NO_IMAGE, "error": f"no URI in {columns.image!r}"}
-        row |= referenced_values(self.location, uri, self.source.options)
+        row |= References.of(self.location, self.source).values(uri)
         if "bytes" in row:
             row |= {"source_offset": 0, "source_length": len(row["bytes"])}
         return row
 
 
-def _append(parts: list[Part], record: Record) -> None:
+def _append(parts: list[Part], record: Record, image: str) -> None:
     """Add a record to the last part, or to a new one if that is full or of another row group.
 
     The sizes of images are unknown before they are read, so every row counts as one byte.
     """
     last = parts[-1] if parts else None
     if last is None or last.rows == ROWS_PER_PART or last.groups != record.groups:
-        parts.append(Part(record.number, 1, 1, record.groups, record.span, record.names))
+        parts.append(Part(record.number, 1, 1, record.groups, record.span, record.form, image))
         return
     rows, span = last.rows + 1, (last.span[0], record.span[1])
     parts[-1] = replace(last, rows=rows, bytes=rows, span=span)
-
-
-def _wanted(source: SourceConfig) -> list[str]:
-    """The columns that may be needed; a wide table can have many more."""
-    names = (source.image_field, source.key_field, source.label_field, source.caption_field)
-    return [name for name in (*names, *_USUAL_NAMES, *source.carry) if name is not None]
-
-
-def _uri(record: Record, columns: Columns) -> str | None:
-    value = record.values.get(columns.image)
-    if isinstance(value, dict):
-        value = value.get("path")
-    return text_of(value)
 
 
 def _key(record: Record, columns: Columns, location: Location) -> str:
@@ -183,6 +236,6 @@ def _key(record: Record, columns: Columns, location: Location) -> str:
     if columns.key:
         key = text_of(record.values.get(columns.key))
     else:
-        key = redact(_uri(record, columns) or "")
+        key = redact(path_in(record.values.get(columns.image)) or "")
         key = key.split("?", 1)[0] if location.is_web else key
     return key or f"#{record.number}"

@@ -5,32 +5,36 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, captions_in, pylist, table_row
+from pipeline.sources.hugging_face import class_names
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, Repeats, SameImages, told
+from pipeline.sources.label_values import LabelValue, each_label, label_in
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.parquet_file import (
     batch_rows,
-    class_names,
     columns_of,
     cut,
     image_of,
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
-from pipeline.sources.referenced_images import read_referenced, referenced_values
-from pipeline.storage.location import Location, Options
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit, stand_in
+from pipeline.sources.referenced_images import References
+from pipeline.storage.location import Location
 
-Visit = Callable[[int, str, str | None], None]
+Visit = Callable[[int, str, LabelValue], None]
 """A function of number, key and label of a row."""
 
 
@@ -54,19 +58,29 @@ def scan_parquet(
     """
     try:
         with open_parquet(location) as table:
-            columns = columns_of(table.schema_arrow, source, file.name)
+            columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
+            facts = _facts(table.schema_arrow, columns, source)
             if source.key_field is None and visit is None:
-                return Scan(parts)
+                return Scan(parts, facts)
             repeats = _repeats(table, columns)
             images = SameImages(repeats)
             if visit is not None or repeats.same:
-                _visit(table, columns, images, visit)
+                _visit(table, columns, source, images, visit)
     except Exception as error:
         if not is_broken(error):
             raise
         return Scan([])
-    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
+    notes = told(repeats, table.metadata.num_rows, file.name)
+    return Scan(images.placed(parts), replace(facts, notes=notes))
+
+
+def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
+    """What the schema says; labels are known only where its metadata names them."""
+    names = None if columns.label is None else class_names(schema, columns.label)
+    if source.label_names is not None or names is None:
+        return Facts(columns=columns.meanings)
+    return Facts(columns=columns.meanings, labels=frozenset(names))
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -90,23 +104,22 @@ def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig
     except Exception as error:
         if not is_broken(error):
             raise
-        number = stand_in(unit.first)
-        yield _unreadable(file, source, UNREADABLE, failure(error), number)
+        key = UNREADABLE if part is None else f"{UNREADABLE}-from-{unit.first}"
+        yield _unreadable(file, source, key, failure(error), stand_in(unit.first))
 
 
 def fetch_from_parquet(
-    location: Location, group: int, row: int, image_field: str | None, options: Options
+    location: Location, group: int, row: int, source: SourceConfig
 ) -> bytes | None:
     """Read the bytes of one image again; reads only the image column of its row group."""
-    source = SourceConfig(format="parquet", uri=(location.path,), image_field=image_field)
     with open_parquet(location) as table:
-        columns = columns_of(table.schema_arrow, source, location.path)
+        columns = columns_of(table, source, location.path)
         size = batch_rows(table.metadata, group)
         for batch in table.iter_batches(size, row_groups=[group], columns=[columns.image]):
             if row < batch.num_rows:
                 data, path = image_of(batch.column(0)[row].as_py())
                 if data is None and path is not None:
-                    return read_referenced(location, path, options)
+                    return References.of(location, source).read(path)
                 return data
             row -= batch.num_rows
     return None
@@ -127,11 +140,10 @@ class _GroupReader:
         self.file = unit.files[0]
         self.part = unit.part
         self.source = source
-        self.columns = columns_of(table.schema_arrow, source, self.file.name)
+        self.columns = columns_of(table, source, self.file.name)
         named_elsewhere = source.labels is not None or source.label_names is not None
-        self.class_names = (
-            None if named_elsewhere else class_names(table.schema_arrow, source.label_field)
-        )
+        label = None if named_elsewhere else self.columns.label
+        self.class_names = None if label is None else class_names(table.schema_arrow, label)
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Yield the rows of a group whose first row has the number ``first`` within the file."""
@@ -158,12 +170,12 @@ class _GroupReader:
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
-        if self.class_names and row["label"] is not None:
-            row["label"] = class_name(row["label"], self.class_names)
+        if self.class_names:
+            row["label"] = each_label(row["label"], partial(class_name, names=self.class_names))
         row |= {"row_group": group, "row": row_in_group}
         data, path = image_of(values[self.columns.image])
         if data is None and path is not None:
-            return row | referenced_values(self.location, path, self.source.options)
+            return row | References.of(self.location, self.source).values(path)
         if data is None:
             return row | {"status": Status.NO_IMAGE, "error": "neither bytes nor path"}
         return row | {"bytes": data}
@@ -182,12 +194,16 @@ def _repeats(table: pq.ParquetFile, columns: Columns) -> Repeats:
 
 
 def _visit(
-    table: pq.ParquetFile, columns: Columns, images: SameImages, visit: Visit | None
+    table: pq.ParquetFile,
+    columns: Columns,
+    source: SourceConfig,
+    images: SameImages,
+    visit: Visit | None,
 ) -> None:
     """Collect what is said about images in several rows, and call ``visit`` for every other row."""
     wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
     for number, values in _numbered(table, wanted):
-        label = text_of(values[columns.label]) if columns.label else None
+        label = label_in(values, source, columns.label)
         is_repeat = images.add(number, label, captions_in(values, columns))
         if visit is not None and not is_repeat:
             visit(number, _key(values, columns, number), label)

@@ -1,6 +1,5 @@
 """Open a Parquet file of images, find its columns, and cut it into parts."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.image_column import image_column, is_binary, is_struct
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
 from pipeline.storage.location import Location, redact
@@ -41,43 +41,21 @@ def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
         raise pa.ArrowInvalid(f"{metadata.num_rows} rows, but {sum(rows)} in its row groups")
 
 
-def columns_of(schema: pa.Schema, source: SourceConfig, where: str) -> Columns:
-    """The columns to read; settings, Hugging Face's metadata or its type identify the image column.
+def columns_of(table: pq.ParquetFile, source: SourceConfig, where: str) -> Columns:
+    """The columns to read, as the settings name them; see `image_column` for that of the images.
 
     Raises:
         UsageError: there is no column of images, or a column named in the settings is missing.
     """
-    features = hugging_face_features(schema)
-    images = [n for n, f in features.items() if isinstance(f, dict) and f.get("_type") == "Image"]
-    candidates = [name for name in images if name in schema.names]
-    candidates += [f.name for f in schema if _is_struct(f.type)]
-    candidates += [f.name for f in schema if _is_binary(f.type)]
-    image = source.image_field or next(iter(candidates), None)
-    columns = choose_columns(schema.names, image, source, where)
+    schema = table.schema_arrow
+    columns = choose_columns(schema.names, source.image_field or image_column(table), source, where)
     kind = schema.field(columns.image).type
-    if not _is_struct(kind) and not _is_binary(kind):
+    if not is_struct(kind) and not is_binary(kind):
         raise UsageError(
             f"source.image_field: {where}: {columns.image!r} holds {kind}; expected binary or "
             "struct{bytes, path}. For URIs, use `format: list`."
         )
     return columns
-
-
-def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
-    """Features of the columns in Hugging Face's metadata, by column; empty without metadata."""
-    try:
-        meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = meta.get("info", {}).get("features", {})
-    except (ValueError, AttributeError, RecursionError):
-        return {}
-    return features if isinstance(features, dict) else {}
-
-
-def class_names(schema: pa.Schema, label_field: str) -> tuple[str, ...] | None:
-    """Names of integer labels from Hugging Face's metadata, or None."""
-    feature = hugging_face_features(schema).get(label_field)
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def image_of(value: Any) -> tuple[bytes | None, str | None]:
@@ -119,13 +97,3 @@ def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
 def is_broken(error: Exception) -> bool:
     """Whether an error means a damaged file; storage errors pass through Arrow unchanged."""
     return isinstance(error, pa.ArrowException | UnicodeDecodeError) or is_corruption(error)
-
-
-def _is_struct(kind: pa.DataType) -> bool:
-    names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
-    return "bytes" in names
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(check(kind) for check in checks)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 
@@ -15,11 +15,12 @@ from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, describe
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
+from pipeline.sources.label_values import LabelValue, labels_of
 from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.sidecars import attach_sidecars, told
 from pipeline.storage.location import Location, redact
@@ -41,11 +42,11 @@ class Plan:
 
     Attributes:
         units: the units, each one read task.
-        notes: what the user should know.
+        facts: what else is known about it.
     """
 
     units: list[Unit]
-    notes: tuple[str, ...]
+    facts: Facts = field(default_factory=Facts)
 
 
 def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
@@ -56,7 +57,7 @@ def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
     """
     files, notes = list_source(source)
     plan = plan_units(fs, choose_files(source, files), Labeller(source))
-    return Plan(plan.units, (*notes, *plan.notes))
+    return replace(plan, facts=replace(plan.facts, notes=(*notes, *plan.facts.notes)))
 
 
 def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
@@ -115,16 +116,16 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return Plan(_of_tars(files, source), ())
+        return Plan(_of_tars(files, source))
     if source.format == "folder":
         chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
         units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-        return Plan(units, ())
+        return Plan(units)
     plan = _of_tables(fs, files, labeller)
-    return (
-        plan if source.limit is None else Plan(list(_limited(plan.units, source.limit)), plan.notes)
-    )
+    if source.limit is None:
+        return plan
+    return replace(plan, units=list(_limited(plan.units, source.limit)))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -156,7 +157,8 @@ def _sampled_files(
         file = files[number]
         image_id = clean(source.id_prefix + file.name)
         label = call_with_retries(describe, fs, file, source)["label"]
-        sample.offer(labeller.label(image_id, file.name, label), image_id, number)
+        for name in labels_of(labeller.label(image_id, file.name, label)) or (None,):
+            sample.offer(name, image_id, number)
 
     for _ in map_in_threads(offer, range(len(files))):
         pass
@@ -178,8 +180,18 @@ def _of_tables(
     units = [
         unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
-    notes = tuple(note for scan in scans for note in scan.notes)
-    return Plan(units if source.sample is None else list(_drawn(units, sample.positions)), notes)
+    chosen = units if source.sample is None else list(_drawn(units, sample.positions))
+    return Plan(chosen, _joined([scan.facts for scan in scans]))
+
+
+def _joined(facts: Sequence[Facts]) -> Facts:
+    """The facts of several tables as those of one source."""
+    labels = [each.labels for each in facts if each.labels is not None]
+    return Facts(
+        tuple(note for each in facts for note in each.notes),
+        facts[0].columns,
+        frozenset().union(*labels) if len(labels) == len(facts) else None,
+    )
 
 
 def _offer(
@@ -188,10 +200,11 @@ def _offer(
     file: SourceFile,
     row: int,
     key: str,
-    label: str | None,
+    label: LabelValue,
 ) -> None:
     image_id = clean(f"{labeller.source.id_prefix}{file.name}/{key}")
-    sample.offer(labeller.label(image_id, key, label), image_id, (file.name, row))
+    for name in labels_of(labeller.label(image_id, key, label)) or (None,):
+        sample.offer(name, image_id, (file.name, row))
 
 
 def _units(file: SourceFile, parts: Sequence[Part]) -> list[Unit]:

@@ -31,6 +31,21 @@ def stood_for(number: int) -> int:
 
 
 @dataclass(frozen=True)
+class TextForm:
+    """How a text table is written, which its first lines tell.
+
+    Attributes:
+        names: names of its columns (CSV).
+        delimiter: character between its columns (CSV).
+        encoding: Python's name of its encoding.
+    """
+
+    names: tuple[str, ...] = ()
+    delimiter: str = ","
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
 class Further:
     """What further rows of a table say about the image of a row.
 
@@ -44,16 +59,31 @@ class Further:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What planning learns about a source or a table.
+
+    Attributes:
+        notes: what the user should know.
+        columns: names of the columns that are read, by what they hold.
+        labels: every label that an image may have; None where only reading the images tells.
+    """
+
+    notes: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Scan:
     """A table as planning found it.
 
     Attributes:
         parts: its parts; none for a broken one.
-        notes: what the user should know about it.
+        facts: what else is known about it.
     """
 
     parts: list["Part"]
-    notes: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
@@ -66,7 +96,8 @@ class Part:
         bytes: approximate number of bytes that are read for it.
         groups: its row groups (Parquet).
         span: offsets of its first byte and of the byte after its last (text).
-        names: column names (CSV).
+        form: how its text is written.
+        image: column of the images, in a list.
         chosen: numbers within the file of the rows that are wanted; None: all.
         repeats: for each row with the key, but not the image, of an earlier row: the number that
             its id ends in.
@@ -78,7 +109,8 @@ class Part:
     bytes: int
     groups: tuple[int, ...] = ()
     span: tuple[int, int] = (0, 0)
-    names: tuple[str, ...] = ()
+    form: TextForm = field(default_factory=TextForm)
+    image: str = ""
     chosen: frozenset[int] | range | None = None
     repeats: Mapping[int, int] = field(default_factory=dict)
     further: Mapping[int, Further] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Records of a list (CSV, JSON lines or Parquet), and where in its file each of them is.
+"""Records of a list (CSV, TSV, JSON lines or Parquet), and where in its file each of them is.
 
 pandas and pyarrow read CSV faster but do not say which bytes of the file hold a record, which a
 read task must know to read only its part.
@@ -8,8 +8,9 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
@@ -17,11 +18,13 @@ import pyarrow as pa
 from pipeline.errors import UsageError
 from pipeline.sources.columns import pylist
 from pipeline.sources.parquet_file import is_broken, open_parquet
-from pipeline.sources.read_unit import Part
+from pipeline.sources.read_unit import Part, TextForm
 from pipeline.storage.location import Location, explain_failure, is_storage_error, redact
+from pipeline.storage.text import decode, delimiter_of, encoding_of
 
 _BATCH_ROWS = 4096
-_BOM = b"\xef\xbb\xbf"
+Wanted = Callable[[Sequence[str]], Sequence[str]]
+"""A function that takes names of columns and returns those that are needed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Record:
         number: number of the record within the file, from 0.
         values: value of each column.
         span: offsets of its first byte and of the byte after its last (text).
-        names: names of the columns (CSV).
+        form: how its text is written.
+        is_guess: whether the encoding of its text is a guess.
         groups: the row group that holds it (Parquet).
         loose: whether other records may have other columns (JSON lines).
     """
@@ -40,19 +44,18 @@ class Record:
     number: int
     values: dict[str, Any]
     span: tuple[int, int] = (0, 0)
-    names: tuple[str, ...] = ()
+    form: TextForm = field(default_factory=TextForm)
+    is_guess: bool = False
     groups: tuple[int, ...] = ()
     loose: bool = False
 
 
-def read_records(
-    location: Location, wanted: Sequence[str], part: Part | None = None
-) -> Iterator[Record]:
+def read_records(location: Location, wanted: Wanted, part: Part | None = None) -> Iterator[Record]:
     """Yield the records of a file or of a part of it, in order; a few thousand are in memory.
 
     Args:
         location: the file; the ending of its name decides how it is read.
-        wanted: columns that are needed; others are read only where that costs nothing.
+        wanted: says which of some columns are needed; others are read where that costs nothing.
         part: the part to read; default all.
 
     Raises:
@@ -76,10 +79,10 @@ def _reader(location: Location) -> "_Reader":
     raise UsageError(f"{redact(location.path)}: a list is {' or '.join(LIST_SUFFIXES)}")
 
 
-def _parquet(location: Location, wanted: Sequence[str], part: Part | None) -> Iterator[Record]:
+def _parquet(location: Location, wanted: Wanted, part: Part | None) -> Iterator[Record]:
     with open_parquet(location) as table:
         names = table.schema_arrow.names
-        columns = [name for name in names if name in wanted] or names
+        columns = list(wanted(names)) or names
         first = 0
         for group in range(table.num_row_groups):
             rows = table.metadata.row_group(group).num_rows
@@ -104,52 +107,86 @@ def _of_batch(batch: pa.RecordBatch, first: int, group: int, part: Part | None) 
 def _text(
     parse: "_Parser",
     location: Location,
-    wanted: Sequence[str],  # noqa: ARG001 - lines are read whole
+    wanted: Wanted,  # noqa: ARG001 - lines are read whole
     part: Part | None,
 ) -> Iterator[Record]:
     if part is not None:
         start, stop = part.span
         data = location.fs.cat_file(location.path, start=start, end=stop)
-        yield from parse(_Lines(io.BytesIO(data), start, location.path), part.first, part.names)
+        lines = _Lines(io.BytesIO(data), start, part.form.encoding, location.path)
+        yield from parse(lines, part.first, part.form)
         return
     with location.fs.open(location.path, "rb") as stream:
-        yield from parse(_Lines(stream, 0, location.path), 0, ())
+        encoding = encoding_of(stream.read(2))
+        stream.seek(0)
+        yield from parse(_Lines(stream, 0, encoding, location.path), 0, None)
 
 
 class _Lines:
-    """The lines of a stream as text, with the offset in the file up to which they were read."""
+    """The lines of a stream as text, with the offset in the file up to which they were read.
 
-    def __init__(self, stream: IO[bytes], offset: int, name: str) -> None:
-        self.stream = stream
+    Attributes:
+        offset: bytes of the file that were read.
+        is_guess: whether the encoding of a line was a guess; the reader sets it back.
+    """
+
+    def __init__(self, stream: IO[bytes], offset: int, encoding: str, name: str) -> None:
         self.offset = offset
+        self.encoding = encoding
+        self.is_guess = False
         self.name = redact(name)
+        self._stream = stream
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        line = self.stream.readline()
+        line = self._line()
         if not line:
             raise StopIteration
-        text = line.removeprefix(_BOM) if self.offset == 0 else line
+        text, is_guess = decode(line, self.encoding)
+        self.is_guess |= is_guess
+        text = text.removeprefix("\ufeff") if self.offset == 0 else text
         self.offset += len(line)
-        return text.decode("utf-8", "backslashreplace")
+        return text
+
+    def _line(self) -> bytes:
+        """The bytes of a line; a newline of UTF-16 has two, which others have too."""
+        line = self._stream.readline()
+        if self.encoding == "utf-8":
+            return line
+        newline = "\n".encode(self.encoding)
+        while line and (len(line) % 2 or not line.endswith(newline)):
+            rest = self._stream.read(1) if len(line) % 2 else self._stream.readline()
+            if not rest:
+                break
+            line += rest
+        return line
 
 
-def _csv(lines: _Lines, first: int, names: tuple[str, ...]) -> Iterator[Record]:
-    reader = csv.reader(lines, strict=True)
-    names = names or tuple(name.strip() for name in next(reader, []))
+def _csv(lines: _Lines, first: int, form: TextForm | None) -> Iterator[Record]:
+    if form is None:
+        header = next(lines, "")
+        delimiter = delimiter_of(header)
+        reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+        names = tuple(name.strip() for name in next(reader, []))
+        form = TextForm(names, delimiter, lines.encoding)
+    else:
+        reader = csv.reader(lines, delimiter=form.delimiter, strict=True)
     number, start = first, lines.offset
     for values in reader:
         span, start = (start, lines.offset), lines.offset
         if values:  # an empty line is no record
-            short = [value or None for value in values] + [None] * (len(names) - len(values))
-            record = dict(zip(names, short, strict=False))
-            yield Record(number, record, span, names)
+            short = [value or None for value in values]
+            short += [None] * (len(form.names) - len(values))
+            record = dict(zip(form.names, short, strict=False))
+            yield Record(number, record, span, form, lines.is_guess)
             number += 1
+        lines.is_guess = False
 
 
-def _json_lines(lines: _Lines, first: int, names: tuple[str, ...]) -> Iterator[Record]:
+def _json_lines(lines: _Lines, first: int, form: TextForm | None) -> Iterator[Record]:
+    form = form or TextForm(encoding=lines.encoding)
     number, start = first, lines.offset
     for line in lines:
         span, start = (start, lines.offset), lines.offset
@@ -161,14 +198,14 @@ def _json_lines(lines: _Lines, first: int, names: tuple[str, ...]) -> Iterator[R
             raise UsageError(f"{lines.name}: record {number} is not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise UsageError(f"{lines.name}: record {number} is not a JSON object")
-        yield Record(number, value, span, names, loose=True)
-        number += 1
+        yield Record(number, value, span, form, lines.is_guess, loose=True)
+        number, lines.is_guess = number + 1, False
 
 
-_Parser = Callable[[_Lines, int, tuple[str, ...]], Iterator[Record]]
-_Reader = Callable[[Location, Sequence[str], Part | None], Iterator[Record]]
+_Parser = Callable[[_Lines, int, TextForm | None], Iterator[Record]]
+_Reader = Callable[[Location, Wanted, Part | None], Iterator[Record]]
 _READERS: dict[tuple[str, ...], _Reader] = {
-    (".csv",): partial(_text, _csv),
+    (".csv", ".tsv"): partial(_text, _csv),
     (".jsonl", ".ndjson"): partial(_text, _json_lines),
     (".parquet",): _parquet,
 }

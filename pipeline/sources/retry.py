@@ -54,7 +54,7 @@ class Whole:
     """A stream whose early end is a transient error, because the storage listed more bytes.
 
     Args:
-        stream: to read from.
+        stream: the stream to read from.
         size: bytes that it must have; 0 if unknown.
     """
 

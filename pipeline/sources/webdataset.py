@@ -22,7 +22,9 @@ from pipeline.schema import UNREADABLE, Status
 from pipeline.sources.descriptions import described
 from pipeline.sources.input_rows import Row, clean, failure, is_corruption, make_row
 
-IMAGE_EXTENSIONS = frozenset("jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif".split())
+IMAGE_EXTENSIONS = frozenset(
+    "jpg jpeg jfif png webp gif bmp tif tiff ppm pgm jp2 avif heic heif jxl".split()
+)
 COMPANIONS = frozenset(
     "mask masks seg segm segmentation semantic instance panoptic labelmap annotation matte alpha "
     "depth normal normals flow edge edges heatmap saliency thumb thumbnail preview".split()

@@ -2,7 +2,7 @@
 
 import faulthandler
 import hashlib
-import io
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, orientation, to_rgb
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
@@ -62,7 +63,7 @@ def decode(
         with _pixel_limit(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 size = image.size
                 image.load()
                 lack = missing_data(data, image) if image.format in ("JPEG", "MPO") else None
@@ -72,9 +73,10 @@ def decode(
                 rgb = to_rgb(image)
                 pixels = preprocess.resize(rgb).tobytes()
                 taken = take_sample(image, rgb) if sample else None
-    except UnidentifiedImageError:
-        what = "no bytes" if not data else f"{len(data)} bytes of no known image format"
-        return Decoded(Status.NOT_AN_IMAGE, error=what)
+    except UnidentifiedImageError as error:
+        return Decoded(Status.NOT_AN_IMAGE, error=_unknown_format(data, error))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        return Decoded(Status.TOO_MANY_PIXELS, None, *size, _too_many(error, max_pixels))
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
     return Decoded(Status.OK, pixels, *size, sample=taken)
@@ -90,9 +92,21 @@ def _pixel_limit(pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
+def _unknown_format(data: bytes, error: UnidentifiedImageError) -> str:
+    if not data:
+        return "no bytes"
+    has_advice = "cannot identify" not in str(error)
+    return str(error) if has_advice else f"{len(data)} bytes of no known image format"
+
+
+def _too_many(error: Exception, limit: int) -> str:
+    """The setting and its value, with the number of pixels that Pillow's message gives."""
+    pixels = re.search(r"\((\d+) pixels\)", str(error))
+    count = f"{int(pixels[1]):,} pixels are" if pixels else "it has"
+    return f"{count} more than source.max_pixels: {limit}; raise it to decode the image"
+
+
 def _status_of(error: Exception) -> Status:
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return Status.TOO_MANY_PIXELS
     truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
     return Status.TRUNCATED if truncated else Status.DECODE_ERROR
 

@@ -108,13 +108,17 @@ class EncodedBatch:
         filled[filled] = has_map[image_of_row[filled]]
         take = pa.array(image_of_row, mask=~filled)
         peaks = pa.array(self.peaks[images, query_of_image])
-        return {map_column(name): maps.take(take), peak_column(name): peaks.take(take)}
+        cells_of_row = maps.take(take).cast(pa.binary())
+        return {map_column(name): cells_of_row, peak_column(name): peaks.take(take)}
 
     def _embeddings(self) -> pa.Array:
-        """list<float16> (n,)."""
-        halves = self.features.astype(np.float16)
-        offsets = np.arange(len(halves) + 1, dtype=np.int32) * halves.shape[1]
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(halves.reshape(-1)))
+        """list<float32> (n,), rounded to the 11 significant bits of float16.
+
+        So there are few distinct values, and a dictionary stores each in about two bytes.
+        """
+        rounded = self.features.astype(np.float16).astype(np.float32)
+        offsets = np.arange(len(rounded) + 1, dtype=np.int32) * rounded.shape[1]
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rounded.reshape(-1)))
 
 
 def count_maps(table: pa.Table) -> int:

@@ -1,5 +1,6 @@
 """The model stage: a batch of pixels in, a batch of scores, encoded maps and embeddings out."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from legrad.method.explainer import Explanation, LeGrad
+from legrad.queries.selection import Label
 from pipeline.schema import Status
 from pipeline.stages.encode import EncodedBatch, count_maps
 from pipeline.stages.replica import ReplicaSettings
@@ -37,7 +39,9 @@ class Explainer:
         names: Sequence[str],
         reporter: "Reporter",
     ) -> None:
-        self.model = settings.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `prepare` has passed them on
+            self.model = settings.load()
         self.legrad = LeGrad(self.model, settings.model.layers)
         self.text_features = torch.from_numpy(text_features.copy()).to(self.model.device)
         self.schema = schema
@@ -54,7 +58,7 @@ class Explainer:
             with self.reporter.timed("explain"):
                 explanation = self._explain(images)
             with self.reporter.timed("encode"):
-                own_classes = self.selection.own(images["label"].to_pylist())
+                own_classes = self.selection.own(_labels(images))
                 encoded = EncodedBatch.of(explanation, np.array(own_classes))
         status, error = _outcome(batch, decoded, encoded.finite)
         image_of_row = np.full(batch.num_rows, -1)
@@ -73,9 +77,15 @@ class Explainer:
         return self.legrad.explain(
             pixels.view(-1, 3, height, width),
             self.text_features,
-            select=self.selection.select(images["label"].to_pylist()),
+            select=self.selection.select(_labels(images)),
             sizes=list(zip(*(images[n].to_pylist() for n in ("width", "height")), strict=True)),
         )
+
+
+def _labels(images: pa.Table) -> list[Label]:
+    """The label of each image, or its set of labels."""
+    columns = (images[name].to_pylist() for name in ("label", "labels"))
+    return [label if labels is None else labels for label, labels in zip(*columns, strict=True)]
 
 
 def _outcome(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from legrad.method.explainer import LeGrad
-from legrad.models.definition import define
 from legrad.models.load import load_model
+from legrad.models.published import definition_digest
 from legrad.models.tokenizers import tokenizer_digest
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.queries.query import Query, encode_queries, query_digests
@@ -61,6 +61,7 @@ class ReplicaSettings:
                 precision=model.precision,
                 resize=model.resize,
                 tokenizer=model.tokenizer,
+                tag=model.tag,
             )
         except ValueError as error:  # what `load_model` raises for arguments that do not fit
             raise UsageError(str(error)) from error
@@ -72,15 +73,15 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
     Raises:
         UsageError: a query's file is missing or does not fit the model.
     """
-    model = settings.load()
+    about = settings.model
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        model = settings.load()
         try:
             features, digests = encode_queries(model, queries), query_digests(queries)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(f"queries: {error}") from error
-    legrad = LeGrad(model, settings.model.layers)
-    definition = define(settings.model.name)
+    legrad = LeGrad(model, about.layers)
     height, width = model.preprocess.size
     label = next(iter(settings.selection.labels), None)
 
@@ -99,8 +100,8 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         grid=model.grid,
         layers=legrad.layers,
         digest=model.digest,
-        definition=None if definition.built_in else definition.digest,
-        tokenizer=tokenizer_digest(settings.model.tokenizer),
+        definition=definition_digest(about.name, about.pretrained, about.tag),
+        tokenizer=tokenizer_digest(about.tokenizer),
         logit=model.logit,
         preprocess=model.preprocess,
         text_features=features.float().cpu().numpy(),
@@ -126,7 +127,7 @@ def fastest_batch_size(
 
     Args:
         explain: measured once per size.
-        sizes: in ascending order; the search ends at the first one that gains less than
+        sizes: batch sizes in ascending order; the search ends at the first one that gains less than
             `LEAST_GAIN` or does not fit into memory.
 
     Returns:

@@ -9,10 +9,11 @@ from typing import Literal
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
-from pipeline.sources.input_rows import text_of
+from pipeline.sources.hugging_face import class_names
+from pipeline.sources.label_values import label_value, labels_of
 from pipeline.sources.labels import class_name
 from pipeline.sources.listing import SourceFile, list_files
-from pipeline.sources.parquet_file import class_names, columns_of, open_parquet
+from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS, read_shard
 from pipeline.storage.location import Location, open_location
@@ -91,10 +92,9 @@ def _of_shards(uris: tuple[str, ...], tars: Sequence[SourceFile], images: int) -
         with open_location(uris[0]).fs.open(tar.path, "rb") as stream:
             for row in islice(read_shard(stream, tar.name, "", source), _SAMPLES_READ):
                 samples += 1
-                if row.get("label"):
-                    labels[row["label"]] += 1
-                else:
-                    unlabelled += 1
+                names = labels_of(row.get("label"))
+                labels.update(names)
+                unlabelled += not names
     notes = [
         f"labels are those of {samples:,} samples in {len(chosen)} of {len(tars):,} shards; add "
         "classes that are missing"
@@ -120,18 +120,19 @@ def _of_parquet(uris: tuple[str, ...], files: Sequence[SourceFile]) -> Survey:
         with open_parquet(Location(open_location(uris[0]).fs, file.path)) as table:
             schema = table.schema_arrow
             names = schema.names
-            label = columns_of(schema, source, file.name).label
+            label = columns_of(table, source, file.name).label
             rows += table.metadata.num_rows
             if label is None:
                 unlabelled += table.metadata.num_rows
                 continue
             words = class_names(schema, label)
-            for value, count in Counter(table.read([label]).column(0).to_pylist()).items():
-                text = text_of(value)
-                if text is not None and words:
-                    text = class_name(text, words)
-                labels[text or ""] += count
-    unlabelled += labels.pop("", 0)
+            for value in table.read([label]).column(0).to_pylist():
+                names_of_row = labels_of(label_value(value))
+                if words:
+                    named = (class_name(text, words) for text in names_of_row)
+                    names_of_row = tuple(text for text in named if text is not None)
+                labels.update(names_of_row)
+                unlabelled += not names_of_row
     notes = []
     if len(chosen) < len(files):
         notes.append(f"labels are those of {rows:,} rows in {len(chosen)} of {len(files):,} files")

@@ -1,7 +1,8 @@
 """Read the tables that users provide, and write tables for them.
 
-All tables are read by the same rules: the content decides between CSV and Parquet, every column is
-read as text, and an empty cell is null.
+All tables are read by the same rules: the content decides between CSV and Parquet, between comma,
+tab, semicolon and bar, and between UTF-8, UTF-16 and Latin-1; every column is read as text, and an
+empty cell is null.
 """
 
 import io
@@ -16,8 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
 from pipeline.storage.location import Options, open_location, redact
-
-_CSV = pa.csv.ParseOptions(newlines_in_values=True)
+from pipeline.storage.text import as_utf8, delimiter_of
 
 
 def read_table(uri: str, columns: Sequence[str], options: Options | None = None) -> pd.DataFrame:
@@ -35,6 +35,18 @@ def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame.fillna("").astype(str)
 
 
+def column_names(data: bytes, uri: str) -> list[str]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        UsageError: the file is not a table.
+    """
+    try:
+        return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+
+
 def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """Parse some columns of a CSV or Parquet file.
 
@@ -44,7 +56,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         columns: names of the columns to read; all must exist.
 
     Returns:
-        A table of these columns as ``large_string``; an empty or null cell is null.
+        A table of these columns as ``large_string``; an empty or null cell is null. A column of
+        lists (Parquet) becomes lists of ``large_string``.
 
     Raises:
         UsageError: the file is not a table, or lacks a column.
@@ -67,6 +80,8 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column.cast(pa.list_(pa.large_string()))
     text = column.cast(pa.large_string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
 
@@ -80,21 +95,29 @@ def _parquet_names(data: bytes) -> list[str]:
 
 
 def _csv(data: bytes, columns: Sequence[str]) -> pa.Table:
+    lines, parse_options = _text(data)
     types = dict.fromkeys(columns, pa.large_string())
     return pa.csv.read_csv(
-        _lines(data),
+        lines,
         convert_options=pa.csv.ConvertOptions(include_columns=list(columns), column_types=types),
-        parse_options=_CSV,
+        parse_options=parse_options,
     )
 
 
 def _csv_names(data: bytes) -> list[str]:
-    return list(pa.csv.open_csv(_lines(data), parse_options=_CSV).schema.names)
+    lines, parse_options = _text(data)
+    return list(pa.csv.open_csv(lines, parse_options=parse_options).schema.names)
 
 
-def _lines(data: bytes) -> io.BytesIO:
-    """The text with a final newline, without which pyarrow refuses a table of only a header."""
-    return io.BytesIO(data if data.endswith(b"\n") else data + b"\n")
+def _text(data: bytes) -> tuple[io.BytesIO, pa.csv.ParseOptions]:
+    """The text in UTF-8, and how it is parsed.
+
+    It gets a final newline, without which pyarrow refuses a table of only a header.
+    """
+    lines, _ = as_utf8(data)
+    delimiter = delimiter_of(lines.split(b"\n", 1)[0].decode())
+    options = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    return io.BytesIO(lines if lines.endswith(b"\n") else lines + b"\n"), options
 
 
 def require_values(frame: pd.DataFrame, columns: Sequence[str], uri: str) -> None:

@@ -38,7 +38,7 @@ def test_planted_cues_lead_and_are_kept(demo_run: DemoRun) -> None:
 def test_sums_are_those_of_the_embeddings(demo_run: DemoRun) -> None:
     results = Audit.from_results(demo_run.output).results
     population = count_population(results, 100)
-    images, means, covariance = class_sums(results, population)
+    images, means, covariance, _ = class_sums(results, population)
     table = results.dataset.to_table(columns=["label", "status", "embedding"]).to_pandas()
     table = table[(table["status"] == "ok") & table["label"].notna()]
     vectors = np.stack(table["embedding"].tolist()).astype(float)

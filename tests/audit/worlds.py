@@ -30,6 +30,7 @@ class World:
         statuses: (n,); scores of what failed are not stored.
         maps: by query, (n, 4, 4); queries without any have no map columns.
         columns: further ones.
+        sets: (n,) sets of labels.
     """
 
     labels: list[str | None]
@@ -38,6 +39,7 @@ class World:
     statuses: list[str] = field(default_factory=list)
     maps: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
+    sets: Sequence[Sequence[str] | None] = ()
 
     def __post_init__(self) -> None:
         self.statuses = self.statuses or ["ok"] * len(self.labels)
@@ -77,7 +79,6 @@ class World:
         schema = output_schema(
             dict.fromkeys(self.columns, "string"),
             list(self.scores),
-            GRID,
             maps=list(self.maps),
             embeddings=False,
             metadata=metadata or {},
@@ -94,6 +95,8 @@ class World:
             "height": [40] * len(fine),
             **self.columns,
         }
+        if self.sets:
+            values["labels"] = self.sets
         for name, scores in self.scores.items():
             values[score_column(name)] = pa.array(scores.astype(np.float32), mask=~fine)
         for name, maps in self.maps.items():

@@ -342,6 +342,8 @@ def test_base_yaml_names_every_key_with_its_default() -> None:
                 if isinstance(default, Settings):
                     assert set(given) == set(type(default).model_fields), f"{group}.{name}"
                     given = type(default).model_validate(given)
+                if isinstance(default, tuple):
+                    given = tuple(given)
                 assert given == default, f"{group}.{name}"
 
 

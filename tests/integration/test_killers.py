@@ -78,7 +78,7 @@ def test_a_run_survives_killers(deadly_path: None, tmp_path: Path, isolate: bool
 @pytest.fixture(scope="module")
 def settings() -> IsolatedSettings:
     model = load_model("mini", device="cpu")
-    schema = output_schema({}, ["fish"], model.grid, embeddings=True, metadata={})
+    schema = output_schema({}, ["fish"], embeddings=True, metadata={})
     decoder = Decoder(model.preprocess, 10**6, {}, True, Reporter())
     replica = ReplicaSettings(ModelConfig(name="mini"), "cpu", 1, 8)
     features = model.encode_text(["a fish"]).numpy()

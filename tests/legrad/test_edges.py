@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from legrad import LeGrad, UnsupportedModelError, from_open_clip, load_model
 from legrad.models import catalog
-from legrad.models.catalog import _config_files, architecture
+from legrad.models.catalog import architecture
+from legrad.models.definition import config_files
 from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS
 from legrad.preprocess import Preprocess
 from legrad.towers import Tower, tower_of
@@ -252,7 +253,7 @@ def test_catalog_and_towers_agree_about_all_of_open_clips_models(
     accepted = 0
     towers: dict[str, Tower | None] = {}
     kinds = dict.fromkeys(WITHOUT_TOKENS, 0)
-    for name in _config_files():
+    for name in config_files():
         config = open_clip.get_model_config(name)
         vision = config["vision_cfg"]
         trunk = vision.get("timm_model_name", "")

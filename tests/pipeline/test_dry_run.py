@@ -5,6 +5,8 @@ from pathlib import Path
 import open_clip
 import pytest
 
+from legrad.queries.query import Query, Role
+from pipeline.config import LabelsConfig
 from pipeline.dry_run import preview
 from pipeline.errors import UsageError
 from tests.data import jpeg, mini_config, samples, tar_bytes
@@ -20,7 +22,7 @@ def test_a_folder(tmp_path: Path) -> None:
     found = preview(config, on_cluster=False)
     assert (found.rows, found.exact, found.shards, found.maps) == (6, True, 1, 3)
     assert found.statuses == {"ok": 5, "not_an_image": 1}
-    assert len(found.notes) == 1
+    assert "1 .txt" in found.notes[0]
     assert found.first[0].label == "cat"
     assert found.first[0].size == (40, 30)
     assert found.resources is not None
@@ -73,3 +75,22 @@ def test_no_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model = {"name": "ViT-B-32", "pretrained": "openai"}
     found = preview(mini_config(source, tmp_path / "out", model=model), on_cluster=False)
     assert (found.rows, found.maps, found.first[0].size) == (1, 3, (40, 30))
+
+
+def test_labels_of_queries_that_no_image_can_have(tmp_path: Path) -> None:
+    for name in ("cat", "Dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "0.jpg").write_bytes(jpeg(0))
+    config = mini_config({"format": "folder", "uri": str(tmp_path / "in")}, tmp_path / "out")
+    queries = [
+        Query(name=name, role=Role.CLASS, label=label)
+        for name, label in (("cat", "cat"), ("dog", "dog"))
+    ]
+    config = config.model_copy(update={"queries": tuple(queries)})
+    (note,) = preview(config, on_cluster=False).notes
+    assert "dog" in note
+    assert "'Dog'" in note
+    (tmp_path / "labels.csv").write_text("key,label\n0.jpg,dog\nx,cat\n")
+    labels = {"uri": f"{tmp_path}/labels.csv"}
+    source = config.source.model_copy(update={"labels": LabelsConfig(**labels)})
+    assert not preview(config.model_copy(update={"source": source}), on_cluster=False).notes

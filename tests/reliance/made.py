@@ -42,7 +42,7 @@ class Embedded:
             "image_id": self.ids,
             "label": list(self.labels),
             "status": ["ok"] * len(self.labels),
-            EMBEDDING: pa.array(list(self.vectors.astype(np.float16)), pa.list_(pa.float16())),
+            EMBEDDING: pa.array(list(self.vectors), pa.list_(pa.float32())),
             score_column("cue"): self.vectors @ CUE * 0.1,
             score_column("other"): self.vectors @ OTHER * 0.1,
         }

@@ -26,7 +26,7 @@ def sums_of(world: Embedded) -> ProbeSums:
 
 def direct(world: Embedded, rows: np.ndarray) -> np.ndarray:
     """(E,) Fisher's direction between a and b of some images, by its definition."""
-    vectors = world.vectors.astype(np.float16).astype(np.float64)
+    vectors = world.vectors.astype(np.float32).astype(np.float64)
     mine = [vectors[rows & (world.labels == name)] for name in ("a", "b")]
     centred = np.concatenate([v - v.mean(axis=0) for v in mine])
     covariance = centred.T @ centred / (len(centred) - 2)

@@ -42,7 +42,7 @@ def write(
     }
     manifest = json.loads(folder.manifest.read()) | {"metadata": metadata}
     folder.manifest.write(json.dumps(manifest).encode())
-    schema = output_schema({}, names, GRID, embeddings=False, metadata=metadata)
+    schema = output_schema({}, names, embeddings=False, metadata=metadata)
     rows = []
     for key in keys:
         row = {"image_id": f"a/{key}", "key": key, "status": "ok", "label": "x", **about}

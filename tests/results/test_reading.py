@@ -135,7 +135,7 @@ def test_names_that_duckdb_would_take_for_others(
 ) -> None:
     """Hive's folders, names that differ in case, columns of its own scan."""
     schema = output_schema(
-        dict.fromkeys(own, "string"), ["cue"], (2, 3), embeddings=True, metadata=METADATA
+        dict.fromkeys(own, "string"), ["cue"], embeddings=True, metadata=METADATA
     )
     some = [one | {name: f"{name} of {one['key']}" for name in own} for one in rows("a", KEYS)]
     results = _written(tmp_path / folder, schema, some)
@@ -274,13 +274,13 @@ def test_overlap_by_hand() -> None:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """30,000 sorted rows in row groups of 5,000, with maps that do not compress."""
     folder = make_run(tmp_path_factory.mktemp("wide") / "out")
-    grid, rng, n = (8, 8), np.random.default_rng(0), 30_000
-    schema = output_schema({}, ["cue"], grid, embeddings=False, metadata=METADATA)
+    rng, n = np.random.default_rng(0), 30_000
+    schema = output_schema({}, ["cue"], embeddings=False, metadata=METADATA)
     columns = {
         "image_id": pa.array([f"{i:06d}" for i in range(n)]),
         "status": pa.array(["ok"] * n),
         "score__cue": pa.array(np.arange(n, dtype=np.float32)),
-        "heatmap__cue": pa.array([rng.bytes(64) for _ in range(n)], pa.binary(64)),
+        "heatmap__cue": pa.array([rng.bytes(64) for _ in range(n)]),
         "heatmap_max__cue": pa.array(np.ones(n, np.float32)),
     }
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in schema]

@@ -59,7 +59,7 @@ def test_rows(folder: Path, kind: str, per_part: int, monkeypatch: pytest.Monkey
         *("a.jpg", "deep/b.jpg", "gone.jpg", "#3")
     ]
     assert [row["status"] for row in rows] == ["ok", "ok", "read_error", "no_image"]
-    assert [row["label"] for row in rows] == ["cat", None, "dog", "dog"]
+    assert [row["label"] for row in rows] == ["cat|dog", None, "dog", "dog"]
     assert [row["year"] for row in rows] == [1999, None, 2001, 2002]
     assert rows[0]["caption"] == 'a "cat",\nasleep\nagain'
     assert [row["bytes"] for row in rows[:2]] == [jpeg(0), jpeg(1)]
@@ -92,7 +92,7 @@ def test_images_are_fetched_with_one_reading_of_the_list(
     for number, row in reversed(list(enumerate(rows))):
         digest = hashlib.sha256(jpeg(number)).hexdigest()
         assert origin.fetch(row | {"sha256": digest}) == jpeg(number)
-    assert len(read) <= 9 + 2 * 9  # all once, then the part of each image
+    assert len(read) <= 9 + 9 + 2 * 9  # the first ones, all once, then the part of each image
     write(folder / f"l.{kind}", records[::-1])  # a list that changes is read anew
     with pytest.raises(UsageError, match="changed"):
         origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(0)).hexdigest()})
@@ -135,22 +135,24 @@ def test_images_in_several_rows_are_explained_once(
         assert row["caption"] == "\n".join(f"caption {kind_of} {turn}" for turn in range(3))
     opened = open_source(source)
     assert sum(unit.rows or 0 for unit in opened.units) == (sample or 10)
-    (note,) = opened.notes
+    (note,) = opened.facts.notes
     assert "30 of 40" in note
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("l.csv", "picture,label\na.jpg,cat\n", "'picture', 'label'"),
+        ("l.csv", "size,label\n3,cat\n", "'size', 'label'"),
         ("l.csv", 'image,label\n"a.jpg,cat\n', r"l\.csv.*end of data"),
         ("l.csv", "image,label\n", "image_field"),
         ("l.csv", "", "image_field"),
         ("l.jsonl", '{"image": "a.jpg"}\n{"image": \n', "record 1 .*JSON"),
         ("l.jsonl", "[1]\n", "record 0"),
-        ("l.jsonl", '{"a": 1}\n', "image, uri"),
+        ("l.jsonl", '{"a": 1}\n', "it has 'a'"),
+        ("l.csv", "a.jpg,cat\nb.jpg,dog\n", "image,label before it"),
+        ("l.tsv", "x\ty\n1\t2\n", "it has 'x', 'y'"),
         ("l.parquet", "PAR1", r"l\.parquet"),
-        ("l.txt", "a.jpg\n", r"\.csv or \.jsonl"),
+        ("l.txt", "a.jpg\n", r"\.csv or \.tsv"),
     ],
 )
 def test_broken_lists_are_refused(folder: Path, name: str, text: str, words: str) -> None:
@@ -175,3 +177,72 @@ def test_many_images_keep_their_order(tmp_path: Path) -> None:
     write(tmp_path / "l.csv", [{"image": name} for name in names])
     rows = read_all(settings("list", str(tmp_path / "l.csv")))
     assert [row["bytes"] for row in rows] == [bytes([i]) for i in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "row", "expected"),
+    [
+        ("train.csv", "id_code,diagnosis", "a,2", ("a", "2", None)),  # Kaggle's aptos2019
+        ("labels.csv", "id,breed", "deep/b,pug", ("deep/b", "pug", None)),  # Kaggle's dog breeds
+        ("train.csv", "fname,labels,is_valid", "a.jpg,chair,True", ("a.jpg", "chair", None)),
+        ("labels.csv", "name,label", "deep/b.jpg,3", ("deep/b.jpg", "3", None)),  # fastai
+        ("results.csv", "image_name| comment", "a.jpg| A dog ", ("a.jpg", None, "A dog")),
+        ("laion.tsv", "SAMPLE_ID\tTEXT\tURL", "1\ta dog\ta.jpg", ("a.jpg", None, "a dog")),
+        ("list.tsv", "hash\tFilepath\tClass Name", "00ff\ta.jpg\tpug", ("a.jpg", "pug", None)),
+        ("list.csv", "label;thing", "cat;deep/b.jpg", ("deep/b.jpg", "cat", None)),
+    ],
+)
+def test_columns_as_people_name_them(
+    folder: Path, name: str, header: str, row: str, expected: tuple[str | None, ...]
+) -> None:
+    (folder / name).write_text(f"{header}\n{row}\n")
+    (found,) = read_all(settings("list", str(folder / name)))
+    assert found["status"] == Status.OK
+    assert (found["key"], found["label"], found["caption"]) == expected
+    facts = open_source(settings("list", str(folder / name))).facts
+    assert set(facts.columns) == {
+        what for what, value in zip(("image", "label", "caption"), expected, strict=True) if value
+    }
+    assert facts.labels == ({expected[1]} - {None})
+    fetched = Origin(settings("list", str(folder / name)).roots, {}, "list")
+    digest = hashlib.sha256(found["bytes"]).hexdigest()
+    assert fetched.fetch(found | {"sha256": digest}) == found["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [("utf-16", True), ("utf-16-be", True), ("latin-1", True), ("utf8", False)],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_encodings(
+    folder: Path, encoding: str, told: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "ROWS_PER_PART", 2)
+    labels = [*("käfer", "gàü", "x", "ß")] + ([] if encoding == "latin-1" else ["\u0a0a\u010a"])
+    records = [{"image": "a.jpg" if i else "deep/b.jpg", "label": v} for i, v in enumerate(labels)]
+    for number, record in enumerate(records):
+        record["id"] = str(number)
+    write(folder / f"l.{kind}", records)
+    text = (folder / f"l.{kind}").read_text(encoding="utf-8-sig")
+    text = (
+        "\n".join(f"{json.dumps(r, ensure_ascii=False)}" for r in records)
+        if kind != "csv"
+        else text
+    )
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (folder / f"l.{kind}").write_bytes((mark + text).encode(encoding))
+    source = settings("list", f"{folder}/l.{kind}", key_field="id")
+    assert [row["label"] for row in read_all(source)] == labels
+    assert bool(open_source(source).facts.notes) is told
+
+
+def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> None:
+    lists_of = tmp_path / "lists"
+    lists_of.mkdir()
+    write(lists_of / "l.csv", [{"image": "b", "label": "x"}, {"image": "gone", "label": "x"}])
+    source = settings("list", f"{lists_of}/l.csv", image_root=f"{folder}/deep")
+    rows = read_all(source)
+    assert [row["status"] for row in rows] == ["ok", "read_error"]
+    assert rows[0]["bytes"] == jpeg(1)
+    origin = Origin(source.roots, {}, "list", image_root=source.image_root)
+    assert origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(1)).hexdigest()}) == jpeg(1)

@@ -1,6 +1,7 @@
 """Parquet with images inside: every row once, whatever is broken, and each found again."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources import parquet_file
-from pipeline.sources.datasource import open_source
+from pipeline.sources.datasource import open_source, read_units
 from pipeline.sources.fetch import Origin
 from tests.data import hugging_face, jpeg, read_all, settings
 
@@ -163,6 +164,18 @@ def test_damage_is_a_row(file: Path) -> None:
     assert (row["image_id"], row["status"]) == ("train-0.parquet/#unreadable", "shard_error")
 
 
+def test_parts_of_a_file_that_breaks_after_the_listing_have_ids_of_their_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_file, "BYTES_PER_PART", 1)
+    source = settings("parquet", str(file))
+    opened = open_source(source)
+    file.write_bytes(file.read_bytes()[:-9])
+    tables = [next(read_units(source, [unit], opened.reporter)) for unit in opened.units]
+    ids = [table["image_id"].to_pylist() for table in tables]
+    assert ids == [[f"train-0.parquet/#unreadable-from-{first}"] for first in (0, 4, 8)]
+
+
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     text = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff"))
     pq.write_table(pa.table({"jpg": [jpeg(0)], "label": text}), tmp_path / "x.parquet")
@@ -183,3 +196,45 @@ def test_an_image_of_a_file_that_broke_since_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UsageError, match=r"x\.parquet"):
         Origin(source.roots, {}, "parquet").fetch(row | {"sha256": "0"})
+
+
+HASH = bytes(range(32))
+MASK = jpeg(9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "declared", "expected"),
+    [
+        ({"hash": HASH, "image": jpeg(0)}, [], "image"),
+        ({"sha256": HASH, "picture_of_it": jpeg(0)}, [], "picture_of_it"),
+        ({"mask": MASK, "content": jpeg(0)}, [], "content"),
+        ({"thumbnail": MASK, "jpg": jpeg(0)}, [], "jpg"),
+        ({"image_mask": MASK, "other": jpeg(0)}, [], "other"),
+        ({"image": HASH, "scan": jpeg(0)}, ["scan"], "scan"),
+        ({"annotation": MASK, "front": jpeg(0)}, ["annotation", "front"], "front"),
+        ({"mask": MASK}, [], "mask"),
+        ({"hash": HASH}, [], None),
+    ],
+)
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_the_image_column(
+    tmp_path: Path,
+    columns: dict[str, bytes],
+    declared: list[str],
+    expected: str | None,
+    as_struct: bool,
+) -> None:
+    data = {
+        name: [{"bytes": value, "path": None} if as_struct and value != HASH else value] * 3
+        for name, value in columns.items()
+    }
+    features = {name: {"_type": "Image"} for name in declared}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table(data).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = settings("parquet", f"{tmp_path}/x.parquet")
+    if expected is None:
+        with pytest.raises(UsageError, match="image_field"):
+            open_source(source)
+        return
+    assert [row["bytes"] for row in read_all(source)] == [columns[expected]] * 3

@@ -202,6 +202,74 @@ def test_a_giant_inside_an_icon_is_refused() -> None:
     assert found.status is Status.TOO_MANY_PIXELS, found
 
 
+def png_chunk(kind: bytes, content: bytes, *, right: bool = True) -> bytes:
+    checksum = zlib.crc32(kind + content) ^ (not right)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+LARGE = zlib.compress(bytes(3_000_000))
+ODD_CHUNKS = {
+    "a large text": png_chunk(b"zTXt", b"prompt\0\0" + LARGE),
+    "a large international text": png_chunk(b"iTXt", b"prompt\0\1\0\0\0" + LARGE),
+    "a large colour profile": png_chunk(b"iCCP", b"icc\0\0" + LARGE),
+    "much text": b"".join(
+        png_chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(bytes(10**6))) for i in range(70)
+    ),
+    "a wrong checksum of a text": png_chunk(b"tEXt", b"a\0b", right=False),
+    "a wrong checksum of a time": png_chunk(b"tIME", b"1234567", right=False),
+    "a short gamma": png_chunk(b"gAMA", b""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_CHUNKS)
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_chunks_of_a_png_that_hold_no_pixels(odd: str, where: str) -> None:
+    plain = encoded(PHOTO, "PNG")
+    at = 33 if where == "before" else len(plain) - 12
+    data = plain[:at] + ODD_CHUNKS[odd] + plain[at:]
+    assert (pixels_of(data) == pixels_of(plain)).all()
+    shorter = decode(data[: len(data) // 2], PREPROCESS, LIMIT)
+    assert shorter.status in (Status.TRUNCATED, Status.NOT_AN_IMAGE, Status.DECODE_ERROR)
+
+
+def test_chunks_of_a_png_that_change_pixels() -> None:
+    grey = Image.new("P", (40, 30))
+    transparent = encoded(grey, "PNG", transparency=0)
+    assert (pixels_of(transparent) == 255).all()
+    damaged = bytearray(encoded(PHOTO, "PNG"))
+    damaged[damaged.index(b"IDAT") + 20] ^= 1
+    assert decode(bytes(damaged), PREPROCESS, LIMIT).status is Status.DECODE_ERROR
+
+
+def test_the_limit_of_pixels_is_named_with_its_value() -> None:
+    for limit in (1000, 100):
+        found = decode(encoded(PHOTO, "PNG"), PREPROCESS, limit)
+        assert found.status is Status.TOO_MANY_PIXELS
+        assert f"source.max_pixels: {limit}" in str(found.error)
+        assert "1,200" in str(found.error)
+
+
+@pytest.mark.parametrize(
+    ("module", "head"),
+    [("heif", b"\0\0\0\x18ftypheic"), ("jxl", b"\xff\x0a"), ("jxl", b"\0\0\0\x0cJXL \r\n\x87\n")],
+)
+def test_an_image_whose_decoder_is_not_installed(
+    module: str, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("legrad.image_files._registered", lambda decoder: False)
+    found = decode(head + bytes(100), PREPROCESS, LIMIT)
+    assert found.status is Status.NOT_AN_IMAGE
+    assert "pip install" in str(found.error)
+    assert module in str(found.error)
+
+
+def test_heic() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    found = pixels_of(encoded(PHOTO, "HEIF", quality=95))
+    assert np.abs(found.astype(int) - PREPROCESS(PHOTO).astype(int)).mean() < 12
+
+
 def test_every_row_comes_out_again() -> None:
     rows = [
         {"image_id": "a", "bytes": JPEG, "status": "ok", "caption": "c", "extra": 3},

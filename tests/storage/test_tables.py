@@ -42,10 +42,19 @@ def test_values_of_any_type_are_text() -> None:
     assert table["kind"] == ["x", "y"]
 
 
-@pytest.mark.parametrize("data", [b"a,b\n1,2,3\n", b"", b"PAR1 but no more", b"\xff\xfea\x00"])
+@pytest.mark.parametrize("data", [b"a,b\n1,2,3\n", b"", b"PAR1 but no more", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_table_is_refused(data: bytes) -> None:
     with pytest.raises(UsageError, match=r"^t: "):
         parse_columns(data, "t", ["a"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_encodings_and_delimiters(encoding: str, delimiter: str) -> None:
+    rows = [["key", "label"], ["a", "k\u00e4fer"], ["b", "x"]]
+    text = "\r\n".join(delimiter.join(row) for row in rows)
+    table = parse_columns(text.encode(encoding), "t", ["key", "label"])
+    assert table.to_pydict() == {"key": ["a", "b"], "label": ["k\u00e4fer", "x"]}
 
 
 def test_a_missing_column_is_named() -> None:
