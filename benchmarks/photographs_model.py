@@ -20,6 +20,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
@@ -136,7 +137,9 @@ class Trainer:
         self._learn_to_see(minutes, folder / STEPS)
         self._learn_to_say()
         self._note(folder / STEPS, {"text": self.checked.figures(self._text_scores())})
-        (folder / ARCHITECTURE).write_text(json.dumps(CONFIG, indent=1))
+        pixels = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
+        config = {"model_cfg": CONFIG, "preprocess_cfg": pixels}
+        (folder / ARCHITECTURE).write_text(json.dumps(config, indent=1))
         save_file(expanded(self.model, self.tokens.known), folder / WEIGHTS)
 
     def _learn_to_see(self, minutes: float, steps: Path) -> None:
