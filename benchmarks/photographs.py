@@ -27,6 +27,7 @@ import torch
 from benchmarks.photographs_audits import Case, heat, presence, with_labels, without_labels
 from benchmarks.photographs_model import Trainer, ready
 from benchmarks.photographs_sets import Mask, Planting, run, write_set, write_settings
+from benchmarks.photographs_suspicions import Embedder, suspicions
 from benchmarks.photographs_world import Photographs, read_photographs, split
 from pipeline import Audit
 from pipeline.audit.suspicion_scan import FIRST
@@ -45,10 +46,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="class folders, or Parquet")
     parser.add_argument("--cache", type=Path, required=True, help="folder for model and runs")
     parser.add_argument("--minutes", type=float, default=60, help="longest training")
-    parser.add_argument("--count", type=int, default=5000, help="photographs of a data set")
+    parser.add_argument("--count", type=int, default=4000, help="photographs of a data set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 100], help="of each group")
     parser.add_argument("--turns", type=int, default=2, help="times that labels are drawn anew")
+    parser.add_argument("--plantings", type=int, default=20, help="for suspicions alone")
     parser.add_argument("--picture", type=Path, help="draw photographs, a cue and its heat here")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -59,11 +61,13 @@ def main() -> None:
     if not ready(model):
         Trainer(training, checked).run(args.minutes, model)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
+    embedder = Embedder(model)
+    for seed in range(args.plantings):
+        planting, photographs = _drawn(seed, left, args.count)
+        tables["suspicions"].append(suspicions(embedder, planting, photographs))
     for seed in args.seeds:
         began = time.perf_counter()
-        planting = Planting.drawn(seed, left.classes)
-        rows = np.random.default_rng([seed, 4]).permutation(len(left.labels))[: args.count]
-        photographs = left.take(rows)
+        planting, photographs = _drawn(seed, left, args.count)
         case = _case(planting, photographs, model, args.cache)
         ink = _ink(case, photographs)
         tables["presence"].append(presence(case).merge(heat(case, ink), on=["seed", "cue"]))
@@ -78,7 +82,14 @@ def main() -> None:
     frames = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     for name, frame in frames.items():
         frame.to_parquet(args.cache / f"{name}.parquet")
+    report_suspicions(frames.pop("suspicions"))
     report(**frames)
+
+
+def _drawn(seed: int, left: Photographs, count: int) -> tuple[Planting, Photographs]:
+    """What is planted with this seed, and photographs for it."""
+    rows = np.random.default_rng([seed, 4]).permutation(len(left.labels))[:count]
+    return Planting.drawn(seed, left.classes), left.take(rows)
 
 
 def _case(planting: Planting, photographs: Photographs, model: Path, cache: Path) -> Case:
@@ -101,6 +112,16 @@ def _ink(case: Case, photographs: Photographs) -> dict[str, dict[str, Mask]]:
             for cue in wanted:
                 masks[cue][str(image_id)] = ink[cue]
     return masks
+
+
+def report_suspicions(suspected: pd.DataFrame) -> None:
+    """Print how often the planted cue is among the first of its class, by cue."""
+    planted = suspected[suspected["planted"].notna()]
+    by_cue = planted.assign(first=planted["rank"] == 1, three=planted["rank"] <= FIRST)
+    by_cue = by_cue.groupby("cue").agg({"effect": "median", "first": "mean", "three": "mean"})
+    print(f"\nSuspicions in {suspected['seed'].nunique()} plantings\n{by_cue.round(2)}")
+    others = suspected[suspected["planted"].isna()]["effect"]
+    print(f"effect of pairs that are not planted: {others.describe().round(1).to_dict()}")
 
 
 def report(presence: pd.DataFrame, suspected: pd.DataFrame, labelled: pd.DataFrame) -> None:

@@ -26,10 +26,10 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from benchmarks.photographs_captions import Speaker, Tokens, pair_phrase
 from benchmarks.photographs_world import Photographs, overlay_pool, pasted
 from legrad.mini.world import OVERLAYS
-from pipeline.audit.vocabulary import vocabulary
-from training.captions import TEMPLATES, named
+from training.captions import TEMPLATES
 from training.objective import balanced_weights, normalised
 
 SIDE, PATCH = 48, 8
@@ -60,55 +60,14 @@ OVERLAY_COUNTS = (0.1, 0.25, 0.35, 0.3)
 """Share of the training photographs with 0, 1, 2 and 3 overlays."""
 OPACITY = (0.5, 1.0)
 """Of an overlay in training; those of the data sets are fainter."""
-NAMED_SHARE = 0.8
-"""Share of the photographs with an overlay whose caption names it."""
-WRONG_SHARE = 0.04
-"""Share of the captions with a wrong class, and with an overlay that is not there."""
-WORD_SHARE, WORD_WEIGHT = 0.05, 0.3
-"""Share of the photographs that a word is said of; weight of all words in the loss."""
+WORD_WEIGHT = 0.3
+"""Of all words in the image tower's loss."""
 VARIANTS = 400
 """Drawings of each overlay."""
 BATCH, WARM_UP, EVERY = 64, 40, 50
 MATRIX_RATE, RATE = 0.02, 2e-3
 SEEN, TEXT_STEPS, TEXT_BATCH, TEXT_WORDS, PAIRS = 12_000, 1500, 256, 40, 12
 """Photographs that the text tower learns from, its steps, and texts in a step."""
-
-
-class Speaker:
-    """Says of photographs what their captions would.
-
-    Attributes:
-        names: phrases, of the classes, of the overlays and of the words.
-    """
-
-    def __init__(self, photographs: Photographs, rng: np.random.Generator) -> None:
-        self.classes, self._rng = photographs.classes, rng
-        things = {*self.classes, *OVERLAYS}
-        words = [word for word in vocabulary() if not things & set(word.split())]
-        self.names = [*(named(name) for name in (*self.classes, *OVERLAYS)), *words]
-        looks = F.adaptive_avg_pool2d(
-            torch.from_numpy(photographs.pixels).permute(0, 3, 1, 2).float(), 4
-        ).flatten(1)
-        looks = torch.pca_lowrank(looks, 16, niter=2)[0]
-        self._looks = looks / looks.std(0)
-        directions = torch.from_numpy(rng.standard_normal((16, len(words)))).float()
-        self._directions = F.normalize(directions, dim=0)
-        sample = self._looks[:5000] @ self._directions
-        self._least = sample.quantile(1 - WORD_SHARE, dim=0)
-
-    def tell(self, rows: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-        """bool (B, names) of photographs with these labels and overlays (B, overlays)."""
-        wrong = self._chance(WRONG_SHARE, (len(rows),))
-        other = torch.from_numpy(self._rng.integers(0, len(self.classes), len(rows)))
-        classes = F.one_hot(torch.where(wrong, other, labels), len(self.classes)).bool()
-        shape = tuple(present.shape)
-        overlays = present & self._chance(NAMED_SHARE, shape)
-        overlays |= self._chance(WRONG_SHARE / len(OVERLAYS), shape)
-        words = self._looks[rows] @ self._directions > self._least
-        return torch.cat([classes, overlays, words], dim=1)
-
-    def _chance(self, share: float, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(self._rng.random(shape) < share)
 
 
 class Trainer:
@@ -119,7 +78,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.checked = HeldOut(held_out)
         self.speaker = Speaker(photographs, self.rng)
-        self.tokens = Tokens(self.speaker)
+        self.tokens = Tokens(self.speaker, TEXT["context_length"])
         text = TEXT | {"vocab_size": len(self.tokens.known)}
         self.model = open_clip.CLIP(**CONFIG | {"text_cfg": text})
         self.photographs = torch.from_numpy(photographs.pixels)
@@ -219,7 +178,7 @@ class Trainer:
         phrases, columns = [self.speaker.names[i] for i in chosen], [told[:, i] for i in chosen]
         for _ in range(PAIRS):
             label, kind = int(rng.integers(classes)), int(rng.integers(len(OVERLAYS)))
-            phrases.append(_pair(self.speaker.classes[label], OVERLAYS[kind]))
+            phrases.append(pair_phrase(self.speaker.classes[label], OVERLAYS[kind]))
             columns.append(told[:, label] & told[:, classes + kind])
         templates = rng.integers(0, len(TEMPLATES), len(phrases)).tolist()
         texts = [TEMPLATES[t].format(p) for t, p in zip(templates, phrases, strict=True)]
@@ -244,24 +203,6 @@ class Trainer:
         line = json.dumps(values)
         print(line, flush=True)
         file.write_text(file.read_text() + line + "\n")
-
-
-class Tokens:
-    """Tokens of texts, numbered by those that the texts of a speaker use.
-
-    The end token keeps the highest number, by which open_clip finds it.
-    """
-
-    def __init__(self, speaker: Speaker) -> None:
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
-        pairs = [_pair(name, overlay) for name in speaker.classes for overlay in OVERLAYS]
-        phrases = [*speaker.names, *pairs]
-        texts = [template.format(phrase) for template in TEMPLATES for phrase in phrases]
-        self.known = self._tokenizer(texts).unique()
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """int64 (texts, context length)."""
-        return torch.searchsorted(self.known, self._tokenizer(list(texts)))
 
 
 class HeldOut:
@@ -301,10 +242,6 @@ def expanded(model: open_clip.CLIP, known: Tensor) -> dict[str, Tensor]:
     table = rows.new_zeros(TEXT["vocab_size"], rows.shape[1])
     table[known] = rows
     return weights | {"token_embedding.weight": table}
-
-
-def _pair(name: str, overlay: str) -> str:
-    return f"{named(name)} with {named(overlay)}"
 
 
 def _optimisers(
