@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.photographs_model import SIDE
 from benchmarks.photographs_sets import Mask, Planting, truth
-from benchmarks.photographs_world import SIDE
 from pipeline import Audit
 from pipeline.audit.label_design import COLUMNS, Answer
 from pipeline.audit.label_groups import DESIGN, Design
@@ -133,7 +134,8 @@ def heat(case: Case, ink: Mapping[str, Mapping[str, Mask]]) -> pd.DataFrame:
         lies on it, and the share that chance would give.
     """
     audit, rows = Audit.from_results(case.out), []
-    for cue, masks in ink.items():
+    for cue, large in ink.items():
+        masks = {name: _shrunk(mask) for name, mask in large.items()}
         names = list(masks)
         on_ink = float(audit.heat_on(cue, masks).mean())
         maps = audit.results.maps(cue, names, size=SIDE)[1]
@@ -142,3 +144,9 @@ def heat(case: Case, ink: Mapping[str, Mapping[str, Mask]]) -> pd.DataFrame:
         hit = float(stacked[np.arange(len(names)), hottest].mean())
         rows.append((case.planting.seed, cue, on_ink, hit, float(stacked.mean())))
     return pd.DataFrame(rows, columns=["seed", "cue", "heat on ink", "pointing", "chance"])
+
+
+def _shrunk(mask: Mask) -> Mask:
+    """As the model sees the picture, bool (`SIDE`, `SIDE`)."""
+    small = Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return np.asarray(small, dtype=np.bool_)
