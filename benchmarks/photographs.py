@@ -11,33 +11,35 @@ training it takes at most an hour, a seed some minutes.
 """
 
 import argparse
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
+from skimage import data
 
 from benchmarks.photographs_audits import Case, heat, presence, with_labels, without_labels
-from benchmarks.photographs_model import Trainer, ready
+from benchmarks.photographs_model import ARCHITECTURE, WEIGHTS, Trainer, ready
 from benchmarks.photographs_sets import Mask, Planting, run, write_set, write_settings
 from benchmarks.photographs_suspicions import Embedder, suspicions
 from benchmarks.photographs_world import Photographs, read_photographs, split
-from pipeline import Audit
+from legrad.mini.world.overlays import Frame, place_overlay
 from pipeline.audit.suspicion_scan import FIRST
+from pipeline.config import ModelConfig
+from pipeline.single_images import Question, explain_images
+from training.captions import named
 
 CHECKED = 1500
 """Held-out photographs that training is followed by; no data set has them."""
 INKED = 150
 """Photographs with a cue whose maps are compared with its ink."""
-SHOWN = 3
-"""Photographs of each class in the picture."""
+SHOWN = {"sticker": data.chelsea, "ruler": data.coffee, "logo": data.rocket}
+"""Cue -> the photograph in the picture that has it; all are in the public domain."""
+SHOWN_SIDE = 256
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 100], help="of each group")
     parser.add_argument("--turns", type=int, default=2, help="times that labels are drawn anew")
     parser.add_argument("--plantings", type=int, default=20, help="for suspicions alone")
-    parser.add_argument("--picture", type=Path, help="draw photographs, a cue and its heat here")
+    parser.add_argument("--picture", type=Path, help="draw photographs, cues and their heat")
     args = parser.parse_args()
     torch.set_num_threads(1)
     training, held_out = split(read_photographs(args.images))
@@ -76,9 +78,9 @@ def main() -> None:
             for turn in range(args.turns):
                 folder = args.cache / f"labels-{seed}-{labels}-{turn}"
                 tables["labelled"].append(with_labels(case, labels, turn, folder))
-        if args.picture and seed == args.seeds[0]:
-            draw(case, args.picture)
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+    if args.picture:
+        draw(model, args.picture)
     frames = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     for name, frame in frames.items():
         frame.to_parquet(args.cache / f"{name}.parquet")
@@ -93,11 +95,11 @@ def _drawn(seed: int, left: Photographs, count: int) -> tuple[Planting, Photogra
 
 
 def _case(planting: Planting, photographs: Photographs, model: Path, cache: Path) -> Case:
-    data = cache / f"data-{planting.seed}" / "photographs.parquet"
+    file = cache / f"data-{planting.seed}" / "photographs.parquet"
     out = cache / f"run-{planting.seed}"
-    if not data.exists():
-        write_set(planting, photographs, data)
-    run(write_settings(planting, photographs.classes, model, data, out))
+    if not file.exists():
+        write_set(planting, photographs, file)
+    run(write_settings(planting, photographs.classes, model, file, out))
     return Case.read(planting, out)
 
 
@@ -117,8 +119,12 @@ def _ink(case: Case, photographs: Photographs) -> dict[str, dict[str, Mask]]:
 def report_suspicions(suspected: pd.DataFrame) -> None:
     """Print how often the planted cue is among the first of its class, by cue."""
     planted = suspected[suspected["planted"].notna()]
-    by_cue = planted.assign(first=planted["rank"] == 1, three=planted["rank"] <= FIRST)
-    by_cue = by_cue.groupby("cue").agg({"effect": "median", "first": "mean", "three": "mean"})
+    by_cue = planted.assign(
+        first=planted["rank"] == 1,
+        three=planted["rank"] <= FIRST,
+        three_of_words=planted["above"] < FIRST,
+    ).groupby("cue")
+    by_cue = by_cue[["effect", "first", "three", "three_of_words"]].mean()
     print(f"\nSuspicions in {suspected['seed'].nunique()} plantings\n{by_cue.round(2)}")
     others = suspected[suspected["planted"].isna()]["effect"]
     print(f"effect of pairs that are not planted: {others.describe().round(1).to_dict()}")
@@ -155,23 +161,21 @@ def _by_kind(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return means.assign(pairs=table.groupby(kind).size())
 
 
-def draw(case: Case, picture: Path) -> None:
-    """Photographs of the first two classes with a cue, and where the cue's text looks."""
-    results = Audit.from_results(case.out).results
-    pairs = list(case.planting.planted.items())[:2]
-    figure, axes = plt.subplots(2, SHOWN * len(pairs), figsize=(2 * SHOWN * len(pairs), 4.4))
-    for number, (cue, (host, share)) in enumerate(pairs):
-        has = (case.shown["label"] == host) & case.shown[f"has_{cue}"]
-        for place, image_id in enumerate(case.shown.index[has][:SHOWN]):
-            column = axes[:, number * SHOWN + place]
-            column[0].imshow(results.image(image_id))
-            column[1].imshow(results.overlay(image_id, cue))
-        axes[0, number * SHOWN].set_title(f"{host}: {cue} in {share:.0%}", loc="left", fontsize=11)
-        axes[1, number * SHOWN].set_title(f'heat of "{cue}"', loc="left", fontsize=11)
-    for axis in axes.ravel():
-        axis.set_axis_off()
-    figure.tight_layout()
-    figure.savefig(picture, dpi=80)
+def draw(model: Path, picture: Path) -> None:
+    """Free photographs, each with a cue pasted in, and where the texts of all cues look."""
+    config = ModelConfig(name=str(model / ARCHITECTURE), pretrained=str(model / WEIGHTS))
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for cue, photograph in SHOWN.items():
+            size = (SHOWN_SIDE, SHOWN_SIDE)
+            image = Image.fromarray(photograph()).resize(size, Image.Resampling.BICUBIC)
+            layer = place_overlay(cue, Frame(SHOWN_SIDE, (True, True), bright=False), rng)
+            image.paste(layer, (0, 0), layer)
+            files.append(f"{folder}/{photograph.__name__}.png")
+            image.save(files[-1])
+        question = Question(tuple(named(cue) for cue in SHOWN))
+        explain_images(config, files, question).figure().save(picture)
 
 
 if __name__ == "__main__":

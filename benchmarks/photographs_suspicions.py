@@ -53,7 +53,12 @@ class Embedder:
 
 
 def suspicions(embedder: Embedder, planting: Planting, photographs: Photographs) -> pd.DataFrame:
-    """One row per class and cue that the photographs have: effect, rank, planted share or NaN."""
+    """One row per class and cue that the photographs have.
+
+    Returns:
+        Columns class, cue, effect, rank (among the cues), ``above`` (words of the vocabulary with a
+        larger effect in the class) and ``planted`` (share; NaN where it is not planted).
+    """
     classes = photographs.classes
     pictures = [
         planting.image(row, pixels, classes[code])[0]
@@ -72,18 +77,16 @@ def suspicions(embedder: Embedder, planting: Planting, photographs: Photographs)
     words = embedder.texts([word for word in vocabulary() if word not in cue_texts])
     words = words[distinct_rows(words)]
     texts, cues = embedder.texts([named(name) for name in classes]), embedder.texts(cue_texts)
-    suspicion = suspect(
-        class_shifts(counts, means, covariance, cues),
-        likeness(texts, cues),
-        class_shifts(counts, means, covariance, words),
-        likeness(texts, words),
-    )
+    of_words = class_shifts(counts, means, covariance, words), likeness(texts, words)
+    of_cues = class_shifts(counts, means, covariance, cues), likeness(texts, cues)
+    suspicion, usual = suspect(*of_cues, *of_words), suspect(*of_words, *of_words)
+    above = (usual.effect[:, None, :] > suspicion.effect[:, :, None]).sum(axis=2)
     planted = {(host, cue): share for cue, (host, share) in planting.planted.items()}
     rows = [
-        (planting.seed, cls, cue, suspicion.effect[i, j], suspicion.rank[i, j])
+        (planting.seed, cls, cue, suspicion.effect[i, j], suspicion.rank[i, j], above[i, j])
         for i, cls in enumerate(classes)
         for j, cue in enumerate(planting.cues)
     ]
-    frame = pd.DataFrame(rows, columns=["seed", "class", "cue", "effect", "rank"])
+    frame = pd.DataFrame(rows, columns=["seed", "class", "cue", "effect", "rank", "above"])
     keys = frame[["class", "cue"]].itertuples(index=False, name=None)
     return frame.assign(planted=[planted.get(key, np.nan) for key in keys])
