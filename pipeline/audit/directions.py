@@ -7,7 +7,7 @@ import numpy as np
 
 from legrad.errors import UnsupportedModelError
 from legrad.queries.directions import read_vector
-from legrad.queries.query import Query
+from legrad.queries.query import Query, distinct_texts
 from pipeline.audit.inference import Array
 from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
 from pipeline.errors import UsageError
@@ -40,8 +40,7 @@ def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
     model = model_config(results.run)
-    words = [word for word in vocabulary() if word not in _texts_of_cues(results)]
-    texts = [*words, *(text for query in results.queries for text in query.texts())]
+    words, texts = encoded_texts(results)
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
     tell(f"comparing cues with {len(words)} words in the text space of {model.name}")
@@ -53,8 +52,11 @@ def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
     return Directions(queries, features[: len(words)][distinct_rows(features[: len(words)])])
 
 
-def _texts_of_cues(results: Results) -> set[str]:
-    return {text for query in results.queries for text in query.texts() if query.label is None}
+def encoded_texts(results: Results) -> tuple[list[str], list[str]]:
+    """The words of the vocabulary that are no cues, and all texts to encode, these words first."""
+    cues = {text for query in results.queries for text in query.texts() if query.label is None}
+    words = [word for word in vocabulary() if word not in cues]
+    return words, [*words, *(text for query in results.queries for text in query.texts())]
 
 
 def _directions(results: Results, features: Array) -> dict[str, Array]:
@@ -69,6 +71,7 @@ def _directions(results: Results, features: Array) -> dict[str, Array]:
             start += count
         elif query.vector is not None:
             directions[query.name] = read_vector(query.vector).astype(np.float64)
+    directions |= distinct_texts(results.queries, directions)
     for query in results.queries:
         if query.difference is not None and _known(query, directions):
             plus, minus = query.difference
