@@ -14,11 +14,13 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
@@ -37,8 +39,12 @@ CHECKED = 1500
 """Held-out photographs that training is followed by; no data set has them."""
 INKED = 150
 """Photographs with a cue whose maps are compared with its ink."""
-SHOWN = {"sticker": data.chelsea, "ruler": data.coffee, "logo": data.rocket}
-"""Cue -> the photograph in the picture that has it; all are in the public domain."""
+SHOWN: dict[str, Callable[[], NDArray[np.uint8]]] = {
+    "sticker": data.chelsea,
+    "ruler": data.coffee,
+    "logo": data.rocket,
+}
+"""Cue -> the photograph in the picture that has it; all are CC0 or in the public domain."""
 SHOWN_SIDE = 256
 
 
@@ -119,12 +125,12 @@ def _ink(case: Case, photographs: Photographs) -> dict[str, dict[str, Mask]]:
 def report_suspicions(suspected: pd.DataFrame) -> None:
     """Print how often the planted cue is among the first of its class, by cue."""
     planted = suspected[suspected["planted"].notna()]
-    by_cue = planted.assign(
+    counted = planted.assign(
         first=planted["rank"] == 1,
         three=planted["rank"] <= FIRST,
         three_of_words=planted["above"] < FIRST,
-    ).groupby("cue")
-    by_cue = by_cue[["effect", "first", "three", "three_of_words"]].mean()
+    )
+    by_cue = counted.groupby("cue")[["effect", "first", "three", "three_of_words"]].mean()
     print(f"\nSuspicions in {suspected['seed'].nunique()} plantings\n{by_cue.round(2)}")
     others = suspected[suspected["planted"].isna()]["effect"]
     print(f"effect of pairs that are not planted: {others.describe().round(1).to_dict()}")

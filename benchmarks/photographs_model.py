@@ -13,7 +13,7 @@ tower learns to say what it sees (LiT, arXiv 2111.07991).
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +199,7 @@ class Trainer:
         return scores
 
     @staticmethod
-    def _note(file: Path, values: dict[str, object]) -> None:
+    def _note(file: Path, values: Mapping[str, object]) -> None:
         line = json.dumps(values)
         print(line, flush=True)
         file.write_text(file.read_text() + line + "\n")
