@@ -22,6 +22,7 @@ from jobs.export import export
 from jobs.label import label
 from jobs.models import models
 from jobs.options import (
+    ClassLabels,
     ConfigArgument,
     Limit,
     ModelOptions,
@@ -180,13 +181,14 @@ def scores(
             metavar="FILE", help="Write all rows to this CSV file; - for standard output."
         ),
     ] = None,
+    class_labels: ClassLabels = None,
     limit: Limit = 20,
 ) -> None:
     """Print the scores of the images, as a table or as CSV."""
     from jobs import display
     from pipeline import open_results
 
-    results = open_results(out, storage.options())
+    results = open_results(out, storage.options(), class_labels=class_labels)
     try:
         values = results.scores(query)
     except KeyError as error:

@@ -1,5 +1,6 @@
 """Recognise how a data set is laid out, and name the settings with which a run reads it."""
 
+import glob
 import posixpath
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.column_names import column_of_paths
 from pipeline.sources.folder import folder_label
 from pipeline.sources.foreign_layouts import foreign_layout
-from pipeline.sources.listing import SourceFile, list_files
+from pipeline.sources.listing import SourceFile, expand_braces, list_files
 from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
 from pipeline.sources.records import read_records
@@ -30,6 +31,8 @@ _CONTAINERS = re.compile(
     r"pictures|photos|data|img_align_celeba",
     re.IGNORECASE,
 )
+_BOXES = re.compile(r"(.*/)?(labels/.*\.txt|Annotations/.*\.xml)")
+"""Files of boxes as YOLO and Pascal VOC name them."""
 _LOOKED_AT = 3
 _READ = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 _RECORDS = 64
@@ -108,7 +111,7 @@ def _tables(files: list[SourceFile], images: list[SourceFile], place: Any) -> La
     metadata = [file for file in tables if _METADATA.fullmatch(file.name)]
     if tables and not images:
         return Layout({"format": "list", "uri": place}, tuple(tables))
-    if not metadata or isinstance(place, list):
+    if not metadata or not _is_folder(place):
         return None
     paths = [f"{place.rstrip('/')}/{file.name}" for file in metadata]
     return Layout(
@@ -122,13 +125,20 @@ def _folder(
     """Image files, labelled by their folders or by a file beside them."""
     if not images:
         return None
-    if isinstance(place, list):
+    if not _is_folder(place):
         return Layout({"format": "folder", "uri": place}, tuple(images))
     labels, notes = find_labels(fs, place, files, images)
     chosen = _of_annotations(images, labels) or _of_voc(images)
     source: dict[str, Any] = {"format": "folder", "uri": place}
     if labels:
         source["labels"] = labels
+    boxes = next((file.name for file in files if _BOXES.fullmatch(file.name)), None)
+    if boxes and not labels:
+        notes = (
+            *notes,
+            f"boxes as in {boxes} are not read: convert them to COCO annotations, and name these "
+            "in source.labels, to have classes",
+        )
     if chosen or not labels:
         source["uri"], more = _without_containers(place.rstrip("/"), chosen or images)
         notes = (*notes, *more)
@@ -191,6 +201,11 @@ def _refuse_foreign(uri: str, files: Sequence[SourceFile], images: Sequence[Sour
     is_read = any(name.lower().endswith(_READ) for name in names)
     if advice is not None and (not is_read or "meta/info.json" in names):
         raise UsageError(f"{uri} holds {advice}")
+
+
+def _is_folder(place: Any) -> bool:
+    """Whether a place is one folder, and not a pattern or several places."""
+    return isinstance(place, str) and not glob.has_magic(place) and expand_braces(place) == [place]
 
 
 def _refused(uri: str, files: Sequence[SourceFile]) -> Layout:

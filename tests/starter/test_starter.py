@@ -248,3 +248,11 @@ def test_a_table_of_labels_that_a_run_refuses_is_left_out_and_told(tmp_path: Pat
     assert load_config(done.config).source.labels is None
     assert done.survey.labels == {"a": 2}
     assert any("two labels" in note for note in done.notes)
+
+
+def test_a_pattern_stays_as_it_is(tmp_path: Path) -> None:
+    data = folder(tmp_path / "d" / "train", {"a": 1, "b": 2})
+    (tmp_path / "d" / "train" / "labels.csv").write_text("id,label\n0,x\n1,y\n")
+    done = start(f"{data}/*/*.jpg", tmp_path / "run.yaml")
+    assert done.survey.labels == {"a": 1, "b": 2}
+    assert load_config(done.config).source.uri == (f"{data}/*/*.jpg",)
