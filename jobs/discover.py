@@ -149,7 +149,7 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
     for name in ("unusual", "probe", *measured):
         table.add_column(name, justify="right", no_wrap=True)
     if not by_states:
-        table.add_column("why not", overflow="ellipsis", no_wrap=True)
+        table.add_column("presence", no_wrap=True)
     for row in rows.head(limit).to_dict(orient="records"):
         word = f"{row['word']} (a part)" if row["kind"] == "part" else str(row["word"])
         cells = [str(row["class"]), word, f"{row['effect']:.1f}, {row['effect_again']:.1f}"]
@@ -159,7 +159,7 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
             cells += [f"{row['share']:.0%}", f"{row['share_elsewhere']:.0%}"]
             cells.append(f"{effect} ({low}-{high})")
         else:
-            cells.append(str(row["reason"]))
+            cells.append(str(row["presence"]))
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
     if len(rows) > limit:
