@@ -1,18 +1,23 @@
 """Embeddings with planted directions, as a run stores them, without a model."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legrad.queries.query import Query, Role
 from pipeline.audit.directions import Directions
+from pipeline.schema import METADATA_KEY
 
 WIDTH, WORDS = 48, 300
+_MANIFEST = Path(__file__).parents[1] / "golden" / "v2" / "_run" / "manifest.json"
 CLASSES = ("ash", "birch", "cedar", "elm", "fir", "gum")
 
 
@@ -60,6 +65,21 @@ class EmbeddedWorld:
         classes = [Query(name=name, role=Role.CLASS) for name in CLASSES]
         cues = [Query(name=f"cue_{word}", role=Role.CUE) for word in self.cues]
         return SimpleNamespace(dataset=ds.dataset(self.table), queries=(*classes, *cues))
+
+    def write(self, folder: Path) -> str:
+        """A run on disk, by the manifest of a run of the mini model."""
+        manifest = json.loads(_MANIFEST.read_text())
+        queries = [query.model_dump(mode="json") for query in self.results.queries]
+        manifest["metadata"]["queries"] = queries
+        for name in ("_run/checkpoint", "images"):
+            (folder / name).mkdir(parents=True)
+        (folder / "_run" / "manifest.json").write_text(json.dumps(manifest))
+        metadata = {METADATA_KEY: json.dumps(manifest["metadata"])}
+        table = self.table.replace_schema_metadata(metadata)
+        pq.write_table(table, folder / "images" / "part-000000-0.parquet")
+        ids = self.table.select(["image_id"])
+        pq.write_table(ids, folder / "_run" / "checkpoint" / "part-000000.parquet")
+        return str(folder)
 
     def directions(self, *_: object) -> Directions:
         """In place of `run_directions`, which would load a model."""
