@@ -43,6 +43,7 @@ class Audit(Computed):
         settings: AuditConfig | Mapping[str, Any] | None = None,
         verdicts: str | None = None,
         labels: Sequence[str] = (),
+        class_labels: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
@@ -53,12 +54,13 @@ class Audit(Computed):
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
             labels: files with people's answers on images that `legrad label` drew.
+            class_labels: table that replaces the labels of the images, see `open_results`.
             tell: called with messages about long steps.
 
         Raises:
             UsageError: there is no run, or the settings name queries that it does not have.
         """
-        results = open_results(uri, storage_options)
+        results = open_results(uri, storage_options, class_labels=class_labels)
         chosen = (
             settings
             if isinstance(settings, AuditConfig)

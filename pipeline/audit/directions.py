@@ -7,7 +7,7 @@ import numpy as np
 
 from legrad.errors import UnsupportedModelError
 from legrad.queries.directions import read_vector
-from legrad.queries.query import Query
+from legrad.queries.query import Query, distinct_texts
 from pipeline.audit.inference import Array
 from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
 from pipeline.errors import UsageError
@@ -45,9 +45,7 @@ def run_directions(
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
     model = model_config(results.run)
-    named = _texts_of_cues(results)
-    words = [word for word in (vocabulary() if words is None else words) if word not in named]
-    texts = [*words, *(text for query in results.queries for text in query.texts())]
+    words, texts = encoded_texts(results, words)
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
     tell(f"comparing with {len(words):,} words in the text space of {model.name}")
@@ -60,8 +58,13 @@ def run_directions(
     return Directions(queries, features[kept], tuple(words[row] for row in kept))
 
 
-def _texts_of_cues(results: Results) -> set[str]:
-    return {text for query in results.queries for text in query.texts() if query.label is None}
+def encoded_texts(
+    results: Results, words: Sequence[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """The words of a vocabulary that are no cues, and all texts to encode, these words first."""
+    cues = {text for query in results.queries for text in query.texts() if query.label is None}
+    kept = [word for word in (vocabulary() if words is None else words) if word not in cues]
+    return kept, [*kept, *(text for query in results.queries for text in query.texts())]
 
 
 def _directions(results: Results, features: Array) -> dict[str, Array]:
@@ -76,6 +79,7 @@ def _directions(results: Results, features: Array) -> dict[str, Array]:
             start += count
         elif query.vector is not None:
             directions[query.name] = read_vector(query.vector).astype(np.float64)
+    directions |= distinct_texts(results.queries, directions)
     for query in results.queries:
         if query.difference is not None and _known(query, directions):
             plus, minus = query.difference

@@ -46,8 +46,7 @@ def text_features(
     Raises:
         UsageError: the model here has other weights than the run's.
     """
-    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
-    file = kept.child(f"texts-{key[:24]}.npy")
+    file = kept.child(features_file(model, digest, texts))
     if file.exists():
         stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return stored
@@ -66,6 +65,12 @@ def text_features(
     with suppress(UsageError):  # an output that can only be read; they are encoded again next time
         file.write(buffer.getvalue())
     return features
+
+
+def features_file(model: ModelConfig, digest: str, texts: Sequence[str]) -> str:
+    """Name of the file that keeps the features of texts; arguments as for `text_features`."""
+    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
+    return f"texts-{key[:24]}.npy"
 
 
 def distinct_rows(features: NDArray[np.floating]) -> NDArray[np.int64]:
