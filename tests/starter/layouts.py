@@ -28,6 +28,7 @@ class Expected:
         images: rows that a run reads.
         captions: whether every image has a caption.
         below: what to give to `legrad init`, below the folder of the data set.
+        refused: words of the next command, where the data set is refused; the rest is not looked at.
     """
 
     format: str
@@ -35,6 +36,7 @@ class Expected:
     images: int = COUNT
     captions: bool = False
     below: str = ""
+    refused: str = ""
 
 
 Generator = Callable[[Path], Expected]
