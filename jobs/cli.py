@@ -16,6 +16,7 @@ import typer
 from jobs import cluster
 from jobs.audit import audit
 from jobs.check import check
+from jobs.discover import discover
 from jobs.doctor import doctor
 from jobs.explain import explain
 from jobs.export import export
@@ -232,7 +233,19 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, explain, models, doctor, audit, label, view, report, export, cluster.submit):
+for command in (
+    check,
+    explain,
+    models,
+    doctor,
+    audit,
+    discover,
+    label,
+    view,
+    report,
+    export,
+    cluster.submit,
+):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

@@ -31,6 +31,8 @@ _CONTAINERS = re.compile(
     r"pictures|photos|data|img_align_celeba",
     re.IGNORECASE,
 )
+_BOXES = re.compile(r"(.*/)?(labels/.*\.txt|Annotations/.*\.xml)")
+"""Files of boxes as YOLO and Pascal VOC name them."""
 _LOOKED_AT = 3
 _READ = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 _RECORDS = 64
@@ -130,6 +132,13 @@ def _folder(
     source: dict[str, Any] = {"format": "folder", "uri": place}
     if labels:
         source["labels"] = labels
+    boxes = next((file.name for file in files if _BOXES.fullmatch(file.name)), None)
+    if boxes and not labels:
+        notes = (
+            *notes,
+            f"boxes as in {boxes} are not read: convert them to COCO annotations, and name these "
+            "in source.labels, to have classes",
+        )
     if chosen or not labels:
         source["uri"], more = _without_containers(place.rstrip("/"), chosen or images)
         notes = (*notes, *more)
