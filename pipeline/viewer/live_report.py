@@ -1,8 +1,9 @@
 """The report's pages, rendered when they are asked for."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
 import numpy as np
@@ -49,6 +50,11 @@ class LivePages(Pages):
         name = quote(image.image_id, safe="")
         addresses = {"file": f"picture?side=192&id={name}", "page": f"image?id={name}"}
         return super().picture(image) | addresses
+
+    def address(self, row: Mapping[str, Any]) -> str:
+        """Address of the page of a pair; where it could not be tested, that on which to label."""
+        pair = {"class": str(row["class"]), "cue": str(row["cue"])}
+        return super().address(row) or f"label?{urlencode(pair)}"
 
     def render(self, template: str, **values: Any) -> str:
         """A page of the viewer."""
