@@ -46,7 +46,7 @@ def test_sums_are_those_of_the_embeddings(demo_run: DemoRun) -> None:
     codes = table["label"].map(population.index).to_numpy()
     assert sums.images.tolist() == np.bincount(codes).tolist()
     assert sums.means[1] == pytest.approx(vectors[codes == 1].mean(axis=0), abs=1e-6)
-    residual = vectors - means[codes]
+    residual = vectors - sums.means[codes]
     expected = residual.T @ residual / (len(codes) - len(sums.images))
     assert sums.covariance == pytest.approx(expected, abs=1e-6)
     variance = (vectors[codes == 1] @ texts.T).var(axis=0)
