@@ -83,8 +83,8 @@ class ModelOptions:
         typer.Option(
             metavar="NAME|FILE|FOLDER",
             help="Name of an open_clip model (`legrad models` lists them), a JSON file with an "
-            "open_clip model config, a folder with open_clip_config.json and weights, "
-            "hf-hub:ORG/NAME, or mini, the demo's small model.",
+            "open_clip model config, a folder (open_clip_config.json, or a CLIPModel, SiglipModel "
+            "or Siglip2Model of transformers), hf-hub:ORG/NAME, or mini, the demo's small model.",
         ),
     ] = None
     pretrained: Annotated[

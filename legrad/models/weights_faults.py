@@ -201,19 +201,19 @@ def _misfit(path: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> str
         return f"all its tensors are named {prefix}...: take the prefix away: {command}"
     if "positional_embedding" in tensors and not hasattr(module, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(dict(tensors))
-    faults = _differences(tensors, {k: tuple(v.shape) for k, v in module.state_dict().items()})
+    faults = differences(tensors, module)
     names = fitting_architectures(tensors)
     guess = f" Its sizes are those of {', '.join(names)}" if names else ""
     return f"it is of another architecture: {'; '.join(faults)}.{guess}"
 
 
-def _differences(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
-) -> list[str]:
+def differences(tensors: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+    """How tensors differ from those of a module in names and shapes, counted; empty if they fit."""
+    expected = {key: value.shape for key, value in module.state_dict().items()}
     shapes = [
         f"{key} is {_size(tensors[key].shape)}, expected {_size(shape)}"
         for key, shape in expected.items()
-        if key in tensors and tuple(tensors[key].shape) != shape
+        if key in tensors and tensors[key].shape != shape
     ]
     absent = [key for key in expected if key not in tensors]
     more = [key for key in tensors if key not in expected]

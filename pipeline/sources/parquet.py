@@ -77,10 +77,17 @@ def scan_parquet(
 
 def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
     """What the schema says; labels are known only where its metadata names them."""
-    names = None if columns.label is None else class_names(schema, columns.label)
-    if source.label_names is not None or names is None:
-        return Facts(columns=columns.meanings)
-    return Facts(columns=columns.meanings, labels=frozenset(names))
+    names = _class_names(schema, columns, source)
+    return Facts(columns=columns.meanings, labels=None if names is None else frozenset(names))
+
+
+def _class_names(
+    schema: pa.Schema, columns: Columns, source: SourceConfig
+) -> tuple[str, ...] | None:
+    """Names of integer labels in the file's metadata, unless the settings name labels."""
+    if columns.label is None or source.labels is not None or source.label_names is not None:
+        return None
+    return class_names(schema, columns.label)
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -141,9 +148,7 @@ class _GroupReader:
         self.part = unit.part
         self.source = source
         self.columns = columns_of(table, source, self.file.name)
-        named_elsewhere = source.labels is not None or source.label_names is not None
-        label = None if named_elsewhere else self.columns.label
-        self.class_names = None if label is None else class_names(table.schema_arrow, label)
+        self.class_names = _class_names(table.schema_arrow, self.columns, source)
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Yield the rows of a group whose first row has the number ``first`` within the file."""
@@ -202,8 +207,11 @@ def _visit(
 ) -> None:
     """Collect what is said about images in several rows, and call ``visit`` for every other row."""
     wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
+    names = _class_names(table.schema_arrow, columns, source)
     for number, values in _numbered(table, wanted):
         label = label_in(values, source, columns.label)
+        if names:
+            label = each_label(label, partial(class_name, names=names))
         is_repeat = images.add(number, label, captions_in(values, columns))
         if visit is not None and not is_repeat:
             visit(number, _key(values, columns, number), label)

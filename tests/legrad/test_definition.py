@@ -171,10 +171,10 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_several_weights_files_in_a_folder(folder: Path) -> None:
     usual = folder / "open_clip_model.safetensors"
     usual.rename(folder / "a.safetensors")
-    assert define(str(folder)).weights_file() == folder / "a.safetensors"
+    assert define(str(folder)).weights_files() == (folder / "a.safetensors",)
     (folder / "b.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.safetensors, b\.pt"):
-        define(str(folder)).weights_file()
+        define(str(folder)).weights_files()
 
 
 def test_names_and_locations(tmp_path: Path) -> None:
