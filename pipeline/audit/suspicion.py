@@ -16,9 +16,10 @@ A model also shifts whole classes for no reason that likeness explains, and then
 little. But a cue that some images of a class have and others lack makes the class's scores of its
 text wider, wherever their mean lies: images with and without it lie d deviations apart, which adds
 p (1 - p) d^2 to the variance. So the logarithm of the variance within the class, minus that of the
-usual class, again in deviations of the vocabulary's words in this class, is added. The sum in
-deviations of the vocabulary's sums is the effect: how unusual a cue is for this class among words
-(an empirical null, Efron 2004), not whether it is there.
+usual class, again in deviations of the vocabulary's words in this class, is added where it is
+positive: a cue that all images of a class have narrows its scores. The sum in deviations of the
+vocabulary's sums is the effect: how unusual a cue is for this class among words (an empirical
+null, Efron 2004), not whether it is there.
 """
 
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def suspect(cues: TextFigures, words: TextFigures) -> Suspicion:
         start, slope, deviation = _robust_line(words_alike, word_shifts[row])
         null = (word_shifts[row] - start - slope * words_alike) / max(deviation, 1e-12)
         mine = (shifts[row] - start - slope * alike) / max(deviation, 1e-12)
-        wider = _in_deviations(spreads[row], spreads[row, -count:])
+        wider = np.maximum(_in_deviations(spreads[row], spreads[row, -count:]), 0)
         effect[row] = _in_deviations(mine + wider[:-count], null + wider[-count:])
     order = np.argsort(np.argsort(-effect, axis=1, kind="stable"), axis=1) + 1
     rank = np.where(np.isnan(effect), 0, order).astype(float)

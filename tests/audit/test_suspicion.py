@@ -106,3 +106,10 @@ def test_two_classes_an_empty_class_and_a_class_without_text() -> None:
 def test_a_tiny_vocabulary_is_no_null() -> None:
     with pytest.raises(ValueError, match="20"):
         suspect(*(TextFigures(*(np.zeros((3, n)) for _ in range(3))) for n in (2, 5)))
+
+
+def test_a_cue_in_nearly_every_image_of_its_class_still_leads() -> None:
+    """It narrows the scores instead of widening them, and the mean decides."""
+    cues = np.arange(CUES)
+    found = effects(2, share=1.0, distance=2.5)
+    assert (found.rank[cues, cues] <= 3).all()
