@@ -16,12 +16,14 @@ import typer
 from jobs import cluster
 from jobs.audit import audit
 from jobs.check import check
+from jobs.discover import discover
 from jobs.doctor import doctor
 from jobs.explain import explain
 from jobs.export import export
 from jobs.label import label
 from jobs.models import models
 from jobs.options import (
+    ClassLabels,
     ConfigArgument,
     Limit,
     ModelOptions,
@@ -180,13 +182,14 @@ def scores(
             metavar="FILE", help="Write all rows to this CSV file; - for standard output."
         ),
     ] = None,
+    class_labels: ClassLabels = None,
     limit: Limit = 20,
 ) -> None:
     """Print the scores of the images, as a table or as CSV."""
     from jobs import display
     from pipeline import open_results
 
-    results = open_results(out, storage.options())
+    results = open_results(out, storage.options(), class_labels=class_labels)
     try:
         values = results.scores(query)
     except KeyError as error:
@@ -229,7 +232,18 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, explain, models, doctor, audit, label, report, export, cluster.submit):
+for command in (
+    check,
+    explain,
+    models,
+    doctor,
+    audit,
+    discover,
+    label,
+    report,
+    export,
+    cluster.submit,
+):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

@@ -31,6 +31,14 @@ ConfigArgument = Annotated[
 Limit = Annotated[
     int, typer.Option("--limit", "-n", metavar="N", min=1, help="Most rows of a table.")
 ]
+ClassLabels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TABLE",
+        help="Table that replaces the labels of the images (columns key and label, or others with "
+        "usual names), without a second run.",
+    ),
+]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),

@@ -77,7 +77,8 @@ class Answer:
         scores: (N, Q) float32 cosines.
         about: model, weights digest, layers and preprocessing.
         failures: image -> why it could not be explained.
-        warnings: the model's warnings about the texts.
+        warnings: what was assumed about the model and the values of pixels, and the model's
+            warnings about the texts.
     """
 
     question: Question
@@ -166,9 +167,12 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         warnings.simplefilter("always", UserWarning)
         loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
+    guesses: list[str] = []
     for uri, data in read.items():
         try:
-            opened[uri] = _open(data, loaded.preprocess)
+            image, pixels, guess = _open(data, loaded.preprocess)
+            opened[uri] = image, pixels
+            guesses += [] if guess is None else [f"{uri}: {guess}"]
         except _BrokenImageError as error:
             failures[uri] = str(error)
     _require_any(opened, failures, uris)
@@ -184,7 +188,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         scores=scores,
         about=_about(loaded, legrad.layers, question),
         failures={uri: failures[uri] for uri in uris if uri in failures},
-        warnings=(*_messages(caught), *notes),
+        warnings=(*_messages(caught), *notes, *guesses),
     )
 
 
@@ -222,15 +226,16 @@ def _require_any(
         raise RunError("\n  ".join(["no image could be explained", *lines]))
 
 
-def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8]]:
-    """The upright original, and pixels (3, height, width) as the model takes them."""
+def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8], str | None]:
+    """The upright original, pixels (3, height, width) as the model takes them, and a note."""
     decoded = decode(data, preprocess, _MAX_PIXELS)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
     with warnings.catch_warnings(), open_image(data) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
-    return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+    pixels = np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+    return upright, pixels, decoded.error
 
 
 def _run(

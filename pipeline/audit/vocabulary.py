@@ -21,6 +21,7 @@ from pipeline.storage.location import Location
 
 _FILE = Path(__file__).with_name("vocabulary.txt")
 _BATCH = 256
+_ROWS = 1024  # texts that are compared with all earlier ones at once
 _SAME = 0.999  # cosine from which two texts are one to the model
 
 
@@ -74,5 +75,9 @@ def features_file(model: ModelConfig, digest: str, texts: Sequence[str]) -> str:
 
 def distinct_rows(features: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows (T, E) of unit length that no earlier row repeats: what the model cannot read is one."""
-    repeats = np.tril(features @ features.T, -1) > _SAME
-    return np.flatnonzero(~repeats.any(axis=1))
+    single = features.astype(np.float32)
+    repeats = np.zeros(len(single), bool)
+    for start in range(0, len(single), _ROWS):
+        alike = single[start : start + _ROWS] @ single[: start + _ROWS].T > _SAME
+        repeats[start : start + _ROWS] = np.tril(alike, start - 1).any(axis=1)
+    return np.flatnonzero(~repeats)

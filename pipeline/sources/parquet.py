@@ -173,6 +173,7 @@ class _GroupReader:
         return self.part is None or self.part.wants(number)
 
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
+        values = {**self.columns.folders, **values}
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
         if self.class_names:
@@ -208,7 +209,8 @@ def _visit(
     """Collect what is said about images in several rows, and call ``visit`` for every other row."""
     wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
     names = _class_names(table.schema_arrow, columns, source)
-    for number, values in _numbered(table, wanted):
+    for number, own_values in _numbered(table, wanted):
+        values = {**columns.folders, **own_values}
         label = label_in(values, source, columns.label)
         if names:
             label = each_label(label, partial(class_name, names=names))

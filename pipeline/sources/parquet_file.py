@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +10,12 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.columns import Columns, choose_columns, columns_in_folders
+from pipeline.sources.hugging_face import hugging_face_features
 from pipeline.sources.image_column import image_column, is_binary, is_struct
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
+from pipeline.sources.unread_columns import refuse_lists_and_videos
 from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20
@@ -48,7 +51,12 @@ def columns_of(table: pq.ParquetFile, source: SourceConfig, where: str) -> Colum
         UsageError: there is no column of images, or a column named in the settings is missing.
     """
     schema = table.schema_arrow
-    columns = choose_columns(schema.names, source.image_field or image_column(table), source, where)
+    image = source.image_field or image_column(table)
+    if image is None:
+        refuse_lists_and_videos(schema, hugging_face_features(schema), where)
+    folders = columns_in_folders(where)
+    names = list(dict.fromkeys((*schema.names, *folders)))
+    columns = replace(choose_columns(names, image, source, where), folders=folders)
     kind = schema.field(columns.image).type
     if not is_struct(kind) and not is_binary(kind):
         raise UsageError(

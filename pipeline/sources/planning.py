@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, describe
+from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.label_values import LabelValue, labels_of
@@ -23,13 +24,14 @@ from pipeline.sources.parquet import scan_parquet
 from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.sidecars import attach_sidecars, told
+from pipeline.sources.webdataset import IMAGE_EXTENSIONS
 from pipeline.storage.location import Location, redact
 from pipeline.storage.retries import call_with_retries
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst"),
     "parquet": (".parquet",),
     "list": LIST_SUFFIXES,
 }
@@ -68,6 +70,7 @@ def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]
     """
     suffixes = SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
+    _refuse_foreign(source, files, suffixes)
     if source.format != "folder":
         return files, ()
     images, others = attach_sidecars(files)
@@ -77,6 +80,23 @@ def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]
     if not images:
         raise UsageError(f"{', '.join(map(redact, source.uris))}: no images; {note}")
     return images, (note,)
+
+
+def _refuse_foreign(
+    source: SourceConfig, files: Sequence[SourceFile], suffixes: tuple[str, ...]
+) -> None:
+    """Refuse a source that has no file of its format, and files of a format that is not read.
+
+    Raises:
+        UsageError: it says how to turn the files into a format that is read.
+    """
+    endings = suffixes or tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+    names = [file.below for file in files]
+    if any(name.lower().endswith(endings) for name in names):
+        return
+    advice = foreign_layout(redact(source.uris[0]), names)
+    if advice is not None:
+        raise UsageError(f"source.uri: {redact(source.uris[0])} holds {advice}")
 
 
 def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFile]:

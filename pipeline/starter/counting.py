@@ -14,11 +14,11 @@ from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
 from pipeline.storage.location import Location, open_location
 
-_SAMPLES = 500  # of a shard
+_SAMPLES, _LOCAL_SAMPLES = 500, 5_000  # of a shard, which may be sorted by class
 _DESCRIBED = 500  # images with files beside them, each of which is read
 _LOOKED_UP = 20_000  # images in a table of labels
-_TABLES = 20
-_SHARDS = 3
+_TABLES = 256
+_SHARDS = 16
 T = TypeVar("T")
 
 
@@ -89,8 +89,9 @@ def _in_tables(source: ImageSource) -> Counted:
 
 def _in_shards(source: ImageSource) -> Counted:
     counted, chosen = Counted(), spread(source.units, _SHARDS)
+    most = _LOCAL_SAMPLES if open_location(source.source.uris[0]).is_local else _SAMPLES
     for unit in chosen:
-        for row in islice(read_rows(source.source, unit), _SAMPLES):
+        for row in islice(read_rows(source.source, unit), most):
             counted.add(row["label"] if row["labels"] is None else tuple(row["labels"]))
     counted.scope = f"{counted.images:,} samples in {len(chosen)} of {len(source.units):,} shards"
     return counted

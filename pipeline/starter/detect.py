@@ -1,5 +1,6 @@
 """Recognise how a data set is laid out, and name the settings with which a run reads it."""
 
+import glob
 import posixpath
 import re
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.sources.column_names import column_of_paths
 from pipeline.sources.folder import folder_label
-from pipeline.sources.listing import SourceFile, list_files
+from pipeline.sources.foreign_layouts import foreign_layout
+from pipeline.sources.listing import SourceFile, expand_braces, list_files
 from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
 from pipeline.sources.records import read_records
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS
 from pipeline.starter.label_files import find_labels
+from pipeline.starter.splits import split_notes
+from pipeline.starter.whole_tables import first_whole
 from pipeline.storage.location import Location, open_location
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -27,7 +31,10 @@ _CONTAINERS = re.compile(
     r"pictures|photos|data|img_align_celeba",
     re.IGNORECASE,
 )
+_BOXES = re.compile(r"(.*/)?(labels/.*\.txt|Annotations/.*\.xml)")
+"""Files of boxes as YOLO and Pascal VOC name them."""
 _LOOKED_AT = 3
+_READ = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 _RECORDS = 64
 
 
@@ -56,10 +63,11 @@ def detect(uri: str) -> Layout:
     files = [file for place in uris for file in list_files(place, {})]
     place = uris[0] if len(uris) == 1 else list(uris)
     images = [file for file in files if _extension(file) in IMAGE_EXTENSIONS]
+    _refuse_foreign(uri, files, images)
     tars = _ending(files, SUFFIXES["webdataset"])
     if tars:
         beside = f"{len(images):,} image files beside the shards are not part of the source"
-        notes = (beside,) if images else ()
+        notes = (*((beside,) if images else ()), *split_notes([file.name for file in tars]))
         return Layout({"format": "webdataset", "uri": place}, tuple(tars), notes)
     fs = open_location(uris[0]).fs
     return (
@@ -78,11 +86,12 @@ def _parquet(
     tables = _ending(files, SUFFIXES["parquet"])
     if not tables:
         return None
-    location = Location(fs, tables[0].path)
     source = {"format": "parquet", "uri": place}
+    first, notes = first_whole(fs, tables)
+    location = Location(fs, first.path)
     try:
         with open_parquet(location) as table:
-            columns_of(table, validated(SourceConfig, source, "source"), tables[0].name)
+            columns_of(table, validated(SourceConfig, source, "source"), first.name)
     except UsageError:
         if images:
             return None
@@ -90,8 +99,10 @@ def _parquet(
         if column_of_paths(records) is None:
             raise
         return Layout({"format": "list", "uri": place}, tuple(tables))
-    beside = f"{len(images):,} image files beside the Parquet files are not part of the source"
-    return Layout(source, tuple(tables), (beside,) if images else ())
+    if images:
+        beside = f"{len(images):,} image files beside the Parquet files are not part of the source"
+        notes = [*notes, beside]
+    return Layout(source, tuple(tables), (*notes, *split_notes([file.name for file in tables])))
 
 
 def _tables(files: list[SourceFile], images: list[SourceFile], place: Any) -> Layout | None:
@@ -100,7 +111,7 @@ def _tables(files: list[SourceFile], images: list[SourceFile], place: Any) -> La
     metadata = [file for file in tables if _METADATA.fullmatch(file.name)]
     if tables and not images:
         return Layout({"format": "list", "uri": place}, tuple(tables))
-    if not metadata or isinstance(place, list):
+    if not metadata or not _is_folder(place):
         return None
     paths = [f"{place.rstrip('/')}/{file.name}" for file in metadata]
     return Layout(
@@ -114,16 +125,25 @@ def _folder(
     """Image files, labelled by their folders or by a file beside them."""
     if not images:
         return None
-    if isinstance(place, list):
+    if not _is_folder(place):
         return Layout({"format": "folder", "uri": place}, tuple(images))
     labels, notes = find_labels(fs, place, files, images)
     chosen = _of_annotations(images, labels) or _of_voc(images)
     source: dict[str, Any] = {"format": "folder", "uri": place}
     if labels:
         source["labels"] = labels
+    boxes = next((file.name for file in files if _BOXES.fullmatch(file.name)), None)
+    if boxes and not labels:
+        notes = (
+            *notes,
+            f"boxes as in {boxes} are not read: convert them to COCO annotations, and name these "
+            "in source.labels, to have classes",
+        )
     if chosen or not labels:
         source["uri"], more = _without_containers(place.rstrip("/"), chosen or images)
         notes = (*notes, *more)
+    if source["uri"] == place:
+        notes = (*notes, *split_notes([file.name for file in chosen or images]))
     return Layout(source, tuple(chosen or images), notes)
 
 
@@ -172,6 +192,20 @@ def _odd_images(fs: Any, files: list[SourceFile], place: Any) -> Layout | None:
             except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
                 return None
     return Layout({"format": "folder", "uri": place}, tuple(files)) if files else None
+
+
+def _refuse_foreign(uri: str, files: Sequence[SourceFile], images: Sequence[SourceFile]) -> None:
+    """Refuse data sets in formats that are not read, with the command that converts them."""
+    names = [file.name for file in files]
+    advice = None if images else foreign_layout(uri, names)
+    is_read = any(name.lower().endswith(_READ) for name in names)
+    if advice is not None and (not is_read or "meta/info.json" in names):
+        raise UsageError(f"{uri} holds {advice}")
+
+
+def _is_folder(place: Any) -> bool:
+    """Whether a place is one folder, and not a pattern or several places."""
+    return isinstance(place, str) and not glob.has_magic(place) and expand_braces(place) == [place]
 
 
 def _refused(uri: str, files: Sequence[SourceFile]) -> Layout:

@@ -11,9 +11,11 @@ from pipeline.sources.column_names import CAPTIONS, LABELS, named
 from pipeline.sources.input_rows import text_of
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.records import read_records
-from pipeline.storage.location import Location
+from pipeline.storage.location import Location, open_location
 
-_ANNOTATIONS = re.compile(r"(.*/)?(instances_.*\.json|list_attr_celeba\.txt)")
+_ANNOTATIONS = re.compile(
+    r"(.*/)?(instances_.*\.json|_annotations\.coco\.json|list_attr_celeba\.txt)"
+)
 _TABLES = (".csv", ".tsv")
 _RECORDS = 2000
 _MATCHING = 0.5  # share of a table's keys that must name images
@@ -36,6 +38,9 @@ def find_labels(
     for file in training_first:
         if _ANNOTATIONS.fullmatch(file.name):
             return {"uri": f"{root}/{file.name}"}, (f"labels: those in {file.name}",)
+    beside = _beside(fs, root)
+    if beside is not None:
+        return {"uri": beside}, (f"labels: those in {beside}",)
     names = {name for image in images for name in _names(image.name)}
     for file in training_first:
         if file.name.lower().endswith(_TABLES):
@@ -44,6 +49,21 @@ def find_labels(
                 told = f"labels: column {columns.get('label') or 'of each class'} of {file.name}"
                 return {"uri": f"{root}/{file.name}", **columns}, (told,)
     return None, ()
+
+
+def _beside(fs: Any, root: str) -> str | None:
+    """COCO's or CelebA's annotations of a folder that lie beside it and not in it."""
+    parent, name = root.rpartition("/")[0] or ".", root.rpartition("/")[2]
+    if "*" in root or _is_file(fs, root):
+        return None
+    candidates = (f"{parent}/annotations/instances_{name}.json", f"{parent}/list_attr_celeba.txt")
+    return next((place for place in candidates if _is_file(fs, place)), None)
+
+
+def _is_file(fs: Any, place: str) -> bool:
+    """Whether a path or URI is a file that can be listed."""
+    location = open_location(place)
+    return not location.is_web and bool(fs.isfile(location.path))
 
 
 def _names(name: str) -> set[str]:

@@ -28,7 +28,8 @@ FileInfos = dict[str, dict[str, Any]]
 _USER = re.compile(r"(\w://)[^/\s@]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
 _CLIENTS = frozenset(
-    "fsspec s3fs gcsfs adlfs botocore aiobotocore aiohttp yarl azure requests urllib3 http".split()
+    "fsspec s3fs gcsfs adlfs botocore aiobotocore aiohttp yarl azure requests urllib3 http "
+    "httpx httpx2 httpcore huggingface_hub".split()
 )
 
 
@@ -245,6 +246,12 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
         return UsageError(f"{uri}: permission denied ({text}). Check {advice}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UsageError(f"{uri}: the disk is full. Free some space, or choose another place.")
+    if uri.startswith("hf://"):
+        return UsageError(
+            f"{uri}: the Hugging Face hub did not answer ({name}: {text}). Where there is a "
+            "network, `hf download REPO --repo-type dataset --local-dir FOLDER` fetches the data; "
+            "then name FOLDER here. Private data need `hf auth login`."
+        )
     if "EndpointConnection" in name:
         return UsageError(f"{uri}: {text}. Check AWS_ENDPOINT_URL and the network.")
     if "credentials" in f"{name} {text}".lower():

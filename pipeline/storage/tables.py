@@ -63,9 +63,9 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         UsageError: the file is not a table, or lacks a column.
     """
     wanted = list(dict.fromkeys(columns))
-    parse, names_of = (_parquet, _parquet_names) if data.startswith(b"PAR1") else (_csv, _csv_names)
+    parse = _parquet if data.startswith(b"PAR1") else _csv
+    names = column_names(data, uri)
     try:
-        names = names_of(data)
         missing = [name for name in wanted if name not in names]
         if missing:
             raise UsageError(

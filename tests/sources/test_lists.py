@@ -246,3 +246,13 @@ def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> No
     assert rows[0]["bytes"] == jpeg(1)
     origin = Origin(source.roots, {}, "list", image_root=source.image_root)
     assert origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(1)).hexdigest()}) == jpeg(1)
+
+
+def test_boxes_of_one_image_give_its_set_of_labels(folder: Path) -> None:
+    boxes = [("a.jpg", "cat"), ("a.jpg", "dog"), ("deep/b.jpg", "dog"), ("a.jpg", "cat")]
+    write(folder / "boxes.csv", [{"image": name, "class": label} for name, label in boxes])
+    rows = read_all(settings("list", str(folder / "boxes.csv")))
+    assert [(row["labels"], row["label"]) for row in rows] == [
+        (["cat", "dog"], "cat|dog"),
+        (None, "dog"),
+    ]

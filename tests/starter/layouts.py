@@ -28,6 +28,7 @@ class Expected:
         images: rows that a run reads.
         captions: whether every image has a caption.
         below: what to give to `legrad init`, below the folder of the data set.
+        refused: words of the next command, where the data set is refused; the rest is not looked at.
     """
 
     format: str
@@ -35,6 +36,7 @@ class Expected:
     images: int = COUNT
     captions: bool = False
     below: str = ""
+    refused: str = ""
 
 
 Generator = Callable[[Path], Expected]
@@ -271,3 +273,60 @@ def json_lines(root: Path) -> Expected:
     records = [{"file_path": f"{i}.webp", "category": kind(i), "score": i} for i in range(COUNT)]
     (root / "all.jsonl").write_text("\n".join(map(json.dumps, records)))
     return Expected("list", CATS, below="all.jsonl")
+
+
+@layout
+def coco_annotations_beside_the_images(root: Path) -> Expected:
+    pictures(root / "val2017", [f"{i:012d}.jpg" for i in range(COUNT)])
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg"} for i in range(COUNT)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"image_id": i, "category_id": 1 + i % 2} for i in range(COUNT - 1)],
+    }
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return Expected("folder", CATS, below="val2017")
+
+
+@layout
+def hugging_face_multi_label(root: Path) -> Expected:
+    names = {"_type": "ClassLabel", "names": ["cat", "dog", "cow"]}
+    features = {"image": {"_type": "Image"}, "labels": {"_type": "List", "feature": names}}
+    sets = [[0, 1][: number % 3] for number in range(COUNT)]
+    rows = [
+        {"image": {"bytes": jpeg(number), "path": None}, "labels": labels}
+        for number, labels in enumerate(sets)
+    ]
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(meta), root / "0.parquet")
+    return Expected("parquet", CATS)
+
+
+@layout
+def hive_folders(root: Path) -> Expected:
+    for number in range(COUNT):
+        folder = root / f"year={2000 + number}" / f"label={kind(number)}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"image": [jpeg(number)]}), folder / "part-0.parquet")
+    return Expected("parquet", CATS)
+
+
+@layout
+def webdataset_zstandard(root: Path) -> Expected:
+    members = []
+    for number in range(COUNT):
+        members.append((f"{number:06d}.jpg", jpeg(number)))
+        members.append((f"{number:06d}.cls", kind(number).encode()))
+    (root / "0.tar.zst").write_bytes(pa.compress(tar_bytes(members), "zstd", asbytes=True))
+    return Expected("webdataset", CATS)
+
+
+@layout
+def lerobot_frames(root: Path) -> Expected:
+    (root / "meta").mkdir()
+    (root / "meta" / "info.json").write_text("{}")
+    frames = [{"bytes": jpeg(number), "path": None} for number in range(COUNT)]
+    rows = [{"observation.image": frame} for frame in frames]
+    (root / "data" / "chunk-000").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), root / "data" / "chunk-000" / "file-000.parquet")
+    return Expected("parquet", NOTHING, below="data")

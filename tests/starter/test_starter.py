@@ -74,9 +74,9 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     done = start(data / "{0..6}.tar", tmp_path / "run.yaml")
     assert {q.label for q in classes_of(done.config)} == {"label 0", "label 1", "label 2"}
     assert done.survey.format == "webdataset"
-    assert done.survey.labels["label 0"] == 6
-    assert any("15" in note and "3 of 7" in note for note in done.notes)
-    assert any("3 of 15" in note for note in done.notes)
+    assert done.survey.labels["label 0"] == 14
+    assert any("35" in note and "7 of 7" in note for note in done.notes)
+    assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
 
 
@@ -248,3 +248,11 @@ def test_a_table_of_labels_that_a_run_refuses_is_left_out_and_told(tmp_path: Pat
     assert load_config(done.config).source.labels is None
     assert done.survey.labels == {"a": 2}
     assert any("two labels" in note for note in done.notes)
+
+
+def test_a_pattern_stays_as_it_is(tmp_path: Path) -> None:
+    data = folder(tmp_path / "d" / "train", {"a": 1, "b": 2})
+    (tmp_path / "d" / "train" / "labels.csv").write_text("id,label\n0,x\n1,y\n")
+    done = start(f"{data}/*/*.jpg", tmp_path / "run.yaml")
+    assert done.survey.labels == {"a": 1, "b": 2}
+    assert load_config(done.config).source.uri == (f"{data}/*/*.jpg",)
