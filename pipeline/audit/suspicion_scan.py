@@ -143,26 +143,30 @@ class EmbeddingSums:
     variance: Array
 
 
-def class_sums(results: Readable, population: Population, texts: Array) -> EmbeddingSums:
+def class_sums(
+    results: Readable, population: Population, texts: Array | None = None
+) -> EmbeddingSums:
     """Sum in one pass, whose memory does not grow with the number of images.
 
     A batch is summed in single precision about a mean that is subtracted before, and batches are
     added in double precision.
 
     Args:
-        texts: (T, E) directions whose scores' variances are wanted.
+        texts: (T, E) directions whose scores' variances are wanted; default none.
     """
-    shape = (len(population.classes), len(texts))
+    classes = len(population.classes)
     fitted: _ClassSums | None = None
     by_class: _ClassSums | None = None
     products = total = np.zeros(0)
     shift = np.zeros(0, np.float32)
-    single = texts.T.astype(np.float32)
     for batch in batches(results, population, [], [EMBEDDING]):
         vectors = embeddings(batch.table)
         if fitted is None or by_class is None:
             shift, width = vectors.mean(axis=0), vectors.shape[1]
-            fitted, by_class = _ClassSums.empty(*shape, width), _ClassSums.empty(*shape, width)
+            texts = np.zeros((0, width)) if texts is None else texts
+            single = texts.T.astype(np.float32)
+            fitted = _ClassSums.empty(classes, len(texts), width)
+            by_class = _ClassSums.empty(classes, len(texts), width)
             products, total = np.zeros((width, width)), np.zeros(width)
         vectors = vectors - shift
         squares = (vectors @ single) ** 2
@@ -172,7 +176,7 @@ def class_sums(results: Readable, population: Population, texts: Array) -> Embed
             by_class.add(batch.members.codes, vectors[rows], squares[rows])
         products += vectors.T @ vectors
         total += vectors.sum(axis=0, dtype=np.float64)
-    if fitted is None or by_class is None:
+    if fitted is None or by_class is None or texts is None:
         raise UsageError("no explained image has a label")
     within = products - (fitted.means * fitted.images[:, None]).T @ fitted.means
     covariance = within / max(fitted.images.sum() - (fitted.images > 0).sum(), 1)
