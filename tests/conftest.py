@@ -5,6 +5,7 @@ other process, or a browser. Users of the fixtures below have it from them; othe
 themselves, and fail where they forget it.
 """
 
+import importlib
 import os
 import subprocess
 
@@ -38,6 +39,9 @@ class DemoRun:
     @property
     def output(self) -> str:
         return self.config.output
+
+
+importlib.import_module("numpy.testing")  # NumPy 1 runs lscpu in it, which no test may do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
