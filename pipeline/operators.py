@@ -108,11 +108,9 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 def ray_data_settings(plan: Plan) -> AbstractContextManager[None]:
     """Ray Data's settings for a run, restored when the block ends."""
-    context = DataContext.get_current()
-    settings: dict[str, Any] = {
-        "target_max_block_size": plan.block_bytes,
-        "retried_io_errors": [*context.retried_io_errors, *TRANSIENT],
-    }
-    if hasattr(context, "execution_no_progress_timeout_s"):  # older releases wait for ever
-        settings["execution_no_progress_timeout_s"] = round(plan.no_progress_timeout)
-    return data_settings(**settings)
+    retried = [*DataContext.get_current().retried_io_errors, *TRANSIENT]
+    return data_settings(
+        target_max_block_size=plan.block_bytes,
+        execution_no_progress_timeout_s=round(plan.no_progress_timeout),
+        retried_io_errors=retried,
+    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
@@ -41,7 +42,8 @@ class DemoRun:
         return self.config.output
 
 
-importlib.import_module("numpy.testing")  # NumPy 1 runs lscpu in it, which no test may do
+importlib.import_module("numpy.testing")  # with NumPy 1 its first import runs lscpu, ...
+threadpoolctl.threadpool_info()  # ... and this, with some builds of OpenMP, ldconfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,20 +1,19 @@
 """Storage that fails for a while: nothing lost, nothing twice; or one row that says so."""
 
 import errno
-import importlib
 import io
 from collections.abc import Iterator
 from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import botocore.exceptions
 import pytest
 from fsspec.asyn import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
+from ray._common.retry import format_exception, matches_error
 from s3fs.errors import translate_boto_error
 from tenacity import wait_none
 
@@ -83,27 +82,18 @@ PERMANENT_ERRORS = [
 ]
 
 
-def ray_matching() -> Any:
-    """How Ray matches an error; before 2.56 it searched for plain text."""
-    module = importlib.import_module("ray._common.retry")
-    return module if hasattr(module, "matches_error") else pytest.skip("Ray matches plain text")
-
-
 @pytest.mark.parametrize("error", TRANSIENT_ERRORS, ids=repr)
 def test_what_passes(error: Exception) -> None:
     assert is_transient(error)
-    matching = ray_matching()
-    text = matching.format_exception(error, include_cause=True)
+    text = format_exception(error, include_cause=True)  # as Ray matches it
     if error.__cause__ is None:
-        assert any(matching.matches_error(pattern, text) for pattern in TRANSIENT)
+        assert any(matches_error(pattern, text) for pattern in TRANSIENT)
 
 
 @pytest.mark.parametrize("error", PERMANENT_ERRORS, ids=repr)
 def test_what_does_not_pass(error: Exception) -> None:
     assert not is_transient(error)
-    matching = ray_matching()
-    text = matching.format_exception(error)
-    assert not any(matching.matches_error(pattern, text) for pattern in TRANSIENT)
+    assert not any(matches_error(pattern, format_exception(error)) for pattern in TRANSIENT)
 
 
 def test_calls_are_repeated_while_it_helps(monkeypatch: pytest.MonkeyPatch) -> None:
