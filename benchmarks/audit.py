@@ -2,10 +2,12 @@
 
 Writes a synthetic run (random labels, scores with planted cues, random maps of real size), then
 times its parts, each on results opened anew, and gives the highest resident memory. The maps are
-noise, which compresses worse than real ones.
+noise, which compresses worse than real ones. Embeddings and the features of texts are noise, too:
+the texts of a real run are encoded once, which takes the model and some seconds.
 """
 
 import argparse
+import io
 import json
 import resource
 import shutil
@@ -17,13 +19,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.audit.directions import encoded_texts
+from pipeline.audit.vocabulary import features_file
 from pipeline.auditor import Audit
+from pipeline.results.reproduce import model_config
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import ROW_GROUP_ROWS, parquet_options
-from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
+from pipeline.schema import (
+    EMBEDDING,
+    SCHEMA_VERSION,
+    map_column,
+    output_schema,
+    peak_column,
+    score_column,
+)
 
 GRID = (14, 14)
 ROWS = 50_000
+EMBEDDING_WIDTH = 512
+_DIGEST = "0" * 64
+_IDENTITY = {
+    "model.weights_sha256": _DIGEST,
+    "model.image_size": [224, 224],
+    "model.resize": "squash",
+    "model.layers": 2,
+    "model.precision": "fp32",
+}
 CLASS_QUERIES = 8
 """Queries of classes; the others are cues, a quarter of them decoys."""
 
@@ -42,13 +63,19 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
         "schema_version": SCHEMA_VERSION,
         "grid": list(GRID),
         "queries": described,
+        "model": {
+            "name": "ViT-B-16",
+            "pretrained": "openai",
+            "weights_sha256": _DIGEST,
+            "layers": 2,
+        },
         "preprocess": {"size": [224, 224], "mode": "squash", "interpolation": "bicubic"},
     }
     run = run_folder(str(folder))
     source = {"uri": ["in"], "format": "webdataset", "alias": "synthetic"}
-    manifest = {"metadata": metadata, "source": source, "identity": {}}
+    manifest = {"metadata": metadata, "source": source, "identity": _IDENTITY}
     run.manifest.write(json.dumps(manifest).encode())
-    schema = output_schema({}, names, embeddings=False, metadata=metadata)
+    schema = output_schema({}, names, embeddings=True, metadata=metadata)
     for location in (run.images, run.checkpoint):
         Path(location.path).mkdir(parents=True)
     for number, start in enumerate(range(0, images, ROWS)):
@@ -91,8 +118,23 @@ def _part(
         )
         values[map_column(name)] = maps.cast(pa.binary())
         values[peak_column(name)] = pa.array(rng.random(count).astype(np.float32))
+    vectors = rng.standard_normal((count, EMBEDDING_WIDTH), np.float32).astype(np.float16)
+    values[EMBEDDING] = pa.ListArray.from_arrays(
+        np.arange(0, vectors.size + 1, EMBEDDING_WIDTH, dtype=np.int32), vectors.ravel()
+    ).cast(schema.field(EMBEDDING).type)
     arrays = [values.get(f.name, pa.nulls(count, f.type)) for f in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write_features(audit: Audit) -> None:
+    """Write features of the texts where the audit keeps those that it encoded."""
+    _, texts = encoded_texts(audit.results)
+    features = np.random.default_rng(5).standard_normal((len(texts), EMBEDDING_WIDTH))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    buffer = io.BytesIO()
+    np.save(buffer, features.astype(np.float32))
+    file = features_file(model_config(audit.results.run), _DIGEST, texts)
+    audit.results.folder.root.child("_run", file).write(buffer.getvalue())
 
 
 def timed(name: str, work: Callable[[], object]) -> object:
@@ -122,6 +164,8 @@ def main() -> None:
     found = timed("presence and association", lambda: audit.findings)
     timed("evidence, mean maps of cues", lambda: audit.evidence)
     timed("mean maps of all other queries", audit.read_maps)
+    write_features(audit)
+    timed("suspicions", audit.suspicions)
     timed("ranking", audit.rank)
     timed("summary", lambda: audit.summary)
     total = time.perf_counter() - start

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.options import AuditOptions, Limit, OutArgument, StorageOptions, VerdictsFile, grouped
+from jobs.options import (
+    AuditOptions,
+    ClassLabels,
+    Limit,
+    OutArgument,
+    StorageOptions,
+    VerdictsFile,
+    grouped,
+)
 
 if TYPE_CHECKING:
     from pipeline.auditor import Audit
@@ -41,6 +49,7 @@ class FileOptions:
             "that they are about. Repeatable: a file for each person.",
         ),
     ] = None
+    class_labels: ClassLabels = None
     predictions: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +127,7 @@ def audit(
         settings=options.config(),
         verdicts=verdicts.verdicts,
         labels=tuple(files.labels or ()),
+        class_labels=files.class_labels,
         tell=log,
     )
     if view.dry_run:

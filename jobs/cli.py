@@ -16,12 +16,14 @@ import typer
 from jobs import cluster
 from jobs.audit import audit
 from jobs.check import check
+from jobs.discover import discover
 from jobs.doctor import doctor
 from jobs.explain import explain
 from jobs.export import export
 from jobs.label import label
 from jobs.models import models
 from jobs.options import (
+    ClassLabels,
     ConfigArgument,
     Limit,
     ModelOptions,
@@ -87,13 +89,22 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Your data: a folder of images, or tar shards; path or URI."
+            metavar="SOURCE",
+            help="Your data: a folder of images, tar shards, Parquet files, or a list of images "
+            "(.csv, .tsv, .jsonl); path or URI.",
         ),
     ],
     model: ModelOptions,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Configuration to write.")
     ] = Path("run.yaml"),
+    image_field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or member of a sample, that holds the image."),
+    ] = None,
+    label_field: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column or json field that holds the label.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Write a configuration for your data, with a query for each of its labels."""
@@ -101,8 +112,16 @@ def init(
 
     if model.model is None and model.pretrained is None:
         model = replace(model, model=_STARTER_MODEL[0], pretrained=_STARTER_MODEL[1])
-    starter = write_starter(source, model.config(), out, force=force)
-    print(f"{source}: {starter.survey.summary}")
+    chosen = {"image_field": image_field, "label_field": label_field}
+    fields = {key: value for key, value in chosen.items() if value is not None}
+    starter = write_starter(source, model.config(), out, fields, force=force)
+    found = starter.survey
+    print(f"{source}: format {found.format}, {found.summary}")
+    if found.columns:
+        print("columns: " + ", ".join(f"{what}: {name}" for what, name in found.columns.items()))
+    most = ", ".join(f"{label} ({count:,})" for label, count in found.labels.most_common(5))
+    more = f" and {len(found.labels) - 5:,} more" if len(found.labels) > 5 else ""
+    print(f"labels: {most or 'none'}{more}; {found.unlabelled:,} images without a label")
     for note in starter.notes:
         print(f"note: {note}")
     print(f"{starter.config}: model {model.model}, source, output")
@@ -163,13 +182,14 @@ def scores(
             metavar="FILE", help="Write all rows to this CSV file; - for standard output."
         ),
     ] = None,
+    class_labels: ClassLabels = None,
     limit: Limit = 20,
 ) -> None:
     """Print the scores of the images, as a table or as CSV."""
     from jobs import display
     from pipeline import open_results
 
-    results = open_results(out, storage.options())
+    results = open_results(out, storage.options(), class_labels=class_labels)
     try:
         values = results.scores(query)
     except KeyError as error:
@@ -212,7 +232,18 @@ def compact(
     display.compacted(result)
 
 
-for command in (check, explain, models, doctor, audit, label, report, export, cluster.submit):
+for command in (
+    check,
+    explain,
+    models,
+    doctor,
+    audit,
+    discover,
+    label,
+    report,
+    export,
+    cluster.submit,
+):
     app.command()(command)
 app.add_typer(cluster.jobs, name="jobs")
 

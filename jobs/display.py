@@ -206,6 +206,9 @@ def preview(plan: "Preview") -> None:
     about = "" if plan.exact else "about "
     console.print(f"read     {plan.shards:,} shards, {size(plan.bytes_read)}, ", end="")
     console.print(f"{about}{plan.rows:,} images, {plan.maps} maps each")
+    if plan.columns:
+        taken = ", ".join(f"{meaning}: {name}" for meaning, name in plan.columns.items())
+        console.print(f"columns  {taken}", soft_wrap=True, markup=False)
     console.print(f"write    about {size(plan.bytes_written)}")
     replicas, resources = "as many replicas as fit the cluster", plan.resources
     if resources is not None:

@@ -48,6 +48,10 @@ class ViewOptions:
             "or map: each has its own.",
         ),
     ] = "row"
+    distinct: Annotated[
+        bool,
+        typer.Option("--distinct", help="Explain what each text says beyond the other texts."),
+    ] = False
 
 
 @grouped
@@ -108,7 +112,7 @@ def draw(
     baseline = view.baseline
     if baseline is None and view.suppress is not None:
         baseline = ""
-    answer = explain_images(settings, images, Question(tuple(texts), baseline))
+    answer = explain_images(settings, images, Question(tuple(texts), baseline, view.distinct))
     for warning in answer.warnings:
         say(f"warning: {warning}")
     for image, reason in answer.failures.items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import AuditOptions, OutArgument, StorageOptions, grouped
+from jobs.options import AuditOptions, ClassLabels, OutArgument, StorageOptions, grouped
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,16 @@ def export(
     options: AuditOptions,
     storage: StorageOptions,
     chosen: ChosenOptions,
+    class_labels: ClassLabels = None,
 ) -> None:
     """Write the images of flagged pairs for other tools."""
     from jobs.display import console
     from pipeline import Audit
     from pipeline.export import export as write
 
-    audit = Audit.from_results(out, storage.options(), settings=options.config())
+    audit = Audit.from_results(
+        out, storage.options(), settings=options.config(), class_labels=class_labels
+    )
     count = write(
         audit,
         kind,

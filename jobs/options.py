@@ -31,6 +31,14 @@ ConfigArgument = Annotated[
 Limit = Annotated[
     int, typer.Option("--limit", "-n", metavar="N", min=1, help="Most rows of a table.")
 ]
+ClassLabels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TABLE",
+        help="Table that replaces the labels of the images (columns key and label, or others with "
+        "usual names), without a second run.",
+    ),
+]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),
@@ -83,8 +91,8 @@ class ModelOptions:
         typer.Option(
             metavar="NAME|FILE|FOLDER",
             help="Name of an open_clip model (`legrad models` lists them), a JSON file with an "
-            "open_clip model config, a folder with open_clip_config.json and weights, "
-            "hf-hub:ORG/NAME, or mini, the demo's small model.",
+            "open_clip model config, a folder (open_clip_config.json, or a CLIPModel, SiglipModel "
+            "or Siglip2Model of transformers), hf-hub:ORG/NAME, or mini, the demo's small model.",
         ),
     ] = None
     pretrained: Annotated[

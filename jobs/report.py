@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, OutArgument, StorageOptions, VerdictsFile, grouped
+from jobs.options import (
+    AuditOptions,
+    ClassLabels,
+    OutArgument,
+    StorageOptions,
+    VerdictsFile,
+    grouped,
+)
 
 if TYPE_CHECKING:
     from pipeline.report.contents import Limits
@@ -62,6 +69,7 @@ def report(
         str, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write the report to.")
     ] = "report",
     verdicts: VerdictsFile = None,
+    class_labels: ClassLabels = None,
 ) -> None:
     """Write the audit as web pages: a table of pairs, a page per pair and per class."""
     from jobs.display import console, log
@@ -69,7 +77,12 @@ def report(
     from pipeline.report.site import build_report
 
     audit = Audit.from_results(
-        out, storage.options(), settings=options.config(), verdicts=verdicts, tell=log
+        out,
+        storage.options(),
+        settings=options.config(),
+        verdicts=verdicts,
+        class_labels=class_labels,
+        tell=log,
     )
     first_page = build_report(audit, to, limits.limits(), tell=log)
     console.print(f"report: {first_page}", soft_wrap=True, markup=False)

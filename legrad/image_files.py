@@ -14,6 +14,8 @@ from importlib.util import find_spec
 
 from PIL import Image, UnidentifiedImageError
 
+from legrad.value_range import WIDE
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"tRNS", b"eXIf")
 """Ancillary chunks that change the picture: transparency and rotation."""
@@ -41,7 +43,10 @@ def open_image(data: bytes) -> Image.Image:
     decoder = _decoder(data)
     if decoder is not None and not _registered(decoder):
         raise UnidentifiedImageError(_ADVICE[decoder])
-    return Image.open(io.BytesIO(_without_ancillary_chunks(data)))
+    image = Image.open(io.BytesIO(_without_ancillary_chunks(data)))
+    if ";16" in str(image.tile[:1]):  # only the raw mode of the undecoded data says it
+        image.info[WIDE] = True
+    return image
 
 
 def _decoder(data: bytes) -> str | None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from legrad.value_range import is_wide, to_8_bits
+
 ResizeMode = Literal["squash", "center_crop", "pad"]
 RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
 Box = tuple[float, float, float, float]
@@ -142,20 +144,30 @@ def _centres_within(start: int, stop: int, cell: float) -> slice:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB of any PIL mode.
+    """Upright 8-bit RGB of any PIL mode; see `rgb_and_note`."""
+    return rgb_and_note(image)[0]
 
-    EXIF rotation is applied, 16-bit and float greyscale is scaled to 8 bits, and transparency is
-    shown on white, since dropping the alpha channel would reveal arbitrary hidden colours.
+
+def rgb_and_note(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Upright 8-bit RGB of any PIL mode, and what was guessed to get it; None if nothing was.
+
+    EXIF rotation is applied, wider values are scaled to 8 bits (see `legrad.value_range`), and
+    transparency is shown on white, since dropping the alpha channel would reveal arbitrary hidden
+    colours.
+
+    Raises:
+        ValueError: a picture of floats has no finite value.
     """
+    note = None
     turn = _TURNS.get(orientation(image))
+    if is_wide(image):
+        image, note = to_8_bits(image)
     image = image if turn is None else image.transpose(turn)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey_to_8bit(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(white, rgba).convert("RGB"), note
+    return image.convert("RGB"), note
 
 
 def orientation(image: Image.Image) -> int:
@@ -165,12 +177,3 @@ def orientation(image: Image.Image) -> int:
     except (ValueError, TypeError, OSError, SyntaxError, struct.error):
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _grey_to_8bit(image: Image.Image) -> Image.Image:
-    grey = np.asarray(image, dtype=np.float64)
-    wide = image.mode.startswith("I;16") or (image.mode == "I" and grey.max() > 255)
-    top = 65535.0 if wide else 255.0
-    if image.mode == "F" and grey.max() <= 1.0:
-        top = 1.0
-    return Image.fromarray(np.clip(np.round(grey * (255.0 / top)), 0, 255).astype(np.uint8))

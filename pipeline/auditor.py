@@ -15,6 +15,7 @@ from pipeline.audit.names import cues_and_decoys, dataset_name
 from pipeline.audit.overview import Overview
 from pipeline.audit.predictions import compare_predictions
 from pipeline.config.audit_settings import AuditConfig
+from pipeline.discovery import TOP, discover, words
 from pipeline.errors import UsageError
 from pipeline.results import open_results
 from pipeline.storage.location import Options, open_location
@@ -42,6 +43,7 @@ class Audit(Computed):
         settings: AuditConfig | Mapping[str, Any] | None = None,
         verdicts: str | None = None,
         labels: Sequence[str] = (),
+        class_labels: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
@@ -52,12 +54,13 @@ class Audit(Computed):
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
             labels: files with people's answers on images that `legrad label` drew.
+            class_labels: table that replaces the labels of the images, see `open_results`.
             tell: called with messages about long steps.
 
         Raises:
             UsageError: there is no run, or the settings name queries that it does not have.
         """
-        results = open_results(uri, storage_options)
+        results = open_results(uri, storage_options, class_labels=class_labels)
         chosen = (
             settings
             if isinstance(settings, AuditConfig)
@@ -87,6 +90,38 @@ class Audit(Computed):
 
         self.findings.population.refuse_sets("reliance")
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
+
+    def discover(
+        self, vocabulary: str | None = None, *, top: int = TOP, decoys: bool = False
+    ) -> pd.DataFrame:
+        """Words of a vocabulary that come with a class and that no query names.
+
+        Words are found on one half of the images (`pipeline.audit.split`) and tested on the other.
+        The first call for a run loads its model on this machine and encodes the words with it.
+
+        Args:
+            vocabulary: a file with a phrase a line; default the shipped one.
+            top: words that are tested for each class, from each of the two scans.
+            decoys: return the words that were drawn at random and tested likewise instead.
+
+        Returns:
+            One row per class and word, confirmed ones first. ``class``, ``word``; ``kind``
+            (``cue``, or ``part`` where WordNet has the word as a part of the class); ``rank`` in
+            the class; ``also`` (words that tell images apart in the same way); ``found_by``
+            (``shift``, ``probe`` or both); ``effect`` and ``effect_again`` (how far the class's
+            mean score lies beyond what likeness explains, in deviations of the vocabulary, on the
+            first and the second half); ``probe_effect`` (the same for weights of a linear
+            probe); ``probe_score`` (that of BEE); ``likeness`` of word and class text;
+            ``confirmed``, and ``reason`` where it is not; ``images`` of the class in the second
+            half, ``presence``, ``share``, ``share_elsewhere``, ``odds_ratio``, ``odds_low``,
+            ``odds_high`` (95 %) and ``q``, as in `rank`. Decoys have the columns of the test only.
+
+        Raises:
+            UsageError: the run has no embeddings, or its model cannot be loaded here.
+        """
+        phrases = words(vocabulary, self.options)
+        found = discover(self.results, self.settings, phrases, top, self.tell)
+        return found.decoys if decoys else found.candidates
 
     def rank(
         self,

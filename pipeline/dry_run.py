@@ -17,7 +17,8 @@ from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
-from pipeline.sources.possible_labels import source_notes
+from pipeline.sources.input_rows import Row
+from pipeline.sources.label_checks import query_label_notes, table_notes
 from pipeline.stages.decode import decode
 
 SAMPLE_ROWS = 16
@@ -78,6 +79,7 @@ class Preview:
     costs: Costs
     first: tuple[Sampled, ...]
     notes: tuple[str, ...]
+    columns: Mapping[str, str]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -98,7 +100,8 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
     """
     model_notes = _model_notes(config.model)
     source = open_source(config.source)
-    first = tuple(_sampled(config, source))
+    read = list(islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS))
+    first = tuple(_sampled(config, read))
     rows, exact = _rows(source, first)
     return Preview(
         shards=len(source.units),
@@ -110,7 +113,13 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
         maps=len(config.map_columns),
         resources=None if on_cluster else plan_resources(config.runtime, local_nodes()),
         first=first,
-        notes=(*model_notes, *source.notes, *source_notes(source, config.queries)),
+        notes=(
+            *model_notes,
+            *source.facts.notes,
+            *table_notes(source, read),
+            *query_label_notes(source, config.queries),
+        ),
+        columns=source.facts.columns,
     )
 
 
@@ -124,11 +133,11 @@ def _model_notes(model: ModelConfig) -> tuple[str, ...]:
         raise UsageError(f"model: {error}") from error
 
 
-def _sampled(config: RunConfig, source: ImageSource) -> list[Sampled]:
+def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
     height, width = config.model.image_size or catalog.architecture(config.model.name).image_size
     preprocess = Preprocess((height, width), config.model.resize)
     samples = []
-    for row in islice(read_rows(source.source, source.units[0]), SAMPLE_ROWS):
+    for row in rows:
         data: bytes | None = row.get("bytes")
         status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:

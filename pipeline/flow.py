@@ -33,7 +33,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import is_of_earlier_version
 from pipeline.runs.resume import Work, find_work
 from pipeline.sources.datasource import open_source
-from pipeline.sources.possible_labels import source_notes
+from pipeline.sources.label_checks import query_label_notes
 from pipeline.stages.write import PartSink, write
 from pipeline.storage.location import redact
 
@@ -68,8 +68,8 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
-    notes = [*source.notes, *check_source(source)]
-    for note in [*notes, *source_notes(source, config.queries)]:
+    notes = [*source.facts.notes, *check_source(source)]
+    for note in [*notes, *query_label_notes(source, config.queries)]:
         watch.note(note)
     notes = [*config.warnings, *notes]
     with hold_lease(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:

@@ -20,6 +20,7 @@ from legrad.method.explainer import LeGrad
 from legrad.models.tokenizers import obstacle
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess, to_rgb
+from legrad.queries.distinct import residual
 from pipeline.config import ModelConfig, SourceConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
@@ -42,15 +43,20 @@ class Question:
         texts: the texts of the queries; a single text may be given as such.
         baseline: a text that names nothing in particular, as one more column by which
             `Answer.figure` can suppress the others. None for no such column.
+        distinct: whether to explain what each text says beyond the other texts, see
+            `legrad.queries.distinct`.
     """
 
     texts: tuple[str, ...]
     baseline: str | None = None
+    distinct: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", tuple(name_list(self.texts)))
         if not self.texts or not all(text.strip() for text in self.texts):
             raise UsageError("queries: expected at least one text, and none of them empty")
+        if self.distinct and len(self.texts) < 2:
+            raise UsageError("distinct: expected at least two texts, found one")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -71,7 +77,8 @@ class Answer:
         scores: (N, Q) float32 cosines.
         about: model, weights digest, layers and preprocessing.
         failures: image -> why it could not be explained.
-        warnings: the model's warnings about the texts.
+        warnings: what was assumed about the model and the values of pixels, and the model's
+            warnings about the texts.
     """
 
     question: Question
@@ -160,9 +167,12 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         warnings.simplefilter("always", UserWarning)
         loaded = _load(model)
     opened: dict[str, tuple[Image.Image, NDArray[np.uint8]]] = {}
+    guesses: list[str] = []
     for uri, data in read.items():
         try:
-            opened[uri] = _open(data, loaded.preprocess)
+            image, pixels, guess = _open(data, loaded.preprocess)
+            opened[uri] = image, pixels
+            guesses += [] if guess is None else [f"{uri}: {guess}"]
         except _BrokenImageError as error:
             failures[uri] = str(error)
     _require_any(opened, failures, uris)
@@ -176,9 +186,9 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
         boxes=tuple(loaded.preprocess.box(*image.size) for image in images),
         maps=maps,
         scores=scores,
-        about=_about(loaded, legrad.layers),
+        about=_about(loaded, legrad.layers, question),
         failures={uri: failures[uri] for uri in uris if uri in failures},
-        warnings=(*_messages(caught), *notes),
+        warnings=(*_messages(caught), *notes, *guesses),
     )
 
 
@@ -216,15 +226,16 @@ def _require_any(
         raise RunError("\n  ".join(["no image could be explained", *lines]))
 
 
-def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8]]:
-    """The upright original, and pixels (3, height, width) as the model takes them."""
+def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8], str | None]:
+    """The upright original, pixels (3, height, width) as the model takes them, and a note."""
     decoded = decode(data, preprocess, _MAX_PIXELS)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
     with warnings.catch_warnings(), open_image(data) as image:
         warnings.simplefilter("ignore")  # `decode` accepted it
         upright = to_rgb(image)
-    return upright, np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+    pixels = np.frombuffer(decoded.pixels, dtype=np.uint8).reshape(3, *preprocess.size)
+    return upright, pixels, decoded.error
 
 
 def _run(
@@ -237,7 +248,9 @@ def _run(
         warnings.simplefilter("always", UserWarning)
         try:
             features = legrad.model.encode_text(question.columns)
-        except ValueError as error:  # its tokenizer's files
+            if question.distinct:
+                features = _distinct(features, len(question.texts))
+        except ValueError as error:  # its tokenizer's files, or texts that are alike
             raise UsageError(str(error)) from error
     notes = _messages(caught)
     maps, scores = [], []
@@ -250,13 +263,21 @@ def _run(
     return np.concatenate(maps), np.concatenate(scores), notes
 
 
+def _distinct(features: torch.Tensor, texts: int) -> torch.Tensor:
+    """The same (Q, E) with the first rows made distinct from each other."""
+    exact = features[:texts].double().cpu().numpy()
+    rows = [residual(row, np.delete(exact, number, axis=0)) for number, row in enumerate(exact)]
+    return torch.cat([torch.from_numpy(np.stack(rows)).to(features), features[texts:]])
+
+
 def _messages(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
     return tuple(str(w.message) for w in caught if w.category is UserWarning)
 
 
-def _about(model: VisionLanguageModel, layers: int) -> dict[str, object]:
+def _about(model: VisionLanguageModel, layers: int, question: Question) -> dict[str, object]:
     preprocess = model.preprocess
     return {
+        "distinct": question.distinct,
         "model": model.name,
         "pretrained": model.pretrained,
         "weights_sha256": model.digest,

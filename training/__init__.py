@@ -1,1 +1,1 @@
-"""How the embedded mini model was trained and measured; not part of the installed package."""
+"""How the embedded mini model and the vocabulary were made; not part of the installed package."""

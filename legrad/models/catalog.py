@@ -4,13 +4,14 @@ The settings of a run are checked against them in a fraction of a second, before
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 from legrad.errors import SUPPORTED_TOWERS, UnsupportedModelError
 from legrad.models.definition import MINI, config_files, define
-from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS
+from legrad.models.timm_figures import TRUNKS, WITHOUT_TOKENS, Trunk
+from legrad.models.transformers_folder import TIMM_SETTINGS
 
 MINI_WARNING = (
     "model mini was trained on the demo's drawn scenes only: on other images its scores and maps "
@@ -121,7 +122,7 @@ def architecture(name: str) -> Architecture:
             f"the {TEXT_TOWER} of model {name!r} needs the package transformers: "
             "pip install transformers"
         )
-    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    trunk = _trunk(vision)
     patch = _pair(vision.get("patch_size", 16) if trunk is None else trunk.patch)
     height, width = _pair(vision.get("image_size", 224))
     return Architecture(
@@ -136,10 +137,21 @@ def architecture(name: str) -> Architecture:
     )
 
 
+def _trunk(vision: Mapping[str, Any]) -> Trunk | None:
+    """Facts about a timm vision tower; None for open_clip's own towers."""
+    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    sizes = vision.get(TIMM_SETTINGS)
+    if trunk is None or sizes is None:
+        return trunk
+    return replace(
+        trunk, patch=sizes["patch_size"], layers=sizes["depth"], width=sizes["embed_dim"]
+    )
+
+
 def _family(name: str, config: Mapping[str, Any]) -> str:
     if name == MINI:
         return MINI
-    trunk = TRUNKS.get(config["vision_cfg"].get("timm_model_name", ""))
+    trunk = _trunk(config["vision_cfg"])
     if trunk is not None:
         return trunk.family
     if "multimodal_cfg" in config:
@@ -150,7 +162,7 @@ def _family(name: str, config: Mapping[str, Any]) -> str:
 def _parameters(config: Mapping[str, Any]) -> int | None:
     """Number of parameters, from the config; None unless text tower and head are plain CLIP's."""
     vision, text, embed = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
-    if "multimodal_cfg" in config or text.get("hf_model_name"):
+    if "multimodal_cfg" in config or text.get("hf_model_name") or TIMM_SETTINGS in vision:
         return None
     wide = text.get("width", 512)
     projected = 0 if text.get("proj_type") == "none" else embed
@@ -162,7 +174,7 @@ def _parameters(config: Mapping[str, Any]) -> int | None:
 
 
 def _image_parameters(vision: Mapping[str, Any], embed: int) -> int:
-    trunk = TRUNKS.get(vision.get("timm_model_name", ""))
+    trunk = _trunk(vision)
     if trunk is not None:
         projection = vision.get("timm_proj", "linear")
         bias = 0 if projection else embed  # the trunk's own has a bias

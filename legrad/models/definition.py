@@ -16,6 +16,7 @@ from typing import Any
 
 from legrad import mini
 from legrad.errors import UnsupportedModelError
+from legrad.models import transformers_folder
 from legrad.models.files import fetch
 from legrad.settings import WEIGHTS_SUFFIXES
 
@@ -33,6 +34,7 @@ _WEIGHTS_NAMES = (  # open_clip's order of preference
     "pytorch_model.pth",
     "model.pth",
 )
+_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -53,6 +55,7 @@ class Definition:
         preprocessing: open_clip's ``preprocess_cfg``; empty where nothing says it.
         folder: the folder that holds the model's files; None for a name or a JSON file.
         repository: the model's repository on the Hugging Face hub, if it is read from there.
+        converted: ``model_type`` of the package transformers, if the folder is in its form.
         built_in: whether open_clip, or this package, knows the name.
     """
 
@@ -61,6 +64,7 @@ class Definition:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     repository: str | None = None
+    converted: str | None = None
     built_in: bool = False
 
     @property
@@ -91,8 +95,8 @@ class Definition:
             sha.update(f"{path.name}|".encode() + hashlib.sha256(path.read_bytes()).digest())
         return sha.hexdigest()
 
-    def weights_file(self) -> Path:
-        """The weights in the model's folder.
+    def weights_files(self) -> tuple[Path, ...]:
+        """The weights in the model's folder: one file, or all shards of an index.
 
         Raises:
             ValueError: there is none, or several of which none has a usual name.
@@ -101,7 +105,12 @@ class Definition:
             raise ValueError(f"model {self.name}: no folder holds its weights")
         for name in _WEIGHTS_NAMES:
             if (self.folder / name).is_file():
-                return self.folder / name
+                return (self.folder / name,)
+        index = self.folder / _INDEX
+        if index.is_file():
+            return tuple(
+                self.folder / name for name in sorted({*_read(index)["weight_map"].values()})
+            )
         files = sorted(p for p in self.folder.iterdir() if p.name.endswith(WEIGHTS_SUFFIXES))
         if len(files) != 1:
             listed = ", ".join(path.name for path in files) or "none"
@@ -109,7 +118,7 @@ class Definition:
                 f"model {self.name}: expected one weights file in the folder, such as "
                 f"{_WEIGHTS_NAMES[0]}, found {listed}; name one as pretrained="
             )
-        return files[0]
+        return tuple(files)
 
 
 def is_name(name: str) -> bool:
@@ -130,8 +139,9 @@ def define(name: str) -> Definition:
 
     Args:
         name: open_clip's name of an architecture, ``mini``, a JSON file with a model config (path
-            or URI), ``hf-hub:ORG/NAME``, or a folder with ``open_clip_config.json``, with or
-            without ``local-dir:`` before it.
+            or URI), ``hf-hub:ORG/NAME``, or a folder, with or without ``local-dir:`` before it,
+            that holds ``open_clip_config.json``, or ``config.json`` of a class that
+            `legrad.models.transformers_folder` covers.
 
     Raises:
         UnsupportedModelError: open_clip knows no such name.
@@ -185,14 +195,17 @@ def _in_folder(name: str) -> Definition:
             "ORG/NAME. A folder in a bucket must be copied to every node, or its config (a .json "
             "URI) named as the model and its weights as pretrained"
         )
-    config_file = folder / OPEN_CLIP_CONFIG
-    if not config_file.is_file():
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        config, preprocessing = _open_clip_config(name, folder / OPEN_CLIP_CONFIG)
+        return Definition(name, config, preprocessing, folder)
+    if not (folder / transformers_folder.CONFIG).is_file():
         raise ValueError(
-            f"model {name}: expected {OPEN_CLIP_CONFIG} in the folder, found "
-            f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+            f"model {name}: expected {OPEN_CLIP_CONFIG} or {transformers_folder.CONFIG} in the "
+            f"folder, found {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         )
-    config, preprocessing = _open_clip_config(name, config_file)
-    return Definition(name, config, preprocessing, folder)
+    data = _read(folder / transformers_folder.CONFIG)
+    config, preprocessing = transformers_folder.read_folder(name, folder, data)
+    return Definition(name, config, preprocessing, folder, converted=data["model_type"])
 
 
 def _on_hub(name: str) -> Definition:

@@ -41,8 +41,9 @@ def load_model(
 
     Args:
         name: open_clip's name of an architecture (``ViT-B-32``); ``mini``, the embedded model; a
-            JSON file with open_clip's model config (path or URI); a folder that holds
-            ``open_clip_config.json`` and weights, with or without ``local-dir:`` before it; or
+            JSON file with open_clip's model config (path or URI); a folder, with or without
+            ``local-dir:`` before it, that holds ``open_clip_config.json`` and weights, or a
+            ``CLIPModel``, ``SiglipModel`` or ``Siglip2Model`` of the package transformers; or
             ``hf-hub:ORG/NAME``. Preprocessing and tokenizer come from the folder or repository.
         pretrained: an open_clip tag (``laion2b_s34b_b88k``; fetched from the hub), or a weights
             file at a path or any fsspec URI: ``.safetensors``, or ``.pt``/``.pth``/``.bin``, which
@@ -169,7 +170,7 @@ def _create(definition: Definition, pretrained: str | None) -> nn.Module:
             f"model {name!r} needs pretrained=: {_example_tag(definition)}a weights file"
         )
     if is_weights_uri(pretrained):
-        return model_with_weights(definition, pretrained)
+        return model_with_weights(definition, [pretrained])
     tagged: nn.Module = open_clip.create_model(
         name,
         pretrained=pretrained,
@@ -179,12 +180,12 @@ def _create(definition: Definition, pretrained: str | None) -> nn.Module:
     return tagged
 
 
-def _weights_within(definition: Definition) -> str:
-    """The weights file in the model's folder, or fetched from its repository on the hub."""
+def _weights_within(definition: Definition) -> list[str]:
+    """The weights in the model's folder, or fetched from its repository on the hub."""
     if definition.repository is None:
-        return str(definition.weights_file())
+        return [str(path) for path in definition.weights_files()]
     try:
-        return str(download_pretrained_from_hf(definition.repository))
+        return [str(download_pretrained_from_hf(definition.repository))]
     except FileNotFoundError as error:
         raise ValueError(f"model {definition.name}: its weights cannot be read: {error}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from legrad.models.definition import Definition, define
+from legrad.models.transformers_folder import OWN_TOKENIZER
 
 if TYPE_CHECKING:
     from legrad.models.vision_language import Tokenizer
@@ -61,6 +62,11 @@ def make_tokenizer(name: str, tokenizer: str | None = None) -> "Tokenizer":
     reason = obstacle(name)
     if reason is not None:
         raise ValueError(reason)
+    if hub == OWN_TOKENIZER and tokenizer is None and not definition.tokenizer_files:
+        raise ValueError(
+            f"model {name}: its folder holds no tokenizer (tokenizer.json, or vocab.json and "
+            "merges.txt); copy the files there, or name another folder as tokenizer="
+        )
     source = hub if tokenizer is None else tokenizer
     if tokenizer is not None and _is_folder(tokenizer):
         source = str(Path(tokenizer).expanduser())

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
+from legrad.models.text_length import cut_texts
 from legrad.preprocess import Preprocess
 from legrad.towers import Tower, tower_of
 
@@ -157,16 +158,27 @@ class VisionLanguageModel:
         """Texts -> (Q, E) unit rows on the model's device.
 
         Warns:
-            UserWarning: a text has words that did not occur in training (mini model only).
+            UserWarning: a text has more tokens than the model reads, so that its end is cut off, or
+                words that did not occur in training (mini model only).
         """
         if isinstance(texts, str):
             raise TypeError("encode_text takes a list of texts, not one string")
         tokens = self.tokenizer(list(texts))
+        self._warn_cut(texts, tokens.shape[1])
         self._warn_unknown(texts, tokens)
         encode: Callable[[Tensor], Tensor] = self.model.get_submodule("").encode_text  # type: ignore[assignment]
         with torch.no_grad(), self.autocast():
             features = encode(tokens.to(self.device))
         return F.normalize(features.to(self.exact_dtype), dim=-1)
+
+    def _warn_cut(self, texts: Sequence[str], context: int) -> None:
+        cut = cut_texts(self.tokenizer, texts, context)
+        if cut:
+            warnings.warn(
+                f"model {self.name!r} reads {context} tokens of a text, and the end is cut off of: "
+                f"{', '.join(map(repr, cut))}",
+                stacklevel=3,
+            )
 
     def _warn_unknown(self, texts: Sequence[str], tokens: Tensor) -> None:
         if self.known_tokens is None:

@@ -67,6 +67,25 @@ def exemplar_mean(model: "VisionLanguageModel", uris: Sequence[str]) -> "Tensor"
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 
 
+def vector_direction(model: "VisionLanguageModel", vector: str) -> "Tensor":
+    """(E,) a vector from a file, on the model's device.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is invalid, or the vector is not as long as the model's embeddings.
+    """
+    import torch
+
+    values = torch.from_numpy(read_vector(vector))
+    width = model.tower.embed_dim
+    if len(values) != width:
+        raise ValueError(
+            f"vector {vector}: expected {width} numbers, the width of the embedding of "
+            f"{model.name!r}, found {len(values)}"
+        )
+    return values.to(model.device, model.exact_dtype)
+
+
 def content_digest(images: Sequence[str], vector: str | None) -> str | None:
     """SHA-256 (hex) of the content of a query's files, whatever their paths; None without files."""
     if vector is not None:

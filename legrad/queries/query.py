@@ -5,19 +5,28 @@ vector from a file. The score of an image is always < unit image feature, direct
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BeforeValidator,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    model_serializer,
+    model_validator,
+)
 
 from legrad.queries.directions import (
     VECTOR_SUFFIXES,
     content_digest,
     exemplar_mean,
-    read_vector,
     split_part,
+    vector_direction,
 )
+from legrad.queries.distinct import make_distinct
 from legrad.settings import PathOrUri, Settings
 
 if TYPE_CHECKING:
@@ -82,6 +91,8 @@ class Query(Settings):
         vector: a row of a ``.npy`` or a tensor of a ``.safetensors`` file, written ``file#part``
             if the file has several; used as it is, whatever its length.
         label: for a class, its label in the data set; default: the name.
+        distinct: what the texts say beyond other texts: ``true`` for the other classes, cues and
+            decoys of the run that are texts, or a list of names. See `legrad.queries.distinct`.
     """
 
     name: QueryName
@@ -92,6 +103,15 @@ class Query(Settings):
     difference: tuple[QueryName, QueryName] | None = None
     vector: PathOrUri | None = None
     label: str | None = None
+    distinct: StrictBool | Annotated[tuple[QueryName, ...], BeforeValidator(_as_tuple)] = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs that were made before queries could be distinct keep their identity."""
+        values: dict[str, Any] = serialise(self)
+        if not self.distinct:
+            values.pop("distinct", None)
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -121,6 +141,10 @@ class Query(Settings):
             self._check_direction()
         elif not self.prompts or not all(prompt.strip() for prompt in self.prompts):
             raise ValueError(f"query {self.name!r} has an empty prompt")
+        if self.distinct and not self.prompts:
+            raise ValueError(f"query {self.name!r} has no texts: only texts can be made distinct")
+        if self.distinct is not True and self.name in (self.distinct or ()):
+            raise ValueError(f"query {self.name!r} is to be distinct from itself")
         if self.label is not None and self.role is not Role.CLASS:
             raise ValueError(f"query {self.name!r} is a {self.role}: only a class has a label")
         if isinstance(self.templates, str):
@@ -170,22 +194,73 @@ def check_differences(queries: Sequence[Query]) -> None:
             )
 
 
+def with_distinct_names(queries: Sequence[Query]) -> tuple[Query, ...]:
+    """The queries with ``distinct: true`` replaced by the names that it stands for.
+
+    Raises:
+        ValueError: a query is to be distinct from a name that is not a query with texts.
+    """
+    texts = {query.name: query for query in queries if query.prompts}
+    every = [name for name, query in texts.items() if query.role is not Role.BASELINE]
+    resolved = []
+    for query in queries:
+        names = _distinct_names(query, every)
+        unknown = [name for name in names if name not in texts]
+        if unknown:
+            raise ValueError(
+                f"query {query.name!r} is to be distinct from {unknown[0]!r}: expected names of "
+                f"other queries with texts: {', '.join(n for n in texts if n != query.name)}"
+            )
+        if query.distinct and not names:
+            raise ValueError(f"query {query.name!r} is to be distinct, but from no other text")
+        resolved.append(query.model_copy(update={"distinct": names}) if names else query)
+    return tuple(resolved)
+
+
+def _distinct_names(query: Query, every: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(query.distinct, tuple):
+        return query.distinct
+    return tuple(name for name in every if name != query.name) if query.distinct else ()
+
+
+def distinct_texts(
+    queries: Sequence[Query], directions: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Name -> (E,) direction of each query that is to be distinct from others.
+
+    Args:
+        queries: of a run.
+        directions: name -> (E,) unit direction of the texts of all of them.
+
+    Raises:
+        ValueError: a name is unknown, or nothing remains of a text.
+    """
+    named = with_distinct_names(queries)
+    distinct = {query.name: query.distinct for query in named if isinstance(query.distinct, tuple)}
+    return make_distinct(directions, {name: others for name, others in distinct.items() if others})
+
+
 def encode_queries(model: "VisionLanguageModel", queries: Sequence[Query]) -> "Tensor":
     """(Q, E) directions on the model's device: unit rows, except for differences and vectors.
 
     Raises:
         FileNotFoundError: a file of a query is missing.
-        ValueError: a file is invalid, or a difference names an unknown query.
+        ValueError: a file is invalid, a query names an unknown one, or nothing remains of a text
+            that is to be distinct from others.
     """
     import torch
 
     check_differences(queries)
     directions = dict(_text_features(model, [query for query in queries if query.prompts]))
+    if any(query.distinct for query in queries):
+        exact = {name: row.double().cpu().numpy() for name, row in directions.items()}
+        for name, row in distinct_texts(queries, exact).items():
+            directions[name] = torch.from_numpy(row).to(directions[name])
     for query in queries:
         if query.images:
             directions[query.name] = exemplar_mean(model, query.images)
         elif query.vector is not None:
-            directions[query.name] = _vector(model, query.vector)
+            directions[query.name] = vector_direction(model, query.vector)
     for query in queries:
         if query.difference is not None:
             plus, minus = query.difference
@@ -212,19 +287,6 @@ def _text_features(
     means = [part.mean(dim=0) for part in features.split([len(group) for group in texts])]
     names = [query.name for query in queries]
     return [(name, F.normalize(mean, dim=-1)) for name, mean in zip(names, means, strict=True)]
-
-
-def _vector(model: "VisionLanguageModel", vector: str) -> "Tensor":
-    import torch
-
-    values = torch.from_numpy(read_vector(vector))
-    width = model.tower.embed_dim
-    if len(values) != width:
-        raise ValueError(
-            f"vector {vector}: expected {width} numbers, the width of the embedding of "
-            f"{model.name!r}, found {len(values)}"
-        )
-    return values.to(model.device, model.exact_dtype)
 
 
 def _fill(templates: Templates, prompt: str) -> list[str]:

@@ -1,13 +1,13 @@
 """Directions of the run's queries and of the vocabulary, from texts that are encoded once a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from legrad.errors import UnsupportedModelError
 from legrad.queries.directions import read_vector
-from legrad.queries.query import Query
+from legrad.queries.query import Query, distinct_texts
 from pipeline.audit.inference import Array
 from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
 from pipeline.errors import UsageError
@@ -24,37 +24,47 @@ class Directions:
         queries: name -> (E,); queries by exemplar images, which would have to be embedded again,
             have none.
         words: (W, E) of the words of the vocabulary that the model tells apart.
+        phrases: (W,) these words.
     """
 
     queries: dict[str, Array]
     words: Array
+    phrases: tuple[str, ...]
 
 
-def run_directions(results: Results, tell: Callable[[str], None]) -> Directions:
+def run_directions(
+    results: Results, tell: Callable[[str], None], words: Sequence[str] | None = None
+) -> Directions:
     """The directions of a run; the first call loads its model on the CPU.
 
     Args:
         tell: called with a message before the model may be loaded.
+        words: the vocabulary; default the audit's own. Texts of the run's cues are left out.
 
     Raises:
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
     model = model_config(results.run)
-    words = [word for word in vocabulary() if word not in _texts_of_cues(results)]
-    texts = [*words, *(text for query in results.queries for text in query.texts())]
+    words, texts = encoded_texts(results, words)
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
-    tell(f"comparing cues with {len(words)} words in the text space of {model.name}")
+    tell(f"comparing with {len(words):,} words in the text space of {model.name}")
     try:
         features = text_features(model, digest, texts, folder, cores()).astype(np.float64)
         queries = _directions(results, features[len(words) :])
     except (OSError, ValueError, RuntimeError, UnsupportedModelError) as error:
         raise UsageError(f"the model {model.name} cannot be loaded here: {error}") from error
-    return Directions(queries, features[: len(words)][distinct_rows(features[: len(words)])])
+    kept = distinct_rows(features[: len(words)])
+    return Directions(queries, features[kept], tuple(words[row] for row in kept))
 
 
-def _texts_of_cues(results: Results) -> set[str]:
-    return {text for query in results.queries for text in query.texts() if query.label is None}
+def encoded_texts(
+    results: Results, words: Sequence[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """The words of a vocabulary that are no cues, and all texts to encode, these words first."""
+    cues = {text for query in results.queries for text in query.texts() if query.label is None}
+    kept = [word for word in (vocabulary() if words is None else words) if word not in cues]
+    return kept, [*kept, *(text for query in results.queries for text in query.texts())]
 
 
 def _directions(results: Results, features: Array) -> dict[str, Array]:
@@ -69,6 +79,7 @@ def _directions(results: Results, features: Array) -> dict[str, Array]:
             start += count
         elif query.vector is not None:
             directions[query.name] = read_vector(query.vector).astype(np.float64)
+    directions |= distinct_texts(results.queries, directions)
     for query in results.queries:
         if query.difference is not None and _known(query, directions):
             plus, minus = query.difference

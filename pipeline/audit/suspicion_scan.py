@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from pipeline.audit.basis import Basis
 from pipeline.audit.directions import Directions, run_directions
@@ -116,7 +117,10 @@ def _suspicion(
 def class_sums(
     results: Readable, population: Population
 ) -> tuple[Array, Array, Array, tuple[int, Array]]:
-    """Sums over the embeddings of the explained images.
+    """Sums over the embeddings of the explained images, in one pass.
+
+    A batch is summed in single precision about a mean that is subtracted before, and batches are
+    added in double precision.
 
     Returns:
         (K,) images and (K, E) mean embeddings of the classes; (E, E) covariance within them, each
@@ -126,25 +130,29 @@ def class_sums(
     fitted: _ClassSums | None = None
     by_class: _ClassSums | None = None
     products = total = np.zeros(0)
+    shift = np.zeros(0, np.float32)
     for batch in batches(results, population, [], [EMBEDDING]):
-        vectors = embeddings(batch.table).astype(np.float64)
+        vectors = embeddings(batch.table)
         if fitted is None or by_class is None:
-            width = vectors.shape[1]
+            shift, width = vectors.mean(axis=0), vectors.shape[1]
             fitted, by_class = _ClassSums.empty(classes, width), _ClassSums.empty(classes, width)
             products, total = np.zeros((width, width)), np.zeros(width)
+        vectors = vectors - shift
         fitted.add(batch.codes, vectors)
         if population.has_sets:
             by_class.add(batch.members.codes, vectors[batch.members.rows])
         products += vectors.T @ vectors
-        total += vectors.sum(axis=0)
+        total += vectors.sum(axis=0, dtype=np.float64)
     if fitted is None or by_class is None:
         raise UsageError("no explained image has a label")
     images, means = fitted.images, fitted.means
     within = products - (means * images[:, None]).T @ means
     covariance = within / max(images.sum() - (images > 0).sum(), 1)
     if not population.has_sets:
-        return images, means, covariance, (int(images.sum()), images @ means)
-    return by_class.images, by_class.means, covariance, (population.total, total)
+        count = int(images.sum())
+        return images, means + shift, covariance, (count, total + count * shift)
+    count = population.total
+    return by_class.images, by_class.means + shift, covariance, (count, total + count * shift)
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,13 @@ class _ClassSums:
     def empty(cls, classes: int, width: int) -> "_ClassSums":
         return cls(np.zeros(classes), np.zeros((classes, width)))
 
-    def add(self, codes: NDArray[np.int64], vectors: Array) -> None:
+    def add(self, codes: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add embeddings (n, E) of images of some classes (n,)."""
-        self.images[:] += np.bincount(codes, minlength=len(self.images))
-        np.add.at(self.sums, codes, vectors)
+        count, classes = len(codes), len(self.images)
+        ones = np.ones(count, np.float32)
+        members = sparse.csr_array((ones, (codes, np.arange(count))), shape=(classes, count))
+        self.images[:] += np.bincount(codes, minlength=classes)
+        self.sums[:] += members @ vectors
 
     @property
     def means(self) -> Array:

@@ -21,6 +21,7 @@ from pipeline.storage.location import Location
 
 _FILE = Path(__file__).with_name("vocabulary.txt")
 _BATCH = 256
+_ROWS = 1024  # texts that are compared with all earlier ones at once
 _SAME = 0.999  # cosine from which two texts are one to the model
 
 
@@ -45,8 +46,7 @@ def text_features(
     Raises:
         UsageError: the model here has other weights than the run's.
     """
-    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
-    file = kept.child(f"texts-{key[:24]}.npy")
+    file = kept.child(features_file(model, digest, texts))
     if file.exists():
         stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return stored
@@ -67,7 +67,17 @@ def text_features(
     return features
 
 
+def features_file(model: ModelConfig, digest: str, texts: Sequence[str]) -> str:
+    """Name of the file that keeps the features of texts; arguments as for `text_features`."""
+    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
+    return f"texts-{key[:24]}.npy"
+
+
 def distinct_rows(features: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows (T, E) of unit length that no earlier row repeats: what the model cannot read is one."""
-    repeats = np.tril(features @ features.T, -1) > _SAME
-    return np.flatnonzero(~repeats.any(axis=1))
+    single = features.astype(np.float32)
+    repeats = np.zeros(len(single), bool)
+    for start in range(0, len(single), _ROWS):
+        alike = single[start : start + _ROWS] @ single[: start + _ROWS].T > _SAME
+        repeats[start : start + _ROWS] = np.tril(alike, start - 1).any(axis=1)
+    return np.flatnonzero(~repeats)

@@ -56,7 +56,8 @@ def _identity(model: ModelConfig) -> str:
     elif definition.repository is not None:
         weights = _hub_identity(f"{definition.repository}/")
     else:
-        weights = _file_identity(open_location(str(definition.weights_file())))
+        files = [open_location(str(path)) for path in definition.weights_files()]
+        weights = ", ".join(map(_file_identity, files))
     return weights if definition.built_in else f"{weights}, config {definition.digest[:16]}"
 
 

@@ -14,6 +14,7 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.input_rows import Row
+from pipeline.sources.label_checks import table_notes
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -91,7 +92,10 @@ def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) 
             "holds the label, or leave label_field out."
         )
     empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
-    return tuple(f"source.carry: {where} have no {column!r}" for column in empty)
+    unmatched = table_notes(source, rows)
+    if unmatched and config.format == "folder":  # elsewhere further images may be in the table
+        raise UsageError(unmatched[0])
+    return (*unmatched, *(f"source.carry: {where} have no {column!r}" for column in empty))
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:

@@ -47,8 +47,9 @@ class ModelConfig(Settings):
 
     Attributes:
         name: open_clip's name; a JSON file with a model config (path or URI); a folder with
-            ``open_clip_config.json`` and weights; ``hf-hub:ORG/NAME``; or ``mini``, the demo's
-            model, whose maps mean nothing on other images.
+            ``open_clip_config.json`` and weights, or with a CLIPModel, SiglipModel or Siglip2Model
+            of transformers; ``hf-hub:ORG/NAME``; or ``mini``, the demo's model, whose maps mean
+            nothing on other images.
         pretrained: open_clip tag or weights file (path or URI); none for ``mini``, and for the
             weights that are in a folder or a repository.
         tag: open_clip tag that a weights file was trained from: its activation, mean, standard
@@ -101,7 +102,7 @@ class ModelConfig(Settings):
         if self.pretrained or self.name == MINI:
             return
         if definition.folder is not None:
-            definition.weights_file()
+            definition.weights_files()
         elif not definition.holds_weights:
             tag = "an open_clip tag or " if definition.built_in else ""
             raise ValueError(f"pretrained: model {self.name!r} needs {tag}a weights file")

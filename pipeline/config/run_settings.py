@@ -3,12 +3,12 @@
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from legrad.models import catalog
 from legrad.models.definition import MINI
 from legrad.models.tokenizers import obstacle
-from legrad.queries.query import Query, Role, check_differences
+from legrad.queries.query import Query, Role, check_differences, with_distinct_names
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
 from pipeline.config.model_settings import ModelConfig
@@ -157,6 +157,12 @@ class RunConfig(Settings):
     output_options: StorageOptions = Field(default_factory=dict, repr=False)
     store: StoreConfig = StoreConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("queries", mode="after")
+    @classmethod
+    def _distinct_from_names(cls, queries: tuple[Query, ...]) -> tuple[Query, ...]:
+        """Store names instead of ``distinct: true``, so that they are part of the identity."""
+        return with_distinct_names(queries)
 
     @model_validator(mode="after")
     def _queries_are_sound(self) -> "RunConfig":

@@ -63,8 +63,9 @@ class LabelsConfig(Settings):
     Attributes:
         uri: CSV or Parquet file; COCO annotations (``instances_*.json``), whose categories are the
             labels; or CelebA's ``list_attr_celeba.txt``.
-        key: column that names the image, by its key or by its image id without the alias.
-        label: column of labels.
+        key: column that names the image, by its image id without the alias, its key, or its file
+            name, with or without extension; if not set, also a column with a usual name.
+        label: column of labels; if not set, also a column with a usual name.
         columns: columns of yes or no, each named as the label that it stands for, instead of
             ``label``. An image has the labels of the columns that are 1 or true.
         separator: text between the labels of one cell, such as ``|``.

@@ -165,6 +165,12 @@ def fit(sums: ProbeSums, weights: Array, ridge: float) -> Probe:
     means = totals / safe
     scatter = np.tensordot(weights, sums.products, axes=1) - totals.T @ means
     covariance = scatter / max(images.sum() - (images > 0).sum(), 1)
+    return from_moments(images, means, covariance, ridge)
+
+
+def from_moments(images: Array, means: Array, covariance: Array, ridge: float) -> Probe:
+    """A probe from images (K,), means (K, E) and covariance (E, E) within classes; see `fit`."""
+    covariance = covariance.copy()
     strength = ridge * np.trace(covariance) / len(covariance)
     covariance[np.diag_indices_from(covariance)] += max(strength, 1e-12)
     return Probe(images, means, cho_factor(covariance, overwrite_a=True, check_finite=False))

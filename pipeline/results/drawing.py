@@ -116,7 +116,9 @@ def _meaning(query: Query) -> str:
         return " minus ".join(query.difference)
     if query.images:
         return f"{len(query.images)} exemplar images"
-    return query.vector or "; ".join(query.prompts) or query.name.replace("_", " ")
+    texts = query.vector or "; ".join(query.prompts) or query.name.replace("_", " ")
+    others = query.distinct if isinstance(query.distinct, tuple) else ()
+    return f"{texts} (distinct from {len(others)} other texts)" if others else texts
 
 
 def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 
 from pipeline.errors import UsageError
+from pipeline.results.class_labels import relabelled
 from pipeline.results.results import Results
 from pipeline.results.run import Run
 from pipeline.runs.manifest import run_folder
@@ -18,6 +19,7 @@ def open_results(
     *,
     source: Moved = None,
     source_options: Options | None = None,
+    class_labels: str | PathLike[str] | None = None,
 ) -> Results:
     """Open a run's output, complete or still growing (committed parts only).
 
@@ -46,10 +48,13 @@ def open_results(
             default: credentials of the environment.
         source: where the images are now, if they have moved; by alias if there are several.
         source_options: fsspec options for the images; default those of the output.
+        class_labels: table of labels, as ``source.labels`` takes it, that replaces the labels of
+            all images; an image that it does not name has none. The maps of an image's own label
+            are left out where its class has changed.
 
     Raises:
-        UsageError: a folder holds no run, a newer version wrote it, or the runs do not fit
-            together.
+        UsageError: a folder holds no run, a newer version wrote it, the runs do not fit together,
+            or the table names none of the images.
     """
     uris = [fspath(place) for place in ([uri] if isinstance(uri, str | PathLike) else uri)]
     if not uris:
@@ -59,6 +64,9 @@ def open_results(
     runs = tuple(Run.open(place, storage_options, source, source_options) for place in uris)
     if len(runs) > 1:
         _refuse_disagreeing(runs)
+    if class_labels is not None:
+        table = fspath(class_labels)
+        runs = tuple(relabelled(run, table, source_options or storage_options) for run in runs)
     return Results(runs)
 
 

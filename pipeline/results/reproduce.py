@@ -155,15 +155,17 @@ def model_config(manifest: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def source_config(manifest: Mapping[str, Any], options: Options, only: str) -> SourceConfig:
-    """Settings of a run's source, restricted to some of its images.
+def source_config(
+    manifest: Mapping[str, Any], options: Options, only: str | None = None
+) -> SourceConfig:
+    """Settings of a run's source.
 
     A table of labels is left out: the labels are in the run's results.
 
     Args:
         manifest: manifest of the run.
         options: storage options, which a manifest does not hold.
-        only: path of a table with the ids of the wanted images.
+        only: path of a table with the ids of the wanted images; default all images.
     """
     source, identity = manifest["source"], manifest["identity"]
     fields = ("image_field", "label_field", "caption_field", "carry", "key_field", "max_pixels")

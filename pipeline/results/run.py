@@ -18,6 +18,7 @@ from pipeline.config import queries_by_label
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.results.decoding import Maps, decode_columns
+from pipeline.results.rows import Rows
 from pipeline.results.stored_rows import StoredRows
 from pipeline.runs.ledger import missing_parts
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
@@ -77,7 +78,7 @@ class Run:
         return open_parts(self.folder, self.manifest, self.grid)
 
     @cached_property
-    def rows(self) -> StoredRows:
+    def rows(self) -> Rows:
         """The committed rows."""
         return StoredRows(self.folder.uri, self.dataset)
 

@@ -1,8 +1,9 @@
 """Find the columns of a table that hold image, key, label and caption."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -20,12 +21,15 @@ from pipeline.sources.input_rows import (
 from pipeline.sources.label_values import LabelValue, label_in, labels_of
 from pipeline.sources.read_unit import Further, Part
 
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table by meaning; None where the table has no such column.
 
     The label may be the field of a column, ``objects.category``, or columns of yes or no.
+    ``folders`` are values that all rows share, which the names of folders say.
     """
 
     image: str
@@ -34,6 +38,7 @@ class Columns:
     caption: str | None
     carry: tuple[str, ...]
     label_columns: tuple[str, ...] = ()
+    folders: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -49,9 +54,29 @@ class Columns:
         return [name for name in names if name is not None]
 
     @property
+    def meanings(self) -> dict[str, str]:
+        """Names of the columns by what they hold, for the user."""
+        label = self.label or ", ".join(self.label_columns)
+        every = {"image": self.image, "key": self.key, "label": label, "caption": self.caption}
+        return {meaning: name for meaning, name in every.items() if name}
+
+    @property
     def have_label(self) -> bool:
         """Whether any column tells of labels."""
         return self.label is not None or bool(self.label_columns)
+
+
+def columns_in_folders(name: str) -> dict[str, str | None]:
+    """The columns that folders of a Parquet data set name, as Hive and Spark write them.
+
+    ``class=cat/part-0.parquet`` has the column ``class`` with the value ``cat`` in every row.
+    """
+    pairs = (folder.partition("=") for folder in name.split("/")[:-1])
+    return {
+        unquote(column): None if value == _NO_VALUE else unquote(value)
+        for column, equals, value in pairs
+        if column and equals
+    }
 
 
 def column_of(field: str) -> str:

@@ -1,6 +1,7 @@
 """The Ray Data source, whose read tasks each read one large or several small units."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from typing import IO, Any, cast
@@ -23,7 +24,7 @@ from pipeline.sources.listing import SourceFile
 from pipeline.sources.lists import read_list
 from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import plan_source
-from pipeline.sources.read_unit import Unit, stand_in
+from pipeline.sources.read_unit import Facts, Unit, stand_in
 from pipeline.sources.remaining import Remaining, numbered
 from pipeline.sources.retry import Whole, reread, unread
 from pipeline.sources.webdataset import read_shard
@@ -44,7 +45,7 @@ class ImageSource(Datasource):
         source: the settings.
         units: the units to read.
         reporter: is told when a unit was read to its end.
-        notes: what the user should know about the source.
+        facts: what else planning learned about the source.
     """
 
     def __init__(
@@ -52,13 +53,13 @@ class ImageSource(Datasource):
         source: SourceConfig,
         units: list[Unit],
         reporter: Reporter,
-        notes: tuple[str, ...] = (),
+        facts: Facts,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.source = source
         self.units = units
         self.reporter = reporter
-        self.notes = notes
+        self.facts = facts
 
     @property
     def bytes_total(self) -> int:
@@ -75,7 +76,7 @@ class ImageSource(Datasource):
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
         """The same source with another reporter."""
-        return ImageSource(self.source, self.units, reporter, self.notes)
+        return ImageSource(self.source, self.units, reporter, self.facts)
 
     def get_name(self) -> str:
         """Shown by Ray as ``Read<name>``."""
@@ -136,12 +137,15 @@ def open_source(source: SourceConfig) -> ImageSource:
     """
     forget_tables()
     forget_wanted_ids()
-    label_table(source)
+    table = label_table(source)
     if len({type(open_location(uri, source.options).fs) for uri in source.uris}) > 1:
         raise UsageError("source.uri: all places must be in one kind of storage")
     fs = open_location(source.uris[0], source.options).fs
     plan = plan_source(fs, source)
-    return ImageSource(source, plan.units, Reporter(), plan.notes)
+    facts = plan.facts
+    if table is not None and table.encoding is not None:
+        facts = replace(facts, notes=(*facts.notes, f"source.labels: read as {table.encoding}"))
+    return ImageSource(source, plan.units, Reporter(), facts)
 
 
 def read_units(

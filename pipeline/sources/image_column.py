@@ -4,7 +4,6 @@ A column that the file declares as images comes first, then one with a usual nam
 bytes are images. Columns named as masks, thumbnails and the like are taken last.
 """
 
-import io
 import re
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from legrad.image_files import open_image
 from pipeline.sources.column_names import IMAGES, named
 from pipeline.sources.hugging_face import hugging_face_features
 from pipeline.sources.input_rows import is_corruption
@@ -73,7 +73,7 @@ def _first_values(table: pq.ParquetFile, name: str) -> list[bytes]:
 
 def _is_image(data: bytes) -> bool:
     try:
-        Image.open(io.BytesIO(data)).close()
+        open_image(data).close()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return False
     except Image.DecompressionBombError:

@@ -5,7 +5,7 @@ import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline.config import LabelsConfig
 from pipeline.errors import UsageError
+from pipeline.sources.column_names import IDS, IMAGES, LABELS, named
 from pipeline.sources.label_values import LabelValue, is_yes, label_value, labels_of
 from pipeline.storage.location import redact
-from pipeline.storage.tables import parse_columns
+from pipeline.storage.tables import column_names, parse_columns
+from pipeline.storage.text import as_utf8
 
 _SETS = pa.list_(pa.large_string())
+_KEYS = ("key", "image_id", *IMAGES, *IDS, "name")
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,14 @@ class LabelTable:
         labels: label of each key, or its list of labels.
         digest: SHA-256 (hex) of the file.
         separator: text between several labels in one text.
-        by_name: whether keys are file names without folders.
+        encoding: what the user should know about the encoding of its text; None for UTF-8.
     """
 
     keys: pa.Array
     labels: pa.Array
     digest: str
     separator: str | None = None
-    by_name: bool = False
+    encoding: str | None = None
 
     @property
     def has_sets(self) -> bool:
@@ -74,25 +77,35 @@ def parse_labels(data: bytes, config: LabelsConfig) -> LabelTable:
     digest, name = hashlib.sha256(data).hexdigest(), config.uri.split("?", 1)[0].lower()
     if name.endswith(".json"):
         keys, labels = _coco(data, config)
-        return _sorted_table(keys, labels, digest, config, by_name=True)
+        return _sorted_table(keys, labels, digest, config)
     if name.endswith(".txt") and data.split(b"\n", 1)[0].strip().isdigit():
         keys, labels = _celeba(data, config)
-        return _sorted_table(keys, labels, digest, config, by_name=True)
-    wanted = config.columns or (config.label,)
-    columns = parse_columns(data, f"source.labels: {config.uri}", [config.key, *wanted])
-    labels = columns[config.label] if not config.columns else _of_columns(columns, config.columns)
-    return _sorted_table(columns[config.key], labels, digest, config, by_name=False)
+        return _sorted_table(keys, labels, digest, config)
+    where = f"source.labels: {config.uri}"
+    key, label = _key_and_label(column_names(data, where), config)
+    columns = parse_columns(data, where, [key, *(config.columns or (label,))])
+    labels = _of_columns(columns, config.columns) if config.columns else columns[label]
+    table = _sorted_table(columns[key], labels, digest, config)
+    return table if data.startswith(b"PAR1") else replace(table, encoding=as_utf8(data)[1])
 
 
-def _sorted_table(
-    keys: Any, labels: Any, digest: str, config: LabelsConfig, *, by_name: bool
-) -> LabelTable:
+def _key_and_label(names: Sequence[str], config: LabelsConfig) -> tuple[str, str]:
+    """The columns that the settings name, else those with the usual names."""
+    key, label = config.key, config.label
+    if key not in names and "key" not in config.model_fields_set:
+        key = named(tuple(names), _KEYS) or key
+    if label not in names and "label" not in config.model_fields_set:
+        label = named(tuple(name for name in names if name != key), LABELS) or label
+    return key, label
+
+
+def _sorted_table(keys: Any, labels: Any, digest: str, config: LabelsConfig) -> LabelTable:
     table = pa.table({"key": keys, "label": labels})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
     sorted_keys, sorted_labels = (table[name].combine_chunks() for name in ("key", "label"))
     if not pa.types.is_list(sorted_labels.type):
         _refuse_two_labels(sorted_keys, sorted_labels, redact(config.uri))
-    return LabelTable(sorted_keys, sorted_labels, digest, config.separator, by_name)
+    return LabelTable(sorted_keys, sorted_labels, digest, config.separator)
 
 
 def _refuse_two_labels(keys: pa.Array, labels: pa.Array, uri: str) -> None:

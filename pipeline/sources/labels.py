@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from posixpath import basename
+from posixpath import basename, splitext
 
 from pipeline.config import SourceConfig
+from pipeline.sources.column_names import has_image_extension
 from pipeline.sources.input_rows import Row
 from pipeline.sources.label_tables import LabelTable, parse_labels
 from pipeline.sources.label_values import LabelValue, each_label, label_columns
@@ -38,14 +39,25 @@ class Labeller:
 
     @staticmethod
     def _in_table(table: LabelTable, name: str, key: str) -> LabelValue:
-        keys = [name, key, basename(key)] if table.by_name else [name, key]
-        values = (table.find(candidate) for candidate in keys)
+        values = (table.find(candidate) for candidate in names_in_tables(name, key))
         return next((value for value in values if value is not None), None)
 
     def __call__(self, row: Row) -> Row:
         """Replace the label of a row by the columns ``label`` and ``labels``."""
         label = self.label(row["image_id"], row["key"], row.get("label"))
         return row | label_columns(label)
+
+
+def names_in_tables(name: str, key: str) -> list[str]:
+    """What a table may call an image, the most certain name first.
+
+    Args:
+        name: id of the image without the alias of the data set.
+        key: key of the image within its file.
+    """
+    names = [name, key, basename(key)]
+    names += [splitext(path)[0] for path in names if has_image_extension(path)]
+    return list(dict.fromkeys(names))
 
 
 def label_table(source: SourceConfig) -> LabelTable | None:

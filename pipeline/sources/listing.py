@@ -16,6 +16,7 @@ from fsspec.utils import glob_translate
 from pipeline.config import Root
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
+from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.storage.location import (
     FileInfos,
     Location,
@@ -91,7 +92,12 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
         raise UsageError(f"{explain_failure(pattern, error)}{_hint(pattern)}") from error
     if not files:
         wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
-        raise UsageError(f"{redact(pattern)}: no files{wanted} found there{_hint(pattern)}")
+        others = _list_one(location, ()) if suffixes else []
+        advice = foreign_layout(redact(pattern), [file.name for file in others])
+        raise UsageError(
+            f"{redact(pattern)}: no files{wanted} found there{_hint(pattern)}"
+            + (f". It holds {advice}" if advice else "")
+        )
     return files
 
 

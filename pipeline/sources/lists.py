@@ -33,10 +33,10 @@ from pipeline.sources.columns import (
 )
 from pipeline.sources.input_rows import Row, text_of
 from pipeline.sources.keys import Keys, SameImages, told
-from pipeline.sources.label_values import label_in
+from pipeline.sources.label_values import label_in, labels_of
 from pipeline.sources.listing import SourceFile, version_of
 from pipeline.sources.parquet import Visit
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import Record, Wanted, read_records
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location, redact
@@ -45,6 +45,8 @@ from pipeline.storage.text import GUESSED
 ROWS_PER_PART = 512
 _PARTS_LOCK = Lock()  # threads that fetch images of one list wait for one reading of it
 _FIRST_RECORDS = 64
+_MOST_LABELS = 100_000
+"""Distinct labels of a list that are collected; a column with more holds no classes."""
 
 
 def scan_list(
@@ -66,23 +68,28 @@ def scan_list(
     """
     parts: list[Part] = []
     keys, rows, guesses = Keys(), 0, 0
+    labels: set[str] = set()
     image = _image_column(location, file, source)
+    columns_of = ColumnsOf(image, source, file.name)
     for record in read_records(location, wanted_by(source, image)):
-        columns = list_columns(record, image, source, file.name)
+        columns = columns_of(record)
         keys.add(_key(record, columns, location), path_in(record.values.get(image)) or "")
+        if len(labels) <= _MOST_LABELS:
+            labels.update(labels_of(label_in(record.values, source, columns.label)))
         rows, guesses = rows + 1, guesses + record.is_guess
         _append(parts, record, image)
     repeats = keys.repeats()
     images = SameImages(repeats)
     again = read_records(location, wanted_by(source, image)) if repeats.same or visit else ()
     for record in again:
-        columns = list_columns(record, image, source, file.name)
+        columns = columns_of(record)
         label = label_in(record.values, source, columns.label)
         is_repeat = images.add(record.number, label, captions_in(record.values, columns))
         if visit is not None and not is_repeat:
             visit(record.number, _key(record, columns, location), label)
     notes = [*told(repeats, rows, file.name), *_encoding_notes(parts[0], guesses, file.name)]
-    return Scan(images.placed(parts), tuple(notes))
+    all_labels = frozenset(labels) if len(labels) <= _MOST_LABELS else None
+    return Scan(images.placed(parts), Facts(tuple(notes), columns_of.meanings, all_labels))
 
 
 def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -95,7 +102,7 @@ def read_list(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -
     if part is None:
         raise ValueError(f"{unit.name}: a list is read in parts")
     records = read_records(location, wanted_by(source, part.image), part)
-    reader = _ImageReader(location, file, part, source)
+    reader = _ImageReader(location, file, part, source, ColumnsOf(part.image, source, file.name))
     return map_in_threads(reader.row, (r for r in records if part.wants(r.number)))
 
 
@@ -121,25 +128,58 @@ def fetch_from_list(location: Location, row: int, source: SourceConfig) -> bytes
 
 @lru_cache(maxsize=8)
 def _parts(location: Location, image_field: str | None, version: str) -> list[Part]:  # noqa: ARG001
-    """The parts of one version of a list."""
+    """All parts of one version of a list, with the rows that repeat an image."""
     source = SourceConfig(format="list", uri=(location.path,), image_field=image_field)
-    return scan_list(location, SourceFile(location.path, location.path, 0), source, None).parts
+    image = _image_column(location, SourceFile(location.path, location.path, 0), source)
+    parts: list[Part] = []
+    for record in read_records(location, wanted_by(source, image)):
+        _append(parts, record, image)
+    return parts
 
 
-def list_columns(record: Record, image: str, source: SourceConfig, where: str) -> Columns:
-    """The columns to read; a JSON line need not have every field.
+class ColumnsOf:
+    """The columns to read of each record of a list, chosen once for all with the same names.
 
-    Raises:
-        UsageError: a column named in the settings is missing.
+    Args:
+        image: the column of the images.
+        source: the settings.
+        where: the list, for messages.
     """
-    names = list(record.values)
-    if record.loose:
-        fields = (source.key_field, source.label_field, source.caption_field)
-        chosen = ("key_field", "label_field", "caption_field")
-        named = [n for s, n in zip(chosen, fields, strict=True) if s in source.model_fields_set]
-        names += [image, *(name for name in named if name is not None)]
-        names += [*source.carry, *source.label_columns]
-    return choose_columns(list(dict.fromkeys(names)), image, source, where)
+
+    def __init__(self, image: str, source: SourceConfig, where: str) -> None:
+        self.image = image
+        self.source = source
+        self.where = where
+        self._chosen: dict[tuple[str, ...], Columns] = {}
+
+    def __call__(self, record: Record) -> Columns:
+        """The columns of a record; a JSON line need not have every field.
+
+        Raises:
+            UsageError: a column named in the settings is missing.
+        """
+        names = tuple(record.values)
+        if names not in self._chosen:
+            optional = self._settings() if record.loose else []
+            every = list(dict.fromkeys([*names, *optional]))
+            self._chosen[names] = choose_columns(every, self.image, self.source, self.where)
+        return self._chosen[names]
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Names of the columns of all records so far, by what they hold."""
+        return {what: name for c in self._chosen.values() for what, name in c.meanings.items()}
+
+    def _settings(self) -> list[str]:
+        """The fields that the settings name."""
+        source, chosen = self.source, self.source.model_fields_set
+        fields = {
+            "key_field": source.key_field,
+            "label_field": source.label_field,
+            "caption_field": source.caption_field,
+        }
+        named = [name for setting, name in fields.items() if setting in chosen and name is not None]
+        return [self.image, *named, *source.carry, *source.label_columns]
 
 
 def wanted_by(source: SourceConfig, image: str | None) -> Wanted:
@@ -193,10 +233,11 @@ class _ImageReader:
     file: SourceFile
     part: Part
     source: SourceConfig
+    columns_of: ColumnsOf
 
     def row(self, record: Record) -> Row:
         """The row of one image; an image that cannot be read gives a row with a status."""
-        columns = list_columns(record, self.part.image, self.source, self.file.name)
+        columns = self.columns_of(record)
         key = _key(record, columns, self.location)
         row = table_row(
             self.file.name, record.number, key, record.values, columns, self.part, self.source

@@ -5,10 +5,12 @@ path names a file, relative to the Parquet file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
@@ -28,7 +30,7 @@ from pipeline.sources.parquet_file import (
     is_broken,
     open_parquet,
 )
-from pipeline.sources.read_unit import Part, Scan, Unit, stand_in
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit, stand_in
 from pipeline.sources.referenced_images import References
 from pipeline.storage.location import Location
 
@@ -58,8 +60,9 @@ def scan_parquet(
         with open_parquet(location) as table:
             columns = columns_of(table, source, file.name)
             parts = list(cut(table.metadata))
+            facts = _facts(table.schema_arrow, columns, source)
             if source.key_field is None and visit is None:
-                return Scan(parts)
+                return Scan(parts, facts)
             repeats = _repeats(table, columns)
             images = SameImages(repeats)
             if visit is not None or repeats.same:
@@ -68,7 +71,23 @@ def scan_parquet(
         if not is_broken(error):
             raise
         return Scan([])
-    return Scan(images.placed(parts), told(repeats, table.metadata.num_rows, file.name))
+    notes = told(repeats, table.metadata.num_rows, file.name)
+    return Scan(images.placed(parts), replace(facts, notes=notes))
+
+
+def _facts(schema: pa.Schema, columns: Columns, source: SourceConfig) -> Facts:
+    """What the schema says; labels are known only where its metadata names them."""
+    names = _class_names(schema, columns, source)
+    return Facts(columns=columns.meanings, labels=None if names is None else frozenset(names))
+
+
+def _class_names(
+    schema: pa.Schema, columns: Columns, source: SourceConfig
+) -> tuple[str, ...] | None:
+    """Names of integer labels in the file's metadata, unless the settings name labels."""
+    if columns.label is None or source.labels is not None or source.label_names is not None:
+        return None
+    return class_names(schema, columns.label)
 
 
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
@@ -129,9 +148,7 @@ class _GroupReader:
         self.part = unit.part
         self.source = source
         self.columns = columns_of(table, source, self.file.name)
-        named_elsewhere = source.labels is not None or source.label_names is not None
-        label = None if named_elsewhere else self.columns.label
-        self.class_names = None if label is None else class_names(table.schema_arrow, label)
+        self.class_names = _class_names(table.schema_arrow, self.columns, source)
 
     def rows(self, group: int, first: int) -> Iterator[Row]:
         """Yield the rows of a group whose first row has the number ``first`` within the file."""
@@ -156,6 +173,7 @@ class _GroupReader:
         return self.part is None or self.part.wants(number)
 
     def _row(self, values: dict[str, Any], group: int, row_in_group: int, number: int) -> Row:
+        values = {**self.columns.folders, **values}
         key = text_of(values[self.columns.key]) if self.columns.key else str(number)
         row = table_row(self.file.name, number, key, values, self.columns, self.part, self.source)
         if self.class_names:
@@ -190,8 +208,12 @@ def _visit(
 ) -> None:
     """Collect what is said about images in several rows, and call ``visit`` for every other row."""
     wanted = [*columns.identifying, *([columns.caption] if columns.caption else [])]
-    for number, values in _numbered(table, wanted):
+    names = _class_names(table.schema_arrow, columns, source)
+    for number, own_values in _numbered(table, wanted):
+        values = {**columns.folders, **own_values}
         label = label_in(values, source, columns.label)
+        if names:
+            label = each_label(label, partial(class_name, names=names))
         is_repeat = images.add(number, label, captions_in(values, columns))
         if visit is not None and not is_repeat:
             visit(number, _key(values, columns, number), label)

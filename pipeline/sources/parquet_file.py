@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +10,12 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.columns import Columns, choose_columns
+from pipeline.sources.columns import Columns, choose_columns, columns_in_folders
+from pipeline.sources.hugging_face import hugging_face_features
 from pipeline.sources.image_column import image_column, is_binary, is_struct
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
+from pipeline.sources.unread_columns import refuse_lists_and_videos
 from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20
@@ -26,13 +29,23 @@ def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
     # Arrow reads ahead itself, so fsspec shall not.
     with location.fs.open(location.path, "rb", cache_type="none") as stream:
         if getattr(stream, "size", 0) is None:
-            raise UsageError(
-                f"{redact(location.path)}: the server gives neither size nor ranges, which Parquet "
-                "needs; copy the file to a folder or a bucket"
-            )
-        with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
-            _refuse_odd_counts(table.metadata)
-            yield table
+            raise _without_ranges(location)
+        try:
+            with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
+                _refuse_odd_counts(table.metadata)
+                yield table
+        except ValueError as error:
+            if "range requests" in str(error):  # as fsspec says it
+                raise _without_ranges(location) from error
+            raise
+
+
+def _without_ranges(location: Location) -> UsageError:
+    url = redact(location.path)
+    return UsageError(
+        f"{url}: the server sends no byte ranges, which Parquet needs. Download the file (curl -O "
+        f"{url}) and name the copy"
+    )
 
 
 def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:
@@ -48,7 +61,12 @@ def columns_of(table: pq.ParquetFile, source: SourceConfig, where: str) -> Colum
         UsageError: there is no column of images, or a column named in the settings is missing.
     """
     schema = table.schema_arrow
-    columns = choose_columns(schema.names, source.image_field or image_column(table), source, where)
+    image = source.image_field or image_column(table)
+    if image is None:
+        refuse_lists_and_videos(schema, hugging_face_features(schema), where)
+    folders = columns_in_folders(where)
+    names = list(dict.fromkeys((*schema.names, *folders)))
+    columns = replace(choose_columns(names, image, source, where), folders=folders)
     kind = schema.field(columns.image).type
     if not is_struct(kind) and not is_binary(kind):
         raise UsageError(

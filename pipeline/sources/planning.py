@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 
@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.sources.choice import Sample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, describe
+from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.sources.input_rows import clean
 from pipeline.sources.keys import rows_of_part
 from pipeline.sources.label_values import LabelValue, labels_of
@@ -20,16 +21,17 @@ from pipeline.sources.labels import Labeller
 from pipeline.sources.listing import SourceFile, list_files
 from pipeline.sources.lists import scan_list
 from pipeline.sources.parquet import scan_parquet
-from pipeline.sources.read_unit import Part, Scan, Unit
+from pipeline.sources.read_unit import Facts, Part, Scan, Unit
 from pipeline.sources.records import LIST_SUFFIXES
 from pipeline.sources.sidecars import attach_sidecars, told
+from pipeline.sources.webdataset import IMAGE_EXTENSIONS
 from pipeline.storage.location import Location, redact
 from pipeline.storage.retries import call_with_retries
 
 FILES_PER_UNIT = 256
 BYTES_PER_UNIT = 64 * 2**20
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst"),
     "parquet": (".parquet",),
     "list": LIST_SUFFIXES,
 }
@@ -42,11 +44,11 @@ class Plan:
 
     Attributes:
         units: the units, each one read task.
-        notes: what the user should know.
+        facts: what else is known about it.
     """
 
     units: list[Unit]
-    notes: tuple[str, ...]
+    facts: Facts = field(default_factory=Facts)
 
 
 def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
@@ -57,7 +59,7 @@ def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
     """
     files, notes = list_source(source)
     plan = plan_units(fs, choose_files(source, files), Labeller(source))
-    return Plan(plan.units, (*notes, *plan.notes))
+    return replace(plan, facts=replace(plan.facts, notes=(*notes, *plan.facts.notes)))
 
 
 def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]]:
@@ -68,6 +70,7 @@ def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]
     """
     suffixes = SUFFIXES.get(source.format, ())
     files = [file for root in source.roots for file in list_files(root, source.options, suffixes)]
+    _refuse_foreign(source, files, suffixes)
     if source.format != "folder":
         return files, ()
     images, others = attach_sidecars(files)
@@ -77,6 +80,23 @@ def list_source(source: SourceConfig) -> tuple[list[SourceFile], tuple[str, ...]
     if not images:
         raise UsageError(f"{', '.join(map(redact, source.uris))}: no images; {note}")
     return images, (note,)
+
+
+def _refuse_foreign(
+    source: SourceConfig, files: Sequence[SourceFile], suffixes: tuple[str, ...]
+) -> None:
+    """Refuse a source that has no file of its format, and files of a format that is not read.
+
+    Raises:
+        UsageError: it says how to turn the files into a format that is read.
+    """
+    endings = suffixes or tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+    names = [file.below for file in files]
+    if any(name.lower().endswith(endings) for name in names):
+        return
+    advice = foreign_layout(redact(source.uris[0]), names)
+    if advice is not None:
+        raise UsageError(f"source.uri: {redact(source.uris[0])} holds {advice}")
 
 
 def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFile]:
@@ -116,16 +136,16 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return Plan(_of_tars(files, source), ())
+        return Plan(_of_tars(files, source))
     if source.format == "folder":
         chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
         units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-        return Plan(units, ())
+        return Plan(units)
     plan = _of_tables(fs, files, labeller)
-    return (
-        plan if source.limit is None else Plan(list(_limited(plan.units, source.limit)), plan.notes)
-    )
+    if source.limit is None:
+        return plan
+    return replace(plan, units=list(_limited(plan.units, source.limit)))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -180,8 +200,18 @@ def _of_tables(
     units = [
         unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
-    notes = tuple(note for scan in scans for note in scan.notes)
-    return Plan(units if source.sample is None else list(_drawn(units, sample.positions)), notes)
+    chosen = units if source.sample is None else list(_drawn(units, sample.positions))
+    return Plan(chosen, _joined([scan.facts for scan in scans]))
+
+
+def _joined(facts: Sequence[Facts]) -> Facts:
+    """The facts of several tables as those of one source."""
+    labels = [each.labels for each in facts if each.labels is not None]
+    return Facts(
+        tuple(note for each in facts for note in each.notes),
+        facts[0].columns,
+        frozenset().union(*labels) if len(labels) == len(facts) else None,
+    )
 
 
 def _offer(

@@ -59,16 +59,31 @@ class Further:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What planning learns about a source or a table.
+
+    Attributes:
+        notes: what the user should know.
+        columns: names of the columns that are read, by what they hold.
+        labels: every label that an image may have; None where only reading the images tells.
+    """
+
+    notes: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Scan:
     """A table as planning found it.
 
     Attributes:
         parts: its parts; none for a broken one.
-        notes: what the user should know about it.
+        facts: what else is known about it.
     """
 
     parts: list["Part"]
-    notes: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)

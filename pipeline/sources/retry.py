@@ -73,6 +73,14 @@ class Whole:
             require_whole(self.stream.tell(), self.size)
         return data
 
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is closed; Arrow asks when it decompresses."""
+        return self.stream.closed
+
+    def close(self) -> None:
+        """Leave the stream open: who opened it closes it."""
+
     def seekable(self) -> bool:
         """Whether the stream is seekable; that of a web server without byte ranges never is."""
         return self.stream.seekable() and getattr(self.stream, "size", 0) is not None

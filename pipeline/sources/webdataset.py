@@ -15,7 +15,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Self
+from typing import IO, Self, cast
+
+import pyarrow as pa
 
 from pipeline.config import SourceConfig
 from pipeline.schema import UNREADABLE, Status
@@ -30,7 +32,11 @@ COMPANIONS = frozenset(
     "depth normal normals flow edge edges heatmap saliency thumb thumbnail preview".split()
 )
 """Words in a field's own name that mark data about an image of the sample, not a further image."""
-BROKEN_TAR = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+BROKEN_TAR = (
+    *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError),
+    pa.ArrowException,
+)
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 
@@ -79,6 +85,7 @@ def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig)
         source: which fields hold image, label and caption.
     """
     has_offsets = not _is_compressed(stream)
+    stream = _decompressed(stream)
     seen: Counter[str] = Counter()
     taken: set[str] = {UNREADABLE}
     samples = 0
@@ -113,7 +120,16 @@ def _is_compressed(stream: IO[bytes]) -> bool:
         return True
     head = stream.read(6)
     stream.seek(0)
-    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", _ZSTD))
+
+
+def _decompressed(stream: IO[bytes]) -> IO[bytes]:
+    """A tar compressed by Zstandard as a plain one; others as they are, `tarfile` reads them."""
+    if not stream.seekable():
+        return stream
+    head = stream.read(len(_ZSTD))
+    stream.seek(0)
+    return cast(IO[bytes], pa.CompressedInputStream(stream, "zstd")) if head == _ZSTD else stream
 
 
 def _unused(key: str, count: int, taken: set[str]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from legrad.image_files import open_image
-from legrad.preprocess import Preprocess, orientation, to_rgb
+from legrad.preprocess import Preprocess, orientation, rgb_and_note
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
 from pipeline.stages.properties import Sample, measure, take_sample
@@ -32,7 +32,7 @@ class Decoded:
         pixels: uint8, 3 * height * width bytes at the model's input size; None unless ok.
         width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
-        error: the reason in words.
+        error: the reason in words; of a decoded image, what was guessed about its values.
         sample: what its properties are measured on; None unless it was asked for.
     """
 
@@ -70,7 +70,7 @@ def decode(
                 if lack:
                     return Decoded(Status.TRUNCATED, None, *size, lack)
                 size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
-                rgb = to_rgb(image)
+                rgb, note = rgb_and_note(image)
                 pixels = preprocess.resize(rgb).tobytes()
                 taken = take_sample(image, rgb) if sample else None
     except UnidentifiedImageError as error:
@@ -79,7 +79,7 @@ def decode(
         return Decoded(Status.TOO_MANY_PIXELS, None, *size, _too_many(error, max_pixels))
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
-    return Decoded(Status.OK, pixels, *size, sample=taken)
+    return Decoded(Status.OK, pixels, *size, note, sample=taken)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ little of each image, and `measure` works on the samples of a whole batch:
 - Colours and the frame: a regular grid of 48 x 48 pixels. They are not averages of their
   surroundings, so contrast does not depend on the size of the image.
 - Sharpness depends on the scale at which one looks, so it has a fixed one: the image is resized,
-  up or down, to a longer side of 256 pixels. Of this, two strips of at most 192 x 6 pixels are
-  used: on the left at a quarter of the height, and on the right at three quarters.
+  up or down, to a longer side of 256 pixels. Of this, a strip of at most 160 x 8 pixels in the
+  middle is used.
 """
 
 import math
@@ -26,7 +26,9 @@ from pipeline.schema import PROPERTIES
 Column = list[float | None]
 _GRID = 48
 _TOGETHER = 16  # images; arrays of more would leave the processor's cache
-_SIDE, _STRIP, _ROWS = 256, 192, 6
+_SIDE, _COLUMNS, _ROWS = 256, 160, 8
+_AXES = np.array([(0.299, 0.587, 0.114), (1, -1, 0), (0.5, 0.5, -1)], np.float32)
+"""Luma, red against green and yellow against blue, of red, green and blue."""
 _GREY_SPREAD = 12  # levels of 255 by which the channels of a grey pixel may differ
 _FRAME_SPREAD = 16  # levels of 255 by which pixels of a frame may differ from its corner
 _STANDARD_TABLE = (  # luminance, ITU-T T.81 annex K
@@ -45,15 +47,15 @@ class Sample:
         size: (width, height) of the upright original in pixels.
         quality: see `jpeg_quality`.
         colours: 48 * 48 RGB pixels, row by row.
-        strips: luma of the strips at the scale of the sharpness.
-        shape: (strips, rows, columns) of them.
+        strip: luma of a strip at the scale of the sharpness.
+        shape: (rows, columns) of it.
     """
 
     size: tuple[int, int]
     quality: float | None
     colours: bytes
-    strips: bytes
-    shape: tuple[int, int, int]
+    strip: bytes
+    shape: tuple[int, int]
 
 
 def take_sample(image: Image.Image, rgb: Image.Image) -> Sample:
@@ -64,8 +66,8 @@ def take_sample(image: Image.Image, rgb: Image.Image) -> Sample:
         rgb: the same, upright and RGB.
     """
     colours = rgb.resize((_GRID, _GRID), Image.Resampling.NEAREST).tobytes()
-    strips, shape = _strips(rgb)
-    return Sample(rgb.size, jpeg_quality(image), colours, strips, shape)
+    strip, shape = _strip(rgb)
+    return Sample(rgb.size, jpeg_quality(image), colours, strip, shape)
 
 
 def measure(samples: Sequence[Sample]) -> dict[str, Column]:
@@ -87,75 +89,76 @@ def measure(samples: Sequence[Sample]) -> dict[str, Column]:
 
 def _measure(samples: Sequence[Sample]) -> dict[str, Column]:
     raw = np.frombuffer(b"".join(sample.colours for sample in samples), np.uint8)
-    pixels = np.ascontiguousarray(raw.reshape(len(samples), -1, 3).transpose(2, 0, 1))
-    red, green, blue = pixels.astype(np.float32)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    colourfulness = np.hypot(red_green.std(axis=1), yellow_blue.std(axis=1))
-    colourfulness += 0.3 * np.hypot(red_green.mean(axis=1), yellow_blue.mean(axis=1))
-    spread = pixels.max(axis=0) - pixels.min(axis=0)
+    planes = np.ascontiguousarray(raw.reshape(len(samples), -1, 3).transpose(2, 0, 1))
+    axes = (_AXES @ planes.reshape(3, -1).astype(np.float32)).reshape(3, len(samples), -1)
+    means = axes.mean(axis=2)
+    axes -= means[..., None]
+    contrast, *spread = np.sqrt(np.einsum("anp,anp->an", axes, axes) / _GRID**2)
+    brightness, *opponent = means
+    grey = planes.max(axis=0) - planes.min(axis=0) <= _GREY_SPREAD
+    grids = planes.reshape(3, -1, _GRID, _GRID).swapaxes(0, 1)
     return {
-        "brightness": (luma.mean(axis=1) / 255).tolist(),
-        "contrast": (luma.std(axis=1) / 255).tolist(),
-        "colourfulness": colourfulness.tolist(),
-        "greyness": (spread <= _GREY_SPREAD).mean(axis=1).tolist(),
+        "brightness": (brightness / 255).tolist(),
+        "contrast": (contrast / 255).tolist(),
+        "colourfulness": (np.hypot(*spread) + 0.3 * np.hypot(*opponent)).tolist(),
+        "greyness": grey.mean(axis=1).tolist(),
         "sharpness": _sharpness(samples),
         "jpeg_quality": [sample.quality for sample in samples],
         "aspect_ratio": [sample.size[0] / sample.size[1] for sample in samples],
         "megapixels": [sample.size[0] * sample.size[1] / 1e6 for sample in samples],
-        "uniform_frame": [_frame(grid) for grid in raw.reshape(-1, _GRID, _GRID, 3)],
+        "uniform_frame": [_frame(grid) for grid in grids],
     }
 
 
 def _frame(grid: NDArray[np.uint8]) -> float:
-    """Share of the area outside the smallest box that holds all that differs from the corners."""
-    first, *others = (grid[y, x].tolist() for y in (0, -1) for x in (0, -1))
+    """Share of the area outside the smallest box that holds all that differs from the corners.
+
+    Args:
+        grid: (3, rows, columns).
+    """
+    first, *others = (grid[:, y, x].tolist() for y in (0, -1) for x in (0, -1))
     if any(abs(a - b) > _FRAME_SPREAD for corner in others for a, b in zip(corner, first)):  # noqa: B905
         return 0.0
-    gap = np.abs(grid.astype(np.int16) - grid[0, 0])
-    differs = (gap > _FRAME_SPREAD).any(axis=2)
-    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
+    low = np.array([[[max(0, level - _FRAME_SPREAD)]] for level in first], np.uint8)
+    high = np.array([[[min(255, level + _FRAME_SPREAD)]] for level in first], np.uint8)
+    differs = np.any((grid < low) | (grid > high), axis=0)
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
     if not len(rows):
         return 1.0
     inside = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
     return 1.0 - inside / _GRID**2
 
 
-def _strips(rgb: Image.Image) -> tuple[bytes, tuple[int, int, int]]:
-    """Luma of two strips at the fixed scale, or of the whole image if it is too low for two."""
+def _strip(rgb: Image.Image) -> tuple[bytes, tuple[int, int]]:
+    """Luma of a strip in the middle of the image at the fixed scale, and its (rows, columns)."""
     scale = _SIDE / max(rgb.size)
     width, height = (max(1, round(side * scale)) for side in rgb.size)
-    columns = min(width, _STRIP)
-    rows, count = (_ROWS, 2) if height >= 2 * _ROWS else (height, 1)
+    columns, rows = min(width, _COLUMNS), min(height, _ROWS)
     wide, high = columns * rgb.width / width, rows * rgb.height / height
-    strips = b""
-    for number in range(count):
-        start = (number + 0.5) / count * rgb.height - high / 2
-        top, bottom = int(start), min(rgb.height, math.ceil(start + high))
-        left, right = (0, math.ceil(wide)) if number == 0 else (int(rgb.width - wide), rgb.width)
-        strip = rgb.crop((left, top, right, bottom)).convert("L")
-        box = (0, start - top, min(wide, strip.width), min(start - top + high, strip.height))
-        size = (columns, rows)
-        resized = strip.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=1.0)
-        strips += resized.tobytes()
-    return strips, (count, rows, columns)
+    left, top = (rgb.width - wide) / 2, (rgb.height - high) / 2
+    x, y = int(left), int(top)
+    right, bottom = min(math.ceil(left + wide), rgb.width), min(math.ceil(top + high), rgb.height)
+    strip = rgb.crop((x, y, right, bottom)).convert("L")
+    box = (left - x, top - y, min(left - x + wide, right - x), min(top - y + high, bottom - y))
+    resized = strip.resize((columns, rows), Image.Resampling.BILINEAR, box, reducing_gap=1.0)
+    return resized.tobytes(), (rows, columns)
 
 
 def _sharpness(samples: Sequence[Sample]) -> Column:
-    """Variance of the Laplacian of each sample's strips."""
-    by_shape: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    """Variance of the Laplacian of each sample's strip."""
+    by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, sample in enumerate(samples):
         by_shape[sample.shape].append(number)
     column: Column = [None] * len(samples)
     for shape, numbers in by_shape.items():
-        if min(shape[1:]) < 3:
+        if min(shape) < 3:
             continue
-        raw = np.frombuffer(b"".join(samples[number].strips for number in numbers), np.uint8)
+        raw = np.frombuffer(b"".join(samples[number].strip for number in numbers), np.uint8)
         luma = raw.reshape(len(numbers), *shape).astype(np.float32)
-        laplacian = luma[..., :-2, 1:-1] + luma[..., 2:, 1:-1]
-        laplacian += luma[..., 1:-1, :-2] + luma[..., 1:-1, 2:]
-        laplacian -= 4 * luma[..., 1:-1, 1:-1]
-        for number, value in zip(numbers, laplacian.var(axis=(1, 2, 3)).tolist(), strict=True):
+        laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1]
+        laplacian += luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+        laplacian -= 4 * luma[:, 1:-1, 1:-1]
+        for number, value in zip(numbers, laplacian.var(axis=(1, 2)).tolist(), strict=True):
             column[number] = value
     return column
 

@@ -2,7 +2,8 @@
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import yaml
 
 from legrad.models.definition import FOLDER_PREFIX, MINI, is_location
-from pipeline.config import MAX_QUERIES, ModelConfig, absolute, is_uri
-from pipeline.config.loading import load_config, packaged_config
+from pipeline.config import MAX_QUERIES, ModelConfig, RunConfig, absolute, is_uri
+from pipeline.config.loading import packaged_config, validated
 from pipeline.errors import UsageError
 from pipeline.schema import OWN_LABEL, RESERVED
 from pipeline.starter.naming import ClassQuery, class_queries
@@ -34,8 +35,7 @@ model:
   # precision: bf16                # faster on a GPU
 
 source:
-  format: {format}
-  uri: {uri}
+{source}
   # alias: my-data                 # begins every image id, and lets the data move{fields}
 
 queries: {queries}
@@ -74,19 +74,29 @@ class Starter:
     notes: tuple[str, ...]
 
 
-def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = False) -> Starter:
+def write_starter(
+    uri: str,
+    model: ModelConfig,
+    config: Path,
+    fields: Mapping[str, str] | None = None,
+    *,
+    force: bool = False,
+) -> Starter:
     """Write a configuration for a data set, and check it as `legrad run --check` does.
 
     Args:
-        uri: folder of images, tar shards, or a glob or brace range of them.
+        uri: folder of images, tar shards, Parquet files, lists, or a glob or brace range of them.
         model: the model that the run will use.
         config: the YAML file to write; the file of queries is written beside it.
+        fields: settings of the source, such as ``label_field``; others are found out.
         force: whether existing files are overwritten.
 
     Raises:
         UsageError: a file exists already or would be inside the data, or there is no data.
     """
     queries = config.parent / QUERIES
+    if config.name == QUERIES:
+        raise UsageError(f"-o {config}: this name is that of the file of queries; choose another")
     existing = [str(file) for file in (config, queries) if file.exists()]
     if existing and not force:
         raise UsageError(
@@ -96,18 +106,48 @@ def write_starter(uri: str, model: ModelConfig, config: Path, *, force: bool = F
     weights = model.weights_file
     if weights and not is_uri(weights) and not Path(weights).expanduser().is_file():
         raise UsageError(f"--pretrained {weights}: no such file")
-    data = survey(uri)
+    data = survey(uri, fields)
     starter = packaged_config("queries/starter.yaml").read_text(encoding="utf-8")
     chosen, cues, notes = _choose(data, starter)
-    config.parent.mkdir(parents=True, exist_ok=True)
     plain = model.name == MINI
     lines = [_class_line(query, data.labels[query.label], plain=plain) for query in chosen]
     classes = "\n".join(lines) or "  # - {name: dog, role: class, label: dog, templates: imagenet}"
-    queries.write_text(_QUERIES.format(classes=classes, cues=cues), encoding="utf-8")
-    config.write_text(_run_text(data, model, config), encoding="utf-8")
-    load_config(config)
+    texts = {
+        queries: _QUERIES.format(classes=classes, cues=cues),
+        config: _run_text(data, model, config),
+    }
+    _check(texts[config], texts[queries], config)
+    _write(texts)
     count = len(_NAMED.findall(cues)) - cues.count("role: baseline")
     return Starter(config, queries, data, len(chosen), count, (*data.notes, *notes))
+
+
+def _check(run_text: str, queries_text: str, config: Path) -> None:
+    """Check the texts as `legrad run --check` checks the files, before anything is written."""
+    settings = yaml.safe_load(run_text)
+    settings["queries"] = yaml.safe_load(queries_text)["queries"]
+    validated(RunConfig, settings, str(config), config.resolve().parent)
+
+
+def _write(texts: dict[Path, str]) -> None:
+    """Write all files, or none.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    drafts = {file: file.with_name(f".{file.name}.draft") for file in texts}
+    try:
+        for file, text in texts.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            drafts[file].write_text(text, encoding="utf-8")
+        for file, draft in drafts.items():
+            draft.replace(file)
+    except OSError as error:
+        raise UsageError(f"{', '.join(map(str, texts))}: cannot be written: {error}") from error
+    finally:
+        for draft in drafts.values():
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
 
 
 def _refuse_inside(uri: str, config: Path) -> None:
@@ -168,7 +208,7 @@ def _class_line(query: ClassQuery, count: int, *, plain: bool) -> str:
 
 def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
     settings = model.model_dump(exclude_defaults=True, mode="json")
-    uris = [_portable(uri, config) for uri in data.uris]
+    source = {key: _portable(key, value, config) for key, value in data.source.items()}
     if model.weights_file:
         settings["pretrained"] = absolute(model.weights_file, Path.cwd())
     if is_location(model.name):
@@ -177,17 +217,26 @@ def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
         summary=data.summary,
         file=config.name,
         model="\n".join(f"  {key}: {_flow(value)}" for key, value in settings.items()),
-        format=data.format,
-        uri=_flow(uris[0] if len(uris) == 1 else uris),
+        source="\n".join(f"  {key}: {_flow(value)}" for key, value in source.items()),
         fields=_FIELDS if data.format == "webdataset" else "",
         queries=QUERIES,
         output=OUTPUT,
     )
 
 
-def _portable(uri: str, config: Path) -> str:
-    """A path relative to the configuration if the data is below it, so that both can move."""
-    path, folder = absolute(uri, Path.cwd()), f"{config.resolve().parent}/"
+def _portable(key: str, value: Any, config: Path) -> Any:
+    """A setting with its paths relative to the configuration where the data is below it.
+
+    Both can then move together.
+    """
+    if isinstance(value, dict):
+        return {name: _portable("uri" if key == "uri" else name, each, config)
+                for name, each in value.items()}  # fmt: skip
+    if isinstance(value, list):
+        return [_portable(key, each, config) for each in value]
+    if key not in ("uri", "image_root"):
+        return value
+    path, folder = absolute(value, Path.cwd()), f"{config.resolve().parent}/"
     return path if is_uri(path) else path.removeprefix(folder)
 
 

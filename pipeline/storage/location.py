@@ -28,7 +28,8 @@ FileInfos = dict[str, dict[str, Any]]
 _USER = re.compile(r"(\w://)[^/\s@]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\",)]*")
 _CLIENTS = frozenset(
-    "fsspec s3fs gcsfs adlfs botocore aiobotocore aiohttp yarl azure requests urllib3 http".split()
+    "fsspec s3fs gcsfs adlfs botocore aiobotocore aiohttp yarl azure requests urllib3 http "
+    "httpx httpx2 httpcore huggingface_hub".split()
 )
 
 
@@ -77,6 +78,14 @@ class Location:
         with self._explained():
             data: bytes = call_with_retries(self.fs.cat_file, self.path)
         return data
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Read the bytes from one offset up to another; errors are those of the storage.
+
+        A web server without byte ranges sends the whole file, from which they are cut.
+        """
+        data: bytes = self.fs.cat_file(self.path, start=start, end=stop)
+        return data[start:stop] if len(data) > stop - start else data
 
     def delete(self) -> None:
         """Delete the file if it exists.
@@ -245,6 +254,12 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
         return UsageError(f"{uri}: permission denied ({text}). Check {advice}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UsageError(f"{uri}: the disk is full. Free some space, or choose another place.")
+    if uri.startswith("hf://"):
+        return UsageError(
+            f"{uri}: the Hugging Face hub did not answer ({name}: {text}). Where there is a "
+            "network, `hf download REPO --repo-type dataset --local-dir FOLDER` fetches the data; "
+            "then name FOLDER here. Private data need `hf auth login`."
+        )
     if "EndpointConnection" in name:
         return UsageError(f"{uri}: {text}. Check AWS_ENDPOINT_URL and the network.")
     if "credentials" in f"{name} {text}".lower():

@@ -35,6 +35,18 @@ def parse_table(data: bytes, uri: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame.fillna("").astype(str)
 
 
+def column_names(data: bytes, uri: str) -> list[str]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        UsageError: the file is not a table.
+    """
+    try:
+        return _parquet_names(data) if data.startswith(b"PAR1") else _csv_names(data)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{redact(uri)}: expected a CSV or Parquet table: {error}") from error
+
+
 def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
     """Parse some columns of a CSV or Parquet file.
 
@@ -51,9 +63,9 @@ def parse_columns(data: bytes, uri: str, columns: Sequence[str]) -> pa.Table:
         UsageError: the file is not a table, or lacks a column.
     """
     wanted = list(dict.fromkeys(columns))
-    parse, names_of = (_parquet, _parquet_names) if data.startswith(b"PAR1") else (_csv, _csv_names)
+    parse = _parquet if data.startswith(b"PAR1") else _csv
+    names = column_names(data, uri)
     try:
-        names = names_of(data)
         missing = [name for name in wanted if name not in names]
         if missing:
             raise UsageError(

@@ -270,3 +270,15 @@ def test_models_is_a_command() -> None:
     widths = {model["name"]: model["width"] for model in json.loads(done.stdout)}
     assert widths["ViT-bigG-14"] == 1664
     assert widths["PE-Core-bigG-14-448"] == 1536
+
+
+def test_distinct_texts(scenes: Path) -> None:
+    view = ViewOptions(baseline="a photo", distinct=True)
+    assert run(scenes, ["boat.png"], maps="distinct.npz", view=view)
+    assert run(scenes, ["boat.png"], maps="plain.npz", view=ViewOptions(baseline="a photo"))
+    with np.load(scenes / "distinct.npz") as distinct, np.load(scenes / "plain.npz") as plain:
+        assert json.loads(str(distinct["about"]))["distinct"] is True
+        assert not np.allclose(distinct["maps"][:, :2], plain["maps"][:, :2], rtol=0.05)
+        assert distinct["maps"][:, 2] == pytest.approx(plain["maps"][:, 2])
+    with pytest.raises(UsageError, match="two texts"):
+        draw([str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini"), view)

@@ -68,7 +68,7 @@ def test_a_folder_gives_model_preprocessing_and_tokenizer(folder: Path, prefix: 
     assert LeGrad(ours).explain(pixels, text).maps.shape == (2, 2, 4, 4)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say its mean")
+@pytest.mark.filterwarnings("ignore:.*does not say how pixels")
 def test_the_same_parts_wherever_they_are(folder: Path, tmp_path: Path) -> None:
     whole = load_model(str(folder), device="cpu")
     memory = fsspec.filesystem("memory")
@@ -171,10 +171,10 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_several_weights_files_in_a_folder(folder: Path) -> None:
     usual = folder / "open_clip_model.safetensors"
     usual.rename(folder / "a.safetensors")
-    assert define(str(folder)).weights_file() == folder / "a.safetensors"
+    assert define(str(folder)).weights_files() == (folder / "a.safetensors",)
     (folder / "b.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.safetensors, b\.pt"):
-        define(str(folder)).weights_file()
+        define(str(folder)).weights_files()
 
 
 def test_names_and_locations(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_figures_of_trunks_that_only_published_configs_name(name: str) -> None:
     assert facts.parameters == sum(p.numel() for p in trunk.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say its mean")
+@pytest.mark.filterwarnings("ignore:.*does not say how pixels")
 def test_a_plain_timm_tower_as_in_biomedclip(tmp_path: Path) -> None:
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "image_size": 224}
     config = TINY | {"vision_cfg": vision, "custom_text": True}

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from open_clip import SimpleTokenizer
 
-from legrad.models.tokenizers import check_tokenizer, make_tokenizer, obstacle, tokenizer_digest
+from legrad import from_open_clip
+from legrad.models.text_length import cut_texts
+from legrad.models.tokenizers import (
+    check_tokenizer,
+    make_tokenizer,
+    obstacle,
+    tokenizer_digest,
+)
+from tests.builders import CONTEXT, tiny_clip
 
 SIGLIP, CLIP = "ViT-B-16-SigLIP2", "ViT-B-32"
 
@@ -27,7 +36,9 @@ class WordTokenizer:
             raise OSError(f"We couldn't connect to 'https://huggingface.co' for {source}\nmore")
         return cls(file.read_text().split())
 
-    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> Any:
+    def __call__(self, texts: list[str] | str, *, max_length: int | None = None, **_: Any) -> Any:
+        if isinstance(texts, str):  # asked for its length
+            return {"input_ids": [1 + self.words.index(word) for word in texts.split()]}
         rows = [[1 + self.words.index(word) for word in text.split()] for text in texts]
         ids = torch.tensor([(row + [0] * max_length)[:max_length] for row in rows])
         return type("Encoding", (), {"input_ids": ids})()
@@ -88,3 +99,33 @@ def test_digest_is_of_the_files_not_of_the_place(folder: Path, tmp_path: Path) -
     assert tokenizer_digest(str(moved)) != first
     assert tokenizer_digest("google/siglip") == "google/siglip"
     assert tokenizer_digest(None) is None
+
+
+@pytest.mark.parametrize("words", [3, 75, 76, 200])
+def test_a_text_that_the_model_cannot_read_whole(words: int) -> None:
+    """Start and end of the text are two of CLIP's 77 tokens."""
+    long = " ".join(["dog"] * words)
+    cut = cut_texts(make_tokenizer(CLIP), ["a dog", long, "."], 77)
+    assert cut == ([long] if words > 75 else [])
+
+
+def test_a_text_of_multi_byte_letters_is_counted_by_tokens() -> None:
+    assert cut_texts(make_tokenizer(CLIP), ["\u00e9" * 60], 77) == []
+
+
+def test_a_long_text_for_a_tokenizer_from_hugging_face(transformers: None, folder: Path) -> None:
+    texts = [" ".join(["dog"] * count) for count in (64, 65)]
+    assert cut_texts(make_tokenizer(SIGLIP, str(folder)), texts, 64) == texts[1:]
+
+
+def test_encoding_warns_with_the_text() -> None:
+    model = from_open_clip(tiny_clip(0), tokenizer=SimpleTokenizer(context_length=CONTEXT))
+    text = "a watermark at the lower right corner of the picture"
+    tokens = model.tokenizer([text])
+    assert tokens.shape == (1, CONTEXT)
+    with pytest.warns(UserWarning, match=f"reads {CONTEXT} tokens.*{text}"):
+        model._warn_cut(["a dog", text], CONTEXT)
+
+
+def test_a_tokenizer_of_an_unknown_kind_is_not_judged() -> None:
+    assert cut_texts(lambda texts: torch.zeros(len(texts), 3), ["dog " * 100], 3) == []

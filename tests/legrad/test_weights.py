@@ -108,7 +108,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path) -> None:
 
     path = folder / "code.pt"
     torch.save({"visual.proj": Code()}, path)
-    with pytest.raises(ValueError, match=r"(?i)weights .*code\.pt.*weights.only"):
+    with pytest.raises(ValueError, match=r"weights .*code\.pt: .*(posix|nt|os)\.mkdir"):
         load_weights(tiny_clip(0), str(path))
     assert not marker.exists()
 
@@ -160,30 +160,6 @@ def test_missing_file(uri: str) -> None:
 def test_load_model_with_a_missing_file() -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights file at /nowhere/x\.pt"):
         load(SMALL, "/nowhere/x.pt")
-
-
-def refused(folder: Path, state: dict[str, Tensor], words: str) -> None:
-    path = folder / "refused.safetensors"
-    save_file(state, path)
-    with pytest.raises(ValueError, match=rf"(?s)refused\.safetensors do not fit.*{words}") as seen:
-        load_weights(tiny_clip(0), str(path))
-    assert len(str(seen.value)) < 1000
-
-
-def test_weights_of_another_architecture(folder: Path) -> None:
-    other = tiny_clip(0, width=64).state_dict()
-    refused(folder, other, "size mismatch for visual")
-    shorter = tiny_clip(0, layers=2).state_dict()
-    refused(folder, shorter, r"Missing key.*visual\.transformer\.resblocks\.2")
-    longer = tiny_clip(0, layers=4).state_dict()
-    refused(folder, longer, r"Unexpected key.*visual\.transformer\.resblocks\.3")
-    scaled = tiny_clip(0, ls_init_value=0.5).state_dict()
-    refused(folder, scaled, "ls_1.gamma")
-
-
-def test_load_model_with_weights_of_another_architecture(safetensors: Path) -> None:
-    with pytest.raises(ValueError, match=r"(?s)small\.safetensors do not fit .*mismatch"):
-        load("ViT-S-16-alt", safetensors)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])

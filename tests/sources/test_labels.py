@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.cluster.preflight import check_source
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
-from pipeline.sources.datasource import open_source
+from pipeline.sources.datasource import open_source, read_rows
+from pipeline.sources.label_checks import table_notes
 from pipeline.sources.labels import label_table
 from tests.data import jpeg, read_all, samples, settings, tar_bytes
 
@@ -45,7 +47,7 @@ def test_parquet_with_other_columns(folder: Path, kind: pa.DataType) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("key,class\na,cat\n", "'label'.*found key, class"),
+        ("key,size\na,3\n", "'label'.*found key, size"),
         ("key,label\na,cat,9\n", "CSV or Parquet"),
         ("key,label\na,cat\nb,cat\na,dog\n", "gives 'a' two labels, 'cat' and 'dog'"),
         (None, "not found"),
@@ -105,3 +107,43 @@ def test_folders_by_their_path(tmp_path: Path) -> None:
     source = settings("folder", f"{tmp_path}/in", labels={"uri": f"{tmp_path}/l.csv"})
     assert isinstance(source, SourceConfig)
     assert [row["label"] for row in read_all(source)] == ["cat"]
+
+
+@pytest.mark.parametrize("key", ["x/1.jpg", "1.jpg", "x/1", "1"])
+@pytest.mark.parametrize("header", ["key,label", "id_code;diagnosis", "Filename\tClass"])
+def test_names_of_images_and_columns_as_people_have_them(
+    tmp_path: Path, key: str, header: str
+) -> None:
+    (tmp_path / "in" / "x").mkdir(parents=True)
+    (tmp_path / "in" / "x" / "1.jpg").write_bytes(jpeg(0))
+    delimiter = next(mark for mark in ",;\t" if mark in header)
+    table = f"{header}\n{key}{delimiter}k\u00e4fer\n"
+    (tmp_path / "l.csv").write_bytes(table.encode("latin-1"))
+    source = settings("folder", f"{tmp_path}/in", labels={"uri": f"{tmp_path}/l.csv"})
+    assert [row["label"] for row in read_all(source)] == ["k\u00e4fer"]
+    opened = open_source(source)
+    assert len(opened.facts.notes) == 1  # the encoding
+    assert table_notes(opened, []) == ()
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+def test_a_table_that_names_no_image_is_told_before_the_model_loads(
+    tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    if kind == "folder":
+        (tmp_path / "in" / "a.jpg").write_bytes(jpeg(0))
+    else:
+        (tmp_path / "in" / "0.tar").write_bytes(tar_bytes(samples(["a"])))
+    (tmp_path / "l.csv").write_text("key,label\ntrain/b.jpg,cat\n")
+    source = settings(kind, f"{tmp_path}/in", labels={"uri": f"{tmp_path}/l.csv"})
+    opened = open_source(source)
+    rows = list(read_rows(source, opened.units[0]))
+    (note,) = table_notes(opened, rows)
+    assert "'train/b.jpg'" in note
+    assert "'a'" in note
+    if kind == "folder":
+        with pytest.raises(UsageError, match="train/b"):
+            check_source(opened)
+    else:
+        assert note in check_source(opened)

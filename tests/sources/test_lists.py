@@ -98,7 +98,7 @@ def test_images_are_fetched_with_one_reading_of_the_list(
         origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(0)).hexdigest()})
 
 
-def test_a_key_column_names_the_images(folder: Path) -> None:
+def test_a_key_column_names_the_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.jpg", "deep/b.jpg", "a.jpg", "a.jpg", "deep/b.jpg"]
     records = [
         {"id": key, "file": f"file://{folder}/{name}"}
@@ -110,6 +110,11 @@ def test_a_key_column_names_the_images(folder: Path) -> None:
     assert [row["image_id"] for row in rows] == ["list.csv/5", "list.csv/5#2", "list.csv/6"]
     assert [row["status"] for row in rows] == ["ok", "duplicate_key", "ok"]
     assert [row["bytes"] for row in rows] == [jpeg(0), jpeg(1), jpeg(0)]
+    monkeypatch.setattr(lists, "ROWS_PER_PART", 1)
+    origin = Origin(source.roots, {}, "list", image_field="file")
+    for row in rows:
+        digest = hashlib.sha256(row["bytes"]).hexdigest()
+        assert origin.fetch(row | {"sha256": digest}) == row["bytes"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -135,7 +140,7 @@ def test_images_in_several_rows_are_explained_once(
         assert row["caption"] == "\n".join(f"caption {kind_of} {turn}" for turn in range(3))
     opened = open_source(source)
     assert sum(unit.rows or 0 for unit in opened.units) == (sample or 10)
-    (note,) = opened.notes
+    (note,) = opened.facts.notes
     assert "30 of 40" in note
 
 
@@ -199,6 +204,11 @@ def test_columns_as_people_name_them(
     (found,) = read_all(settings("list", str(folder / name)))
     assert found["status"] == Status.OK
     assert (found["key"], found["label"], found["caption"]) == expected
+    facts = open_source(settings("list", str(folder / name))).facts
+    assert set(facts.columns) == {
+        what for what, value in zip(("image", "label", "caption"), expected, strict=True) if value
+    }
+    assert facts.labels == ({expected[1]} - {None})
     fetched = Origin(settings("list", str(folder / name)).roots, {}, "list")
     digest = hashlib.sha256(found["bytes"]).hexdigest()
     assert fetched.fetch(found | {"sha256": digest}) == found["bytes"]
@@ -228,7 +238,7 @@ def test_encodings(
     (folder / f"l.{kind}").write_bytes((mark + text).encode(encoding))
     source = settings("list", f"{folder}/l.{kind}", key_field="id")
     assert [row["label"] for row in read_all(source)] == labels
-    assert bool(open_source(source).notes) is told
+    assert bool(open_source(source).facts.notes) is told
 
 
 def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> None:
@@ -241,3 +251,13 @@ def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> No
     assert rows[0]["bytes"] == jpeg(1)
     origin = Origin(source.roots, {}, "list", image_root=source.image_root)
     assert origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(1)).hexdigest()}) == jpeg(1)
+
+
+def test_boxes_of_one_image_give_its_set_of_labels(folder: Path) -> None:
+    boxes = [("a.jpg", "cat"), ("a.jpg", "dog"), ("deep/b.jpg", "dog"), ("a.jpg", "cat")]
+    write(folder / "boxes.csv", [{"image": name, "class": label} for name, label in boxes])
+    rows = read_all(settings("list", str(folder / "boxes.csv")))
+    assert [(row["labels"], row["label"]) for row in rows] == [
+        (["cat", "dog"], "cat|dog"),
+        (None, "dog"),
+    ]

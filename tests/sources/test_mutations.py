@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,15 @@ def test_what_is_cut_off_is_never_ok_unless_nothing_is_lost(name: str) -> None:
         assert found.pixels in (None, whole.pixels), share
 
 
-@pytest.mark.parametrize("packed", ["plain", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("packed", ["plain", "gz", "bz2", "xz", "zst"])
 def test_mutated_tars(packed: str, tmp_path: Path) -> None:
-    pack = {"plain": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[packed]
+    pack = {
+        "plain": bytes,
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+        "zst": partial(pa.compress, codec="zstd", asbytes=True),
+    }[packed]
     data = pack(tar_bytes(samples(["a", "b", "c"])))
     check_containers(data, tmp_path / "s.tar", settings("webdataset", str(tmp_path)), 60)
 

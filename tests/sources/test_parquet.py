@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,63 @@ def test_an_image_of_a_file_that_broke_since_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UsageError, match=r"x\.parquet"):
         Origin(source.roots, {}, "parquet").fetch(row | {"sha256": "0"})
+
+
+def test_folders_name_columns(tmp_path: Path) -> None:
+    for number, (site, name) in enumerate((("a%20b", "cat"), ("c", "dog"), ("c", None))):
+        label = name or "__HIVE_DEFAULT_PARTITION__"
+        folder = tmp_path / f"site={site}" / f"label={label}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"image": [jpeg(number)]}), folder / "part-0.parquet")
+    source = settings("parquet", str(tmp_path), carry={"site": "string"})
+    rows = sorted(read_all(source), key=lambda row: row["image_id"])
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert [(row["site"], row["label"]) for row in rows] == [
+        ("a b", "cat"), ("c", None), ("c", "dog"),
+    ]  # fmt: skip
+    assert len(read_all(settings("parquet", str(tmp_path), sample=1))) == 3
+
+
+PICTURES = pa.array([[{"bytes": b"x", "path": None}]])
+BYTES = pa.array([[b"x", b"y"]])
+
+
+@pytest.mark.parametrize(
+    ("column", "feature", "advice"),
+    [
+        (PICTURES, {"_type": "Sequence", "feature": {"_type": "Image"}}, "explode"),
+        (PICTURES, {"_type": "List", "feature": {"_type": "Image"}}, "explode"),
+        (PICTURES, None, "explode"),
+        (BYTES, None, "explode"),
+        (pa.array(["a.mp4"]), {"_type": "Video"}, "ffmpeg"),
+    ],
+)
+def test_lists_of_images_and_videos_are_refused_with_the_next_step(
+    column: pa.Array, feature: Any, advice: str, tmp_path: Path
+) -> None:
+    table = pa.table({"frames": column, "label": ["a"]})
+    if feature:
+        meta = {"huggingface": json.dumps({"info": {"features": {"frames": feature}}})}
+        table = table.replace_schema_metadata(meta)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=advice) as refused:
+        open_source(settings("parquet", str(tmp_path)))
+    assert "'frames'" in str(refused.value)
+
+
+def test_the_command_that_writes_a_row_for_each_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [[{"bytes": jpeg(0), "path": None}, {"bytes": jpeg(1), "path": None}]]
+    pq.write_table(pa.table({"frames": pictures, "label": ["a"]}), tmp_path / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        open_source(settings("parquet", "a.parquet"))
+    code = re.search(r'python -c "(.*)", then', str(refused.value))
+    assert code is not None
+    exec(code[1])
+    rows = read_all(settings("parquet", "images.parquet"))
+    assert [(row["bytes"], row["label"]) for row in rows] == [(jpeg(0), "a"), (jpeg(1), "a")]
 
 
 HASH = bytes(range(32))

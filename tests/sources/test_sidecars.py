@@ -38,7 +38,7 @@ def test_files_of_img2dataset(tmp_path: Path, labels: bool) -> None:
     assert [row["label"] for row in rows] == [f"kind {i % 3}" if labels else None for i in range(6)]
     assert rows[4]["caption"] == "caption 000010001"
     assert rows[4]["pixels_wide"] == 8
-    (note,) = open_source(source).notes
+    (note,) = open_source(source).facts.notes
     assert all(count in note for count in ("8 .json", "6 .txt", "2 .parquet"))
 
 

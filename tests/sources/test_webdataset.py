@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.config import SourceConfig
@@ -38,9 +40,15 @@ def test_samples_become_rows() -> None:
         assert data[start : start + length] == row["bytes"] == jpeg(number)
 
 
-def test_gzip_has_no_ranges_but_the_same_rows() -> None:
+def zstandard(data: bytes) -> bytes:
+    packed: bytes = pa.compress(data, "zstd", asbytes=True)
+    return packed
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard])
+def test_packed_tars_have_no_ranges_but_the_same_rows(compress: Callable[[bytes], bytes]) -> None:
     plain = tar_bytes(samples(["a", "b"]))
-    packed = rows_of(gzip.compress(plain), "s.tar.gz")
+    packed = rows_of(compress(plain), "s.tar.packed")
     assert [row["bytes"] for row in packed] == [row["bytes"] for row in rows_of(plain)]
     assert "source_offset" not in packed[0]
     for field in ("label", "caption"):
@@ -167,9 +175,9 @@ def test_truncated_tar_keeps_what_is_whole(share: float) -> None:
     if share < 0.9:
         assert rows[-1]["status"] == Status.SHARD_ERROR
         assert len(whole) < 20
-    packed = gzip.compress(data)
-    rows = rows_of(packed[: int(len(packed) * share)], "s.tar.gz")
-    assert rows[-1]["status"] == Status.SHARD_ERROR
+    for packed in (gzip.compress(data), zstandard(data)):
+        rows = rows_of(packed[: int(len(packed) * share)], "s.tar.packed")
+        assert rows[-1]["status"] == Status.SHARD_ERROR
 
 
 def test_a_damaged_header_is_not_the_end() -> None:

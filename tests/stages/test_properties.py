@@ -52,7 +52,7 @@ def test_halves_black_and_white() -> None:
     pixels[:, 48:] = 255
     found = png(pixels)
     assert found["brightness"] == pytest.approx(0.5)
-    assert found["contrast"] == pytest.approx(0.5)
+    assert found["contrast"] == pytest.approx(0.5, abs=1e-5)
     assert found["colourfulness"] == pytest.approx(0, abs=1e-4)
     assert found["greyness"] == 1
     assert found["uniform_frame"] == 0

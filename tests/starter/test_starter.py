@@ -57,7 +57,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert done.classes == 3
     assert done.cues == roles.count(Role.CUE) > 20
     assert roles.count(Role.BASELINE) == 2
-    assert any("images: 1;" in note for note in done.notes)
+    assert any("1 .txt" in note for note in done.notes)
     text = (tmp_path / "run.yaml").read_text()
     assert "uri: photos" in text
     assert "7 image files, 3 classes" in text
@@ -74,9 +74,9 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     done = start(data / "{0..6}.tar", tmp_path / "run.yaml")
     assert {q.label for q in classes_of(done.config)} == {"label 0", "label 1", "label 2"}
     assert done.survey.format == "webdataset"
-    assert done.survey.labels["label 0"] == 6
-    assert any("15" in note and "3 of 7" in note for note in done.notes)
-    assert any("3 of 15" in note for note in done.notes)
+    assert done.survey.labels["label 0"] == 14
+    assert any("35" in note and "7 of 7" in note for note in done.notes)
+    assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
 
 
@@ -219,3 +219,47 @@ def test_a_weights_file_is_written_with_its_whole_path(
     assert (config.model.layers, config.model.resize) == (4, "center_crop")
     assert config.source.uri == (str(data),)
     assert config.output == str(tmp_path / "elsewhere" / "heatmaps")
+
+
+def test_fields_that_the_user_names(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PICTURE)
+    (tmp_path / "l.csv").write_text("image,kind,label\na.jpg,ant,x\n")
+    done = write_starter(f"{tmp_path}/l.csv", MODEL, tmp_path / "run.yaml", {"label_field": "kind"})
+    assert done.survey.columns == {"image": "image", "label": "kind"}
+    assert load_config(done.config).source.label_field == "kind"
+    assert [query.label for query in classes_of(done.config)] == ["ant"]
+
+
+def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path / "d", {"a": 1})
+    with pytest.raises(UsageError, match=r"queries\.yaml"):
+        start(data, tmp_path / "queries.yaml")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.yaml.draft").mkdir()  # a file that cannot be written
+    with pytest.raises(UsageError, match="cannot be written"):
+        start(data, tmp_path / "run" / "run.yaml")
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_a_table_of_labels_that_a_run_refuses_is_left_out_and_told(tmp_path: Path) -> None:
+    data = folder(tmp_path / "d", {"a": 2})
+    (data / "labels.csv").write_text("id,label\n0,x\n1,y\n0,z\n")
+    done = start(data, tmp_path / "run.yaml")
+    assert load_config(done.config).source.labels is None
+    assert done.survey.labels == {"a": 2}
+    assert any("two labels" in note for note in done.notes)
+
+
+def test_a_pattern_stays_as_it_is(tmp_path: Path) -> None:
+    data = folder(tmp_path / "d" / "train", {"a": 1, "b": 2})
+    (tmp_path / "d" / "train" / "labels.csv").write_text("id,label\n0,x\n1,y\n")
+    done = start(f"{data}/*/*.jpg", tmp_path / "run.yaml")
+    assert done.survey.labels == {"a": 1, "b": 2}
+    assert load_config(done.config).source.uri == (f"{data}/*/*.jpg",)
+
+
+def test_a_list_whose_images_are_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("image,label\ngone.jpg,x\n")
+    done = start(tmp_path / "l.csv", tmp_path / "run" / "run.yaml")
+    assert load_config(done.config).source.image_root is None
+    assert any("gone.jpg" in note and "image_root" in note for note in done.notes)

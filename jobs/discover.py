@@ -1,0 +1,201 @@
+"""``legrad discover``: find cues that no query names."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.options import AuditOptions, Limit, OutArgument, StorageOptions, grouped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.discovery import Discovery
+
+_LEGEND = (
+    "unusual: how far the class's mean score of the word lies beyond what likeness to the class\n"
+    "explains, in deviations of the vocabulary, on the half where it was found and on the other.\n"
+    "probe: the same for the weights of a linear model of the labels. with it, others, odds\n"
+    "ratio: by two states of the word's scores on the other half, with the 95 % interval.\n"
+)
+
+
+@dataclass(frozen=True)
+class DiscoveryFiles:
+    """Files that a discovery reads and writes."""
+
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own vocabulary, a phrase a line. Default: some 9,400 words for what can be "
+            "seen, from WordNet, and artefacts of data sets.",
+        ),
+    ] = None
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write all candidates to this .csv, .parquet or .json file."
+        ),
+    ] = None
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-queries",
+            metavar="FILE",
+            help="Write a configuration for `legrad run` whose cues are the candidates that are "
+            "confirmed or worth a look.",
+        ),
+    ] = None
+    word: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Candidate that --write-queries takes instead of these. Repeatable.",
+        ),
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file of --write-queries.")
+    ] = False
+
+
+@grouped
+def discover(
+    out: OutArgument,
+    options: AuditOptions,
+    files: DiscoveryFiles,
+    storage: StorageOptions,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Words that are tested for each class, from each scan."
+        ),
+    ] = 5,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")
+    ] = False,
+    limit: Limit = 20,
+) -> None:
+    """Find cues that no query names, with a vocabulary of what can be seen.
+
+    Words are found on one half of the images and tested on the other. What is found is a candidate
+    for a query and no claim about your data until somebody has looked.
+    """
+    from jobs.display import console, log
+    from pipeline import open_results
+    from pipeline.discovery import discover as find
+    from pipeline.discovery import discovery_costs, words
+    from pipeline.storage.tables import write_table
+
+    storage_options = storage.options()
+    settings = options.config()
+    vocabulary = words(files.vocabulary, storage_options)
+    results = open_results(out, storage_options)
+    if dry_run:
+        costs = discovery_costs(results, settings, vocabulary, top)
+        console.print(f"discover: {costs}", soft_wrap=True, markup=False)
+        return
+    found = find(results, settings, vocabulary, top, log)
+    _show(found, limit)
+    if files.export is not None:
+        write_table(found.candidates, files.export, storage_options)
+        console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
+    _promote(out, found, files, storage_options)
+
+
+def _show(found: "Discovery", limit: int) -> None:
+    from jobs.display import console
+    from pipeline.discovery import worth_a_look
+
+    console.print(
+        f"{found.words:,} words that the model tells apart, {found.classes:,} classes; "
+        f"{len(found.candidates)} candidates",
+        soft_wrap=True,
+        markup=False,
+    )
+    confirmed = found.candidates[found.candidates["confirmed"]]
+    look = worth_a_look(found.candidates)
+    if len(confirmed):
+        _table("Found on one half, confirmed on the other", confirmed, limit)
+    else:
+        console.print("\nNo word is confirmed for any class.")
+    if len(look):
+        _table("Found on both halves, presence not confirmed", look, limit)
+    console.print(_LEGEND, style="dim", markup=False)
+    confirmed_decoys = int(found.decoys["confirmed"].sum())
+    console.print(
+        f"decoys: {confirmed_decoys} of {len(found.decoys)} words drawn at random from the "
+        "vocabulary were confirmed by the same test",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jobs.display import console
+    from pipeline.report.words import odds
+
+    table = Table(title=title, header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    by_states = bool(rows["confirmed"].any())
+    table.add_column("class", overflow="fold")
+    table.add_column("word", overflow="fold")
+    measured = ("with it", "others", "odds ratio") if by_states else ()
+    for name in ("unusual", "probe", *measured):
+        table.add_column(name, justify="right", no_wrap=True)
+    if not by_states:
+        table.add_column("presence", no_wrap=True)
+    for row in rows.head(limit).to_dict(orient="records"):
+        word = f"{row['word']} (a part)" if row["kind"] == "part" else str(row["word"])
+        cells = [str(row["class"]), word, f"{row['effect']:.1f}, {row['effect_again']:.1f}"]
+        cells.append(f"{row['probe_effect']:.1f}")
+        if by_states:
+            effect, low, high = (odds(float(row[f"odds_{n}"])) for n in ("ratio", "low", "high"))
+            cells += [f"{row['share']:.0%}", f"{row['share_elsewhere']:.0%}"]
+            cells.append(f"{effect} ({low}-{high})")
+        else:
+            cells.append(str(row["presence"]))
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"... and {len(rows) - limit:,} more; --limit or --export shows them")
+
+
+def _promote(
+    out: str, found: "Discovery", files: DiscoveryFiles, storage: "dict[str, object] | None"
+) -> None:
+    """Write the configuration if it is asked for, and say what comes next."""
+    import pandas as pd
+
+    from jobs.display import console
+    from pipeline import open_results
+    from pipeline.discovery import worth_a_look
+    from pipeline.starter.promotion import chosen, write_queries
+
+    confirmed = found.candidates[found.candidates["confirmed"]]
+    candidates = pd.concat([confirmed, worth_a_look(found.candidates)])
+    if files.word:
+        candidates = chosen(found.candidates, files.word)
+    if files.queries is None:
+        if len(candidates):
+            command = shlex.join(["legrad", "discover", out, "--write-queries", "discovered.yaml"])
+            console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
+        return
+    written = write_queries(
+        open_results(out, storage), candidates, files.queries, force=files.force
+    )
+    for note in written.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    run = shlex.join(["legrad", "run", str(written.config)])
+    names = f"discovered=[{', '.join(written.cues)}]"
+    audit = shlex.join(["legrad", "audit", written.output, "--set", names])
+    console.print(
+        f"{written.config}: {len(written.cues)} cues\nnext: {run}\n      {audit}",
+        soft_wrap=True,
+        markup=False,
+    )

@@ -1,0 +1,107 @@
+"""Words that were found on one half of the images, tested on the other as queries are.
+
+A word counts as confirmed if its score has two states within classes and the class has one of them
+more often, by the gates of the audit. q is adjusted over the pairs that were found and their
+decoys: words of the same vocabulary, drawn at random, that take the same way.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.audit import association, cooccurrence, presence, ranking
+from pipeline.audit.class_view import view_classes
+from pipeline.audit.histograms import count_histograms
+from pipeline.audit.inference import adjusted
+from pipeline.audit.label_estimates import COLUMNS
+from pipeline.audit.scores import Population
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.discovery.halves import HalfScores
+
+MOST_CELLS = 100_000_000
+"""Bins of the histograms of all classes that are held at once; 4 bytes each, several times."""
+FIELDS = ("share", "share_elsewhere", "effect", "low", "high", "q")
+
+
+@dataclass(frozen=True)
+class PairOfWord:
+    """A class, by its code, and a word."""
+
+    code: int
+    word: str
+
+
+def confirm(
+    half: HalfScores,
+    population: Population,
+    pairs: Sequence[PairOfWord],
+    settings: AuditConfig,
+) -> pd.DataFrame:
+    """Test pairs on the confirming half.
+
+    Args:
+        half: with the directions of all words.
+        population: classes and the sizes of the half.
+
+    Returns:
+        One row per pair, in their order: `FIELDS` (of the odds ratio: effect, low, high),
+        ``images``, ``presence``, ``confirmed``, and ``reason`` where it is not.
+    """
+    rows: dict[PairOfWord, dict[str, object]] = {}
+    cells = len(population.classes) * settings.bins
+    words = list(dict.fromkeys(pair.word for pair in pairs))
+    for chunk in _chunks(words, max(1, MOST_CELLS // cells)):
+        wanted = [pair for pair in pairs if pair.word in set(chunk)]
+        rows |= _tested(half, population, chunk, wanted, settings)
+    frame = pd.DataFrame([rows[pair] for pair in pairs], columns=[*FIELDS[:-1], *_OTHERS])
+    q = adjusted(frame["p"].to_numpy(float))
+    reasons = frame["reason"].to_numpy(object).copy()
+    chance = (reasons == "") & ~(q < settings.gates.q)
+    reasons[chance] = f"may be chance: q is not below {settings.gates.q:g}"
+    frame = frame.assign(q=q, reason=reasons, confirmed=reasons == "")
+    return frame[[*FIELDS, "images", "presence", "confirmed", "reason"]]
+
+
+_OTHERS = ("p", "images", "presence", "reason")
+_KEPT = ("share", "share_elsewhere", "images", "presence")
+
+
+def _chunks(words: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(words), most):
+        yield words[start : start + most]
+
+
+def _tested(
+    half: HalfScores,
+    population: Population,
+    words: Sequence[str],
+    pairs: Sequence[PairOfWord],
+    settings: AuditConfig,
+) -> dict[PairOfWord, dict[str, object]]:
+    """A row of each pair of some words, all but q."""
+    gates = settings.gates
+    part = replace(half, directions={word: half.directions[word] for word in words})
+    histograms = count_histograms(part, population, words, settings.bins)
+    present = presence.measure(histograms, gates, {})
+    echoes = cooccurrence.echoes(
+        cooccurrence.count_together(part, population, present), present, gates
+    )
+    present = presence.without(present, echoes) if echoes else present
+    view = view_classes(part, population, present, frozenset())
+    tested = association.associate(view, gates, settings.bootstrap, settings.seed)
+    certain = replace(tested, q=np.where(tested.tested, 0.0, np.nan))
+    ranked = ranking.build(
+        population, view.presence, certain, (), gates, pd.DataFrame(columns=list(COLUMNS))
+    )
+    by_pair = ranked.set_index(["class", "cue"]).to_dict(orient="index")
+    index = {word: number for number, word in enumerate(words)}
+    rows = {}
+    for pair in pairs:
+        row = by_pair[population.classes[pair.code], pair.word]
+        values: dict[str, object] = {name: row[name] for name in _KEPT}
+        values |= {name: row[f"association__{name}"] for name in ("effect", "low", "high")}
+        values |= {"p": tested.p[index[pair.word], pair.code]}
+        rows[pair] = values | {"reason": row["association__reason"]}
+    return rows

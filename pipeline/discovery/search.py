@@ -1,0 +1,218 @@
+"""Find cues that no query names: from a vocabulary, on one half of the images, tested on the other.
+
+The embeddings are read three or four times and nothing else is: once for each half's sums by class,
+and for the scores of the words that were found.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.audit.directions import Directions, run_directions
+from pipeline.audit.inference import Array
+from pipeline.audit.scores import Population, count_population
+from pipeline.audit.suspicion_scan import class_sums
+from pipeline.config import queries_by_label
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.discovery.confirm import confirm
+from pipeline.discovery.halves import HalfScores
+from pipeline.discovery.scan import Sums, scan
+from pipeline.discovery.shortlist import MOST_PAIRS, Shortlist
+from pipeline.discovery.words import FEWEST_WORDS
+from pipeline.errors import UsageError
+from pipeline.results.results import Results
+from pipeline.schema import EMBEDDING
+
+TOP = 5
+"""Words of each scan that are tested for each class."""
+WORTH_A_LOOK, FIRST = 3.0, 3
+"""Effect on both halves from which one of the first words of a class is worth a look."""
+COLUMNS = (
+    "class",
+    "word",
+    "kind",
+    "rank",
+    "also",
+    "found_by",
+    "effect",
+    "effect_again",
+    "probe_effect",
+    "probe_score",
+    "likeness",
+    "confirmed",
+    "reason",
+    "images",
+    "presence",
+    "share",
+    "share_elsewhere",
+    "odds_ratio",
+    "odds_low",
+    "odds_high",
+    "q",
+)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found.
+
+    Attributes:
+        candidates: one row per class and word that stands for a group of words, confirmed ones
+            first: see `Audit.discover`.
+        decoys: the same of words that were drawn at random from the vocabulary and tested likewise.
+        words: number of words that the model tells apart.
+        named: words that repeat a cue which a query names already.
+        classes: number of classes that were scanned.
+    """
+
+    candidates: pd.DataFrame
+    decoys: pd.DataFrame
+    words: int
+    named: tuple[str, ...]
+    classes: int
+
+
+def discover(
+    results: Results,
+    settings: AuditConfig,
+    words: Sequence[str],
+    top: int = TOP,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Discovery:
+    """Scan, shortlist and test.
+
+    Args:
+        settings: gates of the audit, its seed, and the ridge of its probe.
+        words: the vocabulary, see `pipeline.discovery.words.words`.
+        top: words of each scan that are tested for each class.
+        tell: called with messages about long steps.
+
+    Raises:
+        UsageError: the run has no embeddings or fewer than two classes, or its model cannot be
+            loaded here, or tells too few words apart.
+    """
+    population = population_of(results, settings)
+    directions = run_directions(results, tell, words)
+    if len(directions.phrases) < FEWEST_WORDS:
+        raise UsageError(
+            f"the model tells {len(directions.phrases)} words of the vocabulary apart, "
+            f"{FEWEST_WORDS} needed"
+        )
+    tell("summing the embeddings of each half")
+    found, again = (
+        Sums(*class_sums(HalfScores(results, confirming), population))
+        for confirming in (False, True)
+    )
+    texts = _class_texts(results, population, directions)
+    ridge = settings.reliance.ridge
+    first, second = (scan(sums, texts, directions.words, ridge) for sums in (found, again))
+    listed = Shortlist(results, population, directions, found, first, top)
+    pairs = listed.pairs()
+    if not pairs:
+        raise UsageError("no class has images in both halves, so nothing can be found")
+    decoys = listed.decoys(pairs, settings.seed)
+    tell(f"testing {len(pairs)} words of classes, and as many decoys, on the other half")
+    tested = confirm(
+        HalfScores(results, True, listed.directions(pairs, decoys)),
+        _of_half(population, again),
+        [*(pair.candidate for pair in pairs), *decoys],
+        settings,
+    ).rename(columns={name: f"odds_{name}" for name in ("low", "high")} | {"effect": "odds_ratio"})
+    frame = listed.frame(pairs, second).join(tested[: len(pairs)])
+    frame = frame.sort_values(["confirmed", "effect"], ascending=False, ignore_index=True)
+    of_decoys = pd.DataFrame(
+        {"class": [population.classes[d.code] for d in decoys], "word": [d.word for d in decoys]}
+    ).join(tested[len(pairs) :].reset_index(drop=True))
+    return Discovery(
+        frame[list(COLUMNS)],
+        of_decoys,
+        len(directions.phrases),
+        listed.named,
+        int(((found.images > 0) & (again.images > 0))[: population.audited].sum()),
+    )
+
+
+def worth_a_look(candidates: pd.DataFrame) -> pd.DataFrame:
+    """Candidates that are not confirmed, but unusual for their class on both halves.
+
+    Args:
+        candidates: of a `Discovery`.
+    """
+    unusual = candidates[["effect", "effect_again"]].min(axis=1) > WORTH_A_LOOK
+    first = candidates["rank"] <= FIRST
+    return candidates[unusual & first & ~candidates["confirmed"]].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class DiscoveryCosts:
+    """What a discovery would read and compute.
+
+    Attributes:
+        images: labelled images whose embeddings are read.
+        classes: audited classes.
+        words: of the vocabulary, before the model tells which of them it tells apart.
+        pairs: most pairs that are tested, decoys not counted.
+    """
+
+    images: int
+    classes: int
+    words: int
+    pairs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
+            f"embeddings of {self.images:,} images in {self.classes:,} classes, read five times; "
+            f"at most {self.pairs:,} pairs tested, and as many decoys; no maps"
+        )
+
+
+def discovery_costs(
+    results: Results, settings: AuditConfig, words: Sequence[str], top: int = TOP
+) -> DiscoveryCosts:
+    """What `discover` would cost; reads the labels only.
+
+    Raises:
+        UsageError: as `discover`.
+    """
+    population = population_of(results, settings)
+    pairs = min(2 * top * population.audited, MOST_PAIRS)
+    return DiscoveryCosts(int(population.sizes.sum()), population.audited, len(words), pairs)
+
+
+def population_of(results: Results, settings: AuditConfig) -> Population:
+    """The classes of a run whose cues can be found.
+
+    Raises:
+        UsageError: the run stored no embeddings, or there are fewer than two classes.
+    """
+    if EMBEDDING not in results.dataset.schema.names:
+        raise UsageError(
+            "discovery needs the embeddings of the images, and this run stored none "
+            "(store.embeddings: false). Make a run with them, into another output"
+        )
+    population = count_population(results, settings.max_classes)
+    if len(population.classes) < 2:
+        raise UsageError(
+            f"discovery compares classes, and {len(population.classes)} of this run's labels has "
+            "explained images; two are needed"
+        )
+    return population
+
+
+def _of_half(population: Population, sums: Sums) -> Population:
+    """The population of one half, with the classes of the whole."""
+    images = sums.every[0] if population.has_sets else None
+    return replace(population, sizes=sums.images.astype(np.int64), images=images)
+
+
+def _class_texts(results: Results, population: Population, directions: Directions) -> Array:
+    """(K, E) direction of each class's query; NaN where it has none."""
+    names = queries_by_label(results.queries)
+    texts = np.full((len(population.classes), directions.words.shape[1]), np.nan)
+    for code, label in enumerate(population.classes):
+        if names.get(label) in directions.queries:
+            texts[code] = directions.queries[names[label]]
+    return texts

@@ -1,0 +1,104 @@
+"""Count the labels of a source with the readers of a run, where possible without reading images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from pipeline.sources.datasource import ImageSource, read_rows
+from pipeline.sources.folder import describe
+from pipeline.sources.label_values import LabelValue, labels_of
+from pipeline.sources.labels import Labeller, label_table
+from pipeline.sources.lists import scan_list
+from pipeline.sources.parquet import scan_parquet
+from pipeline.storage.location import Location, open_location
+
+_SAMPLES, _LOCAL_SAMPLES = 500, 5_000  # of a shard, which may be sorted by class
+_DESCRIBED = 500  # images with files beside them, each of which is read
+_LOOKED_UP = 20_000  # images in a table of labels
+_TABLES = 256
+_SHARDS = 16
+T = TypeVar("T")
+
+
+@dataclass
+class Counted:
+    """Labels of the images that were looked at.
+
+    Attributes:
+        labels: number of images of each label.
+        unlabelled: number of images without a label.
+        images: number of images that were looked at.
+        scope: which these are, in words; empty if they are all.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
+    images: int = 0
+    scope: str = ""
+
+    def add(self, label: LabelValue) -> None:
+        """Count an image; an empty set of labels is a label."""
+        self.images += 1
+        self.labels.update(labels_of(label))
+        self.unlabelled += label is None
+
+
+def count_labels(source: ImageSource) -> Counted:
+    """Count the labels in a source, or in a part of it that is spread over all of it."""
+    return {"folder": _in_folders, "webdataset": _in_shards}.get(source.source.format, _in_tables)(
+        source
+    )
+
+
+def _in_folders(source: ImageSource) -> Counted:
+    config, labeller, counted = source.source, Labeller(source.source), Counted()
+    files = [file for unit in source.units for file in unit.files]
+    fs = open_location(config.uris[0], config.options).fs
+    chosen = files
+    if label_table(config) is not None:
+        chosen = spread(files, _LOOKED_UP)
+    elif any(file.sidecars for file in files):
+        chosen = spread(files, _DESCRIBED)
+    for file in chosen:
+        label = None if label_table(config) is not None else describe(fs, file, config)["label"]
+        counted.add(labeller.label(config.id_prefix + file.name, file.name, label))
+    if len(chosen) < len(files):
+        counted.scope = f"{len(chosen):,} of {len(files):,} images"
+    return counted
+
+
+def _in_tables(source: ImageSource) -> Counted:
+    config, labeller, counted = source.source, Labeller(source.source), Counted()
+    scan = scan_parquet if config.format == "parquet" else scan_list
+    files = list({file.path: file for unit in source.units for file in unit.files}.values())
+    fs = open_location(config.uris[0], config.options).fs
+    chosen = spread(files, _TABLES) if config.format == "parquet" else files
+    for file in chosen:
+        prefix = f"{config.id_prefix}{file.name}"
+
+        def visit(number: int, key: str, label: LabelValue, prefix: str = prefix) -> None:  # noqa: ARG001
+            counted.add(labeller.label(f"{prefix}/{key}", key, label))
+
+        scan(Location(fs, file.path), file, config, visit)
+    if len(chosen) < len(files):
+        counted.scope = f"{counted.images:,} rows in {len(chosen)} of {len(files):,} files"
+    return counted
+
+
+def _in_shards(source: ImageSource) -> Counted:
+    counted, chosen = Counted(), spread(source.units, _SHARDS)
+    most = _LOCAL_SAMPLES if open_location(source.source.uris[0]).is_local else _SAMPLES
+    for unit in chosen:
+        for row in islice(read_rows(source.source, unit), most):
+            counted.add(row["label"] if row["labels"] is None else tuple(row["labels"]))
+    counted.scope = f"{counted.images:,} samples in {len(chosen)} of {len(source.units):,} shards"
+    return counted
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many items from the whole range, first and last included: it may be sorted."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(number * (len(items) - 1) / (most - 1))] for number in range(most)]

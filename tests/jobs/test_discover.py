@@ -1,0 +1,61 @@
+"""``legrad discover`` on a run with a planted word, and without its model."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline import Audit
+from pipeline.config.loading import load_config
+from pipeline.discovery import search
+from pipeline.discovery.words import FEWEST_WORDS
+from tests.discovery.worlds import EmbeddedWorld
+from tests.jobs.command import legrad
+
+OPTIONS = ("--top", "1", "--set", "bootstrap=20", "--set", "bins=64")
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    world = EmbeddedWorld({("birch", 17): 0.7}, cues=(3,), images=1500)
+    monkeypatch.setattr(search, "run_directions", world.directions)
+    return world.write(tmp_path / "out")
+
+
+def test_the_table_the_file_and_python_agree(out: str, tmp_path: Path) -> None:
+    table = str(tmp_path / "found.csv")
+    done = legrad("discover", out, *OPTIONS, "--export", table)
+    assert done.returncode == 0, done.stderr
+    assert "w17" in done.stdout
+    exported = pd.read_csv(table)
+    assert exported.loc[0, ["class", "word", "confirmed"]].tolist() == ["birch", "w17", True]
+    audit = Audit.from_results(out, settings={"bootstrap": 20, "bins": 64})
+    frame = audit.discover(top=1)
+    assert list(exported["word"]) == list(frame["word"])
+    assert 0 < len(audit.discover(top=1, decoys=True)) <= len(frame)
+
+
+def test_candidates_become_queries(out: str, tmp_path: Path) -> None:
+    config = tmp_path / "found.yaml"
+    done = legrad("discover", out, *OPTIONS, "--write-queries", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "w17" in {query.name for query in load_config(config).queries}
+    again = legrad("discover", out, *OPTIONS, "--write-queries", str(config))
+    assert again.returncode == 2
+    other = legrad("discover", out, *OPTIONS, "--write-queries", str(config), "--word", "w3")
+    assert other.returncode == 2
+
+
+def test_a_dry_run_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "run_directions", None)
+    done = legrad("discover", out, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "1,500 images" in done.stdout
+
+
+def test_a_vocabulary_that_is_too_small(out: str, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("a dog\n")
+    done = legrad("discover", out, "--vocabulary", str(file))
+    assert done.returncode == 2
+    assert str(FEWEST_WORDS) in done.stderr
