@@ -15,7 +15,7 @@ from benchmarks.photographs_model import ARCHITECTURE, SIDE, WEIGHTS
 from benchmarks.photographs_sets import Planting
 from benchmarks.photographs_world import Photographs
 from pipeline.audit.inference import Array
-from pipeline.audit.suspicion import class_shifts, likeness, suspect
+from pipeline.audit.suspicion import TextFigures, class_shifts, likeness, suspect
 from pipeline.audit.vocabulary import distinct_rows, vocabulary
 from training.captions import named
 from training.objective import normalised
@@ -72,14 +72,23 @@ def suspicions(embedder: Embedder, planting: Planting, photographs: Photographs)
     np.add.at(sums, photographs.labels, images)
     means = sums / counts[:, None]
     within = images - means[photographs.labels]
+    covariances = np.stack(
+        [np.cov(within[photographs.labels == code].T, bias=True) for code in range(len(classes))]
+    )
     covariance = within.T @ within / (len(images) - len(classes))
     cue_texts = [named(cue) for cue in planting.cues]
     words = embedder.texts([word for word in vocabulary() if word not in cue_texts])
     words = words[distinct_rows(words)]
     texts, cues = embedder.texts([named(name) for name in classes]), embedder.texts(cue_texts)
-    of_words = class_shifts(counts, means, covariance, words), likeness(texts, words)
-    of_cues = class_shifts(counts, means, covariance, cues), likeness(texts, cues)
-    suspicion, usual = suspect(*of_cues, *of_words), suspect(*of_words, *of_words)
+    of_words, of_cues = (
+        TextFigures(
+            class_shifts(counts, means, covariance, directions),
+            np.log(np.einsum("te,kef,tf->kt", directions, covariances, directions)),
+            likeness(texts, directions),
+        )
+        for directions in (words, cues)
+    )
+    suspicion, usual = suspect(of_cues, of_words), suspect(of_words, of_words)
     above = (usual.effect[:, None, :] > suspicion.effect[:, :, None]).sum(axis=2)
     planted = {(host, cue): share for cue, (host, share) in planting.planted.items()}
     rows = [
