@@ -12,6 +12,7 @@ from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
 from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
+from pipeline.discovery import listed, stored_candidates
 from pipeline.report import choice
 from pipeline.report.contents import (
     ClassPage,
@@ -61,6 +62,11 @@ def gather(audit: Audit, limits: Limits) -> Report:
             audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
         ),
         suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
+        discovered=_records(
+            listed(stored_candidates(audit.results, audit.findings.population.total)).head(
+                _SUSPICIOUS
+            )
+        ),
     )
 
 
