@@ -28,7 +28,7 @@ from pipeline.schema import EMBEDDING
 TOP = 5
 """Words of each scan that are tested for each class."""
 BINS = 128
-"""Bins of a word's histogram at most: hundreds of words are fitted, and the start is this coarse."""
+"""Bins of a word's histogram at most, because hundreds of words are fitted."""
 WORTH_A_LOOK, FIRST = 3.0, 3
 """Effect on both halves from which one of the first words of a class is worth a look."""
 COLUMNS = (
@@ -187,10 +187,11 @@ class DiscoveryCosts:
     pairs: int
 
     def __str__(self) -> str:
+        decoys = min(self.pairs, MOST_DECOYS)
         return (
             f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
             f"embeddings of {self.images:,} images in {self.classes:,} classes, read five times; "
-            f"at most {self.pairs:,} pairs and {min(self.pairs, MOST_DECOYS)} decoys tested; no maps"
+            f"at most {self.pairs:,} pairs and {decoys} decoys tested, no maps"
         )
 
 
