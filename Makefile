@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two processes; the tests of a file share what they start, so they stay together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-quick test-slow lint type layers check bench docs notebook clean
+.PHONY: help setup demo test test-quick test-slow test-lowest lint type layers check bench docs notebook clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -30,6 +30,12 @@ test-quick: $(READY) ## the tests that start neither Ray nor a server, a browser
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
+test-lowest: ## test-quick, and a run, with the oldest versions of constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c constraints-lowest.txt -e ".[test]"
+	.venv-lowest/bin/python -m pytest -m "not slow and not starts"
+	.venv-lowest/bin/python -m pytest -m "not slow" tests/results/test_results.py
+
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,4 +58,4 @@ notebook: $(READY) ## run docs/audit-example.ipynb again, outputs and all
 	$(BIN)/jupyter execute --inplace docs/audit-example.ipynb
 
 clean: ## remove what the commands made
-	rm -rf .venv demo dist build site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest demo dist build site .mypy_cache .pytest_cache .ruff_cache

@@ -34,6 +34,7 @@ from jobs.options import (
     say,
 )
 from jobs.report import report
+from jobs.view import view
 from legrad.errors import UnsupportedModelError
 from pipeline.errors import RunError, UsageError
 
@@ -240,6 +241,7 @@ for command in (
     audit,
     discover,
     label,
+    view,
     report,
     export,
     cluster.submit,

@@ -60,7 +60,5 @@ def run_demo(out: Path, images: int, seed: int) -> None:
 
 
 def _planted_shortcuts() -> dict[tuple[str, str], str]:
-    """Strength and kind of the planted shortcuts, by (class, cue)."""
-    return {
-        (p.label, p.cue.replace(" ", "_")): f"{p.strength:.0%}, {p.kind}" for p in world.PLANTED
-    }
+    """Share of the class's images in which a shortcut was planted, by (class, cue)."""
+    return {(p.label, p.cue.replace(" ", "_")): f"{p.strength:.0%}" for p in world.PLANTED}

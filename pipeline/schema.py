@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-"""2 added the columns ``property__*``. 3 stores embeddings as float32 (before: float16) and maps as
-binary of any length (before: of a fixed one), types that all common readers of Parquet know."""
+"""2 added the columns ``property__*``. 3 added ``labels``, and stores embeddings as float32
+(before: float16) and maps as binary of any length (before: of a fixed one), types that all common
+readers of Parquet know."""
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
 """Stands for the class of each image's own label, where only the map of that class is kept."""

@@ -5,6 +5,7 @@ other process, or a browser. Users of the fixtures below have it from them; othe
 themselves, and fail where they forget it.
 """
 
+import importlib
 import os
 import subprocess
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
@@ -38,6 +40,10 @@ class DemoRun:
     @property
     def output(self) -> str:
         return self.config.output
+
+
+importlib.import_module("numpy.testing")  # with NumPy 1 its first import runs lscpu, ...
+threadpoolctl.threadpool_info()  # ... and this, with some builds of OpenMP, ldconfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,12 +10,15 @@ from urllib.parse import unquote, urlsplit
 
 
 @contextmanager
-def web_server(folder: Path, *, ranges: bool = True, token: str = "") -> Iterator[str]:
+def web_server(
+    folder: Path, *, ranges: bool = True, sizes: bool = False, token: str = ""
+) -> Iterator[str]:
     """Serve a folder; yields ``host:port``.
 
     Args:
         folder: what is served.
         ranges: whether the server honours byte ranges and sends sizes.
+        sizes: whether it sends sizes without ranges.
         token: query string that every request must have.
     """
 
@@ -43,7 +46,8 @@ def web_server(folder: Path, *, ranges: bool = True, token: str = "") -> Iterato
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if not ranges:
                 self.send_response(200)
-                self.send_header("Connection", "close")
+                header = ("Content-Length", str(len(data))) if sizes else ("Connection", "close")
+                self.send_header(*header)
             elif wanted:
                 first = int(wanted[1])
                 part = data[first : int(wanted[2]) + 1 if wanted[2] else None]

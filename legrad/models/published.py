@@ -139,8 +139,9 @@ def _unsaid(definition: Definition) -> tuple[str, ...]:
     """A note if a file or folder leaves its normalisation open."""
     if all(key in definition.preprocessing for key in ("mean", "std")):
         return ()
+    activation = "" if QUICK_GELU in definition.config else " and GELU"
     return (
-        f"model {definition.name} does not say its mean and standard deviation: CLIP's are "
-        'assumed. To give them, write "preprocess_cfg": {"mean": [...], "std": [...]} beside '
-        '"model_cfg" in its JSON file',
+        f"model {definition.name} does not say how pixels are normalised: CLIP's mean and standard "
+        f'deviation{activation} are assumed. Its JSON file says otherwise by "model_cfg": '
+        '{"quick_gelu": true, ...} and "preprocess_cfg": {"mean": [...], "std": [...]}',
     )

@@ -55,8 +55,8 @@ def read_folder(name: str, folder: Path, data: Config) -> tuple[dict[str, Any], 
             f"model {name}: its {CONFIG} is of {written}; of folders of the package transformers "
             f"{', '.join(CLASSES.values())} are supported, with image and text tower"
         )
-    vision = _VISION_DEFAULTS[kind] | dict(data.get("vision_config") or {})
-    text = _TEXT_DEFAULTS[kind] | dict(data.get("text_config") or {})
+    vision = _VISION_DEFAULTS[kind] | _given(data, "vision_config")
+    text = _TEXT_DEFAULTS[kind] | _given(data, "text_config")
     for tower in (vision, text):
         if tower["hidden_act"] not in _ACTIVATIONS:
             raise UnsupportedModelError(
@@ -98,6 +98,12 @@ _TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     "siglip2": _SIGLIP_TEXT,
 }  # fmt: skip
 """What transformers assumes where a ``config.json`` leaves a key out."""
+
+
+def _given(data: Config, key: str) -> dict[str, Any]:
+    """Settings of a tower; old files have them a second time, which transformers prefers."""
+    older = data.get(f"{key}_dict")
+    return dict((data.get(key) if older is None else older) or {})
 
 
 def _clip(name: str, embed_dim: int, vision: Config, text: Config) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,15 @@ def plain_values_allowed() -> AbstractContextManager[None]:
     """While weights are read: allow NumPy values and `argparse.Namespace`, which run no code.
 
     Training checkpoints hold them beside the weights (best score, state of the random numbers).
+    Before version 2.7 torch had no way to allow a function under its name in an older NumPy; such
+    checkpoints are then refused by `loading_fault`.
     """
+    if torch.__version__ < "2.7":
+        return nullcontext()
     functions: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
     allowed: list[Any] = [np.dtype, np.ndarray, Namespace]
-    allowed += [getattr(np.dtypes, name) for name in np.dtypes.__all__]
+    plain = [name for name in np.dtypes.__all__ if name != "ObjectDType"]
+    allowed += [getattr(np.dtypes, name) for name in plain]
     for core in ("core", "_core"):  # NumPy 1 and 2 name their private module differently
         allowed += [(f, f"numpy.{core}.multiarray.{f.__name__}") for f in functions]
     return torch.serialization.safe_globals(allowed)

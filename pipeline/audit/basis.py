@@ -105,7 +105,7 @@ def with_basis(frame: pd.DataFrame, presence: Presence, labelled: pd.DataFrame) 
     frame["association__basis"] = basis.mask(by_labels, str(Basis.LABELS)).astype(object)
     frame["association__verified"] = frame["association__basis"].isin(VERIFIED)
     for name in ("labels", "labels_elsewhere"):
-        frame[name] = frame[name].fillna(0).astype(int)
+        frame[name] = frame[name].astype(float).fillna(0).astype(int)
     difference = frame["share"] - frame["share_elsewhere"]
     frame["difference"] = frame["difference"].astype(float).fillna(difference)
     return frame.rename(columns={n: f"association__{n}" for n in _LABEL_COLUMNS[:3]})

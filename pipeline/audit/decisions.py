@@ -17,6 +17,7 @@ ANY = "flagged"
 VERIFIED = "verified"
 WAIVER_COLUMNS = ("class", "cue", "reason", "expires")
 VERDICT_COLUMNS = ("dataset", "class", "cue", "verdict", "note", "who", "when")
+_WAIVER_FILE_COLUMNS = (*WAIVER_COLUMNS, "who", "when")
 _KEY = ["dataset", "class", "cue"]
 
 
@@ -136,6 +137,50 @@ class Gate:
         return not self.failures
 
 
+@dataclass(frozen=True)
+class WaiverFile:
+    """A CSV file of waivers with who gave them and when, which `read_waivers` reads, too.
+
+    Attributes:
+        location: of the file, which need not exist.
+        uri: the same as text, for messages.
+    """
+
+    location: Location
+    uri: str
+
+    def read(self) -> list[Waiver]:
+        """All waivers; raises as `read_waivers`."""
+        return _waivers(self._read_all(), self.uri)
+
+    def add(self, waiver: Waiver, who: str | None = None) -> None:
+        """Write a waiver; it replaces an earlier one of the same pair.
+
+        Args:
+            who: name to record; default the user's, and empty where the system has none.
+
+        Raises:
+            UsageError: the reason is empty, or the file cannot be read or written.
+        """
+        if not waiver.reason.strip():
+            raise UsageError(f"waiver of {waiver.cls}, {waiver.cue}: expected a reason")
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        row = [waiver.cls, waiver.cue, waiver.reason, str(waiver.expires)]
+        added = pd.DataFrame([[*row, who or _user_name(), when]], columns=_WAIVER_FILE_COLUMNS)
+        waivers = pd.concat([self._read_all(), added])
+        waivers = waivers.drop_duplicates(["class", "cue"], keep="last")
+        self.location.write(waivers.to_csv(index=False).encode())
+
+    def _read_all(self) -> pd.DataFrame:
+        if not self.location.exists():
+            return pd.DataFrame(columns=_WAIVER_FILE_COLUMNS, dtype=str)
+        data = self.location.read()
+        try:
+            return parse_table(data, self.uri, _WAIVER_FILE_COLUMNS)
+        except UsageError:  # written by hand, without who and when
+            return parse_table(data, self.uri, WAIVER_COLUMNS).assign(who="", when="")
+
+
 def read_waivers(uri: str, options: Options | None = None) -> list[Waiver]:
     """Read a table with class, cue, reason, expires (YYYY-MM-DD).
 
@@ -143,7 +188,10 @@ def read_waivers(uri: str, options: Options | None = None) -> list[Waiver]:
         UsageError: there is no such table, a cell is empty, a date cannot be read, or a pair is
             listed twice.
     """
-    table = read_table(uri, WAIVER_COLUMNS, options)
+    return _waivers(read_table(uri, WAIVER_COLUMNS, options), uri)
+
+
+def _waivers(table: pd.DataFrame, uri: str) -> list[Waiver]:
     require_values(table, WAIVER_COLUMNS, uri)
     waivers: dict[tuple[str, str], Waiver] = {}
     for number, row in enumerate(table.astype(str).to_dict(orient="records"), 2):
@@ -151,11 +199,16 @@ def read_waivers(uri: str, options: Options | None = None) -> list[Waiver]:
         cls, cue, reason, expires = (str(row[name]).strip() for name in WAIVER_COLUMNS)
         if (cls, cue) in waivers:
             raise UsageError(f"{where}: {cls}, {cue} is waived twice; expected one line per pair")
-        waivers[cls, cue] = Waiver(cls, cue, reason, _day(expires, where))
+        waivers[cls, cue] = Waiver(cls, cue, reason, read_day(expires, where))
     return list(waivers.values())
 
 
-def _day(text: str, where: str) -> date:
+def read_day(text: str, where: str) -> date:
+    """A date such as 2027-06-30; ``where`` begins the message of the error.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
         return date.fromisoformat(text[:10])
     except ValueError as error:

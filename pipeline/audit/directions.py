@@ -44,16 +44,17 @@ def run_directions(
     Raises:
         UsageError: the model cannot be loaded here, or has other weights than in the run.
     """
-    model = model_config(results.run)
+    name = results.run["metadata"]["model"]["name"]
     words, texts = encoded_texts(results, words)
     digest = str(results.run["identity"].get("model.weights_sha256"))
     folder = results.folder.root.child("_run")
-    tell(f"comparing with {len(words):,} words in the text space of {model.name}")
+    tell(f"comparing with {len(words):,} words in the text space of {name}")
     try:
+        model = model_config(results.run)  # fails where the model was a file that is gone
         features = text_features(model, digest, texts, folder, cores()).astype(np.float64)
         queries = _directions(results, features[len(words) :])
     except (OSError, ValueError, RuntimeError, UnsupportedModelError) as error:
-        raise UsageError(f"the model {model.name} cannot be loaded here: {error}") from error
+        raise UsageError(f"the model {name} cannot be loaded here: {error}") from error
     kept = distinct_rows(features[: len(words)])
     return Directions(queries, features[kept], tuple(words[row] for row in kept))
 

@@ -2,7 +2,9 @@
 
 A score is ``mu_y + d z - g w + e``: the object shifts the score of every prompt (mu_y), the cue
 raises it (d), and something that the model takes for its opposite may lower it (g, where the data
-show such a state). A mixture without the offsets would mistake a class's shift for presence. It is
+show such a state). A mixture without the offsets would mistake a class's shift for presence. States
+have Student's t-distribution with 5 degrees of freedom, because a few scores far from all others
+would drag a normal state along, or would make one of their own (Peel and McLachlan 2000). It is
 fitted to histograms, so the work depends on classes and bins and not on the number of images.
 scikit-learn's GaussianMixture fits neither histograms nor offsets by class, so the fit is ours.
 """
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
+from pipeline.audit.student import DEGREES, POWER, SCALE_OF_NORMAL, log_density, weights_of
 
 LOW, MIDDLE, HIGH = range(3)
 _TWO = tuple((d, 0.0) for d in (1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0))
@@ -37,7 +40,7 @@ class Mixture:
         offset: (C, K) mean score of the middle state, in which the cue is absent and nothing
             lowers the score.
         shift: (C, 3) distances of the states from the middle one: low <= 0, 0, high >= 0.
-        sigma: (C,) standard deviation within a state.
+        sigma: (C,) scale of a state's t-distribution; see `deviation`.
         share: (C, K, 3) share of the class's images in each state.
         low: (C,) whether there is a low state.
     """
@@ -53,12 +56,33 @@ class Mixture:
         """(C,) how far the cue raises the score."""
         return self.shift[:, HIGH]
 
+    @property
+    def deviation(self) -> Array:
+        """(C,) standard deviation of normal scores whose fitted scale is ``sigma``."""
+        return self.sigma / SCALE_OF_NORMAL
+
+    @property
+    def threshold(self) -> Array:
+        """(C, K) score from which high is likelier than middle, between the two states."""
+        d = np.maximum(self.distance, 1e-9 * self.sigma)[:, None] / self.sigma[:, None]
+        r = (self.share[..., MIDDLE] / self.share[..., HIGH]) ** (1 / POWER)
+        root = np.sqrt(np.maximum(r * d**2 - DEGREES * (1 - r) ** 2, 0))
+        x = np.clip((r * d**2 - DEGREES * (1 - r)) / (r * d + root), 0, d)
+        return self.offset + x * self.sigma[:, None]
+
+    def squares(self, centres: Array) -> Array:
+        """(C, K, B, 3) squared distance of scores (C, B) from each state, in scales."""
+        x = (centres[:, None, :] - self.offset[..., None])[..., None]
+        result: Array = ((x - self.shift[:, None, None, :]) / self.sigma[:, None, None, None]) ** 2
+        return result
+
     def densities(self, centres: Array) -> Array:
         """(C, K, B, 3) log density of state and score, at scores (C, B)."""
-        x = (centres[:, None, :] - self.offset[..., None])[..., None]
-        x = (x - self.shift[:, None, None, :]) / self.sigma[:, None, None, None]
-        constant = np.log(self.share) - np.log(self.sigma * np.sqrt(2 * np.pi))[:, None, None]
-        result: Array = constant[:, :, None, :] - 0.5 * x**2
+        return self._densities(self.squares(centres))
+
+    def _densities(self, squares: Array) -> Array:
+        constant = np.log(self.share) - np.log(self.sigma)[:, None, None]
+        result: Array = constant[:, :, None, :] + log_density(squares)
         return result
 
     def states(self, centres: Array) -> Array:
@@ -144,20 +168,26 @@ def _settle(data: HistogramSums, mixture: Mixture, most: int) -> Mixture:
 def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     """The mixture after one step of the fit, and (C,) the log-likelihood before it.
 
-    The maximisation is a regression of the score on the states within classes.
+    The maximisation is a regression of the score on the states within classes, in which scores
+    count less the farther they are from their state.
     """
-    log = mixture.densities(data.centres)
+    squares = mixture.squares(data.centres)
+    log = mixture._densities(squares)
     top = log.max(axis=3, keepdims=True)
     odds = np.exp(log - top)
     total = odds.sum(axis=3, keepdims=True)
     before = np.einsum("ckb,ckb->c", data.counts, (top + np.log(total))[..., 0])
     weights = odds * (data.counts[..., None] / total)
     size = weights.sum(axis=2)
+    weights *= weights_of(squares)
+    mass = weights.sum(axis=2)
     scores = np.einsum("ckbs,cb->cks", weights, data.centres)
-    portion = size / np.maximum(data.images, 1)[..., None]
-    covariance = (scores - size * data.mean[..., None]).sum(axis=1)
-    variance = (size * (1 - portion)).sum(axis=1) + 1e-9
-    cross = -(size[..., HIGH] * portion[..., LOW]).sum(axis=1)
+    whole = np.maximum(mass.sum(axis=2), 1e-9)
+    mean = scores.sum(axis=2) / whole
+    portion = mass / whole[..., None]
+    covariance = (scores - mass * mean[..., None]).sum(axis=1)
+    variance = (mass * (1 - portion)).sum(axis=1) + 1e-9
+    cross = -(mass[..., HIGH] * portion[..., LOW]).sum(axis=1)
     determinant = np.maximum(variance[:, LOW] * variance[:, HIGH] - cross**2, 1e-18)
     up = variance[:, LOW] * covariance[:, HIGH] - cross * covariance[:, LOW]
     down = variance[:, HIGH] * covariance[:, LOW] - cross * covariance[:, HIGH]
@@ -165,15 +195,26 @@ def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     low = np.where(mixture.low, down / determinant, 0)
     shift = np.stack([np.minimum(low, 0), 0 * low, np.maximum(high, 0)], axis=1)
     explained = (shift * covariance).sum(axis=1)
-    residual = np.maximum(data.within - explained, 0) / np.maximum(data.images.sum(axis=1), 1)
+    within = _squares_about(weights.sum(axis=3), data.centres, mean)
+    residual = np.maximum(within - explained, 0) / np.maximum(whole.sum(axis=1), 1)
     new = Mixture(
-        offset=data.mean - np.einsum("cks,cs->ck", portion, shift),
+        offset=mean - np.einsum("cks,cs->ck", portion, shift),
         shift=shift,
         sigma=np.maximum(np.sqrt(residual), data.floor),
         share=_smoothed(size, mixture.low),
         low=mixture.low,
     )
     return new, before
+
+
+def _squares_about(weights: Array, centres: Array, mean: Array) -> Array:
+    """(C,) sum of squared deviations from class means (C, K), of bins with weights (C, K, B)."""
+    middle = centres.mean(axis=1, keepdims=True)
+    first = np.einsum("ckb,cb->ck", weights, centres - middle)
+    second = np.einsum("ckb,cb->ck", weights, (centres - middle) ** 2)
+    away = mean - middle
+    result: Array = (second - 2 * away * first + away**2 * weights.sum(axis=2)).sum(axis=1)
+    return result
 
 
 def _smoothed(size: Array, low: NDArray[np.bool_]) -> Array:
@@ -190,21 +231,6 @@ def class_likelihoods(data: HistogramSums, mixture: Mixture) -> Array:
     top = log.max(axis=3)
     total = top + np.log(np.exp(log - top[..., None]).sum(axis=3))
     result: Array = np.einsum("ckb,ckb->ck", data.counts, total)
-    return result
-
-
-def one_state_likelihoods(data: HistogramSums, sigma: Array) -> Array:
-    """(C, K) log-likelihood of each class as one normal distribution about its mean."""
-    x = (data.centres[:, None, :] - data.mean[..., None]) / sigma[:, None, None]
-    density = -0.5 * x**2 - np.log(sigma[:, None, None] * np.sqrt(2 * np.pi))
-    result: Array = np.einsum("ckb,ckb->ck", data.counts, density)
-    return result
-
-
-def one_state_sigma(data: HistogramSums) -> Array:
-    """(C,) standard deviation of the scores about their class means."""
-    images = np.maximum(data.images.sum(axis=1), 1)
-    result: Array = np.maximum(np.sqrt(data.within / images), data.floor)
     return result
 
 

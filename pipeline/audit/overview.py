@@ -135,8 +135,8 @@ def _caveats(
     caveats = []
     if not population.classes:
         caveats.append(
-            "No image has a label, so nothing can be associated with a class: provide labels by "
-            "source.label_field or source.labels and run again."
+            "No image has a label, so nothing can be associated with a class: give a table of "
+            "labels with --class-labels TABLE."
         )
     elif len(population.classes) == 1:
         only = population.classes[0]

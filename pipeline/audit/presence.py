@@ -11,10 +11,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit import mixture, shape_check
+from pipeline.audit import mixture, shape_check, student
 from pipeline.audit.histograms import Histograms, HistogramSums
 from pipeline.audit.inference import Array
-from pipeline.audit.mixture import HIGH, MIDDLE, Mixture
+from pipeline.audit.mixture import HIGH, Mixture
 from pipeline.config.audit_settings import Gates
 
 _CHUNK = 4_000_000
@@ -106,12 +106,12 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
         histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
     )
     fitted = mixture.fit(data)
-    single = mixture.one_state_likelihoods(data, mixture.one_state_sigma(data)).sum(axis=1)
+    single = student.one_state_likelihoods(data, student.one_state_sigma(data)).sum(axis=1)
     gain = mixture.class_likelihoods(data, fitted).sum(axis=1) - single
     placed, unconfirmed = _placed(data, fitted, gates)
     posterior = placed.states(data.centres)[..., HIGH].astype(np.float32)
     present = np.einsum("ckb,ckb->ck", data.counts, posterior)
-    separation = fitted.distance / fitted.sigma
+    separation = fitted.distance / fitted.deviation
     reasons = [
         _reason(
             separation[c], gain[c], present[c], np.where(unconfirmed[c], 0, data.images[c]), gates
@@ -124,10 +124,7 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
                 "one state with a long tail, or classes of unequal spread, explain its scores as "
                 f"well as two states do. {_remedy(gates)}"
             )
-    odds = np.log(placed.share[..., HIGH]) - np.log(placed.share[..., MIDDLE])
-    slope = np.maximum(placed.distance, 1e-9) / placed.sigma**2
-    threshold = placed.offset + placed.distance[:, None] / 2 - odds / slope[:, None]
-    return _Part(posterior, unconfirmed, threshold, separation, gain, reasons)
+    return _Part(posterior, unconfirmed, placed.threshold, separation, gain, reasons)
 
 
 def _placed(
@@ -146,7 +143,7 @@ def _placed(
     present = np.einsum("ckb,ckb->ck", data.counts, share)
     absent = data.images - present
     gain = mixture.class_likelihoods(data, fitted)
-    gain = gain - mixture.one_state_likelihoods(data, fitted.sigma)
+    gain = gain - student.one_state_likelihoods(data, fitted.sigma)
     least = np.maximum(1.0, _SMALLER_STATE * data.images)
     both = (gain > gates.gain) & (present >= least) & (absent >= least)
     usual = _median_where(fitted.offset, both & (data.images >= gates.images))[:, None]

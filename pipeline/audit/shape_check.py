@@ -78,7 +78,7 @@ def _several_states(cells: _Cells, found: Mixture, cue: int, filled: NDArray[np.
     shift = found.shift[cue][states][:, None, None]
     distance = cells.scores - offset - shift
     log_share = np.log(found.share[cue][filled][:, states].T)[..., None]
-    log = log_share - 0.5 * (distance / found.sigma[cue]) ** 2
+    log = log_share - 0.5 * (distance / found.deviation[cue]) ** 2
     images = cells.counts.sum(axis=1)
     freed = len(states) - 1
     value = -np.inf

@@ -10,14 +10,22 @@ words. For class y and word w the shift of the class's mean score, in deviations
 with S the covariance of embeddings within classes. A word that objects of all kinds move is
 discounted: its median over classes is taken out, and it is divided by its spread over classes.
 Then a straight line on cos(w, text_y), fitted robustly over the vocabulary, takes out what
-likeness explains. What is left, in units of the vocabulary's spread about that line, is the effect:
-how unusual a cue is for this class among words (an empirical null, Efron 2004), not whether it is
-there.
+likeness explains. What is left is taken in units of the vocabulary's deviation about that line.
+
+A model also shifts whole classes for no reason that likeness explains, and then the mean says
+little. But a cue that some images of a class have and others lack makes the class's scores of its
+text wider, wherever their mean lies: images with and without it lie d deviations apart, which adds
+p (1 - p) d^2 to the variance. So the logarithm of the variance within the class, minus that of the
+usual class, again in deviations of the vocabulary's words in this class, is added where it is
+positive: a cue that all images of a class have narrows its scores. The sum in deviations of the
+vocabulary's sums is the effect: how unusual a cue is for this class among words (an empirical
+null, Efron 2004), not whether it is there.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.audit.inference import Array
 
@@ -35,8 +43,9 @@ class Suspicion:
     """Every class and cue, arrays (K, C).
 
     Attributes:
-        effect: shift of the cue in the class beyond what its likeness explains, in deviations of
-            the vocabulary's; NaN for a class without images or others to compare it with.
+        effect: shift of the cue in the class beyond what its likeness explains, together with the
+            excess of its variance, in deviations of the vocabulary's; NaN for a class without
+            images or others to compare it with.
         rank: place of the cue among the cues of its class, 1 the most unusual; 0 without an effect.
         shift: the class's mean score minus the others', in deviations within classes.
     """
@@ -75,22 +84,6 @@ def class_shifts(
     return np.where(usable[:, None], shifts, np.nan)
 
 
-def score_shifts(images: Array, sums: Array, squares: Array) -> Array:
-    """(K, T) the same from stored scores, for runs without embeddings.
-
-    Args:
-        images: (K,) images of each class.
-        sums, squares: (K, T) sums of their scores and of the squares.
-    """
-    rest = images.sum() - images
-    mean = sums / np.maximum(images, 1)[:, None]
-    others = (sums.sum(axis=0) - sums) / np.maximum(rest, 1)[:, None]
-    within = (squares - images[:, None] * mean**2).sum(axis=0)
-    variance = within / max(images.sum() - (images > 0).sum(), 1)
-    usable = (images > 0) & (rest > 0)
-    return np.where(usable[:, None], (mean - others) / np.sqrt(np.maximum(variance, 1e-24)), np.nan)
-
-
 def likeness(class_texts: Array, texts: Array) -> Array:
     """(K, T) cosine of class texts (K, E) and other texts (T, E)."""
     classes, others = (
@@ -101,39 +94,78 @@ def likeness(class_texts: Array, texts: Array) -> Array:
     return result
 
 
-def suspect(shift: Array, alike: Array, words: Array, words_alike: Array) -> Suspicion:
-    """Effects and ranks of all pairs.
+@dataclass(frozen=True)
+class TextFigures:
+    """What K classes show of T texts, arrays (K, T).
+
+    Attributes:
+        shift: see `class_shifts`.
+        spread: logarithm of the variance of the scores within the class; NaN where unknown.
+        alike: cosine of the class's text and the text; NaN for a class without a text.
+    """
+
+    shift: Array
+    spread: Array
+    alike: Array
+
+
+def suspect(cues: TextFigures, words: TextFigures) -> Suspicion:
+    """Effects and ranks of all pairs of K classes and C cues.
 
     Args:
-        shift: (K, C) of the cues, see `class_shifts`.
-        alike: (K, C) cosine of class texts and cues; NaN for a class without a text.
-        words: (K, W) shifts of the vocabulary.
-        words_alike: (K, W) cosine of class texts and words.
+        cues: of the cues.
+        words: of the vocabulary.
 
     Raises:
         ValueError: too small a vocabulary.
     """
-    count = words.shape[1]
+    count = words.shift.shape[1]
     if count < FEWEST_WORDS:
         raise ValueError(f"suspect: {count} words, at least {FEWEST_WORDS} needed for a null")
-    usable = ~np.isnan(words).any(axis=1)
-    if usable.sum() >= FEWEST_CLASSES:
-        every = np.concatenate([shift, words], axis=1)
-        centre = np.median(every[usable], axis=0)
-        spread = _spread(every[usable] - centre)
-        scaled = (every - centre) / (spread + _PRIOR_SPREAD * np.median(spread[-count:]) + 1e-12)
-        cues, null = scaled[:, : shift.shape[1]], scaled[:, shift.shape[1] :]
-    else:
-        cues, null = shift, words
-    effect = np.full(shift.shape, np.nan)
+    usable: NDArray[np.bool_] = np.all(np.isfinite(words.shift), axis=1)
+    shifts, word_shifts = _scaled_shifts(cues.shift, words.shift, usable)
+    spreads = _centred_spreads(np.concatenate([cues.spread, words.spread], axis=1))
+    effect = np.full(cues.shift.shape, np.nan)
     for row in np.flatnonzero(usable):
-        mine, theirs = alike[row], words_alike[row]
-        if np.isnan(mine).any() or np.isnan(theirs).any():
-            mine, theirs = np.zeros_like(mine), np.zeros_like(theirs)
-        start, slope, deviation = _robust_line(theirs, null[row])
-        effect[row] = (cues[row] - start - slope * mine) / max(deviation, 1e-12)
+        alike, words_alike = cues.alike[row], words.alike[row]
+        if np.isnan(alike).any() or np.isnan(words_alike).any():
+            alike, words_alike = np.zeros_like(alike), np.zeros_like(words_alike)
+        start, slope, deviation = _robust_line(words_alike, word_shifts[row])
+        null = (word_shifts[row] - start - slope * words_alike) / max(deviation, 1e-12)
+        mine = (shifts[row] - start - slope * alike) / max(deviation, 1e-12)
+        wider = np.maximum(_in_deviations(spreads[row], spreads[row, -count:]), 0)
+        effect[row] = _in_deviations(mine + wider[:-count], null + wider[-count:])
     order = np.argsort(np.argsort(-effect, axis=1, kind="stable"), axis=1) + 1
-    return Suspicion(effect, np.where(np.isnan(effect), 0, order).astype(float), shift)
+    rank = np.where(np.isnan(effect), 0, order).astype(float)
+    return Suspicion(effect, rank, cues.shift)
+
+
+def _scaled_shifts(cues: Array, words: Array, usable: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Shifts without what a text does in all classes: its median, and its spread over classes."""
+    if usable.sum() < FEWEST_CLASSES:
+        return cues, words
+    every = np.concatenate([cues, words], axis=1)
+    centre = np.median(every[usable], axis=0)
+    spread = _spread(every[usable] - centre)
+    usual = np.median(spread[-words.shape[1] :])
+    scaled = (every - centre) / (spread + _PRIOR_SPREAD * usual + 1e-12)
+    return scaled[:, : cues.shape[1]], scaled[:, cues.shape[1] :]
+
+
+def _centred_spreads(spreads: Array) -> Array:
+    """Spreads minus each text's median over classes; 0 for classes where they are unknown."""
+    known: NDArray[np.bool_] = np.all(np.isfinite(spreads), axis=1)
+    if not known.any():
+        return np.zeros_like(spreads)
+    return np.where(known[:, None], spreads - np.median(spreads[known], axis=0), 0)
+
+
+def _in_deviations(values: Array, null: Array) -> Array:
+    """Values (C,) relative to the median and the robust deviation of a null (W,)."""
+    centre = np.median(null)
+    deviation = _TO_DEVIATION * float(np.median(np.abs(null - centre)))
+    result: Array = (values - centre) / deviation if deviation > 0 else np.zeros_like(values)
+    return result
 
 
 def _spread(values: Array) -> Array:

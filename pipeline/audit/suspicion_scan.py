@@ -14,7 +14,14 @@ from pipeline.audit.findings import Findings
 from pipeline.audit.inference import Array
 from pipeline.audit.names import Names
 from pipeline.audit.scores import Population, Readable, batches, embeddings
-from pipeline.audit.suspicion import FEWEST_WORDS, Suspicion, class_shifts, likeness, suspect
+from pipeline.audit.suspicion import (
+    FEWEST_WORDS,
+    Suspicion,
+    TextFigures,
+    class_shifts,
+    likeness,
+    suspect,
+)
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
 from pipeline.schema import EMBEDDING
@@ -40,11 +47,11 @@ def scan(
 
     Returns:
         One row per pair, without cues that exemplar images define: ``class``, ``cue``,
-        ``suspicion__effect`` (how far the class's mean score of the cue lies beyond what likeness
-        to the class explains, in deviations of the vocabulary), ``suspicion__rank`` (1: the most
-        unusual cue of the class; 0 for decoys and where there is no effect) and
-        ``suspicion__shift`` (mean score in the class minus that elsewhere, in deviations within
-        classes). Most unusual pairs first.
+        ``suspicion__effect`` (how far mean and variance of the cue's score in the class lie beyond
+        what likeness and other words explain, in deviations of the vocabulary),
+        ``suspicion__rank`` (1: the most unusual cue of the class; 0 for decoys and where there is
+        no effect) and ``suspicion__shift`` (mean score in the class minus that elsewhere, in
+        deviations within classes). Most unusual pairs first.
 
     Raises:
         UsageError: the run has no embeddings, or the texts cannot be encoded here.
@@ -100,31 +107,52 @@ def _suspicion(
             f"{FEWEST_WORDS} needed"
         )
     of_cues = np.stack([directions.queries[cue] for cue in cues])
-    images, means, covariance, every = class_sums(results, findings.population)
     queries = Names(results, findings).class_queries
     texts = np.full((len(findings.population.classes), of_cues.shape[1]), np.nan)
     for code, label in enumerate(findings.population.classes):
         if queries.get(label) in directions.queries:
             texts[code] = directions.queries[queries[label]]
+    every = np.concatenate([of_cues, directions.words])
+    sums = class_sums(results, findings.population, every)
+    shift = class_shifts(sums.images, sums.means, sums.covariance, every, sums.every)
+    with np.errstate(divide="ignore"):
+        spread = np.where(sums.variance > 0, np.log(sums.variance), np.nan)
+    figures = (shift, spread, likeness(texts, every))
     return suspect(
-        class_shifts(images, means, covariance, of_cues, every),
-        likeness(texts, of_cues),
-        class_shifts(images, means, covariance, directions.words, every),
-        likeness(texts, directions.words),
+        TextFigures(*(values[:, : len(cues)] for values in figures)),
+        TextFigures(*(values[:, len(cues) :] for values in figures)),
     )
 
 
+@dataclass(frozen=True)
+class EmbeddingSums:
+    """Sums over the embeddings of the explained images.
+
+    Attributes:
+        images: (K,) images of each class.
+        means: (K, E) mean embeddings of the classes.
+        covariance: (E, E) within classes, each image in the one class that it is fitted with.
+        every: number of all images and (E,) sum of their embeddings.
+        variance: (K, T) of the scores of T texts within each class; 0 for a class with one image.
+    """
+
+    images: Array
+    means: Array
+    covariance: Array
+    every: tuple[int, Array]
+    variance: Array
+
+
 def class_sums(
-    results: Readable, population: Population
-) -> tuple[Array, Array, Array, tuple[int, Array]]:
-    """Sums over the embeddings of the explained images, in one pass.
+    results: Readable, population: Population, texts: Array | None = None
+) -> EmbeddingSums:
+    """Sum in one pass, whose memory does not grow with the number of images.
 
     A batch is summed in single precision about a mean that is subtracted before, and batches are
     added in double precision.
 
-    Returns:
-        (K,) images and (K, E) mean embeddings of the classes; (E, E) covariance within them, each
-        image in the one class that it is fitted with; number of all images and (E,) their sum.
+    Args:
+        texts: (T, E) directions whose scores' variances are wanted; default none.
     """
     classes = len(population.classes)
     fitted: _ClassSums | None = None
@@ -135,47 +163,68 @@ def class_sums(
         vectors = embeddings(batch.table)
         if fitted is None or by_class is None:
             shift, width = vectors.mean(axis=0), vectors.shape[1]
-            fitted, by_class = _ClassSums.empty(classes, width), _ClassSums.empty(classes, width)
+            texts = np.zeros((0, width)) if texts is None else texts
+            single = texts.T.astype(np.float32)
+            fitted = _ClassSums.empty(classes, len(texts), width)
+            by_class = _ClassSums.empty(classes, len(texts), width)
             products, total = np.zeros((width, width)), np.zeros(width)
         vectors = vectors - shift
-        fitted.add(batch.codes, vectors)
+        squares = (vectors @ single) ** 2
+        fitted.add(batch.codes, vectors, squares)
         if population.has_sets:
-            by_class.add(batch.members.codes, vectors[batch.members.rows])
+            rows = batch.members.rows
+            by_class.add(batch.members.codes, vectors[rows], squares[rows])
         products += vectors.T @ vectors
         total += vectors.sum(axis=0, dtype=np.float64)
-    if fitted is None or by_class is None:
+    if fitted is None or by_class is None or texts is None:
         raise UsageError("no explained image has a label")
-    images, means = fitted.images, fitted.means
-    within = products - (means * images[:, None]).T @ means
-    covariance = within / max(images.sum() - (images > 0).sum(), 1)
-    if not population.has_sets:
-        count = int(images.sum())
-        return images, means + shift, covariance, (count, total + count * shift)
+    within = products - (fitted.means * fitted.images[:, None]).T @ fitted.means
+    covariance = within / max(fitted.images.sum() - (fitted.images > 0).sum(), 1)
     count = population.total
-    return by_class.images, by_class.means + shift, covariance, (count, total + count * shift)
+    members = by_class if population.has_sets else fitted
+    return EmbeddingSums(
+        members.images,
+        members.means + shift,
+        covariance,
+        (count, total + count * shift),
+        members.variance(texts),
+    )
 
 
 @dataclass(frozen=True)
 class _ClassSums:
-    """Number (K,) and sums (K, E) of embeddings by class."""
+    """Number (K,), sums (K, E) of embeddings, and sums (K, T) of squared scores by class."""
 
     images: Array
     sums: Array
+    squares: Array
 
     @classmethod
-    def empty(cls, classes: int, width: int) -> "_ClassSums":
-        return cls(np.zeros(classes), np.zeros((classes, width)))
+    def empty(cls, classes: int, texts: int, width: int) -> "_ClassSums":
+        return cls(np.zeros(classes), np.zeros((classes, width)), np.zeros((classes, texts)))
 
-    def add(self, codes: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add embeddings (n, E) of images of some classes (n,)."""
+    def add(
+        self,
+        codes: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        squares: NDArray[np.float32],
+    ) -> None:
+        """Add embeddings (n, E) and squared scores (n, T) of images of some classes (n,)."""
         count, classes = len(codes), len(self.images)
         ones = np.ones(count, np.float32)
         members = sparse.csr_array((ones, (codes, np.arange(count))), shape=(classes, count))
         self.images[:] += np.bincount(codes, minlength=classes)
         self.sums[:] += members @ vectors
+        self.squares[:] += members @ squares
 
     @property
     def means(self) -> Array:
         """(K, E) mean embeddings."""
         result: Array = self.sums / np.maximum(self.images, 1)[:, None]
         return result
+
+    def variance(self, texts: Array) -> Array:
+        """(K, T) variance of the scores within classes; 0 where there is only one image."""
+        images = self.images[:, None]
+        variance = self.squares / np.maximum(images, 1) - (self.means @ texts.T) ** 2
+        return np.where(images > 1, variance.clip(0), 0)

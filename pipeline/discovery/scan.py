@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audit.inference import Array
-from pipeline.audit.suspicion import class_shifts, likeness, suspect
+from pipeline.audit.suspicion import TextFigures, class_shifts, likeness, suspect
 from pipeline.reliance.probe import from_moments
 
 ECHO = 0.8
@@ -79,11 +79,17 @@ def scan(sums: Sums, class_texts: Array, words: Array, ridge: float) -> Scan:
     along = np.where(usable[:, None], weights @ words.T, np.nan)
     usual = _usual(alike)
     return Scan(
-        suspect(shift, alike - usual, shift, alike - usual).effect,
-        suspect(along, alike - usual, along, alike - usual).effect,
+        _effect(shift, alike - usual),
+        _effect(along, alike - usual),
         along - np.nanmin(along, axis=0),
         alike,
     )
+
+
+def _effect(values: Array, alike: Array) -> Array:
+    """(K, W) effect of values among the words, whose variances are not looked at."""
+    figures = TextFigures(values, np.full_like(values, np.nan), alike)
+    return suspect(figures, figures).effect
 
 
 def _usual(alike: Array) -> Array:

@@ -118,8 +118,10 @@ def find_words(
     """Scan, shortlist and test, once the words are encoded; see `discover`."""
     tell("summing the embeddings of each half")
     found, again = (
-        Sums(*class_sums(HalfScores(results, confirming), population))
-        for confirming in (False, True)
+        Sums(of_half.images, of_half.means, of_half.covariance, of_half.every)
+        for of_half in (
+            class_sums(HalfScores(results, confirming), population) for confirming in (False, True)
+        )
     )
     texts = _class_texts(results, population, directions)
     ridge = settings.reliance.ridge

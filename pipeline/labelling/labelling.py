@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
-from pipeline.audit.label_design import COLUMNS, Answer
-from pipeline.audit.label_groups import DESIGN, Design, stored_design
+from pipeline.audit.label_groups import stored_design
 from pipeline.auditor import Audit
-from pipeline.errors import UsageError
-from pipeline.labelling.tasks import LabelTask, Pair, choose_pairs, draw_tasks
+from pipeline.labelling.table import (
+    TABLE,
+    earlier_answers,
+    page_values,
+    store_design,
+    table_rows,
+)
+from pipeline.labelling.tasks import Pair, choose_pairs, draw_tasks
 from pipeline.report.embed import to_json
 from pipeline.report.shown_images import fetch_pictures
-from pipeline.storage.tables import read_table
 
-TABLE, PAGE = "labels.csv", "label.html"
+PAGE = "label.html"
 SIDE = 384
 """Longer side of a picture on the page, in pixels."""
-_KEY = ["image_id", "cue", "group"]
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,19 @@ def write_labelling(
     out = Path(folder)
     table = out / TABLE
     uris = [*([str(table)] if table.exists() else []), *answers]
-    before = _earlier_answers(uris)
+    before = earlier_answers(uris)
     chosen = choose_pairs(audit, pairs, cues)
     design = stored_design(audit.results.folder.root, [str(table), *uris], audit.settings.seed)
     tell(f"drawing images for {len(chosen)} pairs")
     tasks, design = draw_tasks(audit, chosen, labels, design)
     out.mkdir(parents=True, exist_ok=True)
-    beside = _store(audit, design, out)
-    rows = _rows(tasks, before)
+    beside = store_design(audit, design, out)
+    rows = table_rows(tasks, before)
     rows.to_csv(table, index=False)
     ids = list(dict.fromkeys(task.image_id for task in tasks))
     tell(f"fetching {len(ids):,} images")
     copies = fetch_pictures(audit.results, ids, SIDE)
-    values = _page_values(audit, tasks, rows)
+    values = page_values(audit, tasks, rows)
     values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]
     values["why"] = [
         copies[name].why if name in copies else "not among the results" for name in ids
@@ -106,79 +108,6 @@ def write_labelling(
         unreadable=sum(picture is None for picture in values["pictures"]),
         design_beside=beside,
     )
-
-
-def _earlier_answers(uris: Sequence[str]) -> pd.DataFrame:
-    """Rows with an answer; of several answers on an image the latest."""
-    frames = [read_table(uri, COLUMNS) for uri in uris]
-    rows = pd.concat([pd.DataFrame(columns=list(COLUMNS), dtype=object), *frames])
-    rows = rows[rows["answer"].str.strip() != ""].sort_values("when", kind="stable")
-    strange = sorted(set(rows["answer"]) - set(Answer))
-    if strange:
-        raise UsageError(
-            f"{', '.join(uris)}: answer {strange[0]!r}; expected {', '.join(Answer)}, or nothing"
-        )
-    return rows.drop_duplicates(_KEY, keep="last")
-
-
-def _store(audit: Audit, design: Design, out: Path) -> bool:
-    """Store the design with the run; return whether it had to be stored beside the page."""
-    try:
-        audit.results.folder.root.child("_run", DESIGN).write(design.to_json())
-    except UsageError:
-        (out / DESIGN).write_bytes(design.to_json())
-        return True
-    return False
-
-
-def _rows(tasks: Sequence[LabelTask], before: pd.DataFrame) -> pd.DataFrame:
-    """Content of the table: all that is drawn now, with earlier answers, then earlier rows."""
-    drawn = [
-        [task.image_id, task.cue, m.group, str(m.stratum), f"{m.probability:.9g}"]
-        for task in tasks
-        for m in task.memberships
-    ]
-    rows = pd.DataFrame(drawn, columns=list(COLUMNS[:5]), dtype=object)
-    said = before.drop_duplicates(["image_id", "cue"], keep="last")
-    answers = said[["image_id", "cue", "answer", "who", "when"]]
-    rows = rows.merge(answers, on=["image_id", "cue"], how="left").fillna("")
-    kept = before.merge(rows[_KEY], on=_KEY, how="left", indicator="place")
-    kept = kept[kept["place"] == "left_only"]
-    return pd.concat([rows, kept[list(COLUMNS)]], ignore_index=True)
-
-
-def _page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) -> dict[str, Any]:
-    titles = {
-        query.name: query.prompts[0] if len(query.prompts) == 1 else query.name.replace("_", " ")
-        for query in audit.results.queries
-    }
-    picture: dict[str, int] = {}
-    for task in tasks:
-        picture.setdefault(task.image_id, len(picture))
-    drawn = {(task.image_id, task.cue) for task in tasks}
-    pairs = rows[["image_id", "cue"]].itertuples(index=False, name=None)
-    others = rows[[pair not in drawn for pair in pairs]]
-    said = rows[rows["answer"] != ""].drop_duplicates(["image_id", "cue"])
-    texts = said[["image_id", "cue", "answer", "who", "when"]].to_numpy().tolist()
-    return {
-        "run": str(audit.results.run.get("digest", audit.results.folder.uri)),
-        "columns": list(COLUMNS),
-        "cues": {cue: titles[cue] for cue in dict.fromkeys(task.cue for task in tasks)},
-        "tasks": [
-            {
-                "id": task.image_id,
-                "cue": task.cue,
-                "picture": picture[task.image_id],
-                "groups": [
-                    [m.group, str(m.stratum), f"{m.probability:.9g}"] for m in task.memberships
-                ],
-            }
-            for task in tasks
-        ],
-        "answers": texts,
-        "others": others.to_numpy().tolist(),
-        "next": f"legrad audit {audit.results.folder.uri} --labels labels.csv",
-    }
 
 
 def _data_uri(data: bytes | None) -> str | None:
@@ -201,4 +130,4 @@ def _render(values: dict[str, Any]) -> str:
         "data": to_json(values),
     }
     safe = {name: Markup(text) for name, text in texts.items()}  # noqa: S704 - ours, or escaped
-    return env.get_template("label.html").render(safe)
+    return env.get_template("label.html").render(safe, live=False)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,16 +40,16 @@ def gather(audit: Audit, limits: Limits) -> Report:
     """Decide what is shown, and read it."""
     table = audit.rank()
     chosen = choice.paged(table, limits.pages)
-    galleries = _gallery_cues(table, audit.classes)
+    galleries = gallery_cues(table, audit.classes)
     total = choice.affordable(limits, len(table), len(chosen), len(audit.classes))
     wanted = _shares(chosen, galleries, limits.each, total) if limits.images else {}
     ends = choice.find_ends(audit.results, audit.findings, wanted)
     pairs = _pair_pages(audit, table, chosen, ends, limits)
     names = {image.image_id for end in ends.values() for image in end.high + end.low}
-    baseline = _baseline(audit)
+    baseline = baseline_query(audit)
     return Report(
         head=audit.summary,
-        identity=_identity(audit),
+        identity=identity(audit),
         limits=limits,
         grid=audit.results.grid,
         table=table,
@@ -56,18 +57,29 @@ def gather(audit: Audit, limits: Limits) -> Report:
         pairs=pairs,
         classes=_class_pages(audit, table, galleries, ends, dict(audit.summary.classes)),
         pictures=fetch_pictures(audit.results, names, limits.side),
-        grids=_grids(audit, ends, baseline) if audit.findings.population.classes else {},
+        grids=end_grids(audit, ends, baseline) if audit.findings.population.classes else {},
         baseline=baseline,
-        exact=_records(
-            audit.exact[audit.exact["association__flag"].to_numpy(bool)].head(_EXACT_ROWS)
-        ),
-        suspicious=_records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS)),
-        discovered=_records(
-            listed(stored_candidates(audit.results, audit.findings.population.total)).head(
-                _SUSPICIOUS
-            )
-        ),
+        exact=exact_rows(audit),
+        suspicious=suspicious_rows(audit),
+        discovered=discovered_rows(audit),
     )
+
+
+def exact_rows(audit: Audit) -> list[dict[str, Any]]:
+    """The strongest flagged properties."""
+    flagged = audit.exact["association__flag"].to_numpy(bool)
+    return _records(audit.exact[flagged].head(_EXACT_ROWS))
+
+
+def suspicious_rows(audit: Audit) -> list[dict[str, Any]]:
+    """The pairs that are worth a look, the most unusual first."""
+    return _records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS))
+
+
+def discovered_rows(audit: Audit) -> list[dict[str, Any]]:
+    """Words that no query names, of the last discovery: the confirmed ones first."""
+    found = stored_candidates(audit.results, audit.findings.population.total)
+    return _records(listed(found).head(_SUSPICIOUS))
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -75,7 +87,7 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in records]
 
 
-def _gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:
+def gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:
     """Class -> cues whose images its page shows: the flagged ones, or else the strongest."""
     cues: dict[str, list[str]] = {cls: [] for cls in classes}
     usable = table[table["association__effect"].notna()]
@@ -107,19 +119,31 @@ def _pair_pages(
     by_cue = dict(tuple(table.groupby("cue")))
     pages = []
     for row in chosen.to_dict(orient="records"):
-        cls, cue = str(row["class"]), str(row["cue"])
-        scores = pair_scores(audit.findings, names.cue(cue), names.code(cls))
-        page = PairPage(
-            row={str(key): value for key, value in row.items()},
-            densities=scores.densities,
-            threshold=scores.threshold,
-            beside=scores.beside.head(_BESIDE),
-            elsewhere=_forest_rows(by_cue[cue], cls),
-            ends=ends.get((cls, cue), Ends()),
-            edits=edits.get((cls, cue), ()),
-        )
-        pages.append(page)
+        pair = str(row["class"]), str(row["cue"])
+        page = pair_page(audit, names, by_cue[pair[1]], row, ends.get(pair, Ends()))
+        pages.append(replace(page, edits=edits.get(pair, ())))
     return pages
+
+
+def pair_page(
+    audit: Audit, names: Names, of_cue: pd.DataFrame, row: Mapping[Any, Any], ends: Ends
+) -> PairPage:
+    """What a pair's page shows, without edits.
+
+    Args:
+        of_cue: rows of the ranking for its cue.
+        row: its own one.
+    """
+    cls, cue = str(row["class"]), str(row["cue"])
+    scores = pair_scores(audit.findings, names.cue(cue), names.code(cls))
+    return PairPage(
+        row={str(key): value for key, value in row.items()},
+        densities=scores.densities,
+        threshold=scores.threshold,
+        beside=scores.beside.head(_BESIDE),
+        elsewhere=_forest_rows(of_cue, cls),
+        ends=ends,
+    )
 
 
 def _forest_rows(rows: pd.DataFrame, cls: str) -> pd.DataFrame:
@@ -141,16 +165,35 @@ def _class_pages(
 ) -> list[ClassPage]:
     groups = dict(tuple(table.groupby("class")))
     return [
-        ClassPage(
-            label=cls,
-            images=sizes[cls],
-            rows=groups.get(cls, table.head(0)).head(_CLASS_ROWS),
-            total=len(groups.get(cls, ())),
-            maps=_mean_maps(audit, cls, galleries[cls]),
-            galleries={cue: ends[cls, cue] for cue in galleries[cls] if (cls, cue) in ends},
-        )
+        class_page(audit, cls, sizes[cls], groups.get(cls, table.head(0)), galleries[cls], ends)
         for cls in audit.classes
     ]
+
+
+def class_page(
+    audit: Audit,
+    cls: str,
+    images: int,
+    rows: pd.DataFrame,
+    cues: Sequence[str],
+    ends: Mapping[choice.Pair, Ends],
+) -> ClassPage:
+    """What a class's page shows.
+
+    Args:
+        images: number of its images.
+        rows: its rows of the ranking.
+        cues: those whose maps and images are shown.
+        ends: images of the class with and without them.
+    """
+    return ClassPage(
+        label=cls,
+        images=images,
+        rows=rows.head(_CLASS_ROWS),
+        total=len(rows),
+        maps=_mean_maps(audit, cls, cues),
+        galleries={cue: ends[cls, cue] for cue in cues if (cls, cue) in ends},
+    )
 
 
 def _mean_maps(audit: Audit, cls: str, cues: Sequence[str]) -> list[MeanMap]:
@@ -171,12 +214,13 @@ def _mean_maps(audit: Audit, cls: str, cues: Sequence[str]) -> list[MeanMap]:
     return mean_maps
 
 
-def _baseline(audit: Audit) -> str | None:
+def baseline_query(audit: Audit) -> str | None:
+    """A baseline whose maps are stored."""
     baselines = [q.name for q in audit.results.queries if q.role is Role.BASELINE]
     return next((name for name in baselines if has_maps(audit.results, name)), None)
 
 
-def _grids(
+def end_grids(
     audit: Audit, ends: Mapping[choice.Pair, Ends], baseline: str | None
 ) -> dict[tuple[str, str], Grid]:
     """Maps of the shown images: of the cues they show, of their class, and of the baseline."""
@@ -193,7 +237,7 @@ def _grids(
     return read_grids(audit.results, wanted)
 
 
-def _identity(audit: Audit) -> dict[str, str]:
+def identity(audit: Audit) -> dict[str, str]:
     """What produced the numbers of the report: name -> text."""
     run, metadata = audit.results.run, audit.results.run["metadata"]
     model = metadata["model"]

@@ -39,10 +39,16 @@ class Pages:
         copied = (name for name, copy in sorted(report.pictures.items()) if copy.data is not None)
         self.picture_files = {n: f"pictures/{i:05d}.webp" for i, n in enumerate(copied, 1)}
 
+    @staticmethod
+    def loader() -> jinja2.BaseLoader:
+        """Where the templates are."""
+        return jinja2.PackageLoader("pipeline.report")
+
     @cached_property
-    def _env(self) -> jinja2.Environment:
+    def env(self) -> jinja2.Environment:
+        """The templates, with the filters and names that they use."""
         env = jinja2.Environment(
-            loader=jinja2.PackageLoader("pipeline.report"),
+            loader=self.loader(),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -68,6 +74,7 @@ class Pages:
             "class_files": self.class_files,
             "pair_files": self.pair_files,
             "picture": self.picture,
+            "address": self.address,
         }
         return env
 
@@ -97,10 +104,16 @@ class Pages:
             "id": image.image_id,
             "score": image.score,
             "file": self.picture_files.get(image.image_id),
+            "page": None,
             "why": copy.why if copy else "not read",
             "aspect": f"aspect-ratio:{size[0]}/{size[1]}",
             "place": place,
         }
+
+    def address(self, row: Mapping[str, Any]) -> str:
+        """Address of the page of a pair, from the first page; empty where it has none."""
+        file = self.pair_files.get((str(row["class"]), str(row["cue"])))
+        return f"pairs/{file}.html" if file else ""
 
     def index(self) -> str:
         """The first page: the strongest findings, and the ranked table."""
@@ -138,7 +151,7 @@ class Pages:
             if len(page.densities)
             else None,
             forest=plots.forest_values(page.elsewhere, cls) if measured else None,
-            switches=self._switches(chosen, cue),
+            switches=self.switches(chosen, cue),
             data={
                 "grid": self.report.grid,
                 "images": embed.pictures(self.report, chosen, cue),
@@ -148,7 +161,7 @@ class Pages:
             verdict=self._verdict(cls, cue),
         )
 
-    def _switches(self, chosen: Sequence[Chosen], cue: str) -> dict[str, str]:
+    def switches(self, chosen: Sequence[Chosen], cue: str) -> dict[str, str]:
         """Queries whose heat the reader can choose: key -> title."""
         names = {"cue": cue, "class": OWN_LABEL, "baseline": self.report.baseline or ""}
         titles = {"cue": self.title(cue), "class": "the class itself"}
@@ -190,4 +203,4 @@ class Pages:
         )
 
     def _render(self, template: str, **values: Any) -> str:
-        return self._env.get_template(template).render(**values)
+        return self.env.get_template(template).render(**values)

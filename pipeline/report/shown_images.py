@@ -23,7 +23,7 @@ from pipeline.schema import FETCH_COLUMNS
 _QUALITY = 72  # of WebP
 _EDITS_PER_PAIR = 4
 _EDITED_PAIRS = 40
-_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
+PICTURE_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 
 
 def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dict[str, Picture]:
@@ -31,13 +31,14 @@ def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dic
     wanted = sorted(set(image_ids))
     if not wanted:
         return {}
-    table = results.dataset.to_table(columns=list(_COLUMNS), filter=_among(wanted))
+    table = results.dataset.to_table(columns=list(PICTURE_COLUMNS), filter=_among(wanted))
     rows = table.to_pylist()
-    pictures = map_in_threads(lambda row: _picture(results, row, side), rows)
+    pictures = map_in_threads(lambda row: copy_picture(results, row, side), rows)
     return {row["image_id"]: picture for row, picture in zip(rows, pictures, strict=True)}
 
 
-def _picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:
+def copy_picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:
+    """A copy of the image of a row with `PICTURE_COLUMNS`."""
     size = (int(row["width"] or 1), int(row["height"] or 1))
     box = grid_box(results.preprocess, size)
     try:

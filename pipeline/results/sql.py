@@ -7,7 +7,7 @@ or maps (100,000 rows in one file on a local S3 server).
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
-from duckdb.func import ARROW, SPECIAL
 
 from pipeline.errors import UsageError
 from pipeline.results.decoding import as_array, decode_arrays
@@ -34,9 +33,9 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has none
         connection.execute("set enable_progress_bar = false")
-    connection.create_function(
-        DECODE, _decode_map, ["BLOB", "FLOAT"], "FLOAT[]", type=ARROW, null_handling=SPECIAL
-    )
+    # as text, because the module of these constants differs between DuckDB 1 and 2
+    how: dict[str, Any] = {"type": "arrow", "null_handling": "special"}
+    connection.create_function(DECODE, _decode_map, ["BLOB", "FLOAT"], "FLOAT[]", **how)
     return connection
 
 

@@ -98,8 +98,7 @@ class Origin:
             return _scan(shard, row, self.image_field)
         start = int(row["source_offset"])
         end = start + int(row["source_length"])
-        data: bytes = shard.fs.cat_file(shard.path, start=start, end=end)
-        return data
+        return shard.read_range(start, end)
 
     def _source(self, shard: Location) -> SourceConfig:
         """The settings that say where in a table the images are."""

@@ -35,7 +35,8 @@ _LAYOUTS = (
         'write the images into tars: python -c "import streaming, webdataset as w; o = '
         "w.ShardWriter('tars/%06d.tar'); [o.write({{'__key__': f'{{i:09d}}', 'png': s['image'], "
         "'cls': str(s.get('label', ''))}}) for i, s in enumerate(streaming.StreamingDataset("
-        "local='{root}', batch_size=1))]; o.close()\", then legrad init tars",
+        "local='{root}', batch_size=1))]; o.close()\" (pip install mosaicml-streaming webdataset), "
+        "then legrad init tars",
     ),
     _Layout(
         "chunks of LitData",
@@ -43,7 +44,7 @@ _LAYOUTS = (
         'write the images into tars: python -c "import litdata, webdataset as w; o = '
         "w.ShardWriter('tars/%06d.tar'); [o.write({{'__key__': f'{{i:09d}}', 'png': s['image'], "
         "'cls': str(s.get('label', ''))}}) for i, s in enumerate(litdata.StreamingDataset("
-        "'{root}'))]; o.close()\", then legrad init tars",
+        "'{root}'))]; o.close()\" (pip install litdata webdataset), then legrad init tars",
     ),
     _Layout(
         "TFRecord files",

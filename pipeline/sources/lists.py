@@ -128,9 +128,13 @@ def fetch_from_list(location: Location, row: int, source: SourceConfig) -> bytes
 
 @lru_cache(maxsize=8)
 def _parts(location: Location, image_field: str | None, version: str) -> list[Part]:  # noqa: ARG001
-    """The parts of one version of a list."""
+    """All parts of one version of a list, with the rows that repeat an image."""
     source = SourceConfig(format="list", uri=(location.path,), image_field=image_field)
-    return scan_list(location, SourceFile(location.path, location.path, 0), source, None).parts
+    image = _image_column(location, SourceFile(location.path, location.path, 0), source)
+    parts: list[Part] = []
+    for record in read_records(location, wanted_by(source, image)):
+        _append(parts, record, image)
+    return parts
 
 
 class ColumnsOf:

@@ -29,13 +29,23 @@ def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
     # Arrow reads ahead itself, so fsspec shall not.
     with location.fs.open(location.path, "rb", cache_type="none") as stream:
         if getattr(stream, "size", 0) is None:
-            raise UsageError(
-                f"{redact(location.path)}: the server gives neither size nor ranges, which Parquet "
-                "needs; copy the file to a folder or a bucket"
-            )
-        with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
-            _refuse_odd_counts(table.metadata)
-            yield table
+            raise _without_ranges(location)
+        try:
+            with pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES) as table:
+                _refuse_odd_counts(table.metadata)
+                yield table
+        except ValueError as error:
+            if "range requests" in str(error):  # as fsspec says it
+                raise _without_ranges(location) from error
+            raise
+
+
+def _without_ranges(location: Location) -> UsageError:
+    url = redact(location.path)
+    return UsageError(
+        f"{url}: the server sends no byte ranges, which Parquet needs. Download the file (curl -O "
+        f"{url}) and name the copy"
+    )
 
 
 def _refuse_odd_counts(metadata: pq.FileMetaData) -> None:

@@ -112,11 +112,13 @@ def _text(
 ) -> Iterator[Record]:
     if part is not None:
         start, stop = part.span
-        data = location.fs.cat_file(location.path, start=start, end=stop)
+        data = location.read_range(start, stop)
         lines = _Lines(io.BytesIO(data), start, part.form.encoding, location.path)
         yield from parse(lines, part.first, part.form)
         return
-    with location.fs.open(location.path, "rb") as stream:
+    with location.fs.open(location.path, "rb") as opened:
+        can_seek = getattr(opened, "size", 0) is not None  # not on a server without ranges or sizes
+        stream = opened if can_seek else io.BytesIO(opened.read())
         encoding = encoding_of(stream.read(2))
         stream.seek(0)
         yield from parse(_Lines(stream, 0, encoding, location.path), 0, None)

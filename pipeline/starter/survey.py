@@ -12,6 +12,7 @@ from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.label_checks import table_notes
 from pipeline.starter.counting import Counted, count_labels
 from pipeline.starter.detect import Layout, detect
+from pipeline.starter.image_root import find_image_root
 
 _WHAT = {
     "folder": "image file",
@@ -90,6 +91,11 @@ def _opened(layout: Layout, fields: Mapping[str, str], uri: str) -> tuple[Layout
     if problems:
         settings = {key: value for key, value in layout.source.items() if key != "labels"}
         layout = replace(layout, source=settings, notes=(*layout.notes, *problems))
+        source = open_source(validated(SourceConfig, settings, uri))
+    if layout.source["format"] == "list" and "image_root" not in layout.source:
+        root, notes = find_image_root(source)
+        settings = dict(layout.source) | ({} if root is None else {"image_root": root})
+        layout = replace(layout, source=settings, notes=(*layout.notes, *notes))
         source = open_source(validated(SourceConfig, settings, uri))
     return layout, source
 

@@ -79,6 +79,14 @@ class Location:
             data: bytes = call_with_retries(self.fs.cat_file, self.path)
         return data
 
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Read the bytes from one offset up to another; errors are those of the storage.
+
+        A web server without byte ranges sends the whole file, from which they are cut.
+        """
+        data: bytes = self.fs.cat_file(self.path, start=start, end=stop)
+        return data[start:stop] if len(data) > stop - start else data
+
     def delete(self) -> None:
         """Delete the file if it exists.
 

@@ -11,6 +11,8 @@ from legrad.queries.query import Query, Role
 from pipeline import Audit, open_results
 from pipeline.audit.overview import model_caveats
 from pipeline.errors import UsageError
+from pipeline.runs.completeness import query_notes
+from pipeline.runs.manifest import run_folder
 from tests.audit.worlds import GRID, World, labels
 from tests.jobs.command import legrad
 
@@ -286,3 +288,18 @@ def test_a_decoy_is_a_role_and_stays_in_the_manifest() -> None:
     query = Query(name="ruler", role="decoy")
     assert json.loads(query.model_dump_json())["role"] == Role.DECOY
     assert Query.model_validate(query.model_dump(mode="json")) == query
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_a_class_query_that_no_image_matches_is_told(tmp_path: Path, sets: bool) -> None:
+    names = labels(300, ["cat", "dog"])
+    made = World(names, sets=[[name] for name in names] if sets else ())
+    made.cue("tag", {}, elsewhere=0.3).cue("ruler", {}, elsewhere=0.0)
+    for name in ("cat", "wolf"):
+        made.scores[name] = np.random.default_rng(1).normal(0.2, 0.01, 300)
+    out = made.write(tmp_path / "out", {"ruler": "decoy"}, ["cat", "wolf"])
+    audit = Audit.from_results(out)
+    assert [note for note in audit.summary.caveats if "'wolf'" in note and "cat, dog" in note]
+    (note,) = query_notes(run_folder(out), audit.results.queries)
+    assert "'wolf'" in note
+    assert "'cat'" not in note

@@ -1,9 +1,11 @@
 """What to look at first: planted cues lead, though images overlap and objects shift words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipeline.audit.suspicion import class_shifts, likeness, score_shifts, suspect
+from pipeline.audit.suspicion import TextFigures, class_shifts, likeness, suspect
 
 CLASSES, WIDTH, WORDS, CUES, IMAGES = 12, 96, 300, 8, 150
 
@@ -34,15 +36,18 @@ def sums(images: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, ...]:
     return np.full(CLASSES, float(IMAGES)), means, within.T @ within / len(images)
 
 
-def effects(seed: int, share: float, distance: float):
+def figures(images: np.ndarray, codes: np.ndarray, classes: np.ndarray, texts: np.ndarray):
+    scores = images @ texts.T
+    spread = [np.log(scores[codes == code].var(axis=0)) for code in range(CLASSES)]
+    shift = class_shifts(*sums(images, codes), texts)
+    return TextFigures(shift, np.stack(spread), likeness(classes, texts))
+
+
+def effects(seed: int, share: float, distance: float, offset: float = 0.0):
     images, codes, classes, words, cues = planted(seed, share, distance)
-    numbers = sums(images, codes)
-    return suspect(
-        class_shifts(*numbers, cues),
-        likeness(classes, cues),
-        class_shifts(*numbers, words),
-        likeness(classes, words),
-    )
+    offsets = np.random.default_rng([seed, 1]).normal(0, offset, (CLASSES, WIDTH))
+    images = images + offsets[codes]
+    return suspect(*(figures(images, codes, classes, texts) for texts in (cues, words)))
 
 
 def test_planted_cues_lead_their_class_where_images_overlap() -> None:
@@ -65,15 +70,19 @@ def test_likeness_to_the_class_is_not_suspicious() -> None:
     assert np.median(alike) < 3
 
 
-def test_scores_alone_give_the_same_shifts() -> None:
-    images, codes, _, _, cues = planted(3, 0.5, 2.0)
-    scores = images @ cues.T
-    numbers = [
-        np.stack([f(scores[codes == c]) for c in range(CLASSES)])
-        for f in (lambda s: s.sum(axis=0), lambda s: (s**2).sum(axis=0))
-    ]
-    by_scores = score_shifts(np.full(CLASSES, float(IMAGES)), *numbers)
-    assert by_scores == pytest.approx(class_shifts(*sums(images, codes), cues), rel=0.01)
+def test_a_wider_class_is_suspicious_where_whole_classes_are_shifted() -> None:
+    """Offsets of classes in every direction drown the mean of a cue, and not its variance."""
+    cues = np.arange(CUES)
+    first: list[bool] = []
+    for seed in range(6):
+        found = effects(seed, share=0.3, distance=2.5, offset=0.7)
+        first += list(found.rank[cues, cues] <= 3)
+    assert np.mean(first) >= 0.9
+    images, codes, classes, words, texts = planted(0, 0.3, 2.5)
+    images = images + np.random.default_rng([0, 1]).normal(0, 0.7, (CLASSES, WIDTH))[codes]
+    mine, null = (figures(images, codes, classes, t) for t in (texts, words))
+    unknown = suspect(*(replace(f, spread=np.full_like(f.spread, np.nan)) for f in (mine, null)))
+    assert (unknown.rank[cues, cues] <= 3).mean() < 0.9
 
 
 def test_two_classes_an_empty_class_and_a_class_without_text() -> None:
@@ -84,7 +93,10 @@ def test_two_classes_an_empty_class_and_a_class_without_text() -> None:
     alike, words_alike = likeness(texts, cues), likeness(texts, words)
     alike[1] = words_alike[1] = np.nan
     shifts = [class_shifts(images, means, np.eye(WIDTH), t) for t in (cues, words)]
-    found = suspect(shifts[0], alike, shifts[1], words_alike)
+    spreads = [rng.normal(size=shift.shape) for shift in shifts]
+    found = suspect(
+        TextFigures(shifts[0], spreads[0], alike), TextFigures(shifts[1], spreads[1], words_alike)
+    )
     assert np.isfinite(found.effect[:2]).all()
     assert np.isnan(found.effect[2]).all()
     assert (found.rank[2] == 0).all()
@@ -93,4 +105,11 @@ def test_two_classes_an_empty_class_and_a_class_without_text() -> None:
 
 def test_a_tiny_vocabulary_is_no_null() -> None:
     with pytest.raises(ValueError, match="20"):
-        suspect(*(np.zeros((3, n)) for n in (2, 2, 5, 5)))
+        suspect(*(TextFigures(*(np.zeros((3, n)) for _ in range(3))) for n in (2, 5)))
+
+
+def test_a_cue_in_nearly_every_image_of_its_class_still_leads() -> None:
+    """It narrows the scores instead of widening them, and the mean decides."""
+    cues = np.arange(CUES)
+    found = effects(2, share=1.0, distance=2.5)
+    assert (found.rank[cues, cues] <= 3).all()

@@ -38,16 +38,22 @@ def test_planted_cues_lead_and_are_kept(demo_run: DemoRun) -> None:
 def test_sums_are_those_of_the_embeddings(demo_run: DemoRun) -> None:
     results = Audit.from_results(demo_run.output).results
     population = count_population(results, 100)
-    images, means, covariance, _ = class_sums(results, population)
+    texts = np.random.default_rng(0).normal(size=(5, 128))
+    sums = class_sums(results, population, texts)
     table = results.dataset.to_table(columns=["label", "status", "embedding"]).to_pandas()
     table = table[(table["status"] == "ok") & table["label"].notna()]
     vectors = np.stack(table["embedding"].tolist()).astype(float)
     codes = table["label"].map(population.index).to_numpy()
-    assert images.tolist() == np.bincount(codes).tolist()
-    assert means[1] == pytest.approx(vectors[codes == 1].mean(axis=0), abs=1e-6)
-    residual = vectors - means[codes]
-    expected = residual.T @ residual / (len(codes) - len(images))
-    assert covariance == pytest.approx(expected, abs=1e-6)
+    assert sums.images.tolist() == np.bincount(codes).tolist()
+    assert sums.means[1] == pytest.approx(vectors[codes == 1].mean(axis=0), abs=1e-6)
+    residual = vectors - sums.means[codes]
+    expected = residual.T @ residual / (len(codes) - len(sums.images))
+    assert sums.covariance == pytest.approx(expected, abs=1e-6)
+    variance = (vectors[codes == 1] @ texts.T).var(axis=0)
+    assert sums.variance[1] == pytest.approx(variance, rel=1e-4)
+    count, total = sums.every
+    assert count == len(vectors)
+    assert total == pytest.approx(vectors.sum(axis=0), abs=1e-3)
 
 
 def test_without_embeddings_everything_else_is_there(tmp_path: Path) -> None:

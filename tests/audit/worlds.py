@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from legrad.heatmaps.codec import encode_maps
 from pipeline.runs.manifest import run_folder
-from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
+from pipeline.schema import (
+    EMBEDDING,
+    SCHEMA_VERSION,
+    map_column,
+    output_schema,
+    peak_column,
+    score_column,
+)
 
 GRID = (4, 4)
 
@@ -30,6 +37,7 @@ class World:
         statuses: (n,); scores of what failed are not stored.
         maps: by query, (n, 4, 4); queries without any have no map columns.
         columns: further ones.
+        vectors: (n, E) embeddings; None for a run that stored none.
         sets: (n,) sets of labels.
     """
 
@@ -39,6 +47,7 @@ class World:
     statuses: list[str] = field(default_factory=list)
     maps: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
+    vectors: NDArray[np.float16] | None = None
     sets: Sequence[Sequence[str] | None] = ()
 
     def __post_init__(self) -> None:
@@ -80,7 +89,7 @@ class World:
             dict.fromkeys(self.columns, "string"),
             list(self.scores),
             maps=list(self.maps),
-            embeddings=False,
+            embeddings=self.vectors is not None,
             metadata=metadata or {},
         )
         fine = np.array(self.statuses) == "ok"
@@ -95,6 +104,9 @@ class World:
             "height": [40] * len(fine),
             **self.columns,
         }
+        if self.vectors is not None:
+            rows = [row if good else None for row, good in zip(self.vectors, fine, strict=True)]
+            values[EMBEDDING] = rows
         if self.sets:
             values["labels"] = self.sets
         for name, scores in self.scores.items():
@@ -122,12 +134,16 @@ class World:
             "schema_version": SCHEMA_VERSION,
             "grid": list(GRID),
             "queries": queries,
-            "model": {"name": "test", "pretrained": None},
+            "model": {"name": "test", "pretrained": None, "weights_sha256": "0" * 64},
+            "software": {},
             "preprocess": {"size": [32, 32], "mode": "squash", "interpolation": "bicubic"},
         }
         folder = run_folder(str(path))
         source = {"uri": ["in"], "format": "webdataset", "alias": alias}
-        manifest = {"metadata": metadata, "source": source, "identity": {}}
+        identity = {"model.image_size": [32, 32], "model.resize": "squash"}
+        identity |= {"model.layers": 1, "model.precision": "fp32"}
+        manifest = {"metadata": metadata, "source": source, "identity": identity}
+        manifest |= {"digest": "0" * 64, "created": "2026-11-29T12:00:00Z"}
         folder.manifest.write(json.dumps(manifest).encode())
         table = self.table(metadata)
         half = table.num_rows // 2

@@ -3,9 +3,12 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from legrad.models.definition import hub_config
 from pipeline import flow
 from pipeline.cluster import job_variables, resources
 from pipeline.cluster import node_memory as memory
@@ -99,6 +102,34 @@ def test_folders_that_differ_between_nodes(tmp_path: Path) -> None:
     assert not differ.good
     (tmp_path / "tiny").rename(tmp_path / "elsewhere")
     assert "no such folder" in str(ask_for_model(model).problem)
+
+
+def test_a_repository_is_the_same_from_the_cache_and_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digest = write_folder(tmp_path / "tiny"), "ab" * 32
+    (tmp_path / digest).write_bytes(b"weights")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / digest)
+    config = str(folder / "open_clip_config.json")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: config)
+    hub_config.cache_clear()
+    model = ModelConfig(name="hf-hub:org/tiny")
+    caches = {"cached": str(tmp_path / "link.safetensors"), "absent": None}
+    asked = []
+
+    def metadata(address: str, **_: Any) -> SimpleNamespace:
+        asked.append(address)
+        return SimpleNamespace(etag=digest)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
+    answers = []
+    for cached in caches.values():
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, c=cached: c)
+        answers.append(ask_for_model(model))
+    assert answers[0] == answers[1]
+    assert digest[:16] in answers[0].identity
+    assert len(asked) == 1
+    hub_config.cache_clear()
 
 
 def test_variables_are_taken_from_the_folder_of_the_job(

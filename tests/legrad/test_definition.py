@@ -68,7 +68,7 @@ def test_a_folder_gives_model_preprocessing_and_tokenizer(folder: Path, prefix: 
     assert LeGrad(ours).explain(pixels, text).maps.shape == (2, 2, 4, 4)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say its mean")
+@pytest.mark.filterwarnings("ignore:.*does not say how pixels")
 def test_the_same_parts_wherever_they_are(folder: Path, tmp_path: Path) -> None:
     whole = load_model(str(folder), device="cpu")
     memory = fsspec.filesystem("memory")
@@ -198,7 +198,7 @@ def test_figures_of_trunks_that_only_published_configs_name(name: str) -> None:
     assert facts.parameters == sum(p.numel() for p in trunk.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say its mean")
+@pytest.mark.filterwarnings("ignore:.*does not say how pixels")
 def test_a_plain_timm_tower_as_in_biomedclip(tmp_path: Path) -> None:
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "image_size": 224}
     config = TINY | {"vision_cfg": vision, "custom_text": True}

@@ -108,3 +108,6 @@ def test_a_json_file_without_preprocessing_is_noted(tmp_path: Path) -> None:
     config.write_text('{"embed_dim": 1, "vision_cfg": {}, "text_cfg": {}}')
     (note,) = as_published(define(str(config)), FILE)[1]
     assert "preprocess_cfg" in note
+    assert "GELU" in note
+    config.write_text('{"embed_dim": 1, "vision_cfg": {}, "text_cfg": {}, "quick_gelu": true}')
+    assert " GELU" not in as_published(define(str(config)), FILE)[1][0]

@@ -187,6 +187,13 @@ def test_what_is_not_covered_is_refused_by_name(
         define(str(copied("clip", tmp_path, **changes)))
 
 
+def test_files_that_say_a_tower_twice(tmp_path: Path) -> None:
+    """As old versions of transformers wrote them; what the second leaves out has its default."""
+    copied("clip", tmp_path, vision_config_dict={"hidden_size": 32}, text_config_dict=None)
+    vision = define(str(tmp_path)).config["vision_cfg"]
+    assert (vision["width"], vision["layers"], vision["patch_size"]) == (32, 12, 32)
+
+
 def test_siglip_towers_that_differ_in_width(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="24 values"):
         define(str(copied("siglip", tmp_path, text_config={"projection_size": 24})))

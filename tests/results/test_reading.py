@@ -189,7 +189,7 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
         results.scores(["cuee"])
     with pytest.raises(KeyError, match="own_label"):
         results.scores(["own_label"])
-    with pytest.raises(UsageError, match=r'labell.*"label"'):
+    with pytest.raises(UsageError, match=r"labell.*label"):
         results.images(where="labell = 'x'")
     with pytest.raises(KeyError, match=r"'labl'.*'label'"):
         results.images(["labl"])

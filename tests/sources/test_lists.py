@@ -98,7 +98,7 @@ def test_images_are_fetched_with_one_reading_of_the_list(
         origin.fetch(rows[0] | {"sha256": hashlib.sha256(jpeg(0)).hexdigest()})
 
 
-def test_a_key_column_names_the_images(folder: Path) -> None:
+def test_a_key_column_names_the_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.jpg", "deep/b.jpg", "a.jpg", "a.jpg", "deep/b.jpg"]
     records = [
         {"id": key, "file": f"file://{folder}/{name}"}
@@ -110,6 +110,11 @@ def test_a_key_column_names_the_images(folder: Path) -> None:
     assert [row["image_id"] for row in rows] == ["list.csv/5", "list.csv/5#2", "list.csv/6"]
     assert [row["status"] for row in rows] == ["ok", "duplicate_key", "ok"]
     assert [row["bytes"] for row in rows] == [jpeg(0), jpeg(1), jpeg(0)]
+    monkeypatch.setattr(lists, "ROWS_PER_PART", 1)
+    origin = Origin(source.roots, {}, "list", image_field="file")
+    for row in rows:
+        digest = hashlib.sha256(row["bytes"]).hexdigest()
+        assert origin.fetch(row | {"sha256": digest}) == row["bytes"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -69,7 +69,10 @@ def test_a_file_is_cut_at_row_groups(file: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_plain_binary(tmp_path: Path, kind: pa.DataType) -> None:
     table = pa.table({"id": [7, 8], "jpg": pa.array([jpeg(0), None], kind)})
-    pq.write_table(table, tmp_path / "x.parquet")
+    try:
+        pq.write_table(table, tmp_path / "x.parquet")
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"this pyarrow cannot write it: {error}")
     first, second = read_all(settings("parquet", str(tmp_path), key_field="id", carry=["id"]))
     assert (first["image_id"], first["bytes"], first["id"]) == ("x.parquet/7", jpeg(0), "7")
     assert (second["status"], second["label"]) == (Status.NO_IMAGE, None)

@@ -68,15 +68,19 @@ def test_tables_from_a_web_server(host: str) -> None:
     assert beside["bytes"] == jpeg(7)
 
 
-def test_a_server_without_ranges(folder: Path) -> None:
-    with web_server(folder, ranges=False) as place:
+@pytest.mark.parametrize("sizes", [False, True])
+def test_a_server_without_ranges(folder: Path, sizes: bool) -> None:
+    with web_server(folder, ranges=False, sizes=sizes) as place:
         for name in ("0.tar", "2.tar.gz"):
             source = settings("webdataset", f"http://{place}/{name}")
             rows = read_all(source)
             assert [row["status"] for row in rows] == ["ok", "ok"]
             check_found_again(source, rows)
-        with pytest.raises(UsageError, match=r"x\.parquet"):
-            open_source(settings("parquet", f"http://{place}/x.parquet"))
+        with pytest.raises(UsageError, match=r"curl -O .*x\.parquet"):
+            read_all(settings("parquet", f"http://{place}/x.parquet"))
+        (folder / "few.csv").write_text("image,label\n0.tar,x\n2.tar.gz,y\n")
+        rows = read_all(settings("list", f"http://{place}/few.csv"))
+        assert [(row["key"], row["label"]) for row in rows] == [("0.tar", "x"), ("2.tar.gz", "y")]
 
 
 @pytest.mark.parametrize("place", ["", "/", "/*.tar", "/[01].tar"])

@@ -28,7 +28,7 @@ class Expected:
         images: rows that a run reads.
         captions: whether every image has a caption.
         below: what to give to `legrad init`, below the folder of the data set.
-        refused: words of the next command, where the data set is refused; the rest is not looked at.
+        refused: words of the next command, where the data set is refused.
     """
 
     format: str
@@ -330,3 +330,11 @@ def lerobot_frames(root: Path) -> Expected:
     (root / "data" / "chunk-000").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), root / "data" / "chunk-000" / "file-000.parquet")
     return Expected("parquet", NOTHING, below="data")
+
+
+@layout
+def kaggle_list(root: Path) -> Expected:
+    pictures(root / "train_images", [f"00{i}f.png" for i in range(COUNT)])
+    rows = [["id_code", "diagnosis"], *([f"00{i}f", kind(i)] for i in range(COUNT))]
+    table(root / "train.csv", rows)
+    return Expected("list", CATS, below="train.csv")

@@ -256,3 +256,10 @@ def test_a_pattern_stays_as_it_is(tmp_path: Path) -> None:
     done = start(f"{data}/*/*.jpg", tmp_path / "run.yaml")
     assert done.survey.labels == {"a": 1, "b": 2}
     assert load_config(done.config).source.uri == (f"{data}/*/*.jpg",)
+
+
+def test_a_list_whose_images_are_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("image,label\ngone.jpg,x\n")
+    done = start(tmp_path / "l.csv", tmp_path / "run" / "run.yaml")
+    assert load_config(done.config).source.image_root is None
+    assert any("gone.jpg" in note and "image_root" in note for note in done.notes)

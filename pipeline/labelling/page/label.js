@@ -1,4 +1,5 @@
-// One picture after another, three keys; answers stay in the browser until they are saved as a file.
+// One picture after another, three keys. On a page from disk, answers stay in the browser until they
+// are saved as a file; where `data.live` names a server, it stores each one before the next is asked.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -9,6 +10,7 @@
   const order = []; // names of the tasks that were answered here, the last one last
   let begun = null; // the cue whose pictures are shown
   let kept = true;
+  let sending = false;
 
   const newer = (key, value) => {
     const before = answers.get(key);
@@ -20,7 +22,8 @@
     newer(name({ cue, id }), { answer, who, when });
   }
   try {
-    for (const [key, value] of Object.entries(JSON.parse(localStorage.getItem(storage) || "{}"))) {
+    const remembered = data.live ? null : localStorage.getItem(storage);
+    for (const [key, value] of Object.entries(JSON.parse(remembered || "{}"))) {
       newer(key, value);
     }
     at("who").value = localStorage.getItem("legrad-labels-who") || "";
@@ -30,13 +33,15 @@
 
   const keep = () => {
     try {
-      localStorage.setItem(storage, JSON.stringify(Object.fromEntries(answers)));
+      if (!data.live) {
+        localStorage.setItem(storage, JSON.stringify(Object.fromEntries(answers)));
+      }
       localStorage.setItem("legrad-labels-who", at("who").value);
       kept = true;
     } catch (error) {
       kept = false;
     }
-    at("notice").textContent = kept ? "" : "This browser keeps nothing for files: save before you close the page.";
+    at("notice").textContent = kept || data.live ? "" : "This browser keeps nothing for files: save before you close the page.";
   };
 
   const given = (task) => (answers.get(name(task)) || {}).answer || "";
@@ -65,13 +70,49 @@
     if (source) {
       at("picture").src = source;
     } else {
-      at("gone").textContent = `This image could not be read (${data.why[task.picture]}); answer “cannot tell”.`;
+      missing(data.why[task.picture]);
+    }
+    if (data.live) { // so that the next picture is there when it is asked for
+      const next = data.tasks.find((other) => other !== task && !given(other));
+      new Image().src = next ? data.pictures[next.picture] : "";
     }
   };
 
-  const answer = (text) => {
+  const missing = (why) => {
+    at("picture").hidden = true;
+    at("gone").hidden = false;
+    at("gone").textContent = `This image could not be read (${why}); answer “cannot tell”.`;
+  };
+
+  // Whether the answer is stored: at once on a page from disk.
+  const stored = async (task, text) => {
+    if (!data.live) {
+      return true;
+    }
+    sending = true;
+    try {
+      const said = { image_id: task.id, cue: task.cue, answer: text, who: at("who").value.trim() };
+      const reply = await fetch(data.live.answer, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ ...data.live.pair, ...said }),
+      });
+      if (!reply.ok) {
+        throw new Error(await reply.text());
+      }
+      dispatchEvent(new Event("legrad-answer"));
+      return true;
+    } catch (error) {
+      at("notice").textContent = `This answer is not stored: ${error.message}`;
+      return false;
+    } finally {
+      sending = false;
+    }
+  };
+
+  const answer = async (text) => {
     const task = current();
-    if (!task || task.cue !== begun) {
+    if (!task || task.cue !== begun || sending || !(await stored(task, text))) {
       return;
     }
     const when = new Date().toISOString();
@@ -81,9 +122,11 @@
     show();
   };
 
-  const undo = () => {
-    const last = order.pop();
-    if (last !== undefined) {
+  const undo = async () => {
+    const last = order.at(-1);
+    const task = data.tasks.find((other) => name(other) === last);
+    if (task && !sending && (await stored(task, ""))) {
+      order.pop();
       answers.delete(last);
       begun = JSON.parse(last)[0];
       keep();
@@ -146,14 +189,17 @@
   at("go").addEventListener("click", begin);
   at("undo").addEventListener("click", undo);
   at("undo-last").addEventListener("click", undo);
-  at("save").addEventListener("click", save);
-  at("save-again").addEventListener("click", save);
+  at("picture").addEventListener("error", () => missing("the server could not fetch it"));
+  if (!data.live) {
+    at("save").addEventListener("click", save);
+    at("save-again").addEventListener("click", save);
+    at("next").textContent = data.next;
+  }
   at("who").addEventListener("change", keep);
   addEventListener("beforeunload", (event) => {
-    if (!kept && order.length) {
+    if (!kept && !data.live && order.length) {
       event.preventDefault();
     }
   });
-  at("next").textContent = data.next;
   show();
 })();

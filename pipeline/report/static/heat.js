@@ -17,9 +17,8 @@
 
   // One scale per query: the strongest heat on the page.
   const strongest = {};
-  for (const map of images.flatMap((maps) => Object.values(maps))) {
-    strongest[map.query] = Math.max(strongest[map.query] || 0, map.peak);
-  }
+  const measure = (map) => { strongest[map.query] = Math.max(strongest[map.query] || 0, map.peak); };
+  images.flatMap((maps) => Object.values(maps)).forEach(measure);
 
   // Bilinear between the middles of cells; calls back with every pixel's value.
   function eachPixel(cells, width, height, paint) {
@@ -121,6 +120,13 @@
       requestAnimationFrame(() => { waiting = false; draw(); });
     }
   }
+
+  // A map that comes after the page, of the image with this number.
+  window.legradHeat = (number, kind, [text, peak, query]) => {
+    images[number][kind] = { cells: bytes(text), peak, query };
+    measure(images[number][kind]);
+    soon();
+  };
 
   if (form) {
     form.addEventListener("input", soon);

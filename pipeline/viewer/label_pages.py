@@ -1,0 +1,120 @@
+"""Labelling: which pairs, the images that were drawn for one, answers, and what they say."""
+
+import math
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+
+from pipeline.auditor import Audit
+from pipeline.errors import UsageError
+from pipeline.labelling.table import page_values, table_rows
+from pipeline.labelling.tasks import choose_pairs
+from pipeline.machine import user
+from pipeline.viewer.label_file import find_task
+from pipeline.viewer.live_report import LivePages
+from pipeline.viewer.replies import given, page, see, sent_json
+from pipeline.viewer.view import Pair, View
+
+FIRST = 50
+"""Images that are drawn of a class at a time, and about as many of other classes."""
+
+
+def routes(view: View) -> list[web.RouteDef]:
+    """Addresses of these pages."""
+
+    async def label(request: web.Request) -> web.Response:
+        overview, audit = await view.overview(), await view.audit()
+        if "class" not in request.query:
+            pairs = await view.work("audit", _pairs, view, audit)
+            return page(overview.render("label_pairs.html", root="", rows=pairs))
+        pair = _pair(overview, request.query)
+        values = await view.work("audit", _label_values, view, audit, pair)
+        return page(overview.render("label.html", root="", **values))
+
+    async def draw(request: web.Request) -> web.Response:
+        form = await request.post()
+        overview, audit = await view.overview(), await view.audit()
+        pair, count = _pair(overview, form), given(form, "number")
+        if not count.isdecimal() or not 0 < int(count) <= 10_000:
+            raise UsageError(f"number {count!r}: expected 1 to 10000")
+        await view.work("audit", view.draw, audit, pair, int(count))
+        return see(f"/label?{urlencode({'class': pair[0], 'cue': pair[1]})}")
+
+    async def answer(request: web.Request) -> web.Response:
+        values = await sent_json(request)
+        overview, audit = await view.overview(), await view.audit()
+        pair = _pair(overview, values)
+        who, text = (str(values.get(name, "")).strip() for name in ("who", "answer"))
+
+        def record() -> None:
+            task = find_task(view.tasks(audit, pair), given(values, "image_id"), pair[1])
+            view.label_file.record(task, text, who or user())
+
+        await view.work("audit", record)
+        return web.json_response({"stored": True})
+
+    async def estimate(request: web.Request) -> web.Response:
+        overview, audit = await view.overview(), await view.audit()
+        pair = _pair(overview, request.query)
+        row = await view.work("audit", view.label_file.estimate, audit, *pair)
+        finite = {k: v for k, v in (row or {}).items() if math.isfinite(v)}
+        return web.json_response(finite or None)
+
+    return [
+        web.get("/label", label),
+        web.post("/draw", draw),
+        web.post("/answer", answer),
+        web.get("/estimate", estimate),
+    ]
+
+
+def _pair(overview: LivePages, values: Any) -> Pair:
+    """The class and the cue that a request names."""
+    pair = given(values, "class"), given(values, "cue")
+    table = overview.report.table
+    if not ((table["class"] == pair[0]) & (table["cue"] == pair[1])).any():
+        raise UsageError(f"there is no pair {pair[0]!r}, {pair[1]!r}")
+    return pair
+
+
+def _pairs(view: View, audit: Audit) -> list[dict[str, Any]]:
+    """Pairs that were drawn for, then those that are worth it."""
+    design, answers = view.label_file.design(audit), view.label_file.read()
+    drawn = [(group, cue) for cue, group in design.groups if group in audit.classes]
+    rows = []
+    for cls, cue in dict.fromkeys([*drawn, *choose_pairs(audit, [], [])]):
+        tasks = view.tasks(audit, (cls, cue))
+        said = set(answers[answers["cue"] == cue]["image_id"])
+        count = sum(task.image_id in said for task in tasks)
+        rows.append({"class": cls, "cue": cue, "tasks": len(tasks), "answered": count})
+    return rows
+
+
+def _label_values(view: View, audit: Audit, pair: Pair) -> dict[str, Any]:
+    tasks = view.tasks(audit, pair)
+    before = view.label_file.read()
+    before = before.drop_duplicates(["image_id", "cue", "group"], keep="last")
+    values = page_values(audit, tasks, table_rows(tasks, before))
+    ids = list(dict.fromkeys(task.image_id for task in tasks))
+    query = urlencode({"class": pair[0], "cue": pair[1]})
+    values |= {
+        "others": [],
+        "pictures": [f"picture?side=384&id={quote(name, safe='')}" for name in ids],
+        "why": [""] * len(ids),
+        "live": {
+            "answer": "answer",
+            "estimate": f"estimate?{query}",
+            "pair": {"class": pair[0], "cue": pair[1]},
+        },
+    }
+    drawn = view.label_file.design(audit).groups.get((pair[1], pair[0]))
+    return {
+        "cls": pair[0],
+        "cue": pair[1],
+        "tasks": len(tasks),
+        "data": values,
+        "more": FIRST + (drawn.drawn if drawn else 0),
+        "first": FIRST,
+        "live": True,
+    }

@@ -1,0 +1,164 @@
+"""The report's pages, rendered when they are asked for."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from pipeline.audit.names import Names, dataset_name
+from pipeline.audit.overview import Overview
+from pipeline.audit.ranking import DecoyCheck
+from pipeline.auditor import Audit
+from pipeline.report import choice
+from pipeline.report.contents import Chosen, ClassPage, Ends, Limits, PairPage, Report
+from pipeline.report.gather import (
+    baseline_query,
+    class_page,
+    discovered_rows,
+    end_grids,
+    exact_rows,
+    gallery_cues,
+    identity,
+    pair_page,
+    suspicious_rows,
+)
+from pipeline.report.pages import Pages
+from pipeline.results import Results
+from pipeline.viewer.pictures import Pictures
+
+_EACH = 12
+"""Pictures at each end of a pair's scores."""
+
+
+class LivePages(Pages):
+    """Pages of a report whose pictures the server provides."""
+
+    @staticmethod
+    def loader() -> jinja2.BaseLoader:
+        """The viewer's templates, and the report's behind them and below ``report/``."""
+        report = jinja2.PackageLoader("pipeline.report")
+        viewer = jinja2.PackageLoader("pipeline.viewer")
+        label = jinja2.PackageLoader("pipeline.labelling", "page")
+        folders = {"report": report, "labelling": label}
+        return jinja2.ChoiceLoader([viewer, report, jinja2.PrefixLoader(folders)])
+
+    def picture(self, image: Chosen) -> dict[str, Any]:
+        """Values of an image for a template."""
+        name = quote(image.image_id, safe="")
+        addresses = {"file": f"picture?side=192&id={name}", "page": f"image?id={name}"}
+        return super().picture(image) | addresses
+
+    def address(self, row: Mapping[str, Any]) -> str:
+        """Address of the page of a pair; where it could not be tested, that on which to label."""
+        pair = {"class": str(row["class"]), "cue": str(row["cue"])}
+        return super().address(row) or f"label?{urlencode(pair)}"
+
+    def render(self, template: str, **values: Any) -> str:
+        """A page of the viewer."""
+        return self.env.get_template(template).render(**values)
+
+
+def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
+    """The first page's values: the ranking, and no pictures.
+
+    Args:
+        each_page: names that every template may use.
+    """
+    table = audit.rank()
+    empty = pd.DataFrame()
+    paged = choice.paged(table, len(table)).to_dict(orient="records")
+    report = Report(
+        head=audit.summary,
+        identity=identity(audit),
+        limits=Limits(each=_EACH),
+        grid=audit.results.grid,
+        table=table,
+        titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
+        pairs=[
+            PairPage({str(k): v for k, v in row.items()}, empty, np.nan, empty, empty)
+            for row in paged
+        ],
+        classes=[
+            ClassPage(label, audit.summary.classes[label], table.head(0), 0)
+            for label in audit.classes
+        ],
+        baseline=baseline_query(audit),
+        exact=exact_rows(audit),
+        suspicious=suspicious_rows(audit),
+        discovered=discovered_rows(audit),
+    )
+    return _pages(report, each_page)
+
+
+def read_pair(
+    audit: Audit, overview: LivePages, number: int, pictures: Pictures, each_page: dict[str, Any]
+) -> LivePages:
+    """The same pages with the content of one pair's, by its number."""
+    report = overview.report
+    pair = str(report.pairs[number].row["class"]), str(report.pairs[number].row["cue"])
+    ends = choice.find_ends(audit.results, audit.findings, {pair: _EACH})
+    table = audit.rank()  # again, for the latest verdicts
+    of_cue = table[table["cue"] == pair[1]]
+    row = of_cue[of_cue["class"] == pair[0]].iloc[0].to_dict()
+    names = Names(audit.results, audit.findings)
+    page = pair_page(audit, names, of_cue, row, ends[pair])
+    pairs = [*report.pairs[:number], page, *report.pairs[number + 1 :]]
+    return _pages(_with_images(audit, replace(report, pairs=pairs), ends, pictures), each_page)
+
+
+def read_class(
+    audit: Audit, overview: LivePages, number: int, pictures: Pictures, each_page: dict[str, Any]
+) -> LivePages:
+    """The same pages with the content of one class's, by its number."""
+    report = overview.report
+    shell = report.classes[number]
+    table = audit.rank()
+    cues = gallery_cues(table, audit.classes)[shell.label]
+    wanted = {(shell.label, cue): _EACH for cue in cues}
+    ends = choice.find_ends(audit.results, audit.findings, wanted)
+    rows = table[table["class"] == shell.label]
+    page = class_page(audit, shell.label, shell.images, rows, cues, ends)
+    classes = [*report.classes[:number], page, *report.classes[number + 1 :]]
+    return _pages(_with_images(audit, replace(report, classes=classes), ends, pictures), each_page)
+
+
+def _with_images(
+    audit: Audit, report: Report, ends: dict[choice.Pair, Ends], pictures: Pictures
+) -> Report:
+    shown = [image.image_id for end in ends.values() for image in end.high + end.low]
+    rows = pictures.rows(shown)
+    outlines = {name: pictures.outline(row) for name, row in zip(shown, rows, strict=True)}
+    return replace(report, pictures=outlines, grids=end_grids(audit, ends, report.baseline))
+
+
+def bare_report(results: Results) -> Report:
+    """A report without an audit, for pages that show images only."""
+    head = Overview(
+        dataset=dataset_name(results),
+        model="",
+        images=len(results),
+        failed={},
+        unlabelled=0,
+        copies=0,
+        classes={},
+        cues=(),
+        decoys=(),
+        measured=(),
+        not_measured={},
+        flagged={},
+        check=DecoyCheck(0, 0, 0, 0, 0, 0.0, 0.0),
+        caveats=(),
+        meanings={},
+    )
+    titles = {q.name: q.name.replace("_", " ") for q in results.queries}
+    return Report(head, {}, Limits(), results.grid, pd.DataFrame(), titles, [], [])
+
+
+def _pages(report: Report, each_page: dict[str, Any]) -> LivePages:
+    pages = LivePages(report)
+    pages.env.globals |= each_page
+    return pages

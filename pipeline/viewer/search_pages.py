@@ -1,0 +1,196 @@
+"""Search: images by text, stored query or likeness; one image in full; pictures; lists of ids."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+from aiohttp import web
+
+from legrad.queries.query import Role
+from pipeline.audit.names import has_maps
+from pipeline.errors import UsageError
+from pipeline.report import embed
+from pipeline.report.contents import Chosen
+from pipeline.report.shown_images import read_grids
+from pipeline.schema import OWN_LABEL, score_column
+from pipeline.viewer.live_report import LivePages
+from pipeline.viewer.pictures import SIDES
+from pipeline.viewer.replies import given, page
+from pipeline.viewer.search import ImageIndex, Ranking
+from pipeline.viewer.search_request import Search
+from pipeline.viewer.view import View
+
+PER_PAGE = 24
+_FACTS = ("label", "labels", "status", "error", "width", "height", "shard", "key", "caption")
+
+
+def routes(view: View) -> list[web.RouteDef]:
+    """Addresses of these pages."""
+
+    async def ranked(search: Search, first: int) -> tuple[ImageIndex, Ranking]:
+        index = await view.index()
+        thread = "model" if search.late(view) else "index"
+        scores = await view.work(thread, search.scores, view, index)
+        run = index.ranked
+        found = await view.work(
+            "index", lambda: run(scores, search.filters, first, lowest=search.lowest)
+        )
+        return index, found
+
+    async def search_page(request: web.Request) -> web.Response:
+        search, problem = Search.of(request), ""
+        try:
+            index, found = await ranked(search, (search.number + 1) * PER_PAGE)
+        except UsageError as error:
+            problem = str(error)
+            search = replace(search, text="", other="", like=())
+            index, found = await ranked(search, PER_PAGE)
+        make = lambda: _search_page(view, index, search, found, request, problem)  # noqa: E731
+        return page(await view.work("index", make))
+
+    async def image_page(request: web.Request) -> web.Response:
+        image_id = given(request.query, "id")
+        return page(await view.work("index", _image_page, view, image_id))
+
+    async def picture(request: web.Request) -> web.Response:
+        side = request.query.get("side", "")
+        if side not in map(str, SIDES):
+            raise UsageError(f"side {side!r}: expected one of {', '.join(map(str, SIDES))}")
+        copy = await view.work(
+            "pictures", view.pictures.copy, given(request.query, "id"), int(side)
+        )
+        if copy.data is None:
+            return web.Response(status=404, text=f"{copy.why}\n")
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return web.Response(body=copy.data, content_type="image/webp", headers=headers)
+
+    async def heat(request: web.Request) -> web.Response:
+        text, image_id = given(request.query, "q"), given(request.query, "id")
+        row = view.pictures.rows([image_id])[0]
+        grid = await view.work("model", view.texts.heat, text, row)
+        return web.json_response([*embed.packed(grid), text])
+
+    async def selection(request: web.Request) -> web.Response:
+        search, chosen = Search.of(request), request.query.getall("id", [])
+        index, found = await ranked(search, len(view.results))
+        return web.Response(
+            text=await view.work("index", _csv, index, found, () if search.like else chosen),
+            content_type="text/csv",
+            headers={"Content-Disposition": 'attachment; filename="images.csv"'},
+        )
+
+    return [
+        web.get("/search", search_page),
+        web.get("/image", image_page),
+        web.get("/picture", picture),
+        web.get("/heat", heat),
+        web.get("/images.csv", selection),
+    ]
+
+
+def _search_page(
+    view: View,
+    index: ImageIndex,
+    search: Search,
+    found: Ranking,
+    request: web.Request,
+    problem: str,
+) -> str:
+    rows = found.rows[search.number * PER_PAGE :]
+    ids = index.ids.take(rows).to_pylist()
+    scores = found.scores[search.number * PER_PAGE :].tolist()
+    heated = search.heated(view)
+    stored = {key: name for key, name in heated.items() if has_maps(view.results, name)}
+    if has_maps(view.results, OWN_LABEL):
+        stored["class"] = OWN_LABEL
+    late = {} if view.texts.problem else {k: t for k, t in heated.items() if k in search.late(view)}
+    pages = _pages(view, ids)
+    shown = {key: text for key, text in heated.items() if key in stored or key in late}
+    titles = {key: pages.title(text) for key, text in shown.items()}
+    here = [(k, v) for k, v in request.query.items() if k != "page"]
+    return pages.render(
+        "search.html",
+        root="",
+        search=search,
+        chosen=[Chosen(name, score, np.nan) for name, score in zip(ids, scores, strict=True)],
+        labels=index.labels_of(rows),
+        total=found.total,
+        first=search.number * PER_PAGE,
+        here=here,
+        before=search.number - 1 if search.number else None,
+        after=search.number + 1 if (search.number + 1) * PER_PAGE < found.total else None,
+        problem=problem or view.texts.problem,
+        label_names=index.label_names,
+        status_names=index.status_names,
+        queries=[q.name for q in view.results.queries],
+        switches=titles | ({"class": "the class itself"} if "class" in stored else {}),
+        data={
+            "grid": view.results.grid,
+            "images": _maps(view, ids, stored),
+            "late": [[key, f"heat?{urlencode({'q': text})}"] for key, text in late.items()],
+        },
+    )
+
+
+def _pages(view: View, ids: Sequence[str]) -> LivePages:
+    """Pages with the outlines of some images."""
+    rows = zip(ids, view.pictures.rows(ids), strict=True)
+    outlines = {name: view.pictures.outline(row) for name, row in rows}
+    pages = LivePages(replace(view.bare_pages().report, pictures=outlines))
+    pages.env.globals |= view.each_page
+    return pages
+
+
+def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[dict[str, Any]]:
+    """For each image, key -> its stored map of a query as the script of the pages reads it."""
+    grids = read_grids(view.results, dict.fromkeys(queries.values(), ids)) if ids else {}
+    return [
+        {
+            key: [*embed.packed(grids[query, name]), query]
+            for key, query in queries.items()
+            if (query, name) in grids
+        }
+        for name in ids
+    ]
+
+
+def _image_page(view: View, image_id: str) -> str:
+    view.pictures.rows([image_id])  # raises if there is none
+    names = [q.name for q in view.results.queries]
+    baselines = {q.name for q in view.results.queries if q.role is Role.BASELINE}
+    columns = [name for name in _FACTS if name in view.results.rows.schema.names]
+    row = view.results.rows.select([image_id], [*columns, *map(score_column, names)]).to_pylist()[0]
+    scores = [(name, row[score_column(name)]) for name in names]
+    scores.sort(key=lambda pair: -np.inf if pair[1] is None else pair[1], reverse=True)
+    ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
+    stored = [name for name in (OWN_LABEL, *ordered) if has_maps(view.results, name)]
+    maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
+    return _pages(view, [image_id]).render(
+        "image.html",
+        root="",
+        image=Chosen(image_id, np.nan, np.nan),
+        facts={name: row[name] for name in columns if row[name] is not None},
+        scores=scores,
+        maps=list(maps[0]),
+        data={"grid": view.results.grid, "images": maps},
+    )
+
+
+def _csv(index: ImageIndex, found: Ranking, chosen: list[str]) -> str:
+    """The chosen images of a ranking, or all of it, as a table."""
+    ids = index.ids.take(found.rows).to_pylist()
+    labels, statuses = index.labels_of(found.rows), index.statuses.take(found.rows).to_pylist()
+    wanted = set(chosen)
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["image_id", "label", "status", "score"])
+    for name, label, status, score in zip(
+        ids, labels, statuses, found.scores.tolist(), strict=True
+    ):
+        if not wanted or name in wanted:
+            table.writerow([name, label, status, "" if np.isnan(score) else f"{score:.6f}"])
+    return text.getvalue()

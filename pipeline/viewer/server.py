@@ -1,0 +1,97 @@
+"""The server: addresses, errors as pages, and its start."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from threading import Event
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from pipeline.errors import UnknownNameError, UsageError
+from pipeline.viewer import findings_pages, label_pages, search_pages
+from pipeline.viewer.access import TOKEN, Access
+from pipeline.viewer.view import NotReadyError, View
+
+HOST = "127.0.0.1"
+_PAUSE = 0.2
+"""Seconds between two looks at whether the server shall end."""
+_MOST_BYTES = 2**18
+"""Of a request's body."""
+
+
+def make_app(view: View, access: Access) -> web.Application:
+    """The application; `View.start` must have been called."""
+    app = web.Application(
+        middlewares=[access.middleware, _explained(view)], client_max_size=_MOST_BYTES
+    )
+    for pages in (findings_pages, search_pages, label_pages):
+        app.add_routes(pages.routes(view))
+    return app
+
+
+def serve(view: View, port: int, ready: Callable[[str], None], done: Event | None = None) -> None:
+    """Serve until the process is interrupted, or until an event.
+
+    Args:
+        port: 0 for any free one.
+        ready: called with the address to open, once the server answers.
+        done: ends the server when it is set, where it runs in a thread.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror}; choose another port") from error
+    access = Access(view.read_only)
+    address = f"http://{HOST}:{listener.getsockname()[1]}/?{TOKEN}={access.token}"
+    view.start()
+    try:
+        app = make_app(view, access)
+        asyncio.run(_serve(app, listener, lambda: ready(address), done or Event()))
+    finally:
+        view.close()
+
+
+async def _serve(
+    app: web.Application, listener: socket.socket, ready: Callable[[], None], done: Event
+) -> None:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    ready()
+    try:
+        while not done.is_set():
+            await asyncio.sleep(_PAUSE)
+    finally:
+        await runner.cleanup()
+
+
+def _explained(view: View) -> Middleware:
+    """Errors that users can understand, as pages."""
+
+    @web.middleware
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotReadyError:
+            text = view.bare_pages().render("waiting.html", root="/")
+            return web.Response(text=text, content_type="text/html")
+        except UnknownNameError as error:
+            return _problem(view, request, 404, str(error))
+        except UsageError as error:
+            return _problem(view, request, 400, str(error))
+
+    return answered
+
+
+def _problem(view: View, request: web.Request, status: int, text: str) -> web.Response:
+    """What is wrong: as a page where a person asked, or else as text for the script that did."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return web.Response(status=status, text=f"{text}\n")
+    page = view.bare_pages().render("problem.html", root="/", text=text)
+    return web.Response(status=status, text=page, content_type="text/html")

@@ -1,0 +1,29 @@
+// Heat of a text that no query holds: one image after another, each shown as it comes.
+"use strict";
+(async () => {
+  const { late } = JSON.parse(document.getElementById("data").textContent);
+  const boxes = [...document.querySelectorAll("#chosen input[name=id]")];
+  const status = document.getElementById("late");
+  let missing = 0;
+  for (const [kind, address] of late) {
+    for (const [place, box] of boxes.entries()) {
+      status.hidden = false;
+      status.textContent = `computing heat: ${place} of ${boxes.length} images`;
+      const number = Number(box.closest("figure").querySelector("canvas").dataset.image);
+      try {
+        const reply = await fetch(`${address}&id=${encodeURIComponent(box.value)}`);
+        if (reply.ok) {
+          window.legradHeat(number, kind, await reply.json());
+        }
+        missing += reply.ok ? 0 : 1;
+      } catch (error) { // the page is being left, or the server has ended
+        status.textContent = `no more heat: ${error.message}`;
+        return;
+      }
+    }
+  }
+  if (status) {
+    status.hidden = !missing;
+    status.textContent = missing ? `${missing} images have no heat, because they could not be fetched` : "";
+  }
+})();

@@ -1,0 +1,50 @@
+// What all pages share: pictures that cannot be fetched, the user's name, and chosen images.
+"use strict";
+(() => {
+  // Errors of pictures do not bubble, so they are caught on the way down.
+  const gone = (image) => {
+    const frame = image.closest(".frame");
+    if (frame && !frame.classList.contains("without")) {
+      const note = document.createElement("span");
+      note.className = "gone";
+      note.textContent = "no picture";
+      frame.classList.add("without");
+      frame.append(note);
+    }
+  };
+  document.addEventListener("error", (event) => {
+    if (event.target instanceof HTMLImageElement) {
+      gone(event.target);
+    }
+  }, true);
+  for (const image of document.querySelectorAll(".frame img")) {
+    if (image.complete && !image.naturalWidth && image.loading !== "lazy") {
+      gone(image);
+    }
+  }
+
+  for (const who of document.querySelectorAll("input[name=who]")) {
+    who.value = localStorage.getItem("legrad-labels-who") || "";
+    who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
+  }
+
+  const form = document.getElementById("chosen");
+  if (form) {
+    const count = () => {
+      const chosen = form.querySelectorAll("input[name=id]:checked").length;
+      form.querySelector("[data-needs-choice]").disabled = !chosen;
+      document.getElementById("which").textContent = chosen ? `the ${chosen} chosen` : "all of them";
+    };
+    form.addEventListener("change", count);
+    count();
+  }
+
+  const find = document.getElementById("find");
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, select, textarea");
+    if (event.key === "/" && find && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      find.focus();
+    }
+  });
+})();

@@ -1,0 +1,171 @@
+"""What the server keeps: the audit, the index of images, the model, pictures and answers.
+
+Each kind of long work has a thread of its own, so that pages that do not need it do not wait.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from pipeline.audit.decisions import WaiverFile
+from pipeline.auditor import Audit
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.labelling.table import TABLE
+from pipeline.labelling.tasks import LabelTask, draw_tasks
+from pipeline.machine import IO_THREADS
+from pipeline.results import open_results
+from pipeline.storage.location import Location, Options, open_location
+from pipeline.viewer.label_file import LabelFile
+from pipeline.viewer.live_report import LivePages, bare_report, read_overview
+from pipeline.viewer.pictures import Pictures
+from pipeline.viewer.search import ImageIndex
+from pipeline.viewer.texts import TextModel
+
+WAIVERS = "waivers.csv"
+_PATIENCE = 1.5
+"""Seconds for which a page waits for something before it says so."""
+Result = TypeVar("Result")
+Pair = tuple[str, str]
+
+
+class NotReadyError(Exception):
+    """Something that a page needs is still being computed; the page should be asked for again."""
+
+
+class View:
+    """One output, opened for people to look at.
+
+    Attributes:
+        uri: of the output.
+        read_only: whether nothing is written.
+        results: the run.
+        pictures: its pictures.
+        texts: its model.
+        label_file: people's answers.
+        waiver_file: findings that people accept for some time.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        storage_options: Options | None = None,
+        *,
+        settings: AuditConfig | None = None,
+        verdicts: str | None = None,
+        labels: str | None = None,
+        waivers: str | None = None,
+        read_only: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Open an output; computing begins with `start`.
+
+        Args:
+            uri: output folder of the run.
+            storage_options: options of its storage.
+            settings: of the audit.
+            verdicts: file of verdicts; default inside the output.
+            labels: file of answers; default inside the output.
+            waivers: file of waivers; default inside the output.
+            read_only: whether nothing is written.
+            tell: called with messages about long steps.
+
+        Raises:
+            UsageError: there is no run.
+        """
+        self.uri = uri
+        self.read_only = read_only
+        self.results = open_results(uri, storage_options)
+        self.pictures = Pictures(self.results)
+        self.texts = TextModel(self.results)
+        self.label_file = LabelFile(*self._file(labels, TABLE))
+        self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
+        self._audit_options = (storage_options, settings, verdicts, tell)
+        self._threads = {name: ThreadPoolExecutor(1) for name in ("audit", "index", "model")}
+        self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
+        self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
+        self.each_page = {"read_only": read_only, "tabs": ("findings", "search", "label")}
+
+    def start(self) -> None:
+        """Begin to read the index and the findings, and to load the model."""
+        self._index = self._threads["index"].submit(ImageIndex.read, self.results)
+        self._threads["model"].submit(self.texts.load)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compute the findings, with all answers that there are now."""
+        self._audit = self._threads["audit"].submit(self._read_audit)
+        self.reread()
+
+    def reread(self) -> None:
+        """Read the verdicts again; nothing else is computed again."""
+        self._overview = self._threads["audit"].submit(self._read_overview)
+
+    def close(self) -> None:
+        """End the threads, without waiting for what they compute."""
+        for pool in self._threads.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def audit(self) -> Audit:
+        """The audit; raises `NotReadyError` while it is being opened."""
+        return await _ready(self._audit)
+
+    async def overview(self) -> LivePages:
+        """The findings; raises `NotReadyError` while they are being computed."""
+        return await _ready(self._overview)
+
+    async def index(self) -> ImageIndex:
+        """The index; raises `NotReadyError` while it is being read."""
+        return await _ready(self._index)
+
+    async def work(self, name: str, function: Callable[..., Result], *values: Any) -> Result:
+        """Call a function in one of the threads."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads[name], function, *values)
+
+    def bare_pages(self) -> LivePages:
+        """Pages that need no findings."""
+        pages = LivePages(bare_report(self.results))
+        pages.env.globals |= self.each_page
+        return pages
+
+    def tasks(self, audit: Audit, pair: Pair) -> list[LabelTask]:
+        """The images that were drawn for a pair; none if nothing was drawn."""
+        design = self.label_file.design(audit)
+        cls, cue = pair
+        drawn = design.groups.get((cue, cls))
+        if drawn is None:
+            return []
+        key = (pair, drawn.drawn)
+        if key not in self._tasks:
+            self._tasks[key] = draw_tasks(audit, [pair], drawn.drawn, design)[0]
+        return self._tasks[key]
+
+    def draw(self, audit: Audit, pair: Pair, labels: int) -> None:
+        """Draw images for a pair, and store what was drawn with the run."""
+        _, design = draw_tasks(audit, [pair], labels, self.label_file.design(audit))
+        self.label_file.store_design(audit, design)
+
+    def _file(self, uri: str | None, name: str) -> tuple[Location, str]:
+        """A file that the user names, or the one inside the output."""
+        if uri is not None:
+            return open_location(uri), uri
+        inside = self.results.folder.root.child("_run", name)
+        return inside, f"{self.uri.rstrip('/')}/_run/{name}"
+
+    def _read_audit(self) -> Audit:
+        options, settings, verdicts, tell = self._audit_options
+        files = () if self.label_file.read().empty else (self.label_file.uri,)
+        return Audit.from_results(
+            self.uri, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
+        )
+
+    def _read_overview(self) -> LivePages:
+        return read_overview(self._audit.result(), self.each_page)
+
+
+async def _ready(future: "Future[Result]") -> Result:
+    try:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _PATIENCE)
+    except TimeoutError as error:
+        raise NotReadyError from error

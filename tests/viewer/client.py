@@ -1,0 +1,80 @@
+"""A browser's requests to a viewer in this process."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp.test_utils import TestClient, TestServer
+
+from pipeline.viewer import View, make_app
+from pipeline.viewer.access import Access
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+@dataclass
+class Client:
+    """Requests with the cookie that an earlier reply set, and from the viewer's own origin."""
+
+    view: View
+    access: Access
+    runner: asyncio.Runner
+    http: TestClient
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.http.port}"
+
+    def request(self, method: str, path: str, **options: Any) -> Reply:
+        async def ask() -> Reply:
+            answer = await self.http.request(method, path, allow_redirects=False, **options)
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Reply(answer.status, headers, (await answer.read()).decode(errors="replace"))
+
+        return self.runner.run(ask())
+
+    def get(self, path: str, **options: Any) -> Reply:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Reply:
+        headers = {"Origin": self.origin, **options.pop("headers", {})}
+        return self.request("POST", path, headers=headers, **options)
+
+    def enter(self) -> Reply:
+        return self.get("/", params={"token": self.access.token})
+
+    def forget(self) -> None:
+        self.http.session.cookie_jar.clear()
+
+
+@contextmanager
+def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
+    """A viewer that has read its output."""
+    view = View(out, **options)
+    view.start()
+    access = Access(view.read_only)
+    with asyncio.Runner() as runner:
+
+        async def start() -> TestClient:
+            await view.work("audit", lambda: None)
+            await view.work("index", lambda: None)
+            await view.work("model", lambda: None)
+            made = TestClient(TestServer(make_app(view, access), host="127.0.0.1"))
+            await made.start_server()
+            return made
+
+        opened = Client(view, access, runner, runner.run(start()))
+        try:
+            if enter:
+                opened.enter()
+            yield opened
+        finally:
+            runner.run(opened.http.close())
+            view.close()

@@ -1,0 +1,211 @@
+"""What the pages find, and what they write."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import Audit, open_results
+from pipeline.audit.decisions import gate, read_waivers
+from pipeline.audit.label_design import ELSEWHERE
+from pipeline.viewer.search import Filters, ImageIndex
+from tests.viewer.client import Client, client
+from tests.viewer.worlds import COUNT, world
+
+PAIR = {"class": "dog", "cue": "ink"}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return world().write(tmp_path / "out", {})
+
+
+@pytest.fixture
+def web(out: str) -> Iterator[Client]:
+    with client(out) as opened:
+        yield opened
+
+
+def shown(text: str) -> list[str]:
+    return re.findall(r'name="id" value="([^"]+)"', text)
+
+
+def test_a_stored_query_ranks_as_the_results_do(web: Client, out: str) -> None:
+    results = open_results(out)
+    assert shown(web.get("/search?q=tag").text) == list(results.top("tag", 24).index)
+    second = shown(web.get("/search?q=tag&page=1").text)
+    assert second == list(results.top("tag", 48).index[24:])
+    lowest = shown(web.get("/search?q=tag&order=lowest").text)
+    scores = results.scores("tag")["tag"].dropna()
+    assert lowest == list(scores.sort_values().index[:24])
+    of_dogs = shown(web.get("/search?q=tag&label=dog").text)
+    assert of_dogs == list(results.top("tag", 24, where="label = 'dog'").index)
+
+
+def test_filters_without_a_text_list_in_the_order_of_the_files(web: Client) -> None:
+    assert shown(web.get("/search").text) == [f"w/{number:06d}" for number in range(24)]
+    assert shown(web.get("/search?status=truncated").text) == ["w/000005"]
+    assert shown(web.get("/search?label=wolf").text) == []
+
+
+def test_images_like_others_are_of_their_class(web: Client) -> None:
+    labels = world().labels
+    number = labels.index("cat")
+    text = web.get(f"/search?by=like&id=w/{number:06d}").text
+    assert {labels[int(name[2:])] for name in shown(text)} == {"cat"}
+    assert shown(text)[0] == f"w/{number:06d}"
+    assert web.get("/search?by=like&id=nothing").status == 404
+
+
+def test_other_texts_need_the_model(web: Client) -> None:
+    text = web.get("/search?q=a+red+kite").text
+    assert "cannot be searched" in text
+    assert 'href="search?q=tag"' in text
+
+
+def test_the_selection_is_saved_as_a_table(web: Client, tmp_path: Path) -> None:
+    reply = web.get("/images.csv?q=tag&label=dog")
+    (tmp_path / "images.csv").write_text(reply.text)
+    table = pd.read_csv(tmp_path / "images.csv")
+    assert len(table) == sum(label == "dog" for label in world().labels)
+    assert set(table["label"]) == {"dog"}
+    assert (table["score"].diff().dropna() <= 0).all()
+    chosen = web.get("/images.csv?q=tag&id=w/000003&id=w/000001").text.splitlines()
+    assert {line.split(",")[0] for line in chosen[1:]} == {"w/000001", "w/000003"}
+
+
+def test_equal_scores_are_ordered_by_id_wherever_the_cut_falls(out: str) -> None:
+    index = ImageIndex.read(open_results(out))
+    scores = np.zeros(COUNT, np.float32)
+    scores[7] = 1
+    scores[9] = np.nan
+    found = index.ranked(scores, Filters(), 4)
+    assert found.rows.tolist() == [7, 0, 1, 2]
+    assert found.total == COUNT - 1
+    assert index.similarity(np.eye(8, dtype=np.float32)[0]).shape == (COUNT,)
+    assert np.isnan(index.similarity(np.eye(8, dtype=np.float32)[0])[5])
+
+
+def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
+    form = {**PAIR, "verdict": "spurious", "note": "ink is ours", "who": "ann"}
+    reply = web.post("/verdict", data=form)
+    assert reply.status == 303
+    row = Audit.from_results(out).verdicts.read().iloc[0]
+    assert list(row[["class", "cue", "verdict", "note", "who"]]) == [
+        *("dog", "ink", "spurious", "ink is ours", "ann")
+    ]
+    assert row["when"].startswith("20")
+    assert "ink is ours" in web.get(reply.headers["location"]).text
+    assert "spurious" in web.get("/assets/table.js").text
+    with client(out) as later:
+        assert "ink is ours" in later.get(reply.headers["location"]).text
+
+
+def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
+    overview = web.runner.run(web.view.overview())
+    assert overview.address(PAIR) == f"pairs/{overview.pair_files['dog', 'ink']}.html"
+    assert overview.address({"class": "a b", "cue": "x&y"}) == "label?class=a+b&cue=x%26y"
+
+
+def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
+    form = {**PAIR, "reason": "sold, with ink", "expires": "2099-01-31", "who": "ann"}
+    reply = web.post("/waiver", data=form)
+    assert reply.status == 303
+    assert "sold, with ink" in web.get(reply.headers["location"]).text
+    web.post("/waiver", data={**form, "reason": "sold"})
+    file = f"{out}/_run/waivers.csv"
+    waivers = read_waivers(file)
+    assert [(w.cls, w.cue, w.reason, str(w.expires)) for w in waivers] == [
+        ("dog", "ink", "sold", "2099-01-31")
+    ]
+    assert pd.read_csv(file)["who"].tolist() == ["ann"]
+    assert not gate(Audit.from_results(out).rank(), "flagged", waivers).unused
+    for wrong in ({"expires": "soon"}, {"reason": " "}, {"cue": "wolf"}):
+        assert web.post("/waiver", data={**form, **wrong}).status == 400
+    assert len(read_waivers(file)) == 1
+
+
+def drawn(web: Client, number: int = 40) -> list[str]:
+    assert web.post("/draw", data={**PAIR, "number": str(number)}).status == 303
+    audit = web.runner.run(web.view.audit())
+    return [task.image_id for task in web.view.tasks(audit, ("dog", "ink"))]
+
+
+def say(web: Client, image_id: str, answer: str, who: str = "ann") -> int:
+    return web.post(
+        "/answer", json={**PAIR, "image_id": image_id, "answer": answer, "who": who}
+    ).status
+
+
+def stored(out: str) -> pd.DataFrame:
+    return pd.read_csv(Path(out) / "_run" / "labels.csv", dtype=str, keep_default_na=False)
+
+
+def test_each_answer_is_on_disk_before_the_reply(web: Client, out: str) -> None:
+    ids = drawn(web)
+    for count, image_id in enumerate(ids[:5], 1):
+        assert say(web, image_id, "present") == 200
+        assert stored(out)["image_id"].nunique() == count
+    assert say(web, ids[1], "absent") == 200
+    assert set(stored(out).set_index("image_id").loc[[ids[1]], "answer"]) == {"absent"}
+    assert say(web, ids[0], "") == 200  # undo
+    assert ids[0] not in set(stored(out)["image_id"])
+    assert say(web, ids[1], "present", who="ben") == 200
+    assert sorted(stored(out).set_index("image_id").loc[[ids[1]], "who"].unique()) == ["ann", "ben"]
+    assert say(web, "w/nothing", "present") == 400
+    assert say(web, ids[2], "perhaps") == 400
+    assert set(stored(out)["group"]) <= {"dog", ELSEWHERE}
+    assert stored(out)["probability"].astype(float).between(0, 1).all()
+
+
+def test_the_estimate_moves_and_the_audit_reads_the_same_file(web: Client, out: str) -> None:
+    has = world().has["ink"]
+    ids = drawn(web)
+    assert web.get("/estimate", params=PAIR).text == "null"
+    widths = []
+    for part in (ids[:30], ids[30:]):
+        for image_id in part:
+            say(web, image_id, "present" if has[int(image_id[2:])] else "absent")
+        values = json.loads(web.get("/estimate", params=PAIR).text)
+        widths.append(values["difference_high"] - values["difference_low"])
+        assert values["difference_low"] < values["difference"] < values["difference_high"]
+    assert widths[1] < widths[0]
+    audit = Audit.from_results(out, labels=(f"{out}/_run/labels.csv",))
+    row = audit.rank().set_index(["class", "cue"]).loc[("dog", "ink")]
+    assert row["association__verified"]
+    assert row["labels"] == values["labels"]
+    web.post("/refresh")
+    overview = web.view._overview.result()
+    ours = overview.report.table.set_index(["class", "cue"]).loc[("dog", "ink")]
+    assert ours["association__verified"]
+
+
+def test_who_comes_later_goes_on(web: Client, out: str) -> None:
+    ids = drawn(web)
+    say(web, ids[0], "present")
+    with client(out) as later:
+        text = later.get("/label", params=PAIR).text
+        assert f'[["{ids[0]}","ink","present","ann"' in text.replace("\\u0022", '"')
+        assert drawn(later, 60)[:1] == ids[:1]
+        say(later, ids[1], "absent", who="ben")
+    assert set(stored(out)["who"]) == {"ann", "ben"}
+
+
+def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
+    from tests.jobs.command import legrad
+
+    assert legrad("view", str(tmp_path), "--no-browser").returncode == 2
+
+
+def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
+    made = world()
+    made.labels = [None] * COUNT
+    made.sets = [["dog", "cat"] if number % 2 else ["dog"] for number in range(COUNT)]
+    with client(made.write(tmp_path / "sets", {})) as web:
+        ids = shown(web.get("/search?label=cat").text)
+        assert ids == [f"w/{number:06d}" for number in range(1, 48, 2)]
+        assert web.get("/images.csv?id=w/000001").text.splitlines()[1].startswith('w/000001,"dog,')

@@ -1,0 +1,60 @@
+"""The run's model answers texts as the run did: the same scores, and the same heat."""
+
+import numpy as np
+import pytest
+
+from legrad.heatmaps.codec import decode_maps
+from pipeline import open_results
+from pipeline.errors import UsageError
+from pipeline.report.shown_images import PICTURE_COLUMNS
+from pipeline.viewer.search import Filters, ImageIndex
+from pipeline.viewer.texts import TextModel
+from tests.conftest import DemoRun
+from tests.viewer.client import client
+
+QUERY = "watermark"
+
+
+def test_scores_and_heat_of_a_text_are_those_of_its_query(demo_run: DemoRun) -> None:
+    results = open_results(demo_run.output)
+    prompts = next(query.prompts for query in results.queries if query.name == QUERY)
+    assert len(prompts) == 1
+    texts, index = TextModel(results), ImageIndex.read(results)
+    scores = index.similarity(texts.direction(prompts[0]))
+    stored = index.query_scores(QUERY)
+    known = ~np.isnan(stored)
+    assert (np.isnan(scores) == ~known).all()
+    np.testing.assert_allclose(scores[known], stored[known], atol=2e-3)  # float16 embeddings
+    top = index.ranked(stored, Filters(), 3)
+    ids = index.ids.take(top.rows).to_pylist()
+    _, maps = results.maps(QUERY, ids)
+    for row, stored_map in zip(
+        results.rows.select(ids, list(PICTURE_COLUMNS)).to_pylist(), maps, strict=True
+    ):
+        grid = texts.heat(prompts[0], row)
+        cells = np.frombuffer(grid.cells, np.uint8).reshape(1, *results.grid)
+        heat = decode_maps(cells, np.array([grid.peak], np.float32))[0]
+        np.testing.assert_allclose(heat, stored_map, atol=2 * float(stored_map.max()) / 255)
+
+
+def test_pages_show_pictures_and_late_heat(demo_run: DemoRun) -> None:
+    with client(demo_run.output, read_only=True) as web:
+        text = web.get("/search?q=a+red+kite&than=watermark").text
+        assert "heat?q=a+red+kite" in text
+        assert web.view.texts.problem == ""
+        image_id = web.runner.run(web.view.index()).ids[0].as_py()
+        picture = web.get("/picture", params={"side": "192", "id": image_id})
+        assert (picture.status, picture.headers["content-type"]) == (200, "image/webp")
+        heat = web.get("/heat", params={"q": "a red kite", "id": image_id})
+        assert heat.status == 200
+        assert web.get("/heat", params={"q": "a red kite", "id": "nothing"}).status == 404
+
+
+def test_other_weights_are_refused(demo_run: DemoRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = open_results(demo_run.output)
+    monkeypatch.setitem(results.run["identity"], "model.weights_sha256", "0" * 64)
+    texts = TextModel(results)
+    with pytest.raises(UsageError, match="weights"):
+        texts.direction("a kite")
+    texts.load()
+    assert "weights" in texts.problem
