@@ -18,6 +18,7 @@ from pipeline.report.contents import Chosen, ClassPage, Ends, Limits, PairPage, 
 from pipeline.report.gather import (
     baseline_query,
     class_page,
+    discovered_rows,
     end_grids,
     exact_rows,
     gallery_cues,
@@ -88,6 +89,7 @@ def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
         baseline=baseline_query(audit),
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
+        discovered=discovered_rows(audit),
     )
     return _pages(report, each_page)
 
