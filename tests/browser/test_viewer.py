@@ -70,7 +70,7 @@ def test_search_label_decide_and_come_back(page: "Page", out: str) -> None:
         page.wait_for_url("**q=a+watermark+over+a+fish*")
         pictures = page.locator(".pictures img")
         assert pictures.count() == 24
-        page.wait_for_function("document.querySelector('.pictures img').naturalWidth > 0")
+        page.wait_for_function("() => document.querySelector('.pictures img').naturalWidth > 0")
         assert page.locator(".problem").count() == 0
         page.goto(f"{base}/label?{PAIR}")
         page.click("text=Draw images")
@@ -91,7 +91,9 @@ def test_search_label_decide_and_come_back(page: "Page", out: str) -> None:
             page.wait_for_function(f"before => {shown} !== before", arg=interval)
             interval = page.evaluate(shown)
         page.keyboard.press("z")
-        page.wait_for_function("document.getElementById('count').textContent.startsWith('19 ')")
+        page.wait_for_function(
+            "() => document.getElementById('count').textContent.startsWith('19 ')"
+        )
         page.click(".pair-name a")
         page.check("input[value=spurious]")
         page.fill("#decide [name=note]", "it is ours")
