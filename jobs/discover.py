@@ -86,7 +86,7 @@ def discover(
     from jobs.display import console, log
     from pipeline import open_results
     from pipeline.discovery import discover as find
-    from pipeline.discovery import discovery_costs, words
+    from pipeline.discovery import discovery_costs, store, words
     from pipeline.storage.tables import write_table
 
     storage_options = storage.options()
@@ -98,6 +98,7 @@ def discover(
         console.print(f"discover: {costs}", soft_wrap=True, markup=False)
         return
     found = find(results, settings, vocabulary, top, log)
+    store(results, found)
     _show(found, limit)
     if files.export is not None:
         write_table(found.candidates, files.export, storage_options)
@@ -170,15 +171,12 @@ def _promote(
     out: str, found: "Discovery", files: DiscoveryFiles, storage: "dict[str, object] | None"
 ) -> None:
     """Write the configuration if it is asked for, and say what comes next."""
-    import pandas as pd
-
     from jobs.display import console
     from pipeline import open_results
-    from pipeline.discovery import worth_a_look
+    from pipeline.discovery import listed
     from pipeline.starter.promotion import chosen, write_queries
 
-    confirmed = found.candidates[found.candidates["confirmed"]]
-    candidates = pd.concat([confirmed, worth_a_look(found.candidates)])
+    candidates = listed(found.candidates)
     if files.word:
         candidates = chosen(found.candidates, files.word)
     if files.queries is None:

@@ -19,7 +19,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery.confirm import confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.scan import Sums, scan
-from pipeline.discovery.shortlist import MOST_PAIRS, Shortlist
+from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
 from pipeline.discovery.words import FEWEST_WORDS
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
@@ -27,6 +27,8 @@ from pipeline.schema import EMBEDDING
 
 TOP = 5
 """Words of each scan that are tested for each class."""
+BINS = 128
+"""Bins of a word's histogram at most, because hundreds of words are fitted."""
 WORTH_A_LOOK, FIRST = 3.0, 3
 """Effect on both halves from which one of the first words of a class is worth a look."""
 COLUMNS = (
@@ -65,6 +67,7 @@ class Discovery:
         words: number of words that the model tells apart.
         named: words that repeat a cue which a query names already.
         classes: number of classes that were scanned.
+        images: labelled images of both halves.
     """
 
     candidates: pd.DataFrame
@@ -72,6 +75,7 @@ class Discovery:
     words: int
     named: tuple[str, ...]
     classes: int
+    images: int
 
 
 def discover(
@@ -81,7 +85,7 @@ def discover(
     top: int = TOP,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Discovery:
-    """Scan, shortlist and test.
+    """Encode the words, scan, shortlist and test.
 
     Args:
         settings: gates of the audit, its seed, and the ridge of its probe.
@@ -100,6 +104,18 @@ def discover(
             f"the model tells {len(directions.phrases)} words of the vocabulary apart, "
             f"{FEWEST_WORDS} needed"
         )
+    return find_words(results, population, directions, settings, top, tell)
+
+
+def find_words(
+    results: Results,
+    population: Population,
+    directions: Directions,
+    settings: AuditConfig,
+    top: int = TOP,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Discovery:
+    """Scan, shortlist and test, once the words are encoded; see `discover`."""
     tell("summing the embeddings of each half")
     found, again = (
         Sums(of_half.images, of_half.means, of_half.covariance, of_half.every)
@@ -115,12 +131,12 @@ def discover(
     if not pairs:
         raise UsageError("no class has images in both halves, so nothing can be found")
     decoys = listed.decoys(pairs, settings.seed)
-    tell(f"testing {len(pairs)} words of classes, and as many decoys, on the other half")
+    tell(f"testing {len(pairs)} words of classes and {len(decoys)} decoys on the other half")
     tested = confirm(
         HalfScores(results, True, listed.directions(pairs, decoys)),
         _of_half(population, again),
         [*(pair.candidate for pair in pairs), *decoys],
-        settings,
+        settings.model_copy(update={"bins": min(settings.bins, BINS)}),
     ).rename(columns={name: f"odds_{name}" for name in ("low", "high")} | {"effect": "odds_ratio"})
     frame = listed.frame(pairs, second).join(tested[: len(pairs)])
     frame = frame.sort_values(["confirmed", "effect"], ascending=False, ignore_index=True)
@@ -133,6 +149,7 @@ def discover(
         len(directions.phrases),
         listed.named,
         int(((found.images > 0) & (again.images > 0))[: population.audited].sum()),
+        population.total,
     )
 
 
@@ -144,7 +161,15 @@ def worth_a_look(candidates: pd.DataFrame) -> pd.DataFrame:
     """
     unusual = candidates[["effect", "effect_again"]].min(axis=1) > WORTH_A_LOOK
     first = candidates["rank"] <= FIRST
-    return candidates[unusual & first & ~candidates["confirmed"]].reset_index(drop=True)
+    return candidates[unusual & first & ~candidates["confirmed"].astype(bool)].reset_index(
+        drop=True
+    )
+
+
+def listed(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The confirmed candidates, then those that are worth a look."""
+    confirmed = candidates[candidates["confirmed"].astype(bool)]
+    return pd.concat([confirmed, worth_a_look(candidates)], ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -164,10 +189,11 @@ class DiscoveryCosts:
     pairs: int
 
     def __str__(self) -> str:
+        decoys = min(self.pairs, MOST_DECOYS)
         return (
             f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
             f"embeddings of {self.images:,} images in {self.classes:,} classes, read five times; "
-            f"at most {self.pairs:,} pairs tested, and as many decoys; no maps"
+            f"at most {self.pairs:,} pairs and {decoys} decoys tested, no maps"
         )
 
 
@@ -181,7 +207,7 @@ def discovery_costs(
     """
     population = population_of(results, settings)
     pairs = min(2 * top * population.audited, MOST_PAIRS)
-    return DiscoveryCosts(int(population.sizes.sum()), population.audited, len(words), pairs)
+    return DiscoveryCosts(population.total, population.audited, len(words), pairs)
 
 
 def population_of(results: Results, settings: AuditConfig) -> Population:

@@ -18,6 +18,8 @@ from pipeline.results.results import Results
 
 MOST_PAIRS = 1000
 """Pairs that are tested at most, those with the largest effects: each costs certainty of all."""
+MOST_DECOYS = 200
+"""Decoys that are tested at most; they are enough to tell a rate of .05 from one of .1."""
 DECOY_ECHO = 0.5
 """Correlation with a found word from which a word cannot be its decoy."""
 
@@ -111,7 +113,7 @@ class Shortlist:
         return PairOfWord(code, self.phrases[leader.word])
 
     def decoys(self, pairs: Sequence[Found], seed: int) -> list[PairOfWord]:
-        """A word drawn at random for each pair, unlike all that was found for the class."""
+        """Words drawn at random for the same classes, unlike all that was found for the class."""
         rng = np.random.default_rng([seed, len(pairs)])
         drawn: list[PairOfWord] = []
         for code, group in groupby(pairs, key=lambda pair: pair.candidate.code):
@@ -123,7 +125,8 @@ class Shortlist:
             pool = np.flatnonzero(usable)
             words = rng.choice(pool, min(len(found), len(pool)), replace=False)
             drawn += [PairOfWord(code, self.phrases[word]) for word in words]
-        return drawn
+        kept = rng.permutation(len(drawn))[:MOST_DECOYS]
+        return [drawn[number] for number in np.sort(kept)]
 
     def directions(
         self, pairs: Sequence[Found], decoys: Sequence[PairOfWord]

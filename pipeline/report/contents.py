@@ -175,6 +175,7 @@ class Report:
         baseline: a baseline query whose maps are stored, if there is one.
         exact: flagged rows of `Audit.exact`.
         suspicious: rows of the ranking that are worth a look and that nothing is claimed of.
+        discovered: words that no query names, of the last `legrad discover`.
     """
 
     head: Overview
@@ -190,3 +191,4 @@ class Report:
     baseline: str | None = None
     exact: Sequence[Mapping[str, Any]] = ()
     suspicious: Sequence[Mapping[str, Any]] = ()
+    discovered: Sequence[Mapping[str, Any]] = ()

@@ -13,6 +13,7 @@ from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
 from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
+from pipeline.discovery import listed, stored_candidates
 from pipeline.report import choice
 from pipeline.report.contents import (
     ClassPage,
@@ -60,6 +61,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
         baseline=baseline,
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
+        discovered=discovered_rows(audit),
     )
 
 
@@ -72,6 +74,12 @@ def exact_rows(audit: Audit) -> list[dict[str, Any]]:
 def suspicious_rows(audit: Audit) -> list[dict[str, Any]]:
     """The pairs that are worth a look, the most unusual first."""
     return _records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS))
+
+
+def discovered_rows(audit: Audit) -> list[dict[str, Any]]:
+    """Words that no query names, of the last discovery: the confirmed ones first."""
+    found = stored_candidates(audit.results, audit.findings.population.total)
+    return _records(listed(found).head(_SUSPICIOUS))
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

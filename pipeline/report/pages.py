@@ -74,6 +74,7 @@ class Pages:
             "class_files": self.class_files,
             "pair_files": self.pair_files,
             "picture": self.picture,
+            "address": self.address,
         }
         return env
 
@@ -108,6 +109,11 @@ class Pages:
             "aspect": f"aspect-ratio:{size[0]}/{size[1]}",
             "place": place,
         }
+
+    def address(self, row: Mapping[str, Any]) -> str:
+        """Address of the page of a pair, from the first page; empty where it has none."""
+        file = self.pair_files.get((str(row["class"]), str(row["cue"])))
+        return f"pairs/{file}.html" if file else ""
 
     def index(self) -> str:
         """The first page: the strongest findings, and the ranked table."""

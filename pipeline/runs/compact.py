@@ -29,8 +29,13 @@ CHECKED_ROWS = 1_000
 _WRITTEN_BY_COMPACT = re.compile(
     rf"images/({PART.pattern}|\..*{DRAFT})"
     rf"|_run/\.?(input|index|manifest|complete|compacting)\.(json|parquet)(\..*{DRAFT})?"
+    r"|_run/\.?([^/]+\.csv|label_design\.json)(\..*\.draft)?"
 )
 """Files that a compaction writes, and the drafts that a kill leaves on a local disk."""
+
+
+_WRITTEN_BY_PEOPLE = ("*.csv", "label_design.json")
+"""Verdicts, waivers and answers, and the images that were drawn for them."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def compact(
         new_ledger = Ledger(new).refresh()
         _verify(old, new, ledger, new_ledger)
         _copy_records(old, new, new_ledger)
+        _copy_decisions(old, new)
         new.compacting.delete()
         if delete_source:
             fence.require()
@@ -214,6 +220,14 @@ def _copy_records(old: RunFolder, new: RunFolder, after: Ledger) -> None:
         if marker["rows"] == after.rows:
             marker |= {"parts": len(after.records), "bytes": after.bytes}
             new.complete.write(json.dumps(marker, indent=2).encode())
+
+
+def _copy_decisions(old: RunFolder, new: RunFolder) -> None:
+    """Copy what people wrote into the run."""
+    before, after = (folder.root.child("_run") for folder in (old, new))
+    for pattern in _WRITTEN_BY_PEOPLE:
+        for name in before.files(pattern):
+            after.child(name).write(before.child(name).read())
 
 
 def _delete_run(old: RunFolder) -> None:

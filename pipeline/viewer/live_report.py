@@ -1,8 +1,9 @@
 """The report's pages, rendered when they are asked for."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.report.contents import Chosen, ClassPage, Ends, Limits, PairPage, 
 from pipeline.report.gather import (
     baseline_query,
     class_page,
+    discovered_rows,
     end_grids,
     exact_rows,
     gallery_cues,
@@ -50,6 +52,11 @@ class LivePages(Pages):
         addresses = {"file": f"picture?side=192&id={name}", "page": f"image?id={name}"}
         return super().picture(image) | addresses
 
+    def address(self, row: Mapping[str, Any]) -> str:
+        """Address of the page of a pair; where it could not be tested, that on which to label."""
+        pair = {"class": str(row["class"]), "cue": str(row["cue"])}
+        return super().address(row) or f"label?{urlencode(pair)}"
+
     def render(self, template: str, **values: Any) -> str:
         """A page of the viewer."""
         return self.env.get_template(template).render(**values)
@@ -82,6 +89,7 @@ def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
         baseline=baseline_query(audit),
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
+        discovered=discovered_rows(audit),
     )
     return _pages(report, each_page)
 

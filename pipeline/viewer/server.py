@@ -79,11 +79,19 @@ def _explained(view: View) -> Middleware:
         try:
             return await handler(request)
         except NotReadyError:
-            text = view.bare_pages().render("waiting.html", root="")
+            text = view.bare_pages().render("waiting.html", root="/")
             return web.Response(text=text, content_type="text/html")
         except UnknownNameError as error:
-            return web.Response(status=404, text=f"{error}\n")
+            return _problem(view, request, 404, str(error))
         except UsageError as error:
-            return web.Response(status=400, text=f"{error}\n")
+            return _problem(view, request, 400, str(error))
 
     return answered
+
+
+def _problem(view: View, request: web.Request, status: int, text: str) -> web.Response:
+    """What is wrong: as a page where a person asked, or else as text for the script that did."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return web.Response(status=status, text=f"{text}\n")
+    page = view.bare_pages().render("problem.html", root="/", text=text)
+    return web.Response(status=status, text=page, content_type="text/html")

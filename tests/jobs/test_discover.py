@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import Audit
+from pipeline import Audit, open_results
 from pipeline.config.loading import load_config
-from pipeline.discovery import search
+from pipeline.discovery import listed, search, stored_candidates
 from pipeline.discovery.words import FEWEST_WORDS
 from tests.discovery.worlds import EmbeddedWorld
 from tests.jobs.command import legrad
@@ -33,6 +33,15 @@ def test_the_table_the_file_and_python_agree(out: str, tmp_path: Path) -> None:
     frame = audit.discover(top=1)
     assert list(exported["word"]) == list(frame["word"])
     assert 0 < len(audit.discover(top=1, decoys=True)) <= len(frame)
+
+
+def test_the_last_discovery_is_kept_for_the_report(out: str) -> None:
+    assert legrad("discover", out, *OPTIONS).returncode == 0
+    results = open_results(out)
+    kept = stored_candidates(results, 1500)
+    assert kept.loc[0, ["class", "word"]].tolist() == ["birch", "w17"]
+    assert listed(kept).loc[0, "word"] == "w17"
+    assert stored_candidates(results, 1501).empty
 
 
 def test_candidates_become_queries(out: str, tmp_path: Path) -> None:

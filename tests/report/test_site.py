@@ -98,6 +98,20 @@ def test_hundred_classes_are_small(tmp_path: Path) -> None:
     assert sum(sizes) / len(sizes) < 6500
 
 
+def test_words_that_no_query_names_are_listed(tmp_path: Path) -> None:
+    confirmed = {"class": "a", "word": "<b>fence", "effect": 6.2, "confirmed": True}
+    confirmed |= {"share": 0.61, "share_elsewhere": 0.05, "presence": "measured"}
+    look = {"class": "b", "word": "snow", "effect": 4.1, "confirmed": False}
+    look |= {"share": math.nan, "share_elsewhere": math.nan, "presence": "not measurable"}
+    made = made_up(["a", "b"], ["watermark", "border"], flagged=1, pages=1, each=1)
+    assert 'id="discovered"' not in write_report(made, tmp_path / "0").read_text("utf-8")
+    text = write_report(replace(made, discovered=[confirmed, look]), tmp_path / "1").read_text()
+    section = text.split('id="discovered"')[1].split("</section>")[0]
+    assert "&lt;b&gt;fence" in section
+    assert "61 %" in section
+    assert "not measurable" in section
+
+
 def test_json_cannot_end_its_script() -> None:
     hostile = "</script><!--\u2028&"
     text = embed.to_json({"name": hostile, "nothing": [math.nan, math.inf, 1.5]})

@@ -129,6 +129,15 @@ def test_the_old_folder_is_deleted_only_on_request(whole: RunFolder, tmp_path: P
     assert len(open_results(new_uri(tmp_path))) == 600
 
 
+def test_what_people_decided_goes_along(whole: RunFolder, tmp_path: Path) -> None:
+    written = {name: name.encode() for name in ("verdicts.csv", "labels.csv", "label_design.json")}
+    for name, data in written.items():
+        whole.root.child("_run", name).write(data)
+    compact(whole.uri, new_uri(tmp_path), delete_source=True)
+    new = run_folder(new_uri(tmp_path)).root.child("_run")
+    assert {name: new.child(name).read() for name in written} == written
+
+
 def test_an_incomplete_run_is_refused(old: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"600 rows are committed.*--partial"):
         compact(old.uri, new_uri(tmp_path))

@@ -167,6 +167,15 @@ def test_a_source_that_vanished_leaves_the_pages(web: Client) -> None:
     assert web.get("/image?id=w/000001").status == 200
 
 
+def test_what_is_wrong_is_told_as_text_within_a_page(web: Client) -> None:
+    asked = {"Accept": "text/html"}
+    reply = web.get("/label", params={"class": HOSTILE, "cue": "<b>x"}, headers=asked)
+    assert reply.status == 400
+    assert 'href="/search"' in reply.text
+    assert "<b>x" not in reply.text
+    assert web.get("/image?id=none", headers=asked).headers["content-type"].startswith("text/html")
+
+
 def test_a_verdict_is_refused_where_it_makes_no_sense(web: Client, out: str) -> None:
     before = files(out)
     for form in (

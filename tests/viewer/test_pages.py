@@ -105,6 +105,12 @@ def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
         assert "ink is ours" in later.get(reply.headers["location"]).text
 
 
+def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
+    overview = web.runner.run(web.view.overview())
+    assert overview.address(PAIR) == f"pairs/{overview.pair_files['dog', 'ink']}.html"
+    assert overview.address({"class": "a b", "cue": "x&y"}) == "label?class=a+b&cue=x%26y"
+
+
 def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
     form = {**PAIR, "reason": "sold, with ink", "expires": "2099-01-31", "who": "ann"}
     reply = web.post("/waiver", data=form)

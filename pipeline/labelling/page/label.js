@@ -97,8 +97,9 @@
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ ...data.live.pair, ...said }),
       });
+      const told = await reply.text(); // read to its end, or the connection stays in use
       if (!reply.ok) {
-        throw new Error(await reply.text());
+        throw new Error(told);
       }
       dispatchEvent(new Event("legrad-answer"));
       return true;

@@ -12,8 +12,9 @@
       const number = Number(box.closest("figure").querySelector("canvas").dataset.image);
       try {
         const reply = await fetch(`${address}&id=${encodeURIComponent(box.value)}`);
+        const told = await reply.text();
         if (reply.ok) {
-          window.legradHeat(number, kind, await reply.json());
+          window.legradHeat(number, kind, JSON.parse(told));
         }
         missing += reply.ok ? 0 : 1;
       } catch (error) { // the page is being left, or the server has ended
