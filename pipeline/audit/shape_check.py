@@ -2,11 +2,12 @@
 
 Two normal states fit heavy or skewed tails better than one normal state does, so a gain in
 likelihood over one normal state does not show that there are two. Here both sides may have any
-unimodal shape: one state, against two or three states that share one shape and lie where the
-mixture put them. Shapes are the maximum-likelihood unimodal densities (Grenander 1956; isotonic
-regression on either side of the mode) of scores standardised by class, so that neither tails nor
-skewness nor classes of unequal spread can be taken for presence: only an emptier stretch between
-two fuller ones counts. Shares and places that the data have to choose are paid for as in Schwarz's
+unimodal shape: one state about the medians or the densest parts of the classes, against two or
+three states that share one shape and lie where the mixture put them, or about the means of the
+images that it counts to them. Shapes are the maximum-likelihood unimodal densities (Grenander 1956;
+isotonic regression on either side of the mode) of scores standardised by class, so that neither
+tails nor skewness nor classes of unequal spread can be taken for presence: only an emptier stretch
+between two fuller ones counts. Shares and places that the data have to choose are paid for as in Schwarz's
 criterion (1978); a class pays for a share of its own only where that is worth it.
 """
 
@@ -61,7 +62,16 @@ def gain_of_states(data: HistogramSums, found: Mixture, cue: int) -> float:
     log_spread = (images * np.log(width) + _PRIOR_IMAGES * usual) / (images + _PRIOR_IMAGES)
     cells = _Cells(counts, scores, np.maximum(np.exp(log_spread), 2 * data.floor[cue])[:, None])
     single = max(_one_state(cells, place) for place in (centre, _medians(counts, scores)))
-    return _several_states(cells, found, cue, filled) - single
+    states = [MIDDLE, HIGH, LOW][: 3 if found.low[cue] else 2]
+    shift = found.shift[cue][states][:, None, None]
+    share = found.share[cue][filled][:, states].T[..., None]
+    distance = scores - found.offset[cue][filled][None, :, None] - shift
+    log = np.log(share) - 0.5 * (distance / found.deviation[cue]) ** 2
+    weights = _posterior(log) * counts
+    centred = distance - (weights * distance).sum(axis=(0, 2), keepdims=True) / weights.sum(
+        axis=(0, 2), keepdims=True
+    )
+    return max(_several_states(cells, places, log) for places in (distance, centred)) - single
 
 
 def _one_state(cells: _Cells, centre: Array) -> float:
@@ -71,24 +81,23 @@ def _one_state(cells: _Cells, centre: Array) -> float:
     return float((cells.counts * density).sum())
 
 
-def _several_states(cells: _Cells, found: Mixture, cue: int, filled: NDArray[np.bool_]) -> float:
-    """Penalised log-likelihood of the mixture's states with one unimodal shape."""
-    states = [MIDDLE, HIGH, LOW][: 3 if found.low[cue] else 2]
-    offset = found.offset[cue][filled][None, :, None]
-    shift = found.shift[cue][states][:, None, None]
-    distance = cells.scores - offset - shift
-    log_share = np.log(found.share[cue][filled][:, states].T)[..., None]
-    log = log_share - 0.5 * (distance / found.deviation[cue]) ** 2
+def _several_states(cells: _Cells, distance: Array, log: Array) -> float:
+    """Penalised log-likelihood of S states with one unimodal shape.
+
+    Args:
+        cells: the histogram.
+        distance: (S, K, B) distance of the scores from the centre of each state.
+        log: (S, K, B) log of state and density to start from.
+    """
     images = cells.counts.sum(axis=1)
-    freed = len(states) - 1
+    freed = len(distance) - 1
     value = -np.inf
     for _ in range(_ROUNDS):
-        posterior = np.exp(log - log.max(axis=0))
-        weights = posterior / posterior.sum(axis=0) * cells.counts
+        weights = _posterior(log) * cells.counts
         sizes = weights.sum(axis=2)
         shape = _unimodal(_on_grid(distance / cells.spread, weights))
         density = _at(shape, distance / cells.spread) - np.log(cells.spread)
-        own = _mixed(density, (sizes + 0.5) / (images + 0.5 * len(states)))
+        own = _mixed(density, (sizes + 0.5) / (images + 0.5 * len(distance)))
         common = np.repeat(sizes.sum(axis=1, keepdims=True) / images.sum(), len(images), axis=1)
         shared = _mixed(density, common)
         gain = [(cells.counts * _total(log)).sum(axis=1) for log in (own, shared)]
@@ -96,6 +105,13 @@ def _several_states(cells: _Cells, found: Mixture, cue: int, filled: NDArray[np.
         log = np.where((gain[0] > gain[1])[:, None], own, shared)
         value = float(np.maximum(*gain).sum()) - freed * np.log(images.sum())
     return value
+
+
+def _posterior(log: Array) -> Array:
+    """(S, K, B) probability of each state, from the log of state and density."""
+    odds = np.exp(log - log.max(axis=0))
+    result: Array = odds / odds.sum(axis=0)
+    return result
 
 
 def _mixed(density: Array, share: Array) -> Array:
