@@ -7,8 +7,8 @@ three states that share one shape and lie where the mixture put them, or about t
 images that it counts to them. Shapes are the maximum-likelihood unimodal densities (Grenander 1956;
 isotonic regression on either side of the mode) of scores standardised by class, so that neither
 tails nor skewness nor classes of unequal spread can be taken for presence: only an emptier stretch
-between two fuller ones counts. Shares and places that the data have to choose are paid for as in Schwarz's
-criterion (1978); a class pays for a share of its own only where that is worth it.
+between two fuller ones counts. Shares and places that the data have to choose are paid for as in
+Schwarz's criterion (1978); a class pays for a share of its own only where that is worth it.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """A browser's requests to a viewer in this process."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ class Client:
 
     view: View
     access: Access
-    runner: asyncio.Runner
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
     http: TestClient
 
     @property
@@ -38,7 +39,8 @@ class Client:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Reply(answer.status, headers, (await answer.read()).decode(errors="replace"))
 
-        return self.runner.run(ask())
+        reply: Reply = self.run(ask())
+        return reply
 
     def get(self, path: str, **options: Any) -> Reply:
         return self.request("GET", path, **options)
@@ -56,11 +58,14 @@ class Client:
 
 @contextmanager
 def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
-    """A viewer that has read its output."""
+    """A viewer that has read its output.
+
+    Its loop runs in a thread of its own, since the browser's tests leave one in this thread.
+    """
     view = View(out, **options)
     view.start()
     access = Access(view.read_only)
-    with asyncio.Runner() as runner:
+    with ThreadPoolExecutor(1) as thread, asyncio.Runner() as runner:
 
         async def start() -> TestClient:
             await view.work("audit", lambda: None)
@@ -70,11 +75,15 @@ def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
             await made.start_server()
             return made
 
-        opened = Client(view, access, runner, runner.run(start()))
+        def run(work: Coroutine[Any, Any, Any]) -> Any:
+            return thread.submit(runner.run, work).result()
+
+        opened = Client(view, access, run, run(start()))
         try:
             if enter:
                 opened.enter()
             yield opened
         finally:
-            runner.run(opened.http.close())
+            run(opened.http.close())
             view.close()
+            thread.submit(runner.close).result()

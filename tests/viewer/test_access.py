@@ -132,7 +132,7 @@ def test_no_path_leads_out(web: Client, path: str) -> None:
 
 
 def test_every_reply_forbids_foreign_code(web: Client) -> None:
-    pair = next(iter(web.runner.run(web.view.overview()).pair_files.values()))
+    pair = next(iter(web.run(web.view.overview()).pair_files.values()))
     for path in ("/", f"/pairs/{pair}.html", "/search", "/label", "/nothing", "/assets/view.js"):
         headers = web.get(path).headers
         assert "script-src 'self';" in headers["content-security-policy"]
@@ -141,7 +141,7 @@ def test_every_reply_forbids_foreign_code(web: Client) -> None:
 
 
 def test_names_are_text_and_pages_run_no_inline_script(web: Client) -> None:
-    overview = web.runner.run(web.view.overview())
+    overview = web.run(web.view.overview())
     pair = overview.pair_files[HOSTILE, "tag"]
     paths = [
         "/",

@@ -106,7 +106,7 @@ def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
 
 
 def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
-    overview = web.runner.run(web.view.overview())
+    overview = web.run(web.view.overview())
     assert overview.address(PAIR) == f"pairs/{overview.pair_files['dog', 'ink']}.html"
     assert overview.address({"class": "a b", "cue": "x&y"}) == "label?class=a+b&cue=x%26y"
 
@@ -131,7 +131,7 @@ def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
 
 def drawn(web: Client, number: int = 40) -> list[str]:
     assert web.post("/draw", data={**PAIR, "number": str(number)}).status == 303
-    audit = web.runner.run(web.view.audit())
+    audit = web.run(web.view.audit())
     return [task.image_id for task in web.view.tasks(audit, ("dog", "ink"))]
 
 

@@ -42,7 +42,7 @@ def test_pages_show_pictures_and_late_heat(demo_run: DemoRun) -> None:
         text = web.get("/search?q=a+red+kite&than=watermark").text
         assert "heat?q=a+red+kite" in text
         assert web.view.texts.problem == ""
-        image_id = web.runner.run(web.view.index()).ids[0].as_py()
+        image_id = web.run(web.view.index()).ids[0].as_py()
         picture = web.get("/picture", params={"side": "192", "id": image_id})
         assert (picture.status, picture.headers["content-type"]) == (200, "image/webp")
         heat = web.get("/heat", params={"q": "a red kite", "id": image_id})
