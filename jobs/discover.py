@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import AuditOptions, Limit, OutArgument, StorageOptions, grouped
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.discovery import Discovery
+    from pipeline.results import Results
 
 _LEGEND = (
     "unusual: how far the class's mean score of the word lies beyond what likeness to the class\n"
@@ -89,6 +91,8 @@ def discover(
     from pipeline.discovery import discovery_costs, store, words
     from pipeline.storage.tables import write_table
 
+    if files.word and files.queries is None:
+        raise UsageError("--word chooses what --write-queries FILE writes; add that option")
     storage_options = storage.options()
     settings = options.config()
     vocabulary = words(files.vocabulary, storage_options)
@@ -103,7 +107,7 @@ def discover(
     if files.export is not None:
         write_table(found.candidates, files.export, storage_options)
         console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
-    _promote(out, found, files, storage_options)
+    _promote(results, found, files)
 
 
 def _show(found: "Discovery", limit: int) -> None:
@@ -167,12 +171,9 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
         console.print(f"... and {len(rows) - limit:,} more; --limit or --export shows them")
 
 
-def _promote(
-    out: str, found: "Discovery", files: DiscoveryFiles, storage: "dict[str, object] | None"
-) -> None:
+def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> None:
     """Write the configuration if it is asked for, and say what comes next."""
     from jobs.display import console
-    from pipeline import open_results
     from pipeline.discovery import listed
     from pipeline.starter.promotion import chosen, write_queries
 
@@ -181,12 +182,12 @@ def _promote(
         candidates = chosen(found.candidates, files.word)
     if files.queries is None:
         if len(candidates):
-            command = shlex.join(["legrad", "discover", out, "--write-queries", "discovered.yaml"])
+            command = shlex.join(
+                ["legrad", "discover", results.uri, "--write-queries", "discovered.yaml"]
+            )
             console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
         return
-    written = write_queries(
-        open_results(out, storage), candidates, files.queries, force=files.force
-    )
+    written = write_queries(results, candidates, files.queries, force=files.force)
     for note in written.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     run = shlex.join(["legrad", "run", str(written.config)])

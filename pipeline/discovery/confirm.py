@@ -53,7 +53,8 @@ def confirm(
     cells = len(population.classes) * settings.bins
     words = list(dict.fromkeys(pair.word for pair in pairs))
     for chunk in _chunks(words, max(1, MOST_CELLS // cells)):
-        wanted = [pair for pair in pairs if pair.word in set(chunk)]
+        in_chunk = set(chunk)
+        wanted = [pair for pair in pairs if pair.word in in_chunk]
         rows |= _tested(half, population, chunk, wanted, settings)
     frame = pd.DataFrame([rows[pair] for pair in pairs], columns=[*FIELDS[:-1], *_OTHERS])
     q = adjusted(frame["p"].to_numpy(float))

@@ -5,7 +5,7 @@ what hides in data sets and in no dictionary: watermarks, timestamps, rulers.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -47,6 +47,7 @@ class WordNet:
     parts: Mapping[str, tuple[str, ...]]
     meanings: Mapping[str, tuple[str, ...]]
     phrases: tuple[str, ...]
+    _closures: dict[tuple[tuple[str, ...], int], frozenset[str]] = field(default_factory=dict)
 
     def meanings_of(self, text: str) -> tuple[str, ...]:
         """Sets of synonyms of a phrase or label; of its last word if the whole is unknown."""
@@ -68,15 +69,20 @@ class WordNet:
     def _parts(self, numbers: Iterable[str]) -> set[str]:
         return {part for number in numbers for part in self.parts.get(number, ())}
 
-    def _above(self, numbers: Iterable[str], levels: int = 99) -> set[str]:
-        """The sets of synonyms and all that are more general, up to some levels."""
+    def _above(self, numbers: tuple[str, ...], levels: int = 99) -> frozenset[str]:
+        """The sets of synonyms and all that are more general, up to some levels; kept."""
+        if (numbers, levels) not in self._closures:
+            self._closures[numbers, levels] = self._climb(numbers, levels)
+        return self._closures[numbers, levels]
+
+    def _climb(self, numbers: Iterable[str], levels: int) -> frozenset[str]:
         every, level = set(numbers), set(numbers)
         for _ in range(levels):
             level = {parent for number in level for parent in self.up.get(number, ())} - every
             if not level:
                 break
             every |= level
-        return every
+        return frozenset(every)
 
 
 def plain_word(text: str) -> str:
@@ -113,8 +119,7 @@ def words(uri: str | None = None, options: Options | None = None) -> tuple[str, 
         UsageError: the file is missing or has fewer than `FEWEST_WORDS` phrases.
     """
     if uri is None:
-        own = vocabulary()
-        return (*own, *(phrase for phrase in wordnet().phrases if phrase not in set(own)))
+        return tuple(dict.fromkeys([*vocabulary(), *wordnet().phrases]))
     data, _ = as_utf8(open_location(uri, options).read())
     lines = dict.fromkeys(line.strip() for line in data.decode().splitlines())
     phrases = tuple(line for line in lines if line and not line.startswith("#"))

@@ -70,7 +70,7 @@ def routes(view: View) -> list[web.RouteDef]:
 
     async def heat(request: web.Request) -> web.Response:
         text, image_id = given(request.query, "q"), given(request.query, "id")
-        row = view.pictures.rows([image_id])[0]
+        (row,) = await view.work("pictures", view.pictures.rows, [image_id])
         grid = await view.work("model", view.texts.heat, text, row)
         return web.json_response([*embed.packed(grid), text])
 

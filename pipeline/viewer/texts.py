@@ -38,6 +38,7 @@ class TextModel:
     results: Results
     problem: str = ""
     _model: VisionLanguageModel | None = None
+    _legrad: LeGrad | None = None
     _lock: Lock = field(default_factory=Lock)
     _directions: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _heat: OrderedDict[tuple[str, str], Grid] = field(default_factory=OrderedDict)
@@ -49,19 +50,13 @@ class TextModel:
             UsageError: the model cannot be loaded here, or has other weights than in the run.
         """
         with self._lock:
-            if text not in self._directions:
-                model = self._loaded()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
-                    features = model.encode_text([text])
-                self._directions[text] = features[0].float().cpu().numpy()
-            return self._directions[text]
+            return self._direction(text)
 
     def heat(self, text: str, row: Mapping[str, Any]) -> Grid:
         """The heat of a text in one image, computed now or kept from before.
 
         Args:
-            row: of the image, with `PICTURE_COLUMNS`.
+            row: row of the image, with `PICTURE_COLUMNS`.
 
         Raises:
             UsageError: the model cannot be loaded here, or the image cannot be fetched.
@@ -80,14 +75,23 @@ class TextModel:
         pixels = pixels_again(self.results.origin, row, model.preprocess, most)
         if isinstance(pixels, str):
             raise UsageError(pixels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            features = model.encode_text([text])
+        if self._legrad is None:  # it folds the model's matrices once for all images
+            self._legrad = LeGrad(model, int(identity["model.layers"]))
+        direction = torch.from_numpy(self._direction(text))[None]
         sizes = [(int(row["width"]), int(row["height"]))]
-        legrad = LeGrad(model, int(identity["model.layers"]))
-        maps = legrad.explain(torch.from_numpy(pixels[None].copy()), features, sizes=sizes).maps
+        image = torch.from_numpy(pixels[None].copy())
+        maps = self._legrad.explain(image, direction, sizes=sizes).maps
         cells, peaks = encode_maps(maps[0].float().cpu().numpy())
         return Grid(cells[0].tobytes(), float(peaks[0]))
+
+    def _direction(self, text: str) -> NDArray[np.float32]:
+        if text not in self._directions:
+            model = self._loaded()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
+                features = model.encode_text([text])
+            self._directions[text] = features[0].float().cpu().numpy()
+        return self._directions[text]
 
     def load(self) -> None:
         """Load the model ahead; `problem` says why it cannot be."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from legrad.queries.query import Role
 from pipeline import Audit, open_results
 from pipeline.config.loading import load_config
 from pipeline.discovery import listed, search, stored_candidates
@@ -51,8 +52,14 @@ def test_candidates_become_queries(out: str, tmp_path: Path) -> None:
     assert "w17" in {query.name for query in load_config(config).queries}
     again = legrad("discover", out, *OPTIONS, "--write-queries", str(config))
     assert again.returncode == 2
-    other = legrad("discover", out, *OPTIONS, "--write-queries", str(config), "--word", "w3")
-    assert other.returncode == 2
+    other = tmp_path / "other.yaml"
+    unknown = legrad("discover", out, *OPTIONS, "--write-queries", str(other), "--word", "nothing")
+    assert (unknown.returncode, other.exists()) == (2, False)
+    assert "'nothing'" in unknown.stderr
+    chosen = legrad("discover", out, *OPTIONS, "--write-queries", str(other), "--word", "w17")
+    assert chosen.returncode == 0, chosen.stderr
+    cues = [query.name for query in load_config(other).queries if query.role is Role.CUE]
+    assert cues == ["w17"]
 
 
 def test_a_dry_run_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +75,9 @@ def test_a_vocabulary_that_is_too_small(out: str, tmp_path: Path) -> None:
     done = legrad("discover", out, "--vocabulary", str(file))
     assert done.returncode == 2
     assert str(FEWEST_WORDS) in done.stderr
+
+
+def test_a_word_needs_a_file_of_queries(out: str) -> None:
+    done = legrad("discover", out, *OPTIONS, "--word", "w3")
+    assert done.returncode == 2
+    assert "--write-queries" in done.stderr
