@@ -249,6 +249,18 @@ def group_code(population: Population, group: str) -> int | None:
     return code
 
 
+def write_design(folder: Location, design: Design) -> None:
+    """Store the design with a run.
+
+    Args:
+        folder: output folder of the run.
+
+    Raises:
+        UsageError: it cannot be written to.
+    """
+    folder.child("_run", DESIGN).write(design.to_json())
+
+
 def stored_design(folder: Location, beside: Sequence[str], seed: int) -> Design:
     """The design of a run, or the one beside some files where the run's folder has none.
 

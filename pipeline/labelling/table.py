@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.audit.label_design import COLUMNS, Answer
-from pipeline.audit.label_groups import DESIGN, Design
+from pipeline.audit.label_groups import DESIGN, Design, write_design
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.labelling.tasks import LabelTask
@@ -33,7 +33,7 @@ def earlier_answers(uris: Sequence[str]) -> pd.DataFrame:
 def store_design(audit: Audit, design: Design, out: Path) -> bool:
     """Store the design with the run; return whether it had to be stored beside the page."""
     try:
-        audit.results.folder.root.child("_run", DESIGN).write(design.to_json())
+        write_design(audit.results.folder.root, design)
     except UsageError:
         (out / DESIGN).write_bytes(design.to_json())
         return True
@@ -42,11 +42,7 @@ def store_design(audit: Audit, design: Design, out: Path) -> bool:
 
 def table_rows(tasks: Sequence[LabelTask], before: pd.DataFrame) -> pd.DataFrame:
     """Content of the table: all that is drawn now, with earlier answers, then earlier rows."""
-    drawn = [
-        [task.image_id, task.cue, m.group, str(m.stratum), f"{m.probability:.9g}"]
-        for task in tasks
-        for m in task.memberships
-    ]
+    drawn = [row for task in tasks for row in task.rows]
     rows = pd.DataFrame(drawn, columns=list(COLUMNS[:5]), dtype=object)
     said = before.drop_duplicates(["image_id", "cue"], keep="last")
     answers = said[["image_id", "cue", "answer", "who", "when"]]
@@ -79,9 +75,7 @@ def page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) ->
                 "id": task.image_id,
                 "cue": task.cue,
                 "picture": picture[task.image_id],
-                "groups": [
-                    [m.group, str(m.stratum), f"{m.probability:.9g}"] for m in task.memberships
-                ],
+                "groups": [row[2:] for row in task.rows],
             }
             for task in tasks
         ],

@@ -49,6 +49,14 @@ class LabelTask:
     cue: str
     memberships: tuple[Membership, ...]
 
+    @property
+    def rows(self) -> list[list[str]]:
+        """Image, cue, group, stratum and probability as text, for each group."""
+        return [
+            [self.image_id, self.cue, m.group, str(m.stratum), f"{m.probability:.9g}"]
+            for m in self.memberships
+        ]
+
 
 def choose_pairs(audit: Audit, pairs: Sequence[Pair], cues: Sequence[str]) -> list[Pair]:
     """The pairs to label: those that are named, or the most striking unverified ones.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.audit.label_design import COLUMNS, Answer, merge_labels
 from pipeline.audit.label_estimates import estimate_from_labels
-from pipeline.audit.label_groups import DESIGN, Design, Labels, stored_design
+from pipeline.audit.label_groups import Design, Labels, stored_design
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.labelling.tasks import LabelTask
@@ -58,11 +58,7 @@ class LabelFile:
         if answer not in (*Answer, ""):
             raise UsageError(f"answer {answer!r}: expected one of {', '.join(Answer)}")
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        added = [
-            [task.image_id, task.cue, m.group, str(m.stratum), f"{m.probability:.9g}", answer]
-            for m in task.memberships
-            if answer
-        ]
+        added = [[*row, answer] for row in task.rows if answer]
         after = pd.DataFrame(added, columns=list(COLUMNS[:6]), dtype=str)
         after = after.assign(who=who, when=when)
         with self._lock:
@@ -76,14 +72,6 @@ class LabelFile:
     def design(self, audit: Audit) -> Design:
         """The design of the run, or an empty one."""
         return stored_design(audit.results.folder.root, [self.uri], audit.settings.seed)
-
-    def store_design(self, audit: Audit, design: Design) -> None:
-        """Store the design with the run.
-
-        Raises:
-            UsageError: the run's folder cannot be written to.
-        """
-        audit.results.folder.root.child("_run", DESIGN).write(design.to_json())
 
     def estimate(self, audit: Audit, cls: str, cue: str) -> dict[str, float] | None:
         """What the answers say about a pair; None while there are too few.

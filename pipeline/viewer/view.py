@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipeline.audit.decisions import WaiverFile
+from pipeline.audit.label_groups import write_design
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.labelling.table import TABLE
@@ -144,7 +145,7 @@ class View:
     def draw(self, audit: Audit, pair: Pair, labels: int) -> None:
         """Draw images for a pair, and store what was drawn with the run."""
         _, design = draw_tasks(audit, [pair], labels, self.label_file.design(audit))
-        self.label_file.store_design(audit, design)
+        write_design(self.results.folder.root, design)
 
     def _file(self, uri: str | None, name: str) -> tuple[Location, str]:
         """A file that the user names, or the one inside the output."""
