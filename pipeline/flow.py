@@ -130,7 +130,7 @@ def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
         return _run_passes(plan, work, watch, fence)
     except KeyboardInterrupt:
         ledger = work.ledger.refresh()
-        watch.stage(f"interrupted: {ledger.rows:,} rows in {len(ledger.records)} parts are kept")
+        watch.stage(f"interrupted: {ledger.rows:,} rows are kept")
         raise
     except Exception as error:
         clear = explain_end(error, plan.folder)

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,9 +61,23 @@ def session() -> Iterator[None]:
             else:
                 _start(environment)
         try:
-            yield
+            with _interrupted_by_sigterm():
+                yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Treat SIGTERM, which schedulers send, as Ctrl-C; Ray's native code would end the process."""
+    if threading.current_thread() is not threading.main_thread():  # only this one takes signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _start(environment: dict[str, Any]) -> None:

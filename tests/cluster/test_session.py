@@ -1,5 +1,6 @@
 """Joining a cluster that does not answer, and starting Ray where it cannot start."""
 
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -76,3 +77,8 @@ def test_other_errors_of_a_start_are_not_explained_away(
     monkeypatch.setattr(ray, "init", start)
     with pytest.raises(OSError, match="no space"), sessions.session():
         pass
+
+
+def test_sigterm_is_as_ctrl_c(ray_session: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
