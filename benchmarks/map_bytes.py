@@ -90,7 +90,7 @@ def _deltas(cells: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _entropy(values: NDArray[np.uint8]) -> float:
-    """Of single bytes, in bytes."""
+    """Entropy of single bytes, in bytes."""
     share = np.bincount(values.reshape(-1), minlength=256) / values.size
     share = share[share > 0]
     return float(-(share * np.log2(share)).sum() / 8)

@@ -51,7 +51,7 @@ class Group:
 
 
 def noise(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Array:
-    """Of mean 0 and deviation 1, but for "variances": deviations differ by row."""
+    """Draw noise of mean 0 and deviation 1; with "variances" the deviation differs by row."""
     if name == "exponential":
         return rng.exponential(1, shape) - 1
     if name == "t3":

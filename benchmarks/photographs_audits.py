@@ -100,7 +100,7 @@ def with_labels(case: Case, labels: int, turn: int, folder: Path) -> pd.DataFram
     Args:
         labels: photographs of each class, and outside of it, for each cue.
         turn: seed of the order in which they are drawn.
-        folder: for the file of labels.
+        folder: where the file of labels is written.
     """
     audit = Audit.from_results(case.out, settings={"suspicions": False, "maps": False})
     keys = list(case.pairs[PAIR].itertuples(index=False, name=None))

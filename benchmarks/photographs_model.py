@@ -59,9 +59,9 @@ before any audit."""
 OVERLAY_COUNTS = (0.1, 0.25, 0.35, 0.3)
 """Share of the training photographs with 0, 1, 2 and 3 overlays."""
 OPACITY = (0.5, 1.0)
-"""Of an overlay in training; those of the data sets are fainter."""
+"""Range of an overlay's opacity in training; those of the data sets are fainter."""
 WORD_WEIGHT = 0.3
-"""Of all words in the image tower's loss."""
+"""Weight of all words in the image tower's loss."""
 VARIANTS = 400
 """Drawings of each overlay."""
 BATCH, WARM_UP, EVERY = 64, 40, 50

@@ -17,7 +17,7 @@ from legrad.mini.world.overlays import Frame, place_overlay
 SIDE = 128
 """Side in pixels of a photograph with overlays, as the pipeline reads it."""
 OPACITY = (0.25, 0.9)
-"""Of an overlay in a data set, times that of its drawing."""
+"""Range of an overlay's opacity in a data set, times that of its drawing."""
 _SPLIT_SEED = 20260
 _IMAGE_NAMES = {".jpg", ".jpeg", ".png", ".webp"}
 _SHORTEST = 32

@@ -13,9 +13,9 @@ def cut_texts(tokenizer: Callable[..., Any], texts: Sequence[str], context: int)
     """The texts that have more tokens than the model reads, so that their end is cut off.
 
     Args:
-        tokenizer: one of open_clip; of another kind, whose length
-            of a text is unknown, no text is returned.
-        texts: what is to be encoded.
+        tokenizer: a tokenizer of open_clip. Of others the length of a text is unknown, and no text
+            is returned.
+        texts: the texts to encode.
         context: number of tokens that the model reads, the special ones included.
     """
     # a token stands for at least one byte, so short texts need not be encoded twice

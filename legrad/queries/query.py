@@ -229,7 +229,7 @@ def distinct_texts(
     """Name -> (E,) direction of each query that is to be distinct from others.
 
     Args:
-        queries: of a run.
+        queries: all queries of a run.
         directions: name -> (E,) unit direction of the texts of all of them.
 
     Raises:

@@ -142,7 +142,7 @@ class WaiverFile:
     """A CSV file of waivers with who gave them and when, which `read_waivers` reads, too.
 
     Attributes:
-        location: of the file, which need not exist.
+        location: location of the file, which need not exist.
         uri: the same as text, for messages.
     """
 

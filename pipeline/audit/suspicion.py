@@ -113,8 +113,8 @@ def suspect(cues: TextFigures, words: TextFigures) -> Suspicion:
     """Effects and ranks of all pairs of K classes and C cues.
 
     Args:
-        cues: of the cues.
-        words: of the vocabulary.
+        cues: figures of the cues.
+        words: figures of the words of the vocabulary.
 
     Raises:
         ValueError: too small a vocabulary.

@@ -42,7 +42,7 @@ def confirm(
     """Test pairs on the confirming half.
 
     Args:
-        half: with the directions of all words.
+        half: the confirming half, with the directions of all words.
         population: classes and the sizes of the half.
 
     Returns:

@@ -20,7 +20,7 @@ class HalfScores:
     word passes through the same tests as a query whose scores are stored.
 
     Attributes:
-        results: of the run.
+        results: results of the whole run.
         confirming: which half, see `pipeline.audit.split`.
         directions: word -> (E,) direction; its score is the product with an image's embedding.
     """

@@ -69,7 +69,7 @@ def scan(sums: Sums, class_texts: Array, words: Array, ridge: float) -> Scan:
     Args:
         class_texts: (K, E) NaN for a class without a text.
         words: (W, E) unit directions.
-        ridge: of the probe, see `pipeline.reliance.probe.fit`.
+        ridge: ridge of the probe, see `pipeline.reliance.probe.fit`.
     """
     centre = words.mean(axis=0)
     alike = likeness(class_texts - centre, words - centre)
@@ -112,7 +112,7 @@ class Likenesses:
 
     @classmethod
     def of(cls, words: Array, covariance: Array) -> "Likenesses":
-        """Of words (W, E), by the covariance (E, E) of the embeddings within classes."""
+        """Scale words (W, E) by the covariance (E, E) of the embeddings within classes."""
         through = words @ covariance
         spread = np.sqrt(np.maximum(np.einsum("we,we->w", through, words), 1e-24))[:, None]
         return cls(words / spread, through / spread)

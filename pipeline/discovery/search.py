@@ -157,7 +157,7 @@ def worth_a_look(candidates: pd.DataFrame) -> pd.DataFrame:
     """Candidates that are not confirmed, but unusual for their class on both halves.
 
     Args:
-        candidates: of a `Discovery`.
+        candidates: the candidates of a `Discovery`.
     """
     unusual = candidates[["effect", "effect_again"]].min(axis=1) > WORTH_A_LOOK
     first = candidates["rank"] <= FIRST
@@ -179,7 +179,7 @@ class DiscoveryCosts:
     Attributes:
         images: labelled images whose embeddings are read.
         classes: audited classes.
-        words: of the vocabulary, before the model tells which of them it tells apart.
+        words: words of the vocabulary, before the model tells which of them it tells apart.
         pairs: most pairs that are tested, decoys not counted.
     """
 

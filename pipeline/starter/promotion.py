@@ -57,7 +57,7 @@ def write_queries(
     stored already, and `open_results` opens both outputs as one, joined on ``image_id``.
 
     Args:
-        results: of the run.
+        results: results of the run.
         candidates: rows with ``word``, see `pipeline.discovery.Discovery`.
         config: the YAML file to write.
         force: whether an existing file is overwritten.

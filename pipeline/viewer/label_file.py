@@ -25,7 +25,7 @@ class LabelFile:
     """Answers on disk, or in a bucket.
 
     Attributes:
-        location: of the file, which need not exist.
+        location: location of the file, which need not exist.
         uri: the same as text.
     """
 

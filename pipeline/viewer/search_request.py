@@ -13,12 +13,12 @@ class Search:
     """What a request searches for.
 
     Attributes:
-        text: of the search box; empty for none.
+        text: text of the search box; empty for none.
         other: text that it is compared with: its scores are subtracted; empty for none.
         like: images; others like them are wanted.
         filters: labels and statuses.
         lowest: whether the lowest scores come first.
-        number: of the page, from 0.
+        number: number of the page, from 0.
     """
 
     text: str

@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 _PAUSE = 0.2
 """Seconds between two looks at whether the server shall end."""
 _MOST_BYTES = 2**18
-"""Of a request's body."""
+"""Largest body of a request, in bytes."""
 
 
 def make_app(view: View, access: Access) -> web.Application:

@@ -38,11 +38,11 @@ class View:
     """One output, opened for people to look at.
 
     Attributes:
-        uri: of the output.
+        uri: path or URI of the output.
         read_only: whether nothing is written.
-        results: the run.
-        pictures: its pictures.
-        texts: its model.
+        results: results of the run.
+        pictures: pictures of its images.
+        texts: its model, which encodes texts.
         label_file: people's answers.
         waiver_file: findings that people accept for some time.
     """
@@ -64,7 +64,7 @@ class View:
         Args:
             uri: output folder of the run.
             storage_options: options of its storage.
-            settings: of the audit.
+            settings: settings of the audit.
             verdicts: file of verdicts; default inside the output.
             labels: file of answers; default inside the output.
             waivers: file of waivers; default inside the output.
