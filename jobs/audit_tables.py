@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _MOST_NOT_MEASURED = 8
 _MOST_NAMES = 12
 _ASSOCIATION_LEGEND = (
-    "with it: share of the class's images that show the cue; others: the same share\n"
-    "of all other images. odds ratio: by how much the class raises the odds of the\n"
-    "cue (95 % interval). heat: heat of the class's map on the cue where it is\n"
-    "present, 1 = average. verified: labels, if people looked at a random sample; no,\n"
+    "with it: share of the class's images that show the cue; others: the same share "
+    "of all other images. odds ratio: by how much the class raises the odds of the "
+    "cue (95 % interval). heat: heat of the class's map on the cue where it is "
+    "present, 1 = average. verified: labels, if people looked at a random sample; no, "
     "if two states of the scores say so, which may stand for something else.\n"
     "That class and cue occur together does not say that a model uses the cue.\n"
 )
 _RELIANCE_LEGEND = (
-    "probe: share of a linear probe's evidence for the class, against its closest rival class,\n"
+    "probe: share of a linear probe's evidence for the class, against its closest rival class, "
     "that comes from the cue (95 % interval; at 100 % the label depends on nothing else).\n"
     "clip: fall of the model's own text margin, in standard deviations.\n"
     "* flagged. A model of yours may differ from both.\n"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_SUSPICIOUS = 8
 _LEGEND = (
-    "unusual: how far the class's mean score of the cue lies beyond what likeness\n"
+    "unusual: how far the class's mean score of the cue lies beyond what likeness "
     "to the class explains, in deviations of ordinary words.\n"
 )
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pipeline.results import Results
 
 _LEGEND = (
-    "unusual: how far the class's mean score of the word lies beyond what likeness to the class\n"
+    "unusual: how far the class's mean score of the word lies beyond what likeness to the class "
     "explains, in deviations of the vocabulary, on the half where it was found and on the other.\n"
-    "probe: the same for the weights of a linear model of the labels. with it, others, odds\n"
+    "probe: the same for the weights of a linear model of the labels. with it, others, odds "
     "ratio: by two states of the word's scores on the other half, with the 95 % interval.\n"
 )
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pipeline.config.model_settings import ModelConfig
 from pipeline.errors import UsageError
-from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
 _FILE = Path(__file__).with_name("vocabulary.txt")
@@ -50,6 +49,8 @@ def text_features(
     if file.exists():
         stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return stored
+    from pipeline.stages.replica import ReplicaSettings  # imports torch, which takes seconds
+
     loaded = ReplicaSettings(model, "cpu", threads, 1).load()
     if loaded.digest != digest:
         raise UsageError(f"{model.name} has other weights here than in the run")

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
-import torch
 from numpy.typing import NDArray
 
-from legrad.method.explainer import LeGrad
 from legrad.preprocess import Preprocess
 from legrad.queries.query import encode_queries
 from pipeline.config import ModelConfig, SourceConfig
@@ -19,7 +17,6 @@ from pipeline.results.results import Results
 from pipeline.schema import FETCH_COLUMNS, Status
 from pipeline.sources.fetch import Origin
 from pipeline.stages.decode import decode
-from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Options
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
@@ -69,6 +66,11 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
     Raises:
         UsageError: the model's weights are not those of the run, or no image was explained.
     """
+    import torch  # here, because it takes seconds and every audit imports this module
+
+    from legrad.method.explainer import LeGrad
+    from pipeline.stages.replica import ReplicaSettings
+
     settings = ReplicaSettings(model_config(results.run), device, cores(), _BATCH)
     model = settings.load()
     if model.digest != results.run["identity"]["model.weights_sha256"]:

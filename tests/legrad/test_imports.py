@@ -70,3 +70,9 @@ def test_all_names_resolve() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'legrad' has no attribute 'Legrad'"):
         legrad.Legrad  # noqa: B018
+
+
+@pytest.mark.starts
+def test_an_audit_of_stored_scores_needs_no_torch() -> None:
+    code = "import pipeline.auditor, pipeline.discovery, pipeline.export, pipeline.report.site"
+    assert modules_after(code).isdisjoint({"torch", "ray", "open_clip"})
