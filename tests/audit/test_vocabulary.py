@@ -11,6 +11,7 @@ from pipeline.audit.suspicion import FEWEST_WORDS
 from pipeline.audit.vocabulary import distinct_rows, text_features
 from pipeline.config.model_settings import ModelConfig
 from pipeline.errors import UsageError
+from pipeline.stages import replica
 from pipeline.storage.location import open_location
 
 
@@ -23,7 +24,7 @@ def test_features_are_encoded_once_and_of_the_runs_weights(
     first = text_features(model, digest, words, kept)
     assert np.linalg.norm(first, axis=1) == pytest.approx(np.ones(len(words)), abs=1e-4)
     assert len(distinct_rows(first)) > FEWEST_WORDS
-    monkeypatch.setattr(vocabulary, "ReplicaSettings", None)
+    monkeypatch.setattr(replica, "ReplicaSettings", None)
     assert np.array_equal(text_features(model, digest, words, kept), first)
 
 
