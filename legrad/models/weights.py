@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,15 +88,7 @@ def _load_converted(module: nn.Module, definition: Definition, uris: Sequence[st
     """Load the weights of a model of the package transformers into an open_clip module."""
     tensors: dict[str, Tensor] = {}
     for uri in uris:
-        path = fetch(uri)
-        fault = content_fault(path)
-        if fault is not None:
-            raise ValueError(f"weights {uri}: {fault}")
-        try:
-            with plain_values_allowed():
-                tensors |= open_clip.factory.load_state_dict(str(path), weights_only=True)
-        except Exception as error:  # what torch and safetensors raise
-            raise ValueError(f"weights {uri}: {loading_fault(path, error, module)}") from error
+        tensors |= _read(uri, module, partial(open_clip.factory.load_state_dict, weights_only=True))
     if not any(key.startswith("vision_model.") for key in tensors):
         load_weights(module, uris[0])  # they were saved from open_clip
         return
@@ -132,12 +124,17 @@ def load_weights(module: nn.Module, uri: str) -> None:
     """
     if not uri.endswith(WEIGHTS_SUFFIXES):
         raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
+    _read(uri, module, partial(open_clip.load_checkpoint, module, strict=True, weights_only=True))
+
+
+def _read(uri: str, module: nn.Module, read: Callable[[str], Any]) -> Any:
+    """Call ``read`` on a weights file; errors say what the file is, and what does not fit."""
     path = fetch(uri)
     fault = content_fault(path)
     if fault is not None:
         raise ValueError(f"weights {uri}: {fault}")
     try:
         with plain_values_allowed():
-            open_clip.load_checkpoint(module, str(path), strict=True, weights_only=True)
+            return read(str(path))
     except Exception as error:  # what torch and safetensors raise; the message says all of it
         raise ValueError(f"weights {uri}: {loading_fault(path, error, module)}") from error

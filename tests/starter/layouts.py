@@ -67,6 +67,13 @@ def table(file: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> No
         csv.writer(stream, delimiter=delimiter).writerows(rows)
 
 
+def _write_img2dataset_table(root: Path, more: Sequence[dict[str, Any]] = ({},) * COUNT) -> None:
+    """The table and the statistics of a shard that img2dataset writes in every form."""
+    records = [_img2dataset_record(i) | values for i, values in enumerate(more)]
+    pq.write_table(pa.Table.from_pylist(records), root / "00000.parquet")
+    (root / "00000_stats.json").write_text("{}")
+
+
 def _img2dataset_record(number: int) -> dict[str, Any]:
     key = f"00000{number:04d}"
     return {
@@ -86,9 +93,7 @@ def img2dataset_files(root: Path) -> Expected:
         file = root / "00000" / record["key"]
         file.with_suffix(".json").write_text(json.dumps(record))
         file.with_suffix(".txt").write_text(record["caption"])
-    records = [_img2dataset_record(i) for i in range(COUNT)]
-    pq.write_table(pa.Table.from_pylist(records), root / "00000.parquet")
-    (root / "00000_stats.json").write_text("{}")
+    _write_img2dataset_table(root)
     return Expected("folder", NOTHING, captions=True)
 
 
@@ -101,17 +106,13 @@ def img2dataset_webdataset(root: Path) -> Expected:
         members.append((f"{record['key']}.json", json.dumps(record).encode()))
         members.append((f"{record['key']}.txt", record["caption"].encode()))
     (root / "00000.tar").write_bytes(tar_bytes(members))
-    (root / "00000_stats.json").write_text("{}")
-    records = [_img2dataset_record(i) for i in range(COUNT)]
-    pq.write_table(pa.Table.from_pylist(records), root / "00000.parquet")
+    _write_img2dataset_table(root)
     return Expected("webdataset", NOTHING, captions=True)
 
 
 @layout
 def img2dataset_parquet(root: Path) -> Expected:
-    records = [_img2dataset_record(i) | {"jpg": jpeg(i)} for i in range(COUNT)]
-    pq.write_table(pa.Table.from_pylist(records), root / "00000.parquet")
-    (root / "00000_stats.json").write_text("{}")
+    _write_img2dataset_table(root, [{"jpg": jpeg(i)} for i in range(COUNT)])
     return Expected("parquet", NOTHING, captions=True)
 
 
