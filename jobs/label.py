@@ -1,12 +1,13 @@
 """``legrad label``: draw images, and write the page on which people say whether a cue is there."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, ClassLabels, OutArgument, StorageOptions, grouped
+from jobs.options import AuditOptions, ClassLabels, OutputsArgument, StorageOptions, grouped
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FileOptions:
 
 @grouped
 def label(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     storage: StorageOptions,
     files: FileOptions,
@@ -95,7 +96,7 @@ def label(
     _print_next(written, out, files)
 
 
-def _print_next(written: "Written", out: str, files: FileOptions) -> None:
+def _print_next(written: "Written", out: Sequence[str], files: FileOptions) -> None:
     """What was drawn, and what to do now."""
     from jobs.display import console
 
@@ -104,9 +105,11 @@ def _print_next(written: "Written", out: str, files: FileOptions) -> None:
     if written.unreadable:
         lines.append(f"note     {written.unreadable:,} images could not be read from their source")
     if written.design_beside:
-        lines.append(f"note     {out} cannot be written to: what was drawn is stored in {files.to}")
+        lines.append(
+            f"note     {out[0]} cannot be written to: what was drawn is stored in {files.to}"
+        )
     again = ["--class-labels", files.class_labels] if files.class_labels else []
-    command = shlex.join(["legrad", "audit", out, *again, "--labels", str(written.table)])
+    command = shlex.join(["legrad", "audit", *out, *again, "--labels", str(written.table)])
     lines.append(
         f"\nnext     open {written.page} in a browser, press 1, 2 or 3 for each picture, and"
     )
