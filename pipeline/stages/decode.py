@@ -66,7 +66,7 @@ class Decoding:
     """
 
     max_pixels: int
-    fast: bool = True
+    fast: bool = False
 
     @classmethod
     def of_source(cls, source: "SourceConfig") -> "Decoding":
