@@ -178,7 +178,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
     _require_any(opened, failures, uris)
     legrad = LeGrad(loaded, model.layers)
     images = tuple(image for image, _ in opened.values())
-    maps, scores, notes = _run(legrad, list(opened.values()), question)
+    maps, scores, notes = _run(legrad, loaded, list(opened.values()), question)
     return Answer(
         question=question,
         names=tuple(opened),
@@ -240,6 +240,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
 
 def _run(
     legrad: LeGrad,
+    model: VisionLanguageModel,
     opened: Sequence[tuple[Image.Image, NDArray[np.uint8]]],
     question: Question,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
@@ -247,7 +248,7 @@ def _run(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            features = legrad.model.encode_text(question.columns)
+            features = model.encode_text(question.columns)
             if question.distinct:
                 features = _distinct(features, len(question.texts))
         except ValueError as error:  # its tokenizer's files, or texts that are alike

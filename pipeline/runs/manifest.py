@@ -210,6 +210,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "mode": prepared.preprocess.mode,
             "interpolation": prepared.preprocess.interpolation,
             "fill": list(prepared.preprocess.fill),
+            "crop": prepared.preprocess.crop,
             "grid_in_original_pixels": prepared.preprocess.transform(),
         },
         "maps": config.store.maps.model_dump(mode="json"),

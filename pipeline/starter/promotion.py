@@ -1,5 +1,6 @@
 """Write a configuration whose queries are cues that a discovery found."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +9,25 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from legrad.queries.query import Role
 from pipeline.config.loading import load_config
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
+from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, RESERVED
 from pipeline.starter.naming import class_queries
 
 _HEAD = """\
-# Made by `legrad discover {out}`: its cues are words that were found by looking at these images.
-# They are tested on the half of the images on which they were not found:
+# Made by `legrad discover {out}`: its cues were found by looking at these images. Only their
+# scores and maps are computed; the audit joins them to the earlier run, and tests them on the half
+# of the images on which they were not found:
 #   legrad run {file}
-#   legrad audit {output} --set 'discovered=[{names}]'
+#   legrad audit {outs} {output} --set 'discovered=[{names}]'
 """
 _NO_LABELS = (
-    "the run took its labels from a table of its own; name it as source.labels in {file}, "
-    "because the results do not say where it is"
+    "the run drew a sample of each label, from a table of labels; name the table as source.labels "
+    "in {file}, because the results do not say where it is"
 )
 _AGAIN = ("shards", "sample", "limit")
 """Settings of a source that restrict the images."""
@@ -51,13 +53,12 @@ class Promotion:
 def write_queries(
     results: Results, candidates: pd.DataFrame, config: Path, *, force: bool = False
 ) -> Promotion:
-    """Write a configuration for the images, model and classes of a run, with new cues.
+    """Write a configuration for the images and model of a run, with new cues as its only queries.
 
-    Classes, baselines and decoys of the run stay, its cues are left out: their scores and maps are
-    stored already, and `open_results` opens both outputs as one, joined on ``image_id``.
+    What the run has stored is not computed again: an audit of both outputs joins them.
 
     Args:
-        results: results of the run.
+        results: results of the run, or of several that `as_one` joined.
         candidates: rows with ``word``, see `pipeline.discovery.Discovery`.
         config: the YAML file to write.
         force: whether an existing file is overwritten.
@@ -70,32 +71,39 @@ def write_queries(
     phrases = list(dict.fromkeys(map(str, candidates["word"])))
     if not phrases:
         raise UsageError("nothing was found that could become a query; see --word")
-    kept = [query for query in results.queries if query.role is not Role.CUE]
     taken = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL}
     cues = [query.name for query in class_queries(map(plain_word, phrases), taken)]
-    output = f"{results.folder.uri.rstrip('/')}-discovered"
+    outs, output = _outputs(results)
     restricted = {name: results.run["identity"].get(f"source.{name}") for name in _AGAIN}
-    source = _plain(source_config(results.run, {}))
+    source = _plain(source_config(results.run, {}).model_copy(update={"carry": {}}))
     settings = {
         "model": _plain(model_config(results.run)),
         "source": source | {name: value for name, value in restricted.items() if value is not None},
         "queries": [
-            *(_plain(query) | {"name": query.name, "role": str(query.role)} for query in kept),
-            *(
-                {"name": name, "role": "cue", "prompts": phrase}
-                for name, phrase in zip(cues, phrases, strict=True)
-            ),
+            {"name": name, "role": "cue", "prompts": phrase}
+            for name, phrase in zip(cues, phrases, strict=True)
         ],
+        "store": {"embeddings": False, "captions": False, "properties": False},
         "output": output,
     }
-    head = _HEAD.format(out=results.folder.uri, file=config, output=output, names=", ".join(cues))
+    head = _HEAD.format(
+        out=results.folder.uri, outs=outs, file=config, output=output, names=", ".join(cues)
+    )
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(f"{head}\n{text}", encoding="utf-8")
-    labelled = results.run["identity"].get("source.labels")
-    notes = (_NO_LABELS.format(file=config),) if labelled else ()
+    drawn = results.run["identity"].get("source.labels") and restricted["sample"]
+    notes = (_NO_LABELS.format(file=config),) if drawn else ()
     load_config(config)
     return Promotion(config, tuple(cues), output, notes)
+
+
+def _outputs(results: Results) -> tuple[str, str]:
+    """The outputs that are open, as a command takes them, and a new one beside the first."""
+    (run,) = results.runs
+    earlier = [one.folder.uri for one in (run.runs if isinstance(run, JoinedRun) else (run,))]
+    number = "" if len(earlier) == 1 else f"-{len(earlier)}"
+    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}-discovered{number}"
 
 
 def chosen(candidates: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
