@@ -124,9 +124,7 @@ def test_columns_beside_pixels_that_stay_the_same() -> None:
     rows = [{"image_id": str(n), "bytes": f, "status": "ok"} for n, f in enumerate(files)]
     batch, decoding = pa.Table.from_pylist(rows, source_schema({})), Decoding(10**6)
     tables = [
-        Decoder(Preprocess((16, 16)), Decoding(10**6), {}, True, Reporter(), None, properties)(
-            batch
-        )
+        Decoder(Preprocess((16, 16)), decoding, {}, True, Reporter(), None, properties)(batch)
         for properties in (False, True)
     ]
     columns = [property_column(name) for name in PROPERTIES]
