@@ -1,6 +1,6 @@
-"""Write a configuration whose queries are cues that a discovery found."""
+"""Write a configuration with the images, model and classes of a run, and new cues."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ import pandas as pd
 import yaml
 
 from legrad.queries.query import Role
-from pipeline.config.loading import load_config
+from pipeline.config import RunConfig
+from pipeline.config.loading import load_config, validated
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
 from pipeline.results.reproduce import model_config, source_config
@@ -51,10 +52,7 @@ class Promotion:
 def write_queries(
     results: Results, candidates: pd.DataFrame, config: Path, *, force: bool = False
 ) -> Promotion:
-    """Write a configuration for the images, model and classes of a run, with new cues.
-
-    Classes, baselines and decoys of the run stay, its cues are left out: their scores and maps are
-    stored already, and `open_results` opens both outputs as one, joined on ``image_id``.
+    """Write the configuration of `next_run` with the candidates of a discovery as cues.
 
     Args:
         results: results of the run.
@@ -70,10 +68,38 @@ def write_queries(
     phrases = list(dict.fromkeys(map(str, candidates["word"])))
     if not phrases:
         raise UsageError("nothing was found that could become a query; see --word")
-    kept = [query for query in results.queries if query.role is not Role.CUE]
-    taken = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL}
-    cues = [query.name for query in class_queries(map(plain_word, phrases), taken)]
+    cues = query_names(results, map(plain_word, phrases))
     output = f"{results.folder.uri.rstrip('/')}-discovered"
+    made = [{"name": name, "prompts": phrase} for name, phrase in zip(cues, phrases, strict=True)]
+    head = _HEAD.format(out=results.folder.uri, file=config, output=output, names=", ".join(cues))
+    text = next_run(results, made, output)
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f"{head}\n{text}", encoding="utf-8")
+    load_config(config)
+    return Promotion(config, tuple(cues), output, notes(results, str(config)))
+
+
+def query_names(results: Results, titles: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names for new queries that neither the run's queries nor its columns nor ``taken`` have."""
+    known = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL, *taken}
+    return [query.name for query in class_queries(titles, known)]
+
+
+def next_run(results: Results, cues: Sequence[Mapping[str, Any]], output: str) -> str:
+    """Settings (YAML) of a run on the same images with the same model and classes.
+
+    Classes, baselines and decoys of the run stay, its cues are left out: their scores and maps are
+    stored already, and `open_results` opens both outputs as one, joined on ``image_id``.
+
+    Args:
+        results: results of the run.
+        cues: the new cues, each with ``name`` and what defines it, such as ``prompts``.
+        output: output of the new run.
+
+    Raises:
+        UsageError: a cue is no valid query.
+    """
+    kept = [query for query in results.queries if query.role is not Role.CUE]
     restricted = {name: results.run["identity"].get(f"source.{name}") for name in _AGAIN}
     source = _plain(source_config(results.run, {}))
     settings = {
@@ -81,21 +107,18 @@ def write_queries(
         "source": source | {name: value for name, value in restricted.items() if value is not None},
         "queries": [
             *(_plain(query) | {"name": query.name, "role": str(query.role)} for query in kept),
-            *(
-                {"name": name, "role": "cue", "prompts": phrase}
-                for name, phrase in zip(cues, phrases, strict=True)
-            ),
+            *({"role": "cue", **cue} for cue in cues),
         ],
         "output": output,
     }
-    head = _HEAD.format(out=results.folder.uri, file=config, output=output, names=", ".join(cues))
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(f"{head}\n{text}", encoding="utf-8")
+    validated(RunConfig, settings, "the next run")
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
+
+
+def notes(results: Results, file: str) -> tuple[str, ...]:
+    """What the user has to do before the run of `next_run` in a file can start."""
     labelled = results.run["identity"].get("source.labels")
-    notes = (_NO_LABELS.format(file=config),) if labelled else ()
-    load_config(config)
-    return Promotion(config, tuple(cues), output, notes)
+    return (_NO_LABELS.format(file=file),) if labelled else ()
 
 
 def chosen(candidates: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:

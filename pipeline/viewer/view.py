@@ -17,6 +17,7 @@ from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
 from pipeline.results import open_results
 from pipeline.storage.location import Location, Options, open_location
+from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.label_file import LabelFile
 from pipeline.viewer.live_report import LivePages, bare_report, read_overview
 from pipeline.viewer.pictures import Pictures
@@ -82,7 +83,9 @@ class View:
         self.label_file = LabelFile(*self._file(labels, TABLE))
         self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
         self._audit_options = (storage_options, settings, verdicts, tell)
-        self._threads = {name: ThreadPoolExecutor(1) for name in ("audit", "index", "model")}
+        self._threads = {
+            name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
+        }
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
         self.each_page = {"read_only": read_only, "tabs": ("findings", "search", "label")}
@@ -90,6 +93,7 @@ class View:
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
         self._index = self._threads["index"].submit(ImageIndex.read, self.results)
+        self._embeddings = self._threads["embeddings"].submit(Embeddings.read, self.results)
         self._threads["model"].submit(self.texts.load)
         self.refresh()
 
@@ -118,6 +122,10 @@ class View:
     async def index(self) -> ImageIndex:
         """The index; raises `NotReadyError` while it is being read."""
         return await _ready(self._index)
+
+    async def embeddings(self) -> Embeddings:
+        """The embeddings; raises `NotReadyError` while they are being read."""
+        return await _ready(self._embeddings)
 
     async def work(self, name: str, function: Callable[..., Result], *values: Any) -> Result:
         """Call a function in one of the threads."""
