@@ -10,7 +10,7 @@ from jobs.options import (
     AuditOptions,
     ClassLabels,
     Limit,
-    OutArgument,
+    OutputsArgument,
     StorageOptions,
     VerdictsFile,
     grouped,
@@ -102,7 +102,7 @@ class TableOptions:
 
 @grouped
 def audit(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     files: FileOptions,
     gate: GateOptions,

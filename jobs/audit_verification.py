@@ -1,6 +1,7 @@
 """What ``legrad audit`` prints of verification: agreement, what is worth a look, what is next."""
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -83,7 +84,7 @@ def show_worth_a_look(audit: "Audit", *, every: bool, limit: int) -> None:
     console.print(_LEGEND, style="dim", markup=False)
 
 
-def show_next(audit: "Audit", out: str) -> None:
+def show_next(audit: "Audit", out: Sequence[str]) -> None:
     """Print the command that verifies what is unverified."""
     from pipeline.audit.suspicion_scan import worth_a_look
 
@@ -100,5 +101,5 @@ def show_next(audit: "Audit", out: str) -> None:
     else:
         return
     known = [word for file in audit.label_files for word in ("--labels", file)]
-    command = shlex.join(["legrad", "label", out, *known])
+    command = shlex.join(["legrad", "label", *out, *known])
     console.print(f"\nnext: {text}:\n      {command}", soft_wrap=True, markup=False)

@@ -1,13 +1,14 @@
 """``legrad discover``: find cues that no query names."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, Limit, OutArgument, StorageOptions, grouped
+from jobs.options import AuditOptions, Limit, OutputsArgument, StorageOptions, grouped
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class DiscoveryFiles:
 
 @grouped
 def discover(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     files: DiscoveryFiles,
     storage: StorageOptions,
@@ -89,6 +90,7 @@ def discover(
     from pipeline import open_results
     from pipeline.discovery import discover as find
     from pipeline.discovery import discovery_costs, store, words
+    from pipeline.results.joined_run import as_one
     from pipeline.storage.tables import write_table
 
     if files.word and files.queries is None:
@@ -96,7 +98,7 @@ def discover(
     storage_options = storage.options()
     settings = options.config()
     vocabulary = words(files.vocabulary, storage_options)
-    results = open_results(out, storage_options)
+    results = as_one(open_results(out, storage_options))
     if dry_run:
         costs = discovery_costs(results, settings, vocabulary, top)
         console.print(f"discover: {costs}", soft_wrap=True, markup=False)
@@ -107,7 +109,7 @@ def discover(
     if files.export is not None:
         write_table(found.candidates, files.export, storage_options)
         console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
-    _promote(results, found, files)
+    _promote(results, out, found, files)
 
 
 def _show(found: "Discovery", limit: int) -> None:
@@ -171,7 +173,9 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
         console.print(f"... and {len(rows) - limit:,} more; --limit or --export shows them")
 
 
-def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> None:
+def _promote(
+    results: "Results", out: Sequence[str], found: "Discovery", files: DiscoveryFiles
+) -> None:
     """Write the configuration if it is asked for, and say what comes next."""
     from jobs.display import console
     from pipeline.discovery import listed
@@ -182,9 +186,7 @@ def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> N
         candidates = chosen(found.candidates, files.word)
     if files.queries is None:
         if len(candidates):
-            command = shlex.join(
-                ["legrad", "discover", results.uri, "--write-queries", "discovered.yaml"]
-            )
+            command = shlex.join(["legrad", "discover", *out, "--write-queries", "discovered.yaml"])
             console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
         return
     written = write_queries(results, candidates, files.queries, force=files.force)
@@ -192,7 +194,7 @@ def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> N
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     run = shlex.join(["legrad", "run", str(written.config)])
     names = f"discovered=[{', '.join(written.cues)}]"
-    audit = shlex.join(["legrad", "audit", written.output, "--set", names])
+    audit = shlex.join(["legrad", "audit", *out, written.output, "--set", names])
     console.print(
         f"{written.config}: {len(written.cues)} cues\nnext: {run}\n      {audit}",
         soft_wrap=True,

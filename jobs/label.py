@@ -1,11 +1,12 @@
 """``legrad label``: draw images, and write the page on which people say whether a cue is there."""
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, OutArgument, StorageOptions, grouped
+from jobs.options import AuditOptions, OutputsArgument, StorageOptions, grouped
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @grouped
 def label(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     storage: StorageOptions,
     pair: Annotated[
@@ -80,7 +81,7 @@ def label(
     _print_next(written, out, to)
 
 
-def _print_next(written: "Written", out: str, to: str) -> None:
+def _print_next(written: "Written", out: Sequence[str], to: str) -> None:
     """What was drawn, and what to do now."""
     from jobs.display import console
 
@@ -89,8 +90,8 @@ def _print_next(written: "Written", out: str, to: str) -> None:
     if written.unreadable:
         lines.append(f"note     {written.unreadable:,} images could not be read from their source")
     if written.design_beside:
-        lines.append(f"note     {out} cannot be written to: what was drawn is stored in {to}")
-    command = shlex.join(["legrad", "audit", out, "--labels", str(written.table)])
+        lines.append(f"note     {out[0]} cannot be written to: what was drawn is stored in {to}")
+    command = shlex.join(["legrad", "audit", *out, "--labels", str(written.table)])
     lines.append(
         f"\nnext     open {written.page} in a browser, press 1, 2 or 3 for each picture, and"
     )

@@ -8,7 +8,7 @@ import typer
 from jobs.options import (
     AuditOptions,
     ClassLabels,
-    OutArgument,
+    OutputsArgument,
     StorageOptions,
     VerdictsFile,
     grouped,
@@ -61,7 +61,7 @@ class LimitOptions:
 
 @grouped
 def report(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     limits: LimitOptions,
     storage: StorageOptions,

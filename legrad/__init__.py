@@ -1,4 +1,4 @@
-"""LeGrad heatmaps for the vision transformers of open_clip, mostly in closed form.
+"""LeGrad heatmaps for the vision transformers of open_clip and timm, mostly in closed form.
 
 Shapes are named alike everywhere:
 
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from legrad.method.explainer import LeGrad
     from legrad.method.explanation import Explanation
     from legrad.models.catalog import ListedModel, list_models
+    from legrad.models.classifier import Classifier
     from legrad.models.load import from_open_clip, load_model
+    from legrad.models.load_classifier import from_timm, load_classifier
     from legrad.models.vision_language import VisionLanguageModel
     from legrad.queries.query import Query
 
 _HOME = {
+    "Classifier": "legrad.models.classifier",
     "Explanation": "legrad.method.explanation",
     "LeGrad": "legrad.method.explainer",
     "ListedModel": "legrad.models.catalog",
@@ -46,11 +49,14 @@ _HOME = {
     "decode_maps": "legrad.heatmaps.codec",
     "encode_maps": "legrad.heatmaps.codec",
     "from_open_clip": "legrad.models.load",
+    "from_timm": "legrad.models.load_classifier",
     "list_models": "legrad.models.catalog",
+    "load_classifier": "legrad.models.load_classifier",
     "load_model": "legrad.models.load",
 }
 
 __all__ = [
+    "Classifier",
     "Explanation",
     "LeGrad",
     "ListedModel",
@@ -61,7 +67,9 @@ __all__ = [
     "decode_maps",
     "encode_maps",
     "from_open_clip",
+    "from_timm",
     "list_models",
+    "load_classifier",
     "load_model",
 ]
 

@@ -18,6 +18,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery import TOP, discover, words
 from pipeline.errors import UsageError
 from pipeline.results import open_results
+from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
@@ -37,7 +38,7 @@ class Audit(Computed):
     @classmethod
     def from_results(
         cls,
-        uri: str,
+        uri: str | Sequence[str],
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | Mapping[str, Any] | None = None,
@@ -49,7 +50,9 @@ class Audit(Computed):
         """Audit a run's output.
 
         Args:
-            uri: output folder of the run.
+            uri: output folder of the run, or a list of outputs over the same images, such as a
+                later run with new queries. The first one has the labels, and keeps verdicts and
+                all else that is stored.
             storage_options: options of its storage.
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
@@ -58,9 +61,10 @@ class Audit(Computed):
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run, or the settings name queries that it does not have.
+            UsageError: there is no run, the settings name queries that it does not have, or runs
+                of different models are to be joined.
         """
-        results = open_results(uri, storage_options, class_labels=class_labels)
+        results = as_one(open_results(uri, storage_options, class_labels=class_labels))
         chosen = (
             settings
             if isinstance(settings, AuditConfig)

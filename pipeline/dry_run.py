@@ -19,7 +19,7 @@ from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.sources.input_rows import Row
 from pipeline.sources.label_checks import query_label_notes, table_notes
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 
 SAMPLE_ROWS = 16
 _TAR_ROW = 2 * 512 + 256  # bytes of headers and padding of a sample's image and json
@@ -142,7 +142,7 @@ def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
         status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:
             start = time.perf_counter()
-            image = decode(data, preprocess, config.source.max_pixels)
+            image = decode(data, preprocess, Decoding.of_source(config.source))
             seconds = time.perf_counter() - start
             status, error = str(image.status), image.error
             shape = (image.width, image.height) if image.width and image.height else None

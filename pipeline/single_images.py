@@ -26,13 +26,13 @@ from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.results.rows import name_list
 from pipeline.schema import Status
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import is_storage_error, open_location
 
 EMPTY_PROMPT = "(empty prompt)"
 _BATCH = 8
-_MAX_PIXELS: int = SourceConfig.model_fields["max_pixels"].default
+_DECODING = Decoding(SourceConfig.model_fields["max_pixels"].default)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
     _require_any(opened, failures, uris)
     legrad = LeGrad(loaded, model.layers)
     images = tuple(image for image, _ in opened.values())
-    maps, scores, notes = _run(legrad, list(opened.values()), question)
+    maps, scores, notes = _run(legrad, loaded, list(opened.values()), question)
     return Answer(
         question=question,
         names=tuple(opened),
@@ -228,7 +228,7 @@ def _require_any(
 
 def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8], str | None]:
     """The upright original, pixels (3, height, width) as the model takes them, and a note."""
-    decoded = decode(data, preprocess, _MAX_PIXELS)
+    decoded = decode(data, preprocess, _DECODING)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
     with warnings.catch_warnings(), open_image(data) as image:
@@ -240,6 +240,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
 
 def _run(
     legrad: LeGrad,
+    model: VisionLanguageModel,
     opened: Sequence[tuple[Image.Image, NDArray[np.uint8]]],
     question: Question,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
@@ -247,7 +248,7 @@ def _run(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            features = legrad.model.encode_text(question.columns)
+            features = model.encode_text(question.columns)
             if question.distinct:
                 features = _distinct(features, len(question.texts))
         except ValueError as error:  # its tokenizer's files, or texts that are alike

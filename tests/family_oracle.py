@@ -5,7 +5,7 @@ pass, while the fused attention is replaced by an explicit softmax whose matrix 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,20 +77,23 @@ def resized(model: nn.Module, size: tuple[int, int]) -> nn.Module:
     return model
 
 
-def block_calls(
-    model: Any, image: Tensor
-) -> list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
+Calls = list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
+
+
+def block_calls(model: Any, image: Tensor) -> Calls:
     """Every block with the arguments the model's own forward pass calls it with."""
+    return calls_of(own_blocks(model.visual), lambda: model.encode_image(image[None]))
+
+
+def calls_of(blocks: Sequence[nn.Module], run: Callable[[], Any]) -> Calls:
+    """Every block with the arguments that a forward pass calls it with."""
     calls: list[Any] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((module, args, kwargs))
 
-    hooks = [
-        block.register_forward_pre_hook(note, with_kwargs=True)
-        for block in own_blocks(model.visual)
-    ]
-    model.encode_image(image[None])
+    hooks = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
+    run()
     for hook in hooks:
         hook.remove()
     return calls
@@ -98,26 +101,65 @@ def block_calls(
 
 def layer_maps(visual: Any, call: Any, directions: Tensor) -> Tensor:
     """Relevance (Q, keys) of one block, class token included where it is a key."""
+    pools = pools_by_attention(visual)
+    pooled = embedding if pools else mean_embedding
+
+    def scores(tokens: Tensor) -> Tensor:
+        feature = pooled(visual, tokens)
+        return directions @ (feature / feature.norm())
+
+    return relevance(call, scores, pools=pools)
+
+
+def relevance(call: Any, scores: Callable[[Tensor], Tensor], *, pools: bool) -> Tensor:
+    """Relevance (Q, keys) by the block's attention, or by that of a pooler within ``scores``."""
     block, args, kwargs = call
     leaves: list[Tensor] = []
     with torch.enable_grad(), explicit_attention(leaves):
-        if pools_by_attention(visual):
-            tokens = block(*args, **kwargs).detach()
+        tokens = block(*args, **kwargs)
+        if pools:
+            tokens = tokens.detach()
             leaves.clear()
-            feature = embedding(visual, tokens)
-        else:
-            feature = mean_embedding(visual, block(*args, **kwargs))
+        values = scores(tokens)
         (leaf,) = leaves
-        scores = directions @ (feature / feature.norm())
         rows = []
-        for score in scores:
-            (gradient,) = torch.autograd.grad(score, leaf, retain_graph=True)
+        for value in values:
+            (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True)
             clamped = gradient[0].clamp(min=0)  # (H, rows, keys)
-            if pools_by_attention(visual):
+            if pools:
                 assert not clamped[:, 1:].any(), "only the first row of a pooler leads on"
                 clamped = clamped[:, :1]
             rows.append(clamped.mean(dim=(0, 1)))
     return torch.stack(rows)
+
+
+def classifier_maps(
+    module: nn.Module, pixels: Tensor, classes: Sequence[int], layers: int
+) -> tuple[Tensor, Tensor]:
+    """Maps (B,C,h,w) of the logits of some classes, and all logits, in float64; timm's modules."""
+    size = (int(pixels.shape[2]), int(pixels.shape[3]))
+    timm_model: Any = copy.deepcopy(module).double().eval()
+    if tuple(timm_model.patch_embed.img_size) != size:
+        timm_model.set_input_size(size)
+    for parameter in timm_model.parameters():
+        parameter.requires_grad_()
+    pools = getattr(timm_model, "attn_pool", None) is not None
+
+    def scores(tokens: Tensor) -> Tensor:
+        normed = timm_model.norm(tokens if pools else tokens.mean(dim=1))
+        if pools:
+            return timm_model.forward_head(normed)[0, list(classes)]
+        return timm_model.head(timm_model.fc_norm(normed))[0, list(classes)]
+
+    maps, grid = [], tuple(timm_model.patch_embed.grid_size)
+    for image in pixels.double():
+        with torch.no_grad():
+            calls = calls_of(timm_model.blocks, lambda image=image: timm_model(image[None]))
+        rows = torch.stack([relevance(call, scores, pools=pools) for call in calls[-layers:]])
+        keys = rows.sum(dim=0)
+        maps.append(keys[:, keys.shape[1] - grid[0] * grid[1] :].unflatten(-1, grid))
+    with torch.no_grad():
+        return torch.stack(maps), timm_model(pixels.double())
 
 
 def family_maps(

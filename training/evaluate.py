@@ -1,6 +1,7 @@
 """The figures on the mini model's card: recognition and grounding on held-out scenes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SCENES = 1_000
 SELECTION_SCENES = 300
 _SELECTION_SEEDS = HELD_OUT + 1_000_000  # the layers are not chosen on the scenes reported
 _SEED = 11
+ScoresOfTexts = Callable[[list[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,16 @@ def evaluate(folder: Path, processes: int, layers: int | None = None) -> Figures
     chosen = best_layers(model, processes) if layers is None else layers
     truth = _scenes(model, SCENES, HELD_OUT, processes)
     explainer = LeGrad(model, chosen)
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        return scores_of(explainer, truth.pixels, model.encode_text(texts))
+
     return Figures(
         scenes=SCENES,
         layers=chosen,
-        object_accuracy=_object_accuracy(explainer, truth),
-        background_accuracy=_background_accuracy(explainer, truth),
-        overlay_auc=_overlay_auc(explainer, truth),
+        object_accuracy=_object_accuracy(scores, truth),
+        background_accuracy=_background_accuracy(scores, truth),
+        overlay_auc=_overlay_auc(scores, truth),
         grounding=measure(explainer, truth, _things(model), np.random.default_rng(_SEED)),
     )
 
@@ -140,13 +146,9 @@ def _things(model: VisionLanguageModel) -> dict[str, Tensor]:
     return dict(zip(names, model.encode_text([named(n) for n in names]), strict=True))
 
 
-def _scores(explainer: LeGrad, truth: Truth, texts: list[str]) -> NDArray[np.float32]:
-    return scores_of(explainer, truth.pixels, explainer.model.encode_text(texts))
-
-
-def _object_accuracy(explainer: LeGrad, truth: Truth) -> float:
+def _object_accuracy(scores_of_texts: ScoresOfTexts, truth: Truth) -> float:
     """Over scenes that have an object."""
-    scores = _scores(explainer, truth, [named(name) for name in OBJECTS])
+    scores = scores_of_texts([named(name) for name in OBJECTS])
     names = [spec.object for spec in truth.specs]
     right = [
         OBJECTS[int(row.argmax())] == name
@@ -156,16 +158,16 @@ def _object_accuracy(explainer: LeGrad, truth: Truth) -> float:
     return float(np.mean(right))
 
 
-def _background_accuracy(explainer: LeGrad, truth: Truth) -> float:
-    scores = _scores(explainer, truth, list(BACKGROUNDS))
+def _background_accuracy(scores_of_texts: ScoresOfTexts, truth: Truth) -> float:
+    scores = scores_of_texts(list(BACKGROUNDS))
     names = [spec.background for spec in truth.specs]
     return float(
         np.mean([BACKGROUNDS[i] == n for i, n in zip(scores.argmax(1), names, strict=True)])
     )
 
 
-def _overlay_auc(explainer: LeGrad, truth: Truth) -> dict[str, float]:
-    scores = _scores(explainer, truth, [named(name) for name in OVERLAYS])
+def _overlay_auc(scores_of_texts: ScoresOfTexts, truth: Truth) -> dict[str, float]:
+    scores = scores_of_texts([named(name) for name in OVERLAYS])
     result = {}
     for name, column in zip(OVERLAYS, scores.T, strict=True):
         present = truth.contains(name)

@@ -10,7 +10,6 @@ import torch
 from open_clip import CLIP
 from torch import Tensor
 
-from legrad.method.block_gradient import norm_and_matrix
 from legrad.towers import ClipTower, Head, PlainBlock
 
 
@@ -54,7 +53,9 @@ def trace_maps(model: CLIP, pixels: Tensor, directions: Tensor, blocks: int) -> 
 
 def _head_gradient(head: Head, mean: Tensor, directions: Tensor) -> Tensor:
     """(B, q, D) gradient of < normalize(ln_post(mean) @ proj), t > at the mean token (B, D)."""
-    norm, proj = norm_and_matrix(head)
+    norm, proj = head.norm, head.matrix
+    if norm is None or proj is None:
+        raise TypeError("the mini model's head has a norm and a matrix")
     centred = mean - mean.mean(dim=-1, keepdim=True)
     sigma = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
     xhat = centred / sigma

@@ -20,7 +20,7 @@ query tokens i runs along memory.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from open_clip.transformer import QuickGELU
@@ -60,21 +60,21 @@ class Pooled:
     Attributes:
         xhat: (B, D), the mean token as ln_post normalises it.
         sigma: (B, 1), its standard deviation.
-        unit: (B, E), the normalised embedding.
-        length: (B, 1), length of the embedding before it was normalised.
         count: T.
+        unit: (B, E), the normalised embedding; None if the head does not normalise.
+        length: (B, 1), length of the embedding before it was normalised; None likewise.
     """
 
     xhat: Tensor
     sigma: Tensor
-    unit: Tensor
-    length: Tensor
     count: int
+    unit: Tensor | None = None
+    length: Tensor | None = None
 
     def images(self, part: slice) -> "Pooled":
         """A view of some of the images."""
-        xhat, sigma = self.xhat[part], self.sigma[part]
-        return Pooled(xhat, sigma, self.unit[part], self.length[part], self.count)
+        unit, length = (None if rows is None else rows[part] for rows in (self.unit, self.length))
+        return Pooled(self.xhat[part], self.sigma[part], self.count, unit, length)
 
 
 @dataclass(frozen=True)
@@ -173,21 +173,26 @@ def _is_tanh(activation: nn.Module) -> bool:
 
 
 def pool(tokens: Tensor, head: Head) -> Pooled:
-    """Embedding of a layer, normalize(head(mean token)), and the intermediates of its gradient.
+    """Embedding of a layer, head(mean token), and the intermediates of its gradient.
 
     Args:
         tokens: (B, T, D) output of the block.
-        head: head of the tower; it must have a norm and a matrix (D, E).
+        head: head of the tower; it must have a norm.
     """
-    norm, proj = norm_and_matrix(head)
+    norm = final_norm(head)
     mean = tokens.mean(dim=1)
     sigma = (mean.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
     xhat = (mean - mean.mean(dim=-1, keepdim=True)) / sigma
-    feature = (xhat * norm.weight + norm.bias) @ proj.to(mean.dtype)
+    pooled = Pooled(xhat, sigma, tokens.shape[1])
+    if not head.normalised:
+        return pooled
+    feature = xhat * norm.weight + norm.bias
+    if head.matrix is not None:
+        feature = feature @ head.matrix.to(mean.dtype)
     if head.bias is not None:
         feature = feature + head.bias
     length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(TINY)
-    return Pooled(xhat, sigma, feature / length, length, tokens.shape[1])
+    return replace(pooled, unit=feature / length, length=length)
 
 
 def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
@@ -199,28 +204,25 @@ def head_gradient(pooled: Pooled, head: Head, directions: Tensor) -> Tensor:
     Returns:
         (B, q, D): mean pooling gives every token the same gradient.
     """
-    norm, proj = norm_and_matrix(head)
-    unit, xhat = pooled.unit[:, None], pooled.xhat[:, None]
-    along = (directions * unit).sum(dim=-1, keepdim=True)
-    grad = (directions - along * unit) / pooled.length[:, None]  # back through normalize
-    grad = (grad @ proj.T.to(grad.dtype)) * norm.weight  # through proj and the scale of ln_post
+    norm, xhat, grad = final_norm(head), pooled.xhat[:, None], directions
+    if pooled.unit is not None and pooled.length is not None:  # back through normalize
+        unit = pooled.unit[:, None]
+        along = (grad * unit).sum(dim=-1, keepdim=True)
+        grad = (grad - along * unit) / pooled.length[:, None]
+    if head.matrix is not None:
+        grad = grad @ head.matrix.T.to(grad.dtype)
+    grad = grad * norm.weight  # through the scale of ln_post
     tilt = (grad * xhat).mean(dim=-1, keepdim=True)
     grad = grad - grad.mean(dim=-1, keepdim=True) - tilt * xhat
     at_token: Tensor = grad / (pooled.sigma[:, None] * pooled.count)
     return at_token
 
 
-def norm_and_matrix(head: Head) -> tuple[nn.LayerNorm, Tensor]:
-    """Norm and matrix of a head; every tower without a pooler has both.
-
-    Raises:
-        UnsupportedModelError: the head lacks one of them.
-    """
-    if head.norm is None or head.matrix is None:
-        raise UnsupportedModelError(
-            f"the tower's head lacks a norm or a matrix; {SUPPORTED_TOWERS}."
-        )
-    return head.norm, head.matrix
+def final_norm(head: Head) -> nn.LayerNorm:
+    """The norm of a head; raises UnsupportedModelError if it has none, as with a pooler."""
+    if head.norm is None:
+        raise UnsupportedModelError(f"the tower's head lacks a norm; {SUPPORTED_TOWERS}.")
+    return head.norm
 
 
 @dataclass(frozen=True)

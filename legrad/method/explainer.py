@@ -1,15 +1,16 @@
 """LeGrad(model).explain(pixels, directions) -> Explanation: one forward pass for all queries."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from legrad.method.chunks import default_bytes
 from legrad.method.explanation import Explanation
 from legrad.method.relevance import BlockRelevance, PoolerRelevance, Relevance, Request
-from legrad.models.vision_language import VisionLanguageModel
+from legrad.models.classifier import Classifier, ClassNames
+from legrad.models.vision_model import VisionModel
 from legrad.towers import Block
 
 __all__ = ["Explanation", "LeGrad"]
@@ -18,13 +19,26 @@ Select = Tensor | Callable[[Tensor], Tensor]
 Sizes = Sequence[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class _Queries:
+    """Directions (Q, E), and what is added to their scores (Q,): a classifier's biases."""
+
+    directions: Tensor
+    bias: Tensor | None = None
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(B, Q) from features (B, E)."""
+        scores = features @ self.directions.T
+        return scores if self.bias is None else scores + self.bias
+
+
 class LeGrad:
-    """Explains a vision-language model without changing it.
+    """Explains a vision-language model or a classifier without changing it.
 
     Products of its weights are computed once, here: make a new LeGrad after the weights changed.
 
     Args:
-        model: from `load_model` or `from_open_clip`.
+        model: from `load_model`, `from_open_clip`, `load_classifier` or `from_timm`.
         layers: how many of the last blocks to explain, 1 to all; None takes the model's default
             (2, as in the published code; for the mini model, what its card says).
         chunk_bytes: bound in bytes on the arrays of the (image, query) pairs that are worked on at
@@ -38,7 +52,7 @@ class LeGrad:
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        model: VisionModel,
         layers: int | None = None,
         *,
         chunk_bytes: int | None = None,
@@ -68,8 +82,9 @@ class LeGrad:
     def explain(
         self,
         pixels: Tensor,
-        directions: Tensor,
+        directions: Tensor | None = None,
         *,
+        classes: ClassNames | None = None,
         select: Select | None = None,
         sizes: Sizes | None = None,
     ) -> Explanation:
@@ -81,7 +96,10 @@ class LeGrad:
             directions: (Q, E), vectors of any length in the embedding space: unit text features,
                 mean features of images, differences of these, weights of a linear probe. The score
                 is the dot product with the unit image feature; maps and scores are linear in the
-                length.
+                length. For a classifier, whose features are not normalised: differences of rows of
+                its linear layer, or other vectors. None: ``classes``.
+            classes: names or indices of a classifier's classes, whose scores are their logits;
+                default all.
             select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
                 which costs a second run of the explained blocks. None: all.
             sizes: (width, height) of the original images, upright, for `Explanation.boxes`;
@@ -90,7 +108,7 @@ class LeGrad:
         Raises:
             ValueError: an argument has a wrong shape, or sizes are missing.
         """
-        images, queries = self._normalised(pixels), self._directions(directions)
+        images, queries = self._normalised(pixels), self._queries(directions, classes)
         grid = self._grid(images)
         shown, boxes = self._shown_cells(grid, sizes, len(images))
         blocks = self.tower.blocks_at(grid)
@@ -100,7 +118,7 @@ class LeGrad:
             for block in first:
                 tokens = block(tokens)
         selected = self._selected(select, explained, tokens, queries)
-        request = Request(queries, selected, self.model.autocast)
+        request = Request(queries.directions, selected, self.model.autocast)
         tokens, relevances = self._relevance.run(explained, tokens, request)
         maps = relevances.view(*relevances.shape[:2], *grid)
         if shown is not None:
@@ -110,17 +128,16 @@ class LeGrad:
         else:
             maps.masked_fill_(~selected[..., None, None], torch.nan)
         features = self._features(tokens)
-        scores = features @ queries.T
-        return Explanation(maps, scores, features, selected, self.layers, boxes)
+        return Explanation(maps, queries.scores(features), features, selected, self.layers, boxes)
 
     def _features(self, tokens: Tensor) -> Tensor:
-        """(B, E) unit image features from the tokens after the last block."""
+        """(B, E) image features from the tokens after the last block, unit but for a classifier."""
         with self.model.autocast():
             embedded = self.tower.embed(tokens)
-        return F.normalize(embedded.to(self.model.exact_dtype), dim=-1)
+        return self.model.finished(embedded.to(self.model.exact_dtype))
 
     def _selected(
-        self, select: Select | None, explained: Sequence[Block], tokens: Tensor, directions: Tensor
+        self, select: Select | None, explained: Sequence[Block], tokens: Tensor, queries: _Queries
     ) -> Tensor | None:
         """Which pairs to explain: (B, Q) bool, None for all."""
         if select is None:
@@ -130,8 +147,8 @@ class LeGrad:
                 last = tokens
                 for block in explained:
                     last = block(last)
-            select = select(self._features(last) @ directions.T)
-        shape = (len(tokens), len(directions))
+            select = select(queries.scores(self._features(last)))
+        shape = (len(tokens), len(queries.directions))
         if select.dtype != torch.bool or tuple(select.shape) != shape:
             raise ValueError(
                 f"select: expected bool {shape} (images, queries), found {select.dtype} "
@@ -181,11 +198,18 @@ class LeGrad:
             )
         return self.model.normalise(pixels)
 
-    def _directions(self, directions: Tensor) -> Tensor:
+    def _queries(self, directions: Tensor | None, classes: ClassNames | None) -> _Queries:
+        if directions is None and isinstance(self.model, Classifier):
+            return _Queries(*self.model.vectors(classes))
+        if directions is None or classes is not None:
+            raise ValueError(
+                f"{self.model.name!r} is explained for directions, or for classes if it is a "
+                "classifier: expected exactly one of the two"
+            )
         width = self.tower.embed_dim
         if directions.ndim != 2 or directions.shape[1] != width or not len(directions):
             raise ValueError(
                 f"directions: expected (Q, {width}) for {self.model.name!r} and Q > 0, "
                 f"found {tuple(directions.shape)}"
             )
-        return self.model.moved(directions).to(self.model.exact_dtype)
+        return _Queries(self.model.moved(directions).to(self.model.exact_dtype))

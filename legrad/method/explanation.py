@@ -25,8 +25,8 @@ class Explanation:
             normalised nor upsampled. Comparable within a query across images. NaN for pairs
             that were not selected; 0 in cells that show padding.
         scores: (B, Q), always complete: < unit image feature, direction >, the cosine for unit
-            directions.
-        image_features: (B, E) unit rows.
+            directions; for the classes of a classifier their logits.
+        image_features: (B, E) unit rows; for a classifier what its linear layer gets.
         selected: (B, Q) bool, which pairs have maps.
         layers: how many of the last blocks were explained.
         boxes: (B, 4) float64, the part of each original image that the grid covers: left, top,

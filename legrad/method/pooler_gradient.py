@@ -18,8 +18,9 @@ direction by them once, for all images and layers of a chunk. The slope of the a
 MLP's norm depend on the image (`carry_back`). Normalising by |f| subtracts from t its component
 along the embedding, and the head's norm subtracts the gradient's component along norm(z). Both
 vectors depend on the image alone, so they are carried back once per image, and each pair only
-scales them (`gradient_at_heads`). A pair thus costs one product with the MLP's folded matrix and
-< g_h, v_hj >; without an MLP only the latter.
+scales them (`gradient_at_heads`); a classifier does not normalise and has only the second. A pair
+thus costs one product with the MLP's folded matrix and < g_h, v_hj >; without an MLP only the
+latter.
 """
 
 from dataclasses import dataclass
@@ -97,9 +98,10 @@ class PooledRow:
 
     Attributes:
         values: (B, H, T, d).
-        unit: (B, E), the layer's own embedding.
-        along: (B, H d), ``unit`` carried back as if it were a direction.
-        scale: (B, 1), 1 / (|f| sigma), with sigma the standard deviation in the head's norm.
+        scale: (B, 1), 1 / (|f| sigma), with sigma the standard deviation in the head's norm, and
+            1 for |f| if the head does not normalise.
+        unit: (B, E), the layer's own embedding; None if the head does not normalise.
+        along: (B, H d), ``unit`` carried back as if it were a direction; None likewise.
         slant: (B, E), whose product with a direction is the component along norm(z); None
             without a norm.
         across: (B, H d), norm(z) carried back; None without a norm.
@@ -107,9 +109,9 @@ class PooledRow:
     """
 
     values: Tensor
-    unit: Tensor
-    along: Tensor
     scale: Tensor
+    unit: Tensor | None = None
+    along: Tensor | None = None
     slant: Tensor | None = None
     across: Tensor | None = None
     mlp: MlpRow | None = None
@@ -118,13 +120,17 @@ class PooledRow:
         """A view of some of the images."""
         return PooledRow(
             values=self.values[part],
-            unit=self.unit[part],
-            along=self.along[part],
             scale=self.scale[part],
-            slant=None if self.slant is None else self.slant[part],
-            across=None if self.across is None else self.across[part],
+            unit=_part(self.unit, part),
+            along=_part(self.along, part),
+            slant=_part(self.slant, part),
+            across=_part(self.across, part),
             mlp=None if self.mlp is None else self.mlp.images(part),
         )
+
+
+def _part(rows: Tensor | None, part: slice) -> Tensor | None:
+    return None if rows is None else rows[part]
 
 
 def fold_pooler(pooler: Pooler, dtype: torch.dtype) -> FoldedPooler:
@@ -180,18 +186,20 @@ def run_head(pooler: Pooler, folded: FoldedPooler, mixed: Tensor, values: Tensor
     if head.norm is not None:
         zhat, inverse = _standardised(z, head.norm.eps)
         z = zhat * head.norm.weight.to(dtype) + head.norm.bias.to(dtype)
-    feature = z if head.matrix is None else _linear(z, head.matrix.T.to(dtype), head.bias)
-    length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(TINY)
-    unit = feature / length
-    slant = across = None
+    unit = along = slant = across = None
+    if head.normalised:
+        feature = z if head.matrix is None else _linear(z, head.matrix.T.to(dtype), head.bias)
+        length = torch.linalg.vector_norm(feature, dim=-1, keepdim=True).clamp_min(TINY)
+        unit, inverse = feature / length, inverse / length
+        along = carry_back(folded, row, lift(folded, unit[:, None]))[:, 0]
     if zhat is not None and folded.slopes is not None:
         slant = zhat @ folded.slopes.T / zhat.shape[-1]
         across = carry_back(folded, row, tuple(zhat[:, None] @ m for m in folded.first))[:, 0]
     return PooledRow(
         values=values.to(dtype).contiguous(),
+        scale=inverse,
         unit=unit,
-        along=carry_back(folded, row, lift(folded, unit[:, None]))[:, 0],
-        scale=inverse / length,
+        along=along,
         slant=slant,
         across=across,
         mlp=row,
@@ -247,12 +255,14 @@ def gradient_at_heads(
     Returns:
         (b, q, H d).
     """
-    along = directions @ row.unit[:, :, None]  # (b, q, 1): back through normalize
     g = carry_back(folded, row.mlp, lifted)
-    g = torch.addcmul(g, along, row.along[:, None], value=-1)
-    if row.slant is not None and row.across is not None:  # back through the head's norm
-        unit_part = (row.unit * row.slant).sum(dim=-1)[:, None, None]
-        tilt = directions @ row.slant[:, :, None] - along * unit_part
+    tilt = None if row.slant is None else directions @ row.slant[:, :, None]
+    if row.unit is not None and row.along is not None:  # back through normalize
+        along = directions @ row.unit[:, :, None]  # (b, q, 1)
+        g = torch.addcmul(g, along, row.along[:, None], value=-1)
+        if tilt is not None and row.slant is not None:
+            tilt = tilt - along * (row.unit * row.slant).sum(dim=-1)[:, None, None]
+    if tilt is not None and row.across is not None:  # back through the head's norm
         g = torch.addcmul(g, tilt, row.across[:, None], value=-1)
     return g
 

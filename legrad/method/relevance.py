@@ -48,7 +48,7 @@ class Request:
     Attributes:
         directions: (Q, E) in the dtype of the maps.
         selected: (B, Q) bool, or None for every pair.
-        autocast: makes the context of a forward pass (`VisionLanguageModel.autocast`).
+        autocast: makes the context of a forward pass (`VisionModel.autocast`).
     """
 
     directions: Tensor

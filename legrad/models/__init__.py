@@ -1,1 +1,1 @@
-"""open_clip models: which exist, how they are loaded, their weights and tokenizers."""
+"""Models: which exist, how they are loaded (open_clip's, and classifiers of timm), tokenizers."""

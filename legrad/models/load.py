@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import get_args
 
 import open_clip
 import torch
@@ -14,12 +13,8 @@ from legrad.models import catalog
 from legrad.models.definition import MINI, Definition, define
 from legrad.models.published import PREPROCESSING, QUICK_GELU, as_published
 from legrad.models.tokenizers import check_tokenizer, make_tokenizer
-from legrad.models.vision_language import (
-    PUBLISHED_LAYERS,
-    Precision,
-    Tokenizer,
-    VisionLanguageModel,
-)
+from legrad.models.vision_language import Tokenizer, VisionLanguageModel
+from legrad.models.vision_model import PUBLISHED_LAYERS, Precision, check_precision
 from legrad.models.weights import model_with_weights
 from legrad.preprocess import Preprocess, ResizeMode
 from legrad.settings import is_weights_uri
@@ -72,11 +67,11 @@ def load_model(
             invalid, the model's file, folder or repository cannot be read, or the weights do not
             fit the model.
     """
-    _check_precision(precision)
+    check_precision(precision)
     definition, notes = as_published(define(name), pretrained, tag)
     arch = catalog.architecture(name)
     check_tokenizer(name, tokenizer)
-    size = _checked_size(image_size, arch.image_size, arch.patch_size)
+    size = checked_size(image_size, arch.image_size, arch.patch_size)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name == MINI:
         if pretrained is not None:
@@ -90,7 +85,7 @@ def load_model(
         name=name,
         pretrained=pretrained,
         model=module.eval().to(target),
-        preprocess=Preprocess(size, resize, config["interpolation"], _fill(config["mean"])),
+        preprocess=Preprocess(size, resize, config["interpolation"], fill(config["mean"])),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         precision=precision,
@@ -125,15 +120,15 @@ def from_open_clip(
         UnsupportedModelError: its vision tower is of no supported family.
         ValueError: ``image_size`` is not a multiple of the patch, or ``precision`` is unknown.
     """
-    _check_precision(precision)
+    check_precision(precision)
     visual = module.get_submodule("visual")
     tower = tower_of(visual)
-    size = _checked_size(image_size, tower.native_size, tower.patch_size)
+    size = checked_size(image_size, tower.native_size, tower.patch_size)
     return VisionLanguageModel(
         name=name,
         pretrained=None,
         model=module if device is None else module.to(device),
-        preprocess=Preprocess(size, fill=_fill(mean)),
+        preprocess=Preprocess(size, fill=fill(mean)),
         mean=mean,
         std=std,
         precision=precision,
@@ -190,15 +185,10 @@ def _weights_within(definition: Definition) -> list[str]:
         raise ValueError(f"model {definition.name}: its weights cannot be read: {error}") from error
 
 
-def _fill(mean: Sequence[float]) -> tuple[int, int, int]:
-    """The RGB that normalises to zero."""
+def fill(mean: Sequence[float]) -> tuple[int, int, int]:
+    """The RGB (0 to 255) that normalises to zero."""
     red, green, blue = (round(255 * value) for value in mean)
     return red, green, blue
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision {precision!r}: expected one of {get_args(Precision)}")
 
 
 def _example_tag(definition: Definition) -> str:
@@ -206,9 +196,14 @@ def _example_tag(definition: Definition) -> str:
     return f"an open_clip tag such as {tags[-1]!r}, or " if tags else ""
 
 
-def _checked_size(
+def checked_size(
     wanted: int | tuple[int, int] | None, native: tuple[int, int], patch: tuple[int, int]
 ) -> tuple[int, int]:
+    """(height, width) of the input, the native one unless another is wanted.
+
+    Raises:
+        ValueError: a side is not a multiple of the patch.
+    """
     size = native if wanted is None else (wanted, wanted) if isinstance(wanted, int) else wanted
     if any(side <= 0 or side % p for side, p in zip(size, patch, strict=True)):
         raise ValueError(

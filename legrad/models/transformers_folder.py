@@ -19,8 +19,8 @@ TIMM_SETTINGS = "timm_settings"
 """Key of ``vision_cfg``: arguments of timm's ``VisionTransformer``, by their names there."""
 CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
-_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 _CLIP_PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _SIGLIP_PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _TOKENIZERS = {
@@ -55,13 +55,13 @@ def read_folder(name: str, folder: Path, data: Config) -> tuple[dict[str, Any], 
             f"model {name}: its {CONFIG} is of {written}; of folders of the package transformers "
             f"{', '.join(CLASSES.values())} are supported, with image and text tower"
         )
-    vision = _VISION_DEFAULTS[kind] | _given(data, "vision_config")
+    vision = VISION_DEFAULTS[kind] | _given(data, "vision_config")
     text = _TEXT_DEFAULTS[kind] | _given(data, "text_config")
     for tower in (vision, text):
-        if tower["hidden_act"] not in _ACTIVATIONS:
+        if tower["hidden_act"] not in ACTIVATIONS:
             raise UnsupportedModelError(
                 f"model {name}: activation {tower['hidden_act']!r}: expected one of "
-                f"{', '.join(_ACTIVATIONS)}"
+                f"{', '.join(ACTIVATIONS)}"
             )
     if kind == "clip":
         config = _clip(name, data.get("projection_dim", 512), vision, text)
@@ -81,7 +81,7 @@ _SIGLIP_TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
 }  # fmt: skip
 _SIGLIP_TEXT = _SIGLIP_TOWER | {"vocab_size": 32000, "max_position_embeddings": 64}
-_VISION_DEFAULTS: dict[str, dict[str, Any]] = {
+VISION_DEFAULTS: dict[str, dict[str, Any]] = {
     "clip": _CLIP_TOWER | {
         "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
         "patch_size": 32, "image_size": 224,
@@ -157,8 +157,8 @@ def _siglip(name: str, vision: Config, text: Config) -> dict[str, Any]:
                 "embed_dim": width,
                 "depth": vision["num_hidden_layers"],
                 "num_heads": vision["num_attention_heads"],
-                "mlp_ratio": _ratio(vision),
-                "act_layer": _ACTIVATIONS[vision["hidden_act"]],
+                "mlp_ratio": mlp_ratio(vision),
+                "act_layer": ACTIVATIONS[vision["hidden_act"]],
                 "eps": vision["layer_norm_eps"],
             },
         },
@@ -180,7 +180,7 @@ def _tower(tower: Config) -> dict[str, Any]:
     return {
         "width": tower["hidden_size"],
         "layers": tower["num_hidden_layers"],
-        "mlp_ratio": _ratio(tower),
+        "mlp_ratio": mlp_ratio(tower),
         "norm_kwargs": {"eps": tower["layer_norm_eps"]},
         **(tanh if tower["hidden_act"] == "gelu_pytorch_tanh" else {}),
     }
@@ -190,7 +190,7 @@ def _words(text: Config) -> dict[str, Any]:
     return {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
 
 
-def _ratio(tower: Config) -> float:
+def mlp_ratio(tower: Config) -> float:
     """Width of the MLP by width of the tower, such that rounding down gives whole channels."""
     width, hidden = int(tower["hidden_size"]), int(tower["intermediate_size"])
     return hidden // width if hidden % width == 0 else (hidden + 0.5) / width
@@ -198,12 +198,7 @@ def _ratio(tower: Config) -> float:
 
 def _preprocessing(kind: str, folder: Path) -> dict[str, Any]:
     """How the folder's image processor normalises pixels; else the default of its class."""
-    said: dict[str, Any] = {}
-    for file in _PREPROCESSING:
-        if (folder / file).is_file():
-            content = json.loads((folder / file).read_text(encoding="utf-8"))
-            said = content.get("image_processor", content)
-            break
+    said = image_processor(folder)
     mean, std = _CLIP_PIXELS if kind == "clip" else _SIGLIP_PIXELS
     if said.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -212,8 +207,17 @@ def _preprocessing(kind: str, folder: Path) -> dict[str, Any]:
     return {
         "mean": list(said.get("image_mean") or mean),
         "std": list(said.get("image_std") or std),
-        "interpolation": _INTERPOLATIONS.get(said.get("resample", -1), default),
+        "interpolation": INTERPOLATIONS.get(said.get("resample", -1), default),
     }
+
+
+def image_processor(folder: Path) -> dict[str, Any]:
+    """What the folder's image processor says; empty if it has none."""
+    for file in _PREPROCESSING:
+        if (folder / file).is_file():
+            content = json.loads((folder / file).read_text(encoding="utf-8"))
+            return dict(content.get("image_processor", content))
+    return {}
 
 
 def _other_tokenizer(folder: Path, size: int) -> str | None:

@@ -73,8 +73,7 @@ def converted(tensors: Tensors, kind: str, patch: int) -> dict[str, Tensor]:
     if weight.ndim == 2:
         rows = weight.reshape(len(weight), patch, patch, -1).permute(0, 3, 1, 2)
         image = {**image, "embeddings.patch_embedding.weight": rows}
-    position = image["embeddings.position_embedding.weight"]
-    image = {**image, "embeddings.position_embedding.weight": position[None]}
+    image = _with_batch(image)
     return {
         **_tower(image, _SIGLIP_IMAGE, "visual.trunk.", timm=True),
         **_pooler(image),
@@ -82,6 +81,23 @@ def converted(tensors: Tensors, kind: str, patch: int) -> dict[str, Tensor]:
         "logit_scale": tensors["logit_scale"].reshape(()),
         "logit_bias": tensors["logit_bias"].reshape(()),
     }
+
+
+def siglip_image(tensors: Tensors) -> dict[str, Tensor]:
+    """The vision tower of SigLIP under timm's names, without its pooler.
+
+    Raises:
+        KeyError: a tensor is missing; the message is its name.
+    """
+    image = _with_batch(_below(tensors, "vision_model."))
+    plain = {key: value for key, value in image.items() if not key.startswith("head.")}
+    return _tower(plain, _SIGLIP_IMAGE, "", timm=True)
+
+
+def _with_batch(image: Tensors) -> dict[str, Tensor]:
+    """The tensors with the positions as timm has them, (1, n, D)."""
+    name = "embeddings.position_embedding.weight"
+    return {**image, name: image[name][None]}
 
 
 def _below(tensors: Tensors, prefix: str) -> dict[str, Tensor]:

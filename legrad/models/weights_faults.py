@@ -150,7 +150,8 @@ def loading_fault(path: Path, error: Exception, module: nn.Module) -> str:
     """
     unsafe = _UNSAFE.search(str(error))
     if unsafe:
-        command = _extraction(f"{_load(path)}; c = c.get('state_dict', c)")
+        whole = "c = getattr(c, 'state_dict', lambda: c)()"  # a module that was saved whole
+        command = _extraction(f"{_load(path)}; {whole}; c = c.get('state_dict', c)")
         return (
             f"it holds an object of type {unsafe[1]}, and a file with such objects can run code "
             f"when it is loaded. Take the weights out if you trust it: {command}"

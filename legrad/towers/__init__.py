@@ -51,20 +51,22 @@ __all__ = [
 
 
 def tower_of(visual: nn.Module) -> Tower:
-    """The adapter of an open_clip vision tower, chosen by the module's type and never by a name.
+    """The adapter of a vision tower, chosen by the module's type and never by a name.
+
+    Args:
+        visual: the vision tower of an open_clip model, or a classifier of timm.
 
     Raises:
         UnsupportedModelError: no family covers it.
     """
-    trunk = getattr(visual, "trunk", None)
-    if trunk is None:
-        pools = getattr(visual, "attn_pool", None) is not None
-        return CocaTower(visual) if pools else ClipTower(visual)
+    trunk = getattr(visual, "trunk", visual)
     pools = getattr(trunk, "attn_pool", None) is not None
-    if isinstance(trunk, TimmVit):
+    if type(trunk) is TimmVit:
         return SiglipTower(visual) if pools else VitTower(visual)
     if isinstance(trunk, Eva):
         return PerceptionTower(visual) if pools else EvaTower(visual)
     if isinstance(trunk, VisionTransformerRelPos):
         return RelposTower(visual)
-    raise unsupported(f"is timm's {type(trunk).__name__}")
+    if trunk is not visual or type(trunk).__module__.startswith("timm."):
+        raise unsupported(f"is timm's {type(trunk).__name__}")
+    return CocaTower(visual) if pools else ClipTower(visual)

@@ -84,11 +84,20 @@ class PlainBlock(Block):
 
 @dataclass(frozen=True)
 class Head:
-    """From one pooled token (..., D) to the embedding (..., E): ``norm(z) @ matrix + bias``."""
+    """From one pooled token (..., D) to the embedding (..., E): ``norm(z) @ matrix + bias``.
+
+    Attributes:
+        norm: None if it comes before the pooling.
+        matrix: (D, E); None if the embedding is the normed token (E = D).
+        bias: (E,).
+        normalised: whether a score is taken with the embedding at unit length, as CLIP does; a
+            classifier takes it as it is.
+    """
 
     norm: nn.LayerNorm | None
     matrix: Tensor | None
     bias: Tensor | None = None
+    normalised: bool = True
 
     def project(self, z: Tensor) -> Tensor:
         """The part after the norm."""

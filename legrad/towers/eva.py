@@ -59,7 +59,7 @@ class EvaTower(TimmTower):
     """
 
     def __init__(self, visual: Any) -> None:
-        self._rope = _rope_at(visual.trunk, None)
+        self._rope = _rope_at(getattr(visual, "trunk", visual), None)
         super().__init__(visual)
 
     def _block(self, module: Any) -> Block:

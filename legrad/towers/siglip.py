@@ -1,5 +1,6 @@
 """SigLIP, SigLIP 2, NLLB-SigLIP: timm's ViT with multi-head attention pooling (MAP)."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -65,7 +66,7 @@ def map_pooler(trunk: Any, pool: Any, head: Head, front: int) -> Pooler:
         attend=_latent_row(pool, trunk.norm, front),
         out=pool.proj,
         mlp=Mlp(layer_norm(pool.norm, "pooler norm"), pool.mlp.fc1, pool.mlp.act, pool.mlp.fc2),
-        head=Head(None, head.matrix, head.bias),
+        head=replace(head, norm=None),
         skipped=int(trunk.num_prefix_tokens) - front,
     )
 

@@ -33,7 +33,8 @@ class TimmTower(Tower):
     head to the mean of all tokens, as for CLIP.
 
     Args:
-        visual: open_clip's ``TimmModel``.
+        visual: open_clip's ``TimmModel``, or timm's module itself: a classifier, whose embedding is
+            what its last linear layer gets.
 
     Raises:
         UnsupportedModelError: a part is of a kind that is not covered.
@@ -41,11 +42,15 @@ class TimmTower(Tower):
 
     def __init__(self, visual: Any) -> None:
         self.visual: Any = visual
-        self.trunk: Any = visual.trunk
+        self.trunk: Any = getattr(visual, "trunk", visual)
         self._check()
         self.prefix = int(self.trunk.num_prefix_tokens)
         self.blocks: Sequence[Block] = [self._block(module) for module in self.trunk.blocks]
-        self.head = Head(self._final_norm(), *_linear(visual))
+        norm = self._final_norm()
+        if self.trunk is visual:
+            self.head = Head(norm, None, normalised=False)
+        else:
+            self.head = Head(norm, *_linear(visual))
 
     @abstractmethod
     def _block(self, module: Any) -> Block:

@@ -203,7 +203,7 @@ def _pooled_posterior(
     """(C, B) probability of the high state by a mixture fitted to all images (C, B) together."""
     pooled = every[cues][:, None]
     data = HistogramSums.of(pooled, histograms.centres[cues], histograms.width[cues])
-    return mixture.fit(data).states(data.centres)[:, 0, :, mixture.HIGH]
+    return mixture.fit(data).present(data.centres)[:, 0]
 
 
 def _auc(counts: NDArray[np.float32], everyone: Everyone | None) -> Array:

@@ -9,6 +9,7 @@ fitted to histograms, so the work depends on classes and bins and not on the num
 scikit-learn's GaussianMixture fits neither histograms nor offsets by class, so the fit is ours.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
-from pipeline.audit.student import DEGREES, POWER, SCALE_OF_NORMAL, log_density, weights_of
+from pipeline.audit.student import DEGREES, LOG_CONSTANT, POWER, SCALE_OF_NORMAL
 
 LOW, MIDDLE, HIGH = range(3)
 _TWO = tuple((d, 0.0) for d in (1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0))
@@ -70,27 +71,43 @@ class Mixture:
         x = np.clip((r * d**2 - DEGREES * (1 - r)) / (r * d + root), 0, d)
         return self.offset + x * self.sigma[:, None]
 
-    def squares(self, centres: Array) -> Array:
-        """(C, K, B, 3) squared distance of scores (C, B) from each state, in scales."""
-        x = (centres[:, None, :] - self.offset[..., None])[..., None]
-        result: Array = ((x - self.shift[:, None, None, :]) / self.sigma[:, None, None, None]) ** 2
+    def nearness(self, centres: Array) -> Array:
+        """(S, C, K, B) 1 / (1 + squared distance from the state in scales / degrees of freedom).
+
+        S is 3, or 2 without the low state where no cue has one. The states come first, because
+        numpy adds up whole arrays much faster than it sums over a last axis of three.
+        """
+        scale = self.sigma * np.sqrt(DEGREES)
+        shift = self.shift[:, self._first :].T / scale
+        away = (centres[:, None, :] - self.offset[..., None]) / scale[:, None, None]
+        result: Array = away - shift[..., None, None]
+        np.square(result, out=result)
+        result += 1
+        return np.reciprocal(result, out=result)
+
+    def odds(self, nearness: Array) -> Array:
+        """(S, C, K, B) density of state and score, up to the factor `log_factor`."""
+        result = nearness**2  # the density is the third power, see `pipeline.audit.student`
+        result *= nearness
+        result *= np.moveaxis(self.share[..., self._first :], 2, 0)[..., None]
         return result
 
-    def densities(self, centres: Array) -> Array:
-        """(C, K, B, 3) log density of state and score, at scores (C, B)."""
-        return self._densities(self.squares(centres))
-
-    def _densities(self, squares: Array) -> Array:
-        constant = np.log(self.share) - np.log(self.sigma)[:, None, None]
-        result: Array = constant[:, :, None, :] + log_density(squares)
+    @property
+    def log_factor(self) -> Array:
+        """(C,) logarithm of what turns `odds` into densities."""
+        result: Array = LOG_CONSTANT - np.log(self.sigma)
         return result
 
-    def states(self, centres: Array) -> Array:
-        """(C, K, B, 3) probability of each state given a score, at scores (C, B)."""
-        log = self.densities(centres)
-        odds = np.exp(log - log.max(axis=3, keepdims=True))
-        result: Array = odds / odds.sum(axis=3, keepdims=True)
+    def present(self, centres: Array) -> Array:
+        """(C, K, B) probability of the high state given a score, at scores (C, B)."""
+        odds = self.odds(self.nearness(centres))
+        result: Array = odds[-1] / odds.sum(axis=0)
         return result
+
+    @property
+    def _first(self) -> int:
+        """The first state that any cue has."""
+        return LOW if self.low.any() else MIDDLE
 
     def take(self, cues: NDArray[np.int64]) -> "Mixture":
         """The mixtures of some cues, by index."""
@@ -171,17 +188,17 @@ def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     The maximisation is a regression of the score on the states within classes, in which scores
     count less the farther they are from their state.
     """
-    squares = mixture.squares(data.centres)
-    log = mixture._densities(squares)
-    top = log.max(axis=3, keepdims=True)
-    odds = np.exp(log - top)
-    total = odds.sum(axis=3, keepdims=True)
-    before = np.einsum("ckb,ckb->c", data.counts, (top + np.log(total))[..., 0])
-    weights = odds * (data.counts[..., None] / total)
-    size = weights.sum(axis=2)
-    weights *= weights_of(squares)
-    mass = weights.sum(axis=2)
-    scores = np.einsum("ckbs,cb->cks", weights, data.centres)
+    near = mixture.nearness(data.centres)
+    weights = mixture.odds(near)
+    total = weights.sum(axis=0)
+    before = np.einsum("ckb,ckb->c", data.counts, np.log(total))
+    before = before + data.images.sum(axis=1) * mixture.log_factor
+    weights *= data.counts / total
+    size = _by_state(weights.sum(axis=3))
+    weights *= near
+    weights *= (DEGREES + 1) / DEGREES  # so that they count as `student.weights_of` says
+    middle = data.centres.mean(axis=1)[:, None]
+    mass, scores, squares = (_by_state(sums) for sums in _moments(weights, data.centres - middle))
     whole = np.maximum(mass.sum(axis=2), 1e-9)
     mean = scores.sum(axis=2) / whole
     portion = mass / whole[..., None]
@@ -195,10 +212,10 @@ def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     low = np.where(mixture.low, down / determinant, 0)
     shift = np.stack([np.minimum(low, 0), 0 * low, np.maximum(high, 0)], axis=1)
     explained = (shift * covariance).sum(axis=1)
-    within = _squares_about(weights.sum(axis=3), data.centres, mean)
+    within = (squares.sum(axis=2) - mean**2 * whole).sum(axis=1)
     residual = np.maximum(within - explained, 0) / np.maximum(whole.sum(axis=1), 1)
     new = Mixture(
-        offset=mean - np.einsum("cks,cs->ck", portion, shift),
+        offset=mean + middle - np.einsum("cks,cs->ck", portion, shift),
         shift=shift,
         sigma=np.maximum(np.sqrt(residual), data.floor),
         share=_smoothed(size, mixture.low),
@@ -207,13 +224,16 @@ def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     return new, before
 
 
-def _squares_about(weights: Array, centres: Array, mean: Array) -> Array:
-    """(C,) sum of squared deviations from class means (C, K), of bins with weights (C, K, B)."""
-    middle = centres.mean(axis=1, keepdims=True)
-    first = np.einsum("ckb,cb->ck", weights, centres - middle)
-    second = np.einsum("ckb,cb->ck", weights, (centres - middle) ** 2)
-    away = mean - middle
-    result: Array = (second - 2 * away * first + away**2 * weights.sum(axis=2)).sum(axis=1)
+def _moments(weights: Array, scores: Array) -> Iterator[Array]:
+    """Sums (S, C, K) over the bins of weights (S, C, K, B) times 1, the scores (C, B), squares."""
+    powers = np.stack([np.ones_like(scores), scores, scores**2], axis=2)
+    yield from np.moveaxis(weights @ powers, 3, 0)
+
+
+def _by_state(sums: Array) -> Array:
+    """(C, K, 3) from (S, C, K); 0 for a low state that is left out."""
+    result = np.zeros((*sums.shape[1:], 3))
+    result[..., -len(sums) :] = np.moveaxis(sums, 0, 2)
     return result
 
 
@@ -227,10 +247,9 @@ def _smoothed(size: Array, low: NDArray[np.bool_]) -> Array:
 
 def class_likelihoods(data: HistogramSums, mixture: Mixture) -> Array:
     """(C, K) log-likelihood of each class under the mixture."""
-    log = mixture.densities(data.centres)
-    top = log.max(axis=3)
-    total = top + np.log(np.exp(log - top[..., None]).sum(axis=3))
-    result: Array = np.einsum("ckb,ckb->ck", data.counts, total)
+    total = mixture.odds(mixture.nearness(data.centres)).sum(axis=0)
+    result: Array = np.einsum("ckb,ckb->ck", data.counts, np.log(total))
+    result += data.images * mixture.log_factor[:, None]
     return result
 
 

@@ -7,6 +7,7 @@ audit says that it cannot tell.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from pipeline.audit import mixture, shape_check, student
 from pipeline.audit.histograms import Histograms, HistogramSums
 from pipeline.audit.inference import Array
-from pipeline.audit.mixture import HIGH, Mixture
+from pipeline.audit.mixture import Mixture
 from pipeline.config.audit_settings import Gates
+from pipeline.machine import cores, map_in_threads
 
-_CHUNK = 4_000_000
-"""Histogram cells that are fitted at once."""
+_CHUNK = 25_000
+"""Histogram cells that are fitted at once, few enough for a core's cache."""
 _TINY = 1e-6
 _SMALLER_STATE = 0.02  # share of images in it from which a class counts as showing both states
 
@@ -81,7 +83,8 @@ def measure(histograms: Histograms, gates: Gates, thresholds: Mapping[str, float
         return _nothing(histograms)
     together = max(1, _CHUNK // max(1, classes * bins))
     chunks = [np.arange(i, min(i + together, cues)) for i in range(0, cues, together)]
-    parts = [_measured(histograms, chunk, gates) for chunk in chunks]
+    measured = partial(_measured, histograms, gates)
+    parts = list(map_in_threads(measured, chunks, cores()))
     presence = _join(histograms, parts)
     for cue, threshold in thresholds.items():
         presence = _with_threshold(presence, histograms.cues.index(cue), threshold)
@@ -100,7 +103,7 @@ class _Part:
     reason: list[str]
 
 
-def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) -> _Part:
+def _measured(histograms: Histograms, gates: Gates, chunk: NDArray[np.int64]) -> _Part:
     """Fit the cues of one chunk, given by index."""
     data = HistogramSums.of(
         histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
@@ -109,7 +112,7 @@ def _measured(histograms: Histograms, chunk: NDArray[np.int64], gates: Gates) ->
     single = student.one_state_likelihoods(data, student.one_state_sigma(data)).sum(axis=1)
     gain = mixture.class_likelihoods(data, fitted).sum(axis=1) - single
     placed, unconfirmed = _placed(data, fitted, gates)
-    posterior = placed.states(data.centres)[..., HIGH].astype(np.float32)
+    posterior = placed.present(data.centres).astype(np.float32)
     present = np.einsum("ckb,ckb->ck", data.counts, posterior)
     separation = fitted.distance / fitted.deviation
     reasons = [
@@ -139,7 +142,7 @@ def _placed(
         The mixture with these classes decided, and (C, K) classes in which all images seem to have
         the cue.
     """
-    share = fitted.states(data.centres)[..., HIGH]
+    share = fitted.present(data.centres)
     present = np.einsum("ckb,ckb->ck", data.counts, share)
     absent = data.images - present
     gain = mixture.class_likelihoods(data, fitted)

@@ -15,13 +15,13 @@ DEGREES = 5.0
 POWER = (DEGREES + 1) / 2
 SCALE_OF_NORMAL = 0.8566
 """Scale of the likeliest such distribution for normal scores of deviation 1."""
-_LOG_CONSTANT = float(gammaln(POWER) - gammaln(DEGREES / 2) - 0.5 * np.log(DEGREES * np.pi))
+LOG_CONSTANT = float(gammaln(POWER) - gammaln(DEGREES / 2) - 0.5 * np.log(DEGREES * np.pi))
 _STEPS = 20
 
 
 def log_density(squares: Array) -> Array:
     """Log density at squared distances in scales, of a distribution with scale 1."""
-    result: Array = _LOG_CONSTANT - POWER * np.log1p(squares / DEGREES)
+    result: Array = LOG_CONSTANT - POWER * np.log1p(squares / DEGREES)
     return result
 
 

@@ -26,6 +26,8 @@ ECHO = 0.8
 """Correlation of two words' scores within classes from which they count as one word."""
 NAMES = 0.7
 """Cosine of a word's and a class's text, less the vocabulary's mean, from which it is a name."""
+NEARLY = 0.8
+"""Share of the first word's effect from which a preferred word of a group names the group."""
 
 
 @dataclass(frozen=True)
@@ -145,26 +147,39 @@ class Leader:
 
 
 def leaders(
-    values: Array, left_out: NDArray[np.bool_], alike: Likenesses, most: int
+    values: Array,
+    left_out: NDArray[np.bool_],
+    alike: Likenesses,
+    most: int,
+    preferred: NDArray[np.bool_],
 ) -> list[Leader]:
     """The first words of a class, each standing for the words that echo it.
+
+    A model that does not tell some words apart may put any of them first, so a group is named by
+    its first preferred word if that is nearly as strong.
 
     Args:
         values: (W,) by which words are ordered, the largest first; NaN is left out.
         left_out: (W,) words that cannot be among them.
         most: number of leaders.
+        preferred: (W,) words that name a group rather than others.
     """
     groups: dict[int, list[int]] = {}
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
     for word in order.tolist():
         if left_out[word] or not values[word] > 0:
             continue
-        first = list(groups)
-        echoes = np.flatnonzero(alike.between(word, first) > ECHO)
+        heads = list(groups)
+        echoes = np.flatnonzero(alike.between(word, heads) > ECHO)
         if len(echoes):
-            groups[first[int(echoes[0])]].append(word)
+            groups[heads[int(echoes[0])]].append(word)
         elif len(groups) == most:
             break
         else:
             groups[word] = []
-    return [Leader(word, tuple(also)) for word, also in groups.items()]
+    listed = []
+    for first, also in groups.items():
+        near = [word for word in also if values[word] >= NEARLY * values[first]]
+        word = next((word for word in (first, *near) if preferred[word]), first)
+        listed.append(Leader(word, tuple(other for other in (first, *also) if other != word)))
+    return listed

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from legrad.queries.query import Role
 from pipeline.audit.directions import Directions
 from pipeline.audit.scores import Population
+from pipeline.audit.vocabulary import artefacts
 from pipeline.discovery.confirm import PairOfWord
 from pipeline.discovery.scan import ECHO, NAMES, Leader, Likenesses, Scan, Sums, leaders
 from pipeline.discovery.words import Relation, wordnet
@@ -65,6 +66,7 @@ class Shortlist:
             np.stack([directions.queries[name] for name in cues]) if cues else np.zeros((0, 1))
         )
         self.repeats = self.likenesses.with_any(of_cues, sums.covariance) > ECHO
+        self.artefacts = np.array([phrase in artefacts() for phrase in directions.phrases])
         self.names = np.nan_to_num(scanned.alike, nan=-1) > NAMES
 
     @property
@@ -89,8 +91,10 @@ class Shortlist:
         relations = [net.relation(label, phrase) for phrase in self.phrases]
         names = np.array([relation is Relation.NAME for relation in relations])
         left_out = self.repeats | self.names[code] | names
-        by_shift = leaders(self.scanned.shift[code], left_out, self.likenesses, self.top)
-        by_probe = leaders(self.scanned.probe[code], left_out, self.likenesses, self.top)
+        by_shift, by_probe = (
+            leaders(values[code], left_out, self.likenesses, self.top, self.artefacts)
+            for values in (self.scanned.shift, self.scanned.probe)
+        )
         found = [
             Found(self._pair(code, leader), leader, "shift", relations[leader.word])
             for leader in by_shift

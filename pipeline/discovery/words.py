@@ -85,6 +85,7 @@ class WordNet:
         return frozenset(every)
 
 
+@cache
 def plain_word(text: str) -> str:
     """A phrase or label in lower case, without article and underscores."""
     words = text.lower().replace("_", " ").replace("-", " ").split()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,8 +98,9 @@ class Run:
         """How images were brought to the model's input."""
         values = self.manifest["metadata"]["preprocess"]
         height, width = values["size"]
-        fill = {"fill": tuple(values["fill"])} if "fill" in values else {}  # not in early manifests
-        return Preprocess((height, width), values["mode"], values["interpolation"], **fill)
+        read = Preprocess((height, width), values["mode"], values["interpolation"])
+        red, green, blue = values.get("fill", read.fill)  # not in early manifests, nor is crop
+        return replace(read, fill=(red, green, blue), crop=values.get("crop", 1.0))
 
     def has(self, query: str) -> bool:
         """Whether the run has this query; ``own_label`` is one if any label has a class query."""

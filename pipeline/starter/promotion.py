@@ -1,5 +1,6 @@
-"""Write a configuration with the images, model and classes of a run, and new cues."""
+"""Write a configuration for the images and model of a run, with new cues."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,25 +9,26 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from legrad.queries.query import Role
 from pipeline.config import RunConfig
 from pipeline.config.loading import load_config, validated
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
+from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, RESERVED
 from pipeline.starter.naming import class_queries
 
 _HEAD = """\
-# Made by `legrad discover {out}`: its cues are words that were found by looking at these images.
-# They are tested on the half of the images on which they were not found:
+# Made by `legrad discover {out}`: its cues were found by looking at these images. Only their
+# scores and maps are computed; the audit joins them to the earlier run, and tests them on the half
+# of the images on which they were not found:
 #   legrad run {file}
-#   legrad audit {output} --set 'discovered=[{names}]'
+#   legrad audit {outs} {output} --set 'discovered=[{names}]'
 """
 _NO_LABELS = (
-    "the run took its labels from a table of its own; name it as source.labels in {file}, "
-    "because the results do not say where it is"
+    "the run drew a sample of each label, from a table of labels; name the table as source.labels "
+    "in {file}, because the results do not say where it is"
 )
 _AGAIN = ("shards", "sample", "limit")
 """Settings of a source that restrict the images."""
@@ -55,7 +57,7 @@ def write_queries(
     """Write the configuration of `next_run` with the candidates of a discovery as cues.
 
     Args:
-        results: results of the run.
+        results: results of the run, or of several that `as_one` joined.
         candidates: rows with ``word``, see `pipeline.discovery.Discovery`.
         config: the YAML file to write.
         force: whether an existing file is overwritten.
@@ -69,9 +71,11 @@ def write_queries(
     if not phrases:
         raise UsageError("nothing was found that could become a query; see --word")
     cues = query_names(results, map(plain_word, phrases))
-    output = f"{results.folder.uri.rstrip('/')}-discovered"
+    outs, output = outputs(results, "discovered")
     made = [{"name": name, "prompts": phrase} for name, phrase in zip(cues, phrases, strict=True)]
-    head = _HEAD.format(out=results.folder.uri, file=config, output=output, names=", ".join(cues))
+    head = _HEAD.format(
+        out=results.folder.uri, outs=outs, file=config, output=output, names=", ".join(cues)
+    )
     text = next_run(results, made, output)
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(f"{head}\n{text}", encoding="utf-8")
@@ -86,29 +90,25 @@ def query_names(results: Results, titles: Iterable[str], taken: Iterable[str] = 
 
 
 def next_run(results: Results, cues: Sequence[Mapping[str, Any]], output: str) -> str:
-    """Settings (YAML) of a run on the same images with the same model and classes.
+    """Settings (YAML) for the images and model of a run, with new cues as its only queries.
 
-    Classes, baselines and decoys of the run stay, its cues are left out: their scores and maps are
-    stored already, and `open_results` opens both outputs as one, joined on ``image_id``.
+    What the run has stored is not computed again: an audit of both outputs joins them.
 
     Args:
-        results: results of the run.
+        results: results of the run, or of several that `as_one` joined.
         cues: the new cues, each with ``name`` and what defines it, such as ``prompts``.
         output: output of the new run.
 
     Raises:
         UsageError: a cue is no valid query.
     """
-    kept = [query for query in results.queries if query.role is not Role.CUE]
     restricted = {name: results.run["identity"].get(f"source.{name}") for name in _AGAIN}
-    source = _plain(source_config(results.run, {}))
+    source = _plain(source_config(results.run, {}).model_copy(update={"carry": {}}))
     settings = {
         "model": _plain(model_config(results.run)),
         "source": source | {name: value for name, value in restricted.items() if value is not None},
-        "queries": [
-            *(_plain(query) | {"name": query.name, "role": str(query.role)} for query in kept),
-            *({"role": "cue", **cue} for cue in cues),
-        ],
+        "queries": [{"role": "cue", **cue} for cue in cues],
+        "store": {"embeddings": False, "captions": False, "properties": False},
         "output": output,
     }
     validated(RunConfig, settings, "the next run")
@@ -117,8 +117,17 @@ def next_run(results: Results, cues: Sequence[Mapping[str, Any]], output: str) -
 
 def notes(results: Results, file: str) -> tuple[str, ...]:
     """What the user has to do before the run of `next_run` in a file can start."""
-    labelled = results.run["identity"].get("source.labels")
-    return (_NO_LABELS.format(file=file),) if labelled else ()
+    identity = results.run["identity"]
+    drawn = identity.get("source.labels") and identity.get("source.sample")
+    return (_NO_LABELS.format(file=file),) if drawn else ()
+
+
+def outputs(results: Results, ending: str) -> tuple[str, str]:
+    """The outputs that are open, as a command takes them, and a new one beside the first."""
+    (run,) = results.runs
+    earlier = [one.folder.uri for one in (run.runs if isinstance(run, JoinedRun) else (run,))]
+    number = "" if len(earlier) == 1 else f"-{len(earlier)}"
+    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}-{ending}{number}"
 
 
 def chosen(candidates: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:

@@ -26,8 +26,7 @@ def routes(view: View) -> list[web.RouteDef]:
                 queries=next_run.read(),
                 text=text,
                 chosen=[Chosen(name, float("nan"), float("nan")) for name in ids],
-                uri=view.uri,
-                output=next_run.output,
+                outputs=next_run.outputs,
                 notes=notes(view.results, FILE),
             )
 

@@ -14,7 +14,7 @@ from legrad.settings import absolute
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
 from pipeline.results import Results
-from pipeline.starter.promotion import next_run, query_names
+from pipeline.starter.promotion import next_run, outputs, query_names
 from pipeline.storage.location import Location
 
 FILE = "next-run.yaml"
@@ -63,7 +63,8 @@ class NextRun:
             buffer = io.BytesIO()
             np.save(buffer, direction)
             self._folder.child(f"{name}.npy").write(buffer.getvalue())
-            made = {"vector": f"{self._out}/_run/next/{name}.npy"}
+            folder = absolute(self.results.folder.uri.rstrip("/"), Path.cwd())
+            made = {"vector": f"{folder}/_run/next/{name}.npy"}
         when = datetime.now(UTC).isoformat(timespec="seconds")
         self._write([*queries, {"name": name, **made, "who": who, "when": when}])
 
@@ -76,9 +77,10 @@ class NextRun:
         self._write([query for query in self.read() if query["name"] != name])
 
     @property
-    def output(self) -> str:
-        """Output of the next run."""
-        return f"{self._out}-next"
+    def outputs(self) -> tuple[str, str]:
+        """The outputs that are open, as a command takes them, and that of the next run."""
+        earlier, output = outputs(self.results, "next")
+        return earlier, absolute(output, Path.cwd())
 
     def settings(self) -> str:
         """The settings of the next run, as YAML.
@@ -90,13 +92,9 @@ class NextRun:
         if not cues:
             raise UsageError("no text and no images were made a query yet")
         try:
-            return f"{_HEAD}\n{next_run(self.results, cues, self.output)}"
+            return f"{_HEAD}\n{next_run(self.results, cues, self.outputs[1])}"
         except ValueError as error:
             raise UsageError(f"the settings of the next run: {error}") from error
-
-    @property
-    def _out(self) -> str:
-        return absolute(self.results.folder.uri.rstrip("/"), Path.cwd())
 
     @property
     def _folder(self) -> Location:

@@ -4,7 +4,7 @@ Each kind of long work has a thread of its own, so that pages that do not need i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
 from pipeline.results import open_results
+from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Location, Options, open_location
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.label_file import LabelFile
@@ -36,10 +37,10 @@ class NotReadyError(Exception):
 
 
 class View:
-    """One output, opened for people to look at.
+    """One output, or several over the same images, opened for people to look at.
 
     Attributes:
-        uri: path or URI of the output.
+        uri: path or URI of the output, of several the first one, which keeps what people decide.
         read_only: whether nothing is written.
         results: results of the run.
         pictures: pictures of its images.
@@ -50,7 +51,7 @@ class View:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | Sequence[str],
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | None = None,
@@ -63,7 +64,7 @@ class View:
         """Open an output; computing begins with `start`.
 
         Args:
-            uri: output folder of the run.
+            uri: output folder of the run, or a list of outputs that are joined as by an audit.
             storage_options: options of its storage.
             settings: settings of the audit.
             verdicts: file of verdicts; default inside the output.
@@ -73,11 +74,12 @@ class View:
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run.
+            UsageError: there is no run, or runs of different models are to be joined.
         """
-        self.uri = uri
+        self._uris = [uri] if isinstance(uri, str) else list(uri)
+        self.uri = self._uris[0]
         self.read_only = read_only
-        self.results = open_results(uri, storage_options)
+        self.results = as_one(open_results(self._uris, storage_options))
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
         self.label_file = LabelFile(*self._file(labels, TABLE))
@@ -166,7 +168,7 @@ class View:
         options, settings, verdicts, tell = self._audit_options
         files = () if self.label_file.read().empty else (self.label_file.uri,)
         return Audit.from_results(
-            self.uri, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
+            self._uris, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
         )
 
     def _read_overview(self) -> LivePages:

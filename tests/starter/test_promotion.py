@@ -10,7 +10,7 @@ from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
 from pipeline.results import Results, open_results
 from pipeline.starter.promotion import chosen, write_queries
-from tests.discovery.worlds import CLASSES, EmbeddedWorld
+from tests.discovery.worlds import EmbeddedWorld
 
 FOUND = pd.DataFrame({"class": ["ash", "ash", "elm"], "word": ["a fence", "a cue_3", "a fence"]})
 
@@ -29,9 +29,8 @@ def test_the_configuration_has_the_runs_images_and_new_cues(
     config = load_config(file)
     cues = {query.name: query.prompts for query in config.queries if query.role is Role.CUE}
     assert cues == {"fence": ("a fence",), "cue_3_2": ("a cue_3",)}
-    assert {query.name for query in config.queries} == {*cues, *CLASSES}
+    assert {query.name for query in config.queries} == set(cues)
     assert config.source.uri == tuple(results.run["source"]["uri"])
-    assert config.source.carry == results.run["identity"]["source.carry"]
     assert (config.model.name, config.model.layers) == ("mini", 2)
     assert config.output == written.output != results.folder.uri
     with pytest.raises(UsageError, match="--force"):
@@ -39,7 +38,8 @@ def test_the_configuration_has_the_runs_images_and_new_cues(
     assert write_queries(results, FOUND[1:2], file, force=True).cues == ("cue_3_2",)
 
 
-def test_a_run_with_a_table_of_labels_has_a_note(results: Results, tmp_path: Path) -> None:
+def test_a_sample_by_a_table_of_labels_has_a_note(results: Results, tmp_path: Path) -> None:
+    results.run["identity"]["source.sample"] = 5
     results.run["identity"]["source.labels"] = {"sha256": "0", "key": "key", "label": "label"}
     assert "source.labels" in write_queries(results, FOUND, tmp_path / "found.yaml").notes[0]
 

@@ -1,7 +1,7 @@
 """A browser's requests to a viewer in this process."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Client:
 
 
 @contextmanager
-def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
+def client(out: str | Sequence[str], *, enter: bool = True, **options: Any) -> Iterator[Client]:
     """A viewer that has read its output.
 
     Its loop runs in a thread of its own, since the browser's tests leave one in this thread.

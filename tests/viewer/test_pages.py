@@ -20,6 +20,7 @@ from pipeline.audit.label_design import ELSEWHERE
 from pipeline.config.loading import load_config
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.search import Filters, ImageIndex
+from tests.audit.worlds import World
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
 
@@ -142,8 +143,7 @@ def test_texts_and_images_become_queries_of_a_run(tmp_path: Path) -> None:
         file = tmp_path / "next-run.yaml"
         file.write_text(web.get("/next-run.yaml").text)
     config = load_config(file)
-    fish, _, kite, mark = config.queries
-    assert (fish.name, fish.role) == ("fish", "class")
+    kite, mark = config.queries
     assert (kite.name, kite.prompts, kite.role) == ("red_kite", ("a red kite",), "cue")
     assert mark.name == "watermark_2"  # the run has a query of this name
     assert mark.vector is not None
@@ -174,10 +174,10 @@ def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
         *("dog", "ink", "spurious", "ink is ours", "ann")
     ]
     assert row["when"].startswith("20")
-    assert "ink is ours" in web.get(reply.headers["location"]).text
+    assert "ink is ours" in web.get(f"/{reply.headers['location']}").text
     assert "spurious" in web.get("/assets/table.js").text
     with client(out) as later:
-        assert "ink is ours" in later.get(reply.headers["location"]).text
+        assert "ink is ours" in later.get(f"/{reply.headers['location']}").text
 
 
 def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
@@ -210,7 +210,7 @@ def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
     form = {**PAIR, "reason": "sold, with ink", "expires": "2099-01-31", "who": "ann"}
     reply = web.post("/waiver", data=form)
     assert reply.status == 303
-    assert "sold, with ink" in web.get(reply.headers["location"]).text
+    assert "sold, with ink" in web.get(f"/{reply.headers['location']}").text
     web.post("/waiver", data={**form, "reason": "sold"})
     file = f"{out}/_run/waivers.csv"
     waivers = read_waivers(file)
@@ -294,6 +294,23 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
     from tests.jobs.command import legrad
 
     assert legrad("view", str(tmp_path), "--no-browser").returncode == 2
+
+
+def test_a_later_run_is_opened_together_with_the_first(out: str, tmp_path: Path) -> None:
+    more = World(world().labels).cue("fog", {"cat": 0.6})
+    later = more.write(tmp_path / "later", {})
+    with client([out, later]) as web:
+        assert shown(web.get("/search?q=fog").text) == list(
+            open_results(later).top("fog", 24).index
+        )
+        assert len(shown(web.get("/search?q=tag").text)) == 24
+        assert web.get("/search", params={"where": "score__fog > 0.2", "q": "tag"}).status == 200
+        overview = web.run(web.view.overview())
+        assert {"tag", "ink", "fog"} <= set(overview.report.table["cue"])
+        form = {"class": "cat", "cue": "fog", "verdict": "core", "who": "ann"}
+        address = web.post("/verdict", data=form).headers["location"]
+        assert "fog" in web.get(f"/{address}").text
+    assert list(Audit.from_results(out).verdicts.read()["cue"]) == ["fog"]
 
 
 def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
