@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.sources.input_rows import Row
-from pipeline.sources.label_checks import query_label_notes, table_notes
+from pipeline.sources.label_checks import examined_label_notes, first_label_notes, table_notes
 from pipeline.stages.decode import Decoding, decode
 
 SAMPLE_ROWS = 16
@@ -117,7 +117,8 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
             *model_notes,
             *source.facts.notes,
             *table_notes(source, read),
-            *query_label_notes(source, config.queries),
+            *examined_label_notes(source, config.queries),
+            *first_label_notes(config.store.maps.mode, read),
         ),
         columns=source.facts.columns,
     )

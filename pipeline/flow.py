@@ -68,7 +68,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
-    notes = [*source.facts.notes, *check_source(source)]
+    notes = [*source.facts.notes, *check_source(source, config.store.maps.mode)]
     for note in [*notes, *query_label_notes(source, config.queries)]:
         watch.note(note)
     notes = [*config.warnings, *notes]

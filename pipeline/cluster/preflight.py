@@ -14,7 +14,7 @@ from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.input_rows import Row
-from pipeline.sources.label_checks import table_notes
+from pipeline.sources.label_checks import first_label_notes, table_notes
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -50,10 +50,14 @@ def check_output(folder: RunFolder) -> None:
         raise explain_failure(folder.uri, error.__cause__) from error  # name the user's location
 
 
-def check_source(source: ImageSource) -> tuple[str, ...]:
+def check_source(source: ImageSource, maps: str = "all") -> tuple[str, ...]:
     """Read the first samples of a shard and compare them with the settings.
 
     If the storage refuses the first shard, the middle and the last one are tried.
+
+    Args:
+        source: the source.
+        maps: the mode of ``store.maps``.
 
     Returns:
         Notes for the user.
@@ -66,13 +70,15 @@ def check_source(source: ImageSource) -> tuple[str, ...]:
         rows = list(islice(read_rows(source.source, unit), SAMPLES))
         readable = [row for row in rows if row["status"] != Status.READ_ERROR]
         if readable or not rows:
-            return _compare_with_settings(source, unit.name, readable)
+            return _compare_with_settings(source, unit.name, readable, maps)
     raise UsageError(
         f"{', '.join(map(redact, source.source.uris))}: nothing can be read: {rows[0]['error']}"
     )
 
 
-def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def _compare_with_settings(
+    source: ImageSource, name: str, rows: Sequence[Row], maps: str
+) -> tuple[str, ...]:
     config = source.source
     where = f"the first {len(rows)} samples of {name}"
     if rows and all(row["status"] == Status.NO_IMAGE for row in rows):
@@ -92,10 +98,10 @@ def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) 
             "holds the label, or leave label_field out."
         )
     empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
-    unmatched = table_notes(source, rows)
+    unmatched, sets = table_notes(source, rows), first_label_notes(maps, rows)
     if unmatched and config.format == "folder":  # elsewhere further images may be in the table
         raise UsageError(unmatched[0])
-    return (*unmatched, *(f"source.carry: {where} have no {column!r}" for column in empty))
+    return (*unmatched, *sets, *(f"source.carry: {where} have no {column!r}" for column in empty))
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:

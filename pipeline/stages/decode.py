@@ -120,6 +120,18 @@ def decode(
     return Decoded(Status.OK, pixels, *size, note, sample=taken)
 
 
+_OTHER_CONTENTS = {
+    b"version https://git-lfs": "a Git LFS pointer and not the image; run `git lfs pull`",
+    b"<!doctype html": "a web page and not an image: its download failed",
+    b"<html": "a web page and not an image: its download failed",
+    b"<svg": "an SVG drawing; convert it to PNG",
+    b"<?xml": "XML, perhaps an SVG drawing; convert it to PNG",
+    b"/9j/": "a JPEG file as base64 text; store its bytes",
+    b"ivborw0kgg": "a PNG file as base64 text; store its bytes",
+}
+"""What files are that are often found in place of an image, by their beginning in lower case."""
+
+
 def _reduce(image: Image.Image, preprocess: Preprocess) -> int:
     """Let libjpeg decode at a reduced scale; returns by how much: 1, 2, 4 or 8."""
     longer = max(image.size)
@@ -161,7 +173,11 @@ def _unknown_format(data: bytes, error: UnidentifiedImageError) -> str:
     if not data:
         return "no bytes"
     has_advice = "cannot identify" not in str(error)
-    return str(error) if has_advice else f"{len(data)} bytes of no known image format"
+    if has_advice:
+        return str(error)
+    head = data[:256].lstrip().lower()
+    kinds = (kind for start, kind in _OTHER_CONTENTS.items() if head.startswith(start))
+    return next(kinds, f"{len(data)} bytes of no known image format")
 
 
 def _too_many(error: Exception, limit: int) -> str:

@@ -10,7 +10,7 @@ from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.label_checks import table_notes
-from pipeline.starter.counting import Counted, count_labels
+from pipeline.sources.label_counts import Counted, count_labels
 from pipeline.starter.detect import Layout, detect
 from pipeline.starter.image_root import find_image_root
 
@@ -36,6 +36,7 @@ class Survey:
         source: settings of the source, without those that are as by default.
         labels: number of images of each label, most frequent first, among those looked at.
         unlabelled: number of images without a label, likewise.
+        empty: number of images with an empty set of labels, likewise.
         columns: names of the columns of a table, by what they hold.
         summary: one line about it.
         notes: what the user should know, and what could not be known.
@@ -44,6 +45,7 @@ class Survey:
     source: Mapping[str, Any]
     labels: Counter[str]
     unlabelled: int
+    empty: int
     columns: Mapping[str, str]
     summary: str
     notes: tuple[str, ...]
@@ -72,6 +74,7 @@ def survey(uri: str, fields: Mapping[str, str] | None = None) -> Survey:
         source=layout.source,
         labels=labels,
         unlabelled=counted.unlabelled,
+        empty=counted.empty,
         columns=source.facts.columns,
         summary=_summary(layout, counted),
         notes=(*layout.notes, *source.facts.notes, *_notes(layout, counted)),
