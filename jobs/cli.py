@@ -155,7 +155,7 @@ def run(
     """
     settings = chosen.load(config)
     if check:
-        typer.echo(f"{config}: fine, {len(settings.queries)} queries")
+        typer.echo(f"{config}: fine, {counted(len(settings.queries), 'query', 'queries')}")
         return
     from jobs import display
 
