@@ -36,7 +36,7 @@ from jobs.options import (
 from jobs.report import report
 from jobs.view import view
 from legrad.errors import UnsupportedModelError
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import RunError, UsageError, counted
 
 INTERRUPTED = 130
 _RESUMABLE = ("run", "demo")
@@ -122,11 +122,14 @@ def init(
         print("columns: " + ", ".join(f"{what}: {name}" for what, name in found.columns.items()))
     most = ", ".join(f"{label} ({count:,})" for label, count in found.labels.most_common(5))
     more = f" and {len(found.labels) - 5:,} more" if len(found.labels) > 5 else ""
-    print(f"labels: {most or 'none'}{more}; {found.unlabelled:,} images without a label")
+    without = f"{counted(found.unlabelled, 'image')} without a label"
+    empty = f", {found.empty:,} with an empty set of labels" if found.empty else ""
+    print(f"labels: {most or 'none'}{more}; {without}{empty}")
     for note in starter.notes:
         print(f"note: {note}")
     print(f"{starter.config}: model {model.model}, source, output")
-    print(f"{starter.queries}: {starter.classes} classes, {starter.cues} cues, 2 baselines")
+    classes = counted(starter.classes, "class", "classes")
+    print(f"{starter.queries}: {classes}, {counted(starter.cues, 'cue')}, 2 baselines")
     print(
         f"next: review both files, then  legrad run {starter.config} --check  and  "
         f"legrad run {starter.config}"
@@ -152,7 +155,7 @@ def run(
     """
     settings = chosen.load(config)
     if check:
-        typer.echo(f"{config}: fine, {len(settings.queries)} queries")
+        typer.echo(f"{config}: fine, {counted(len(settings.queries), 'query', 'queries')}")
         return
     from jobs import display
 

@@ -24,6 +24,17 @@ class UnknownNameError(KeyError):
         return str(self.args[0])
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun, ``1 image`` or ``2,000 images``.
+
+    Args:
+        number: how many.
+        one: the noun for one.
+        several: the noun for any other number; default ``one`` with an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str], where: str) -> UnknownNameError:
     """The error for a name that does not exist, with similar names and the names that do."""
     names = list(known)

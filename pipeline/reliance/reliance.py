@@ -44,6 +44,7 @@ from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import Location, Options, open_location
 
@@ -276,7 +277,7 @@ class Reliance:
             texts,
             self.settings.reliance,
             self.results.origin,
-            int(identity["source.max_pixels"]),
+            Decoding.of_run(identity),
             None if masks is None else open_location(masks, self.options),
             self.folder.root,
         )

@@ -1,7 +1,7 @@
-"""Write a configuration whose queries are cues that a discovery found."""
+"""Write a configuration for the images and model of a run, with new cues."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.config.loading import load_config
+from pipeline.config import RunConfig
+from pipeline.config.loading import load_config, validated
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
 from pipeline.results.joined_run import JoinedRun
@@ -53,9 +54,7 @@ class Promotion:
 def write_queries(
     results: Results, candidates: pd.DataFrame, config: Path, *, force: bool = False
 ) -> Promotion:
-    """Write a configuration for the images and model of a run, with new cues as its only queries.
-
-    What the run has stored is not computed again: an audit of both outputs joins them.
+    """Write the configuration of `next_run` with the candidates of a discovery as cues.
 
     Args:
         results: results of the run, or of several that `as_one` joined.
@@ -71,39 +70,64 @@ def write_queries(
     phrases = list(dict.fromkeys(map(str, candidates["word"])))
     if not phrases:
         raise UsageError("nothing was found that could become a query; see --word")
-    taken = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL}
-    cues = [query.name for query in class_queries(map(plain_word, phrases), taken)]
-    outs, output = _outputs(results)
+    cues = query_names(results, map(plain_word, phrases))
+    outs, output = outputs(results, "discovered")
+    made = [{"name": name, "prompts": phrase} for name, phrase in zip(cues, phrases, strict=True)]
+    head = _HEAD.format(
+        out=results.folder.uri, outs=outs, file=config, output=output, names=", ".join(cues)
+    )
+    text = next_run(results, made, output)
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f"{head}\n{text}", encoding="utf-8")
+    load_config(config)
+    return Promotion(config, tuple(cues), output, notes(results, str(config)))
+
+
+def query_names(results: Results, titles: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names for new queries that neither the run's queries nor its columns nor ``taken`` have."""
+    known = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL, *taken}
+    return [query.name for query in class_queries(titles, known)]
+
+
+def next_run(results: Results, cues: Sequence[Mapping[str, Any]], output: str) -> str:
+    """Settings (YAML) for the images and model of a run, with new cues as its only queries.
+
+    What the run has stored is not computed again: an audit of both outputs joins them.
+
+    Args:
+        results: results of the run, or of several that `as_one` joined.
+        cues: the new cues, each with ``name`` and what defines it, such as ``prompts``.
+        output: output of the new run.
+
+    Raises:
+        UsageError: a cue is no valid query.
+    """
     restricted = {name: results.run["identity"].get(f"source.{name}") for name in _AGAIN}
     source = _plain(source_config(results.run, {}).model_copy(update={"carry": {}}))
     settings = {
         "model": _plain(model_config(results.run)),
         "source": source | {name: value for name, value in restricted.items() if value is not None},
-        "queries": [
-            {"name": name, "role": "cue", "prompts": phrase}
-            for name, phrase in zip(cues, phrases, strict=True)
-        ],
+        "queries": [{"role": "cue", **cue} for cue in cues],
         "store": {"embeddings": False, "captions": False, "properties": False},
         "output": output,
     }
-    head = _HEAD.format(
-        out=results.folder.uri, outs=outs, file=config, output=output, names=", ".join(cues)
-    )
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(f"{head}\n{text}", encoding="utf-8")
-    drawn = results.run["identity"].get("source.labels") and restricted["sample"]
-    notes = (_NO_LABELS.format(file=config),) if drawn else ()
-    load_config(config)
-    return Promotion(config, tuple(cues), output, notes)
+    validated(RunConfig, settings, "the next run")
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _outputs(results: Results) -> tuple[str, str]:
+def notes(results: Results, file: str) -> tuple[str, ...]:
+    """What the user has to do before the run of `next_run` in a file can start."""
+    identity = results.run["identity"]
+    drawn = identity.get("source.labels") and identity.get("source.sample")
+    return (_NO_LABELS.format(file=file),) if drawn else ()
+
+
+def outputs(results: Results, ending: str) -> tuple[str, str]:
     """The outputs that are open, as a command takes them, and a new one beside the first."""
     (run,) = results.runs
     earlier = [one.folder.uri for one in (run.runs if isinstance(run, JoinedRun) else (run,))]
     number = "" if len(earlier) == 1 else f"-{len(earlier)}"
-    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}-discovered{number}"
+    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}-{ending}{number}"
 
 
 def chosen(candidates: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:

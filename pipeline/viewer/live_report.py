@@ -53,7 +53,7 @@ class LivePages(Pages):
         return super().picture(image) | addresses
 
     def address(self, row: Mapping[str, Any]) -> str:
-        """Address of the page of a pair; where it could not be tested, that on which to label."""
+        """Address of the page of a pair; of a decoy, which has none, that on which to label."""
         pair = {"class": str(row["class"]), "cue": str(row["cue"])}
         return super().address(row) or f"label?{urlencode(pair)}"
 
@@ -63,14 +63,13 @@ class LivePages(Pages):
 
 
 def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
-    """The first page's values: the ranking, and no pictures.
+    """The first page's values: the ranking, and no pictures. Every pair has a page to be judged on.
 
     Args:
         each_page: names that every template may use.
     """
     table = audit.rank()
     empty = pd.DataFrame()
-    paged = choice.paged(table, len(table)).to_dict(orient="records")
     report = Report(
         head=audit.summary,
         identity=identity(audit),
@@ -80,7 +79,7 @@ def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
         titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
         pairs=[
             PairPage({str(k): v for k, v in row.items()}, empty, np.nan, empty, empty)
-            for row in paged
+            for row in table.to_dict(orient="records")
         ],
         classes=[
             ClassPage(label, audit.summary.classes[label], table.head(0), 0)

@@ -4,7 +4,7 @@ Each kind of long work has a thread of its own, so that pages that do not need i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -16,7 +16,9 @@ from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
 from pipeline.results import open_results
+from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Location, Options, open_location
+from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.label_file import LabelFile
 from pipeline.viewer.live_report import LivePages, bare_report, read_overview
 from pipeline.viewer.pictures import Pictures
@@ -35,10 +37,10 @@ class NotReadyError(Exception):
 
 
 class View:
-    """One output, opened for people to look at.
+    """One output, or several over the same images, opened for people to look at.
 
     Attributes:
-        uri: path or URI of the output.
+        uri: path or URI of the output, of several the first one, which keeps what people decide.
         read_only: whether nothing is written.
         results: results of the run.
         pictures: pictures of its images.
@@ -49,7 +51,7 @@ class View:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | Sequence[str],
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | None = None,
@@ -62,7 +64,7 @@ class View:
         """Open an output; computing begins with `start`.
 
         Args:
-            uri: output folder of the run.
+            uri: output folder of the run, or a list of outputs that are joined as by an audit.
             storage_options: options of its storage.
             settings: settings of the audit.
             verdicts: file of verdicts; default inside the output.
@@ -72,17 +74,20 @@ class View:
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run.
+            UsageError: there is no run, or runs of different models are to be joined.
         """
-        self.uri = uri
+        self._uris = [uri] if isinstance(uri, str) else list(uri)
+        self.uri = self._uris[0]
         self.read_only = read_only
-        self.results = open_results(uri, storage_options)
+        self.results = as_one(open_results(self._uris, storage_options))
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
         self.label_file = LabelFile(*self._file(labels, TABLE))
         self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
         self._audit_options = (storage_options, settings, verdicts, tell)
-        self._threads = {name: ThreadPoolExecutor(1) for name in ("audit", "index", "model")}
+        self._threads = {
+            name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
+        }
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
         self.each_page = {"read_only": read_only, "tabs": ("findings", "search", "label")}
@@ -90,6 +95,7 @@ class View:
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
         self._index = self._threads["index"].submit(ImageIndex.read, self.results)
+        self._embeddings = self._threads["embeddings"].submit(Embeddings.read, self.results)
         self._threads["model"].submit(self.texts.load)
         self.refresh()
 
@@ -118,6 +124,10 @@ class View:
     async def index(self) -> ImageIndex:
         """The index; raises `NotReadyError` while it is being read."""
         return await _ready(self._index)
+
+    async def embeddings(self) -> Embeddings:
+        """The embeddings; raises `NotReadyError` while they are being read."""
+        return await _ready(self._embeddings)
 
     async def work(self, name: str, function: Callable[..., Result], *values: Any) -> Result:
         """Call a function in one of the threads."""
@@ -158,7 +168,7 @@ class View:
         options, settings, verdicts, tell = self._audit_options
         files = () if self.label_file.read().empty else (self.label_file.uri,)
         return Audit.from_results(
-            self.uri, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
+            self._uris, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
         )
 
     def _read_overview(self) -> LivePages:

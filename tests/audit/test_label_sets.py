@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.audit.class_members import label_pairs
+from pipeline.audit.label_groups import LabelImages
 from pipeline.audit.scores import OTHER, count_population
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
@@ -55,6 +56,26 @@ def truth() -> World:
 def audit(truth: World, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     place = truth.write(tmp_path_factory.mktemp("sets") / "run", ROLES)
     return Audit.from_results(place, settings=SETTINGS)
+
+
+def test_a_table_of_one_label_each_allows_what_needs_one_label(
+    truth: World, audit: Audit, tmp_path: Path
+) -> None:
+    """People's answers need one class for each image, and so does reliance."""
+    with pytest.raises(UsageError, match="--class-labels"):
+        LabelImages.read(audit.results, audit.findings.population, ["watermark"], 0)
+    labels = np.where(members()[:, 0], "cat", "other")
+    table = tmp_path / "labels.csv"
+    pd.DataFrame({"key": truth.ids, "label": labels}).to_csv(table, index=False)
+    single = Audit.from_results(
+        audit.results.folder.uri, class_labels=str(table), settings=SETTINGS
+    )
+    population = single.findings.population
+    assert not population.has_sets
+    assert sorted(population.sizes) == sorted(np.unique(labels, return_counts=True)[1])
+    images = LabelImages.read(single.results, population, ["watermark"], 0)
+    assert len(images.codes) == COUNT
+    population.refuse_sets("reliance")
 
 
 def test_classes_are_what_is_in_the_sets(audit: Audit) -> None:

@@ -12,6 +12,7 @@ from legrad.queries.query import Query, Role
 from pipeline.config import MAX_QUERIES, ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
+from pipeline.sources import label_counts
 from pipeline.starter import Starter, write_starter
 from pipeline.starter.naming import class_queries
 from tests.data import jpeg, samples, tar_bytes
@@ -64,7 +65,9 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert "# 3 images" in done.queries.read_text()
 
 
-def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
+def test_shards_are_sampled_for_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "shards"
     data.mkdir()
     for number in range(7):
@@ -75,9 +78,12 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     assert {q.label for q in classes_of(done.config)} == {"label 0", "label 1", "label 2"}
     assert done.survey.format == "webdataset"
     assert done.survey.labels["label 0"] == 14
-    assert any("35" in note and "7 of 7" in note for note in done.notes)
+    assert not any("labels are those of" in note for note in done.notes)
     assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
+    monkeypatch.setattr(label_counts, "_LOCAL_SAMPLES", 4)
+    done = start(data / "{0..6}.tar", tmp_path / "some" / "run.yaml")
+    assert any("28 samples in 7 of 7 shards" in note for note in done.notes)
 
 
 def test_parquet_brings_the_names_of_its_labels(tmp_path: Path) -> None:

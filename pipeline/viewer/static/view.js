@@ -32,7 +32,9 @@
   if (form) {
     const count = () => {
       const chosen = form.querySelectorAll("input[name=id]:checked").length;
-      form.querySelector("[data-needs-choice]").disabled = !chosen;
+      for (const button of form.querySelectorAll("[data-needs-choice]")) {
+        button.disabled = !chosen;
+      }
       document.getElementById("which").textContent = chosen ? `the ${chosen} chosen` : "all of them";
     };
     form.addEventListener("change", count);
