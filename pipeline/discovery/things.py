@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 
 from pipeline.audit.class_maps import Sample
 from pipeline.audit.inference import Array
@@ -121,7 +119,8 @@ def _explained(images: Array, direction: Array, cues: Array) -> float:
         return 0.0
     along, scores = images @ direction, images @ cues.T
     rest = along - scores @ np.linalg.lstsq(scores, along, rcond=None)[0]
-    return float(1 - (rest @ rest / free) / max(along @ along / (count - 1), 1e-24))
+    whole = max(float(along @ along), 1e-24) / (count - 1)
+    return 1 - float(rest @ rest) / free / whole
 
 
 def _sampled(half: Readable, population: Population) -> Iterator[tuple[int, Array]]:
@@ -145,6 +144,9 @@ def _splits(images: Array, seed: int) -> list[tuple[float, Array]]:
     Args:
         images: (n, E) whitened, about their mean.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
     count = min(_COMPONENTS, *images.shape)
     components = PCA(count, random_state=seed).fit(images).components_
     reduced = images @ components.T
