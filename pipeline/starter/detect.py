@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.sources.column_names import column_of_paths
 from pipeline.sources.folder import folder_label
 from pipeline.sources.foreign_layouts import foreign_layout
@@ -216,8 +216,8 @@ def _is_folder(place: Any) -> bool:
 def _refused(uri: str, files: Sequence[SourceFile]) -> Layout:
     kinds = ", ".join(sorted({_extension(file) or "none" for file in files})[:8])
     raise UsageError(
-        f"{uri}: {len(files)} files, but no images, .tar shards, .parquet or lists of images "
-        f"(.csv, .tsv, .jsonl); extensions: {kinds}"
+        f"{uri}: {counted(len(files), 'file')}, but no images, .tar shards, .parquet or lists of "
+        f"images (.csv, .tsv, .jsonl); extensions: {kinds}"
     )
 
 
