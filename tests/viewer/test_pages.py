@@ -231,9 +231,8 @@ def drawn(web: Client, number: int = 40) -> list[str]:
 
 
 def say(web: Client, image_id: str, answer: str, who: str = "ann") -> int:
-    return web.post(
-        "/answer", json={**PAIR, "image_id": image_id, "answer": answer, "who": who}
-    ).status
+    values = {**PAIR, "answers": [[image_id, answer]], "who": who}
+    return web.post("/answer", json=values).status
 
 
 def stored(out: str) -> pd.DataFrame:
@@ -253,6 +252,14 @@ def test_each_answer_is_on_disk_before_the_reply(web: Client, out: str) -> None:
     assert sorted(stored(out).set_index("image_id").loc[[ids[1]], "who"].unique()) == ["ann", "ben"]
     assert say(web, "w/nothing", "present") == 400
     assert say(web, ids[2], "perhaps") == 400
+    several = [[ids[5], "present"], [ids[6], "absent"]]
+    assert web.post("/answer", json={**PAIR, "answers": several, "who": "ann"}).status == 200
+    assert {tuple(one) for one in several} <= set(
+        stored(out)[["image_id", "answer"]].itertuples(index=False, name=None)
+    )
+    for wrong in (None, [[ids[7]]], [[ids[7], 1]], [[ids[7], "absent"], ["w/nothing", "absent"]]):
+        assert web.post("/answer", json={**PAIR, "answers": wrong}).status == 400
+    assert ids[7] not in set(stored(out)["image_id"])
     assert set(stored(out)["group"]) <= {"dog", ELSEWHERE}
     assert stored(out)["probability"].astype(float).between(0, 1).all()
 
