@@ -72,6 +72,8 @@
     }
     at("one").hidden = together;
     at("many").hidden = !together;
+    at("before").textContent = together ? "Which of these show " : "Is there ";
+    at("after").textContent = together ? "?" : " in this picture?";
     at("together").textContent = together ? "One at a time " : "Several at a time ";
     if (together) {
       tile();
@@ -93,7 +95,7 @@
 
   const tile = () => {
     marks.clear();
-    const tiles = shownTogether().map((task) => {
+    const tiles = shownTogether().map((task, place) => {
       const button = document.createElement("button");
       const frame = document.createElement("span");
       const picture = document.createElement("img");
@@ -102,7 +104,7 @@
       button.dataset.name = name(task);
       button.setAttribute("aria-pressed", "false");
       frame.className = "frame";
-      picture.alt = "";
+      picture.alt = `picture ${place + 1}: `;
       picture.src = data.pictures[task.picture] || "data:,";
       said.textContent = "absent";
       frame.append(picture);
@@ -118,6 +120,9 @@
 
   // Marks a picture, or takes the same mark back.
   const mark = (button, text) => {
+    if (!button.isConnected) { // a picture that failed after it was answered
+      return;
+    }
     const key = button.dataset.name;
     const said = marks.get(key) === text ? "absent" : text;
     marks.set(key, said);
