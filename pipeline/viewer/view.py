@@ -191,7 +191,7 @@ class View:
         self._tell(text)
 
     def _read_overview(self) -> LivePages:
-        return read_overview(self._audit.result(), self.each_page)
+        return read_overview(self._audit.result(), self.pictures, self.each_page)
 
 
 async def _ready(future: "Future[Result]") -> Result:
