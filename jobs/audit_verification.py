@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.display import console
+from pipeline.errors import counted
 
 if TYPE_CHECKING:
     from pipeline.auditor import Audit
@@ -28,8 +29,8 @@ def show_labels(audit: "Audit") -> None:
         return
     people = sorted(audit.labels.answers["who"].unique())
     text = (
-        f"labels: {len(audit.labels.answers):,} answers of {', '.join(people)} decide "
-        f"{len(labelled.frame)} pairs"
+        f"labels: {counted(len(audit.labels.answers), 'answer')} of {', '.join(people)} decide "
+        f"{counted(len(labelled.frame), 'pair')}"
     )
     if labelled.unused:
         text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
@@ -41,7 +42,7 @@ def show_labels(audit: "Audit") -> None:
         kappa = "all answers are the same" if same else f"Cohen's kappa {row['kappa']:.2f}"
         console.print(
             f"agreement: {row['cue']}, {row['who']} and {row['other']}: {row['agree']:.0%} of "
-            f"{row['images']} images, {kappa}",
+            f"{counted(row['images'], 'image')}, {kappa}",
             soft_wrap=True,
             markup=False,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import AuditOptions, Limit, OutputsArgument, StorageOptions, grouped
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +117,9 @@ def _show(found: "Discovery", limit: int) -> None:
     from pipeline.discovery import worth_a_look
 
     console.print(
-        f"{found.words:,} words that the model tells apart, {found.classes:,} classes; "
-        f"{len(found.candidates)} candidates",
+        f"{counted(found.words, 'word')} that the model tells apart, "
+        f"{counted(found.classes, 'class', 'classes')}; "
+        f"{counted(len(found.candidates), 'candidate')}",
         soft_wrap=True,
         markup=False,
     )
@@ -196,7 +197,7 @@ def _promote(
     names = f"discovered=[{', '.join(written.cues)}]"
     audit = shlex.join(["legrad", "audit", *out, written.output, "--set", names])
     console.print(
-        f"{written.config}: {len(written.cues)} cues\nnext: {run}\n      {audit}",
+        f"{written.config}: {counted(len(written.cues), 'cue')}\nnext: {run}\n      {audit}",
         soft_wrap=True,
         markup=False,
     )

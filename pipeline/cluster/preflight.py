@@ -9,7 +9,7 @@ from pipeline.cluster.nodes import Finding, nodes
 from pipeline.cluster.resources import Resources, resources_of_cluster
 from pipeline.cluster.session import on_cluster
 from pipeline.config import RunConfig, RuntimeConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
@@ -80,7 +80,7 @@ def _compare_with_settings(
     source: ImageSource, name: str, rows: Sequence[Row], maps: str
 ) -> tuple[str, ...]:
     config = source.source
-    where = f"the first {len(rows)} samples of {name}"
+    where = f"the first samples of {name} ({len(rows)})"
     if rows and all(row["status"] == Status.NO_IMAGE for row in rows):
         if config.format != "webdataset":  # elsewhere a wrong column was refused before
             return (f"source: {where} hold no image",)
@@ -118,14 +118,15 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
     if not on_cluster():
         return plan
     members = nodes()
-    tell(f"checking that {len(members)} nodes can read, write, and find the model")
+    tell(f"checking that {counted(len(members), 'node')} can read, write, and find the model")
     results = list(node_memory.object_store(members, plan))
     if all(finding.good for finding in results):  # the checks that take longer come last
         results += each_node.findings(config)
     faults = [finding for finding in results if not finding.good]
     if faults:
         lines = [f"{finding.check}: {finding.text}" for finding in faults]
-        raise UsageError("\n  ".join([f"the cluster is not ready, {len(faults)} fault(s)", *lines]))
+        found = f"the cluster is not ready, {counted(len(faults), 'fault')}"
+        raise UsageError("\n  ".join([found, *lines]))
     return plan
 
 

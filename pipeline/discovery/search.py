@@ -4,11 +4,13 @@ The embeddings are read three or four times and nothing else is: once for each h
 and for the scores of the words that were found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.audit.directions import Directions, run_directions
 from pipeline.audit.inference import Array
@@ -16,10 +18,11 @@ from pipeline.audit.scores import Population, count_population
 from pipeline.audit.suspicion_scan import class_sums
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.discovery.confirm import confirm
+from pipeline.discovery.confirm import PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.scan import Sums, scan
 from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
+from pipeline.discovery.things import find_things, things_frame
 from pipeline.discovery.words import FEWEST_WORDS
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
@@ -66,6 +69,7 @@ class Discovery:
         decoys: the same of words that were drawn at random from the vocabulary and tested likewise.
         words: number of words that the model tells apart.
         named: words that repeat a cue which a query names already.
+        directions: word, or name of a thing -> (E,) what was tested.
         classes: number of classes that were scanned.
         images: labelled images of both halves.
     """
@@ -74,6 +78,7 @@ class Discovery:
     decoys: pd.DataFrame
     words: int
     named: tuple[str, ...]
+    directions: Mapping[str, NDArray[np.float32]]
     classes: int
     images: int
 
@@ -130,24 +135,38 @@ def find_words(
     pairs = listed.pairs()
     if not pairs:
         raise UsageError("no class has images in both halves, so nothing can be found")
+    half = HalfScores(results, False)
+    words_in = partial(listed.words_in, pairs)
+    sizes = _of_half(population, found)
+    things = find_things(half, sizes, found, ridge, listed.of_cues, words_in, settings.seed)
     decoys = listed.decoys(pairs, settings.seed)
-    tell(f"testing {len(pairs)} words of classes and {len(decoys)} decoys on the other half")
+    tell(
+        f"testing {len(pairs)} words of classes, {len(things)} things without a word and "
+        f"{len(decoys)} decoys on the other half"
+    )
+    tried = listed.directions(pairs, decoys)
+    tried |= {thing.name: thing.direction.astype(np.float32) for thing in things}
+    of_things = [PairOfWord(thing.code, thing.name) for thing in things]
     tested = confirm(
-        HalfScores(results, True, listed.directions(pairs, decoys)),
+        HalfScores(results, True, tried),
         _of_half(population, again),
-        [*(pair.candidate for pair in pairs), *decoys],
+        [*(pair.candidate for pair in pairs), *of_things, *decoys],
         settings.model_copy(update={"bins": min(settings.bins, BINS)}),
     ).rename(columns={name: f"odds_{name}" for name in ("low", "high")} | {"effect": "odds_ratio"})
-    frame = listed.frame(pairs, second).join(tested[: len(pairs)])
+    unnamed = things_frame(
+        things, population.classes, listed.likenesses, directions.phrases, found.covariance
+    )
+    frame = pd.concat([listed.frame(pairs, second), unnamed], ignore_index=True).join(tested)
     frame = frame.sort_values(["confirmed", "effect"], ascending=False, ignore_index=True)
     of_decoys = pd.DataFrame(
         {"class": [population.classes[d.code] for d in decoys], "word": [d.word for d in decoys]}
-    ).join(tested[len(pairs) :].reset_index(drop=True))
+    ).join(tested[len(frame) :].reset_index(drop=True))
     return Discovery(
         frame[list(COLUMNS)],
         of_decoys,
         len(directions.phrases),
         listed.named,
+        tried,
         int(((found.images > 0) & (again.images > 0))[: population.audited].sum()),
         population.total,
     )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import counted
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -105,7 +107,7 @@ def foreign_layout(root: str, names: Sequence[str]) -> str | None:
             place = root.rstrip("/")
             is_file = matches(place) is not None or "*" in place
             advice = layout.advice.format(root=place, files=place if is_file else f"{place}/*")
-            return f"{layout.what} ({count:,} files), which legrad does not read; {advice}"
+            return f"{layout.what} ({counted(count, 'file')}), which legrad does not read; {advice}"
     return None
 
 

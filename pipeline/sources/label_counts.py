@@ -76,7 +76,7 @@ def _in_folders(source: ImageSource) -> Counted:
         label = None if label_table(config) is not None else describe(fs, file, config)["label"]
         counted.add(labeller.label(config.id_prefix + file.name, file.name, label))
     if len(chosen) < len(files):
-        counted.scope = f"{len(chosen):,} of {len(files):,} images"
+        counted.scope = f"{len(chosen):,} of {plural(len(files), 'image')}"
     return counted
 
 
@@ -94,7 +94,9 @@ def _in_tables(source: ImageSource) -> Counted:
 
         scan(Location(fs, file.path), file, config, visit)
     if len(chosen) < len(files):
-        counted.scope = f"{counted.images:,} rows in {len(chosen)} of {len(files):,} files"
+        counted.scope = (
+            f"{plural(counted.images, 'row')} in {len(chosen)} of {plural(len(files), 'file')}"
+        )
     return counted
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import LabelsConfig
 from pipeline.errors import UsageError
-from pipeline.sources.column_names import IDS, IMAGES, LABELS, named
+from pipeline.sources.column_names import IDS, IMAGES, LABELS, has_image_extension, named
 from pipeline.sources.label_values import LabelValue, is_yes, label_value, labels_of
 from pipeline.storage.location import redact
 from pipeline.storage.tables import column_names, parse_columns
-from pipeline.storage.text import as_utf8
+from pipeline.storage.text import as_utf8, delimiter_of
 
 _SETS = pa.list_(pa.large_string())
 _KEYS = ("key", "image_id", *IMAGES, *IDS, "name")
@@ -82,11 +82,30 @@ def parse_labels(data: bytes, config: LabelsConfig) -> LabelTable:
         keys, labels = _celeba(data, config)
         return _sorted_table(keys, labels, digest, config)
     where = f"source.labels: {config.uri}"
-    key, label = _key_and_label(column_names(data, where), config)
+    names = column_names(data, where)
+    if any(map(has_image_extension, names)):  # the first line is that of an image
+        names = _names_of_columns(names)
+        line = delimiter_of(as_utf8(data)[0].split(b"\n", 1)[0].decode()).join(names)
+        data = f"{line}\n".encode() + as_utf8(data)[0]
+    key, label = _key_and_label(names, config)
     columns = parse_columns(data, where, [key, *(config.columns or (label,))])
     labels = _of_columns(columns, config.columns) if config.columns else columns[label]
     table = _sorted_table(columns[key], labels, digest, config)
     return table if data.startswith(b"PAR1") else replace(table, encoding=as_utf8(data)[1])
+
+
+def _names_of_columns(first: Sequence[str]) -> list[str]:
+    """Names for the columns of a table without a header: the image, then its label.
+
+    Args:
+        first: the first line.
+    """
+    key = next(number for number, name in enumerate(first) if has_image_extension(name))
+    names = [f"column {number}" for number in range(len(first))]
+    names[key] = "key"
+    if len(names) > 1:
+        names[0 if key == len(names) - 1 else key + 1] = "label"
+    return names
 
 
 def _key_and_label(names: Sequence[str], config: LabelsConfig) -> tuple[str, str]:

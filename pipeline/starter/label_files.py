@@ -15,6 +15,7 @@ from pipeline.storage.location import Location, open_location
 
 _ANNOTATIONS = re.compile(
     r"(.*/)?(instances_.*\.json|_annotations\.coco\.json|list_attr_celeba\.txt)"
+    r"|val_annotations\.txt"  # Tiny ImageNet's, of its folder val
 )
 _TABLES = (".csv", ".tsv")
 _RECORDS = 2000

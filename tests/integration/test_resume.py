@@ -126,6 +126,7 @@ def test_ctrl_c_says_how_to_continue(config: Path) -> None:
     assert said is not None
     assert 100 <= int(said[1].replace(",", "")) <= kept  # a part that was being written may follow
     assert b"Traceback" not in errors
+    assert "same command again" in errors.decode()
 
 
 def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: Path) -> None:
