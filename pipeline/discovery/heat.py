@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -33,12 +34,17 @@ from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import EMBEDDING, OWN_LABEL
-from pipeline.storage.location import Options
+from pipeline.storage.location import Location, Options
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ON_CLASS = 0.5
 """Heat of the class on the hottest tenth of the cue's map, as a share of that on its own hottest
 tenth, from which the cue lies on the class. On drawn scenes overlays reach .0 to .5, and objects
 that look like that of the class .5 to 1."""
+PICTURES, _EACH = 12, 3
+"""Candidates of which a picture is drawn, and the images in it."""
 _TABLE, _VECTORS = "images.parquet", "directions.safetensors"
 _Pair = tuple[str, str]
 """Class and word."""
@@ -64,11 +70,12 @@ class HeatPlan:
         return sum(map(len, self.images.values()))
 
     @property
-    def digest(self) -> str:
-        """Names the run: another plan has another one."""
+    def folder(self) -> str:
+        """Name of the folder of its run: another plan has another one."""
         lines = {word: line.tolist() for word, line in self.directions.items()}
         content = [[*pair, *ids] for pair, ids in self.images.items()]
-        return hashlib.sha256(json.dumps([content, lines]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([content, lines]).encode()).hexdigest()
+        return f"heat-{digest[:16]}"
 
 
 def with_heat(
@@ -125,39 +132,52 @@ def plan_heat(results: Results, population: Population, found: Discovery) -> Hea
 def add_heat(
     results: Results, plan: HeatPlan, found: Discovery, options: Options | None = None
 ) -> Discovery:
-    """The discovery with the column ``heat_on_class``; computes maps that are not stored yet.
+    """The discovery with heat and pictures of what is listed; computes maps not stored yet.
 
     Raises:
         UsageError: the images cannot be read, the model cannot be loaded here, or the output
             cannot be written.
     """
     maps = _maps(results, plan, options)
+    both = Results((*results.runs, *maps.runs))
     of_class = queries_by_label(results.queries)
-    heat = {}
+    heat, pictures = {}, {}
     for (cls, word), ids in plan.images.items():
+        name = plan.names[word]
+        if len(pictures) < PICTURES and len(ids):
+            columns = [name] if cls not in of_class else [of_class[cls], name]
+            file = f"discovery/{plan.folder}/{len(pictures) + 1}.webp"
+            _save(both.figure(ids[:_EACH], columns), results.folder.root.child("_run", file))
+            pictures[cls, word] = file
         query = of_class.get(cls)
         if query is None or not (has_maps(results, query) or has_maps(results, OWN_LABEL)):
             continue
-        own, of_word = results.maps(query, ids)[1], maps.maps(plan.names[word], ids)[1]
+        own, of_word = results.maps(query, ids)[1], maps.maps(name, ids)[1]
         known = ~np.isnan(own).any(axis=(1, 2)) & ~np.isnan(of_word).any(axis=(1, 2))
         own, of_word = own[known], of_word[known]
         if len(own):
             whole = np.nanmean(heat_enrichment(own, own))
             heat[cls, word] = float(np.nanmean(heat_enrichment(own, of_word)) / whole)
-    pairs = found.candidates[["class", "word"]].itertuples(index=False, name=None)
-    frame = found.candidates.assign(heat_on_class=[heat.get(pair, np.nan) for pair in pairs])
+    pairs = list(found.candidates[["class", "word"]].itertuples(index=False, name=None))
+    frame = found.candidates.assign(
+        heat_on_class=[heat.get(pair, np.nan) for pair in pairs],
+        picture=[pictures.get(pair, "") for pair in pairs],
+    )
     return replace(found, candidates=frame)
+
+
+def _save(picture: "Image.Image", file: Location) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80)
+    file.write(buffer.getvalue())
 
 
 def _maps(results: Results, plan: HeatPlan, options: Options | None) -> Results:
     """Results of the run that the plan describes, which is continued or made if need be."""
     from pipeline.flow import run  # imports Ray
 
-    parent = results.folder
-    name = f"heat-{plan.digest}"
-    folder = RunFolder(
-        parent.root.child("_run", "discovery", name), f"{parent.uri}/_run/discovery/{name}"
-    )
+    parent, place = results.folder, ("_run", "discovery", plan.folder)
+    folder = RunFolder(parent.root.child(*place), "/".join((parent.uri, *place)))
     storage = dict(options or {})
     source = source_config(results.run, storage, f"{folder.uri}/{_TABLE}")
     folder.root.child(_TABLE).write(_table(plan, source.id_prefix))

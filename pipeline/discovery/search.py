@@ -60,6 +60,7 @@ COLUMNS = (
     "odds_high",
     "q",
     "heat_on_class",
+    "picture",
 )
 
 
@@ -166,7 +167,7 @@ def find_words(
         {"class": [population.classes[d.code] for d in decoys], "word": [d.word for d in decoys]}
     ).join(tested[len(frame) :].reset_index(drop=True))
     return Discovery(
-        frame.reindex(columns=list(COLUMNS)),
+        frame.assign(picture="").reindex(columns=list(COLUMNS)),
         of_decoys,
         len(directions.phrases),
         listed.named,
