@@ -53,7 +53,7 @@ def run_demo(out: Path, images: int, seed: int) -> None:
         f"[bold]images[/bold]  {data}  (planted shortcuts: {world.MANIFEST})\n"
         f"[bold]maps[/bold]    {output}\n\n"
         f"All pairs, with reasons:  legrad audit {output} --depth reliance --all\n"
-        f"Look at images to verify them:  legrad label {output}\n"
+        f"Search, look and verify in a browser:  legrad view {output}\n"
         f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
         soft_wrap=True,
     )

@@ -23,6 +23,12 @@
     }
   }
 
+  for (const tab of document.querySelectorAll(".tabs a")) {
+    if (tab.pathname === location.pathname || (location.pathname === "/" && tab.pathname === "/index.html")) {
+      tab.setAttribute("aria-current", "page");
+    }
+  }
+
   for (const who of document.querySelectorAll("input[name=who]")) {
     who.value = localStorage.getItem("legrad-labels-who") || "";
     who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
