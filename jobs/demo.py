@@ -59,7 +59,7 @@ def run_demo(out: Path, images: int, seed: int) -> None:
         f"[bold]maps[/bold]    {output}\n\n"
         f"All pairs, with reasons:  legrad audit {output} --depth reliance --all\n"
         f"Cues that no query names:  legrad discover {output}\n"
-        f"Look at images to verify them:  legrad label {output}\n"
+        f"Search, look and verify in a browser:  legrad view {output}\n"
         f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
         soft_wrap=True,
     )

@@ -141,7 +141,8 @@ def add_heat(
     maps = _maps(results, plan, options)
     both = Results((*results.runs, *maps.runs))
     of_class = queries_by_label(results.queries)
-    heat, pictures = {}, {}
+    heat: dict[_Pair, float] = {}
+    pictures: dict[_Pair, str] = {}
     for (cls, word), ids in plan.images.items():
         name = plan.names[word]
         if len(pictures) < PICTURES and len(ids):

@@ -19,7 +19,7 @@ from pipeline.schema import EMBEDDING, FETCH_COLUMNS, OWN_LABEL, score_column
 from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.pictures import SIDES
 from pipeline.viewer.replies import given, page
-from pipeline.viewer.search import Filters, ImageIndex, Ranking
+from pipeline.viewer.search import ImageIndex, Ranking
 from pipeline.viewer.search_request import Search, stored_query
 from pipeline.viewer.view import View
 
@@ -44,8 +44,8 @@ def routes(view: View) -> list[web.RouteDef]:
             index, found = await find(view, search, (search.number + 1) * PER_PAGE)
         except UsageError as error:
             problem = str(error)
-            search = replace(search, text="", other="", like=(), filters=Filters(), number=0)
-            index, found = await find(view, search, PER_PAGE)
+            nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            index, found = await view.index(), Ranking(*nothing, 0)
         make = lambda: _search_page(view, index, search, found, problem)  # noqa: E731
         return page(await view.work("index", make))
 

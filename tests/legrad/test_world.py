@@ -21,7 +21,7 @@ def test_objects_are_where_their_masks_are(name: str) -> None:
         assert not without.object_mask.any()
 
 
-@pytest.mark.parametrize("name", (*OVERLAYS, *UNSEEN))
+@pytest.mark.parametrize("name", [*OVERLAYS, *UNSEEN])
 def test_overlays_change_their_masks_and_nothing_else(name: str) -> None:
     for seed in range(3):
         plain = render(SceneSpec("cat", "water", (), seed), 128)
