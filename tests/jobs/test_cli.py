@@ -130,7 +130,7 @@ def test_demo_and_run_from_nothing(ray_session: None, tmp_path: Path) -> None:
     assert "No cue is flagged for any class" in done.stdout  # too few to say so
     assert (tmp_path / "d" / "sheet.png").stat().st_size > 50_000
     assert (tmp_path / "d" / "report" / "index.html").exists()
-    assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 16)
+    assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 15)
     again = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
     assert "nothing to do" in again.stdout
     other = legrad("demo", "--images", "70", "--out", "d", cwd=tmp_path)
