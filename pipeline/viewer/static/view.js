@@ -34,6 +34,13 @@
     who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
   }
 
+  // Larger copies, once pictures are made larger than those that a page begins with.
+  document.querySelector(".controls input[name=size]")?.addEventListener("change", (event) => {
+    for (const image of Number(event.target.value) > 192 ? document.querySelectorAll(".frame img") : []) {
+      image.src = image.src.replace("side=192", "side=384");
+    }
+  });
+
   const form = document.getElementById("chosen");
   if (form) {
     const count = () => {
