@@ -64,6 +64,7 @@ class Pages:
             "head": self.report.head,
             "sentence": lambda row: words.sentence(row, self.title(row["cue"])),
             "exact_sentence": words.exact_sentence,
+            "word_of": words.word_of,
             "state": words.state,
             "why": words.why,
             "unit": words.unit,
