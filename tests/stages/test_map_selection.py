@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.results import Results
 from pipeline.schema import read_metadata
+from pipeline.stages.explain import pixels_of
 from tests.data import mini_config, picture
 
 SIZES = ((40, 30), (30, 60), (64, 64))
@@ -190,3 +192,11 @@ def test_a_query_file_that_does_not_fit_stops_the_run(
     queries = [{"name": "probe", "role": "cue", "vector": str(tmp_path / "v.npy")}]
     with pytest.raises(UsageError, match=r"v\.npy: .*128.*3"):
         run(config_for(pictures, tmp_path / "out", queries=queries))
+
+
+def test_pixels_of_a_batch_that_is_a_part_of_several_blocks() -> None:
+    rows = [np.full(3 * 4 * 5, number, np.uint8).tobytes() for number in range(6)]
+    blocks = [pa.table({"pixels": pa.array(part, pa.binary())}) for part in (rows[:2], rows[2:])]
+    batch = pa.concat_tables(blocks).slice(1, 4)
+    assert pixels_of(batch, (4, 5)).shape == (4, 3, 4, 5)
+    assert pixels_of(batch, (4, 5))[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
