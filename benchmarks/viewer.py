@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="Where the run is written.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = options.folder / f"rows-{options.rows}"
     if not out.exists():
         _write(options.folder, out, options.rows)

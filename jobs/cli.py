@@ -36,10 +36,9 @@ from jobs.options import (
 from jobs.report import report
 from jobs.view import view
 from legrad.errors import UnsupportedModelError
-from pipeline.errors import RunError, UsageError, counted
+from pipeline.errors import KEPT, RunError, UsageError, counted
 
 INTERRUPTED = 130
-_RESUMABLE = ("run", "demo")
 _STARTER_MODEL = ("ViT-B-16", "laion2b_s34b_b88k")
 app = typer.Typer(
     name="legrad",
@@ -275,20 +274,13 @@ def _code() -> int:
     except Exception as error:
         if os.environ.get("LEGRAD_DEBUG"):
             raise
-        say(f"failed: {_reason(error)}{_how_to_continue()}")
+        kept = f" {KEPT}" if KEPT in getattr(error, "__notes__", ()) else ""
+        say(f"failed: {_reason(error)}{kept}")
         say("LEGRAD_DEBUG=1 shows the whole traceback.")
         return 1
     if code == INTERRUPTED:
-        say(f"interrupted.{_how_to_continue()}")
+        say("interrupted.")
     return code
-
-
-def _how_to_continue() -> str:
-    """What to do after a command that commits rows ended early; empty for other commands."""
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    if command not in _RESUMABLE:
-        return ""
-    return " The rows that were committed are kept: run the same command again to continue."
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,10 @@ from collections.abc import Iterable
 _MOST_NAMES = 30
 
 
+KEPT = "The rows that were committed are kept: run the same command again to continue."
+"""Note that an error gets when it ends a run that may have committed rows."""
+
+
 class UsageError(Exception):
     """The user can correct it: a wrong setting, a missing file, a refused output. Exit code 2."""
 

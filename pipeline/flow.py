@@ -12,7 +12,7 @@ from pipeline.cluster.guard import Guard, refuse_failures
 from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
 from pipeline.config import RunConfig
-from pipeline.errors import counted
+from pipeline.errors import KEPT, counted
 from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
 from pipeline.plan import Plan, make_plan
 from pipeline.progress.progress import Progress, Reporter, start_actor
@@ -131,11 +131,13 @@ def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
         return _run_passes(plan, work, watch, fence)
     except KeyboardInterrupt:
         ledger = work.ledger.refresh()
-        watch.stage(f"interrupted: {counted(ledger.rows, 'row')} kept")
+        kept = counted(ledger.rows, "row")
+        watch.stage(f"interrupted: {kept} kept; run the same command again to continue")
         raise
     except Exception as error:
         clear = explain_end(error, plan.folder)
         if clear is error:
+            error.add_note(KEPT)
             raise
         raise clear from error
 

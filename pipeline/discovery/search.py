@@ -22,12 +22,15 @@ from pipeline.discovery.confirm import PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.scan import Sums, scan
 from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
-from pipeline.discovery.things import find_things, things_frame
+from pipeline.discovery.things import MOST_THINGS, find_things, things_frame
+from pipeline.discovery.things import TOP as THINGS
 from pipeline.discovery.words import FEWEST_WORDS
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
 from pipeline.schema import EMBEDDING
 
+HEAT_IMAGES = 50
+"""Images of a class whose maps are computed, divided among what was found for it."""
 TOP = 5
 """Words of each scan that are tested for each class."""
 BINS = 128
@@ -56,6 +59,8 @@ COLUMNS = (
     "odds_low",
     "odds_high",
     "q",
+    "heat_on_class",
+    "picture",
 )
 
 
@@ -162,7 +167,7 @@ def find_words(
         {"class": [population.classes[d.code] for d in decoys], "word": [d.word for d in decoys]}
     ).join(tested[len(frame) :].reset_index(drop=True))
     return Discovery(
-        frame[list(COLUMNS)],
+        frame.assign(picture="").reindex(columns=list(COLUMNS)),
         of_decoys,
         len(directions.phrases),
         listed.named,
@@ -199,20 +204,25 @@ class DiscoveryCosts:
         images: labelled images whose embeddings are read.
         classes: audited classes.
         words: words of the vocabulary, before the model tells which of them it tells apart.
-        pairs: most pairs that are tested, decoys not counted.
+        pairs: most words of classes that are tested, decoys not counted.
+        things: most things without a word that are tested.
+        maps: most maps that are computed.
     """
 
     images: int
     classes: int
     words: int
     pairs: int
+    things: int
+    maps: int
 
     def __str__(self) -> str:
         decoys = min(self.pairs, MOST_DECOYS)
         return (
             f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
-            f"embeddings of {self.images:,} images in {self.classes:,} classes, read five times; "
-            f"at most {self.pairs:,} pairs and {decoys} decoys tested, no maps"
+            f"embeddings of {self.images:,} images in {self.classes:,} classes, read six times; "
+            f"at most {self.pairs:,} words, {self.things:,} things without a word and {decoys} "
+            f"decoys tested; at most {self.maps:,} maps of {self.maps:,} images"
         )
 
 
@@ -226,7 +236,10 @@ def discovery_costs(
     """
     population = population_of(results, settings)
     pairs = min(2 * top * population.audited, MOST_PAIRS)
-    return DiscoveryCosts(population.total, population.audited, len(words), pairs)
+    classes = population.audited
+    things = min(THINGS * classes, MOST_THINGS)
+    maps = int(np.minimum(population.sizes[:classes], HEAT_IMAGES).sum())
+    return DiscoveryCosts(population.total, classes, len(words), pairs, things, maps)
 
 
 def population_of(results: Results, settings: AuditConfig) -> Population:

@@ -261,7 +261,7 @@ class Reliance:
             model_config(self.results.run), resources.device, resources.threads, _BATCH
         )
         queries = self._queries()
-        remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(prepare)
+        remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(prepare)
         prepared: Prepared = ray.get(remote.remote(settings, queries))
         if prepared.digest != identity["model.weights_sha256"]:
             raise UsageError(

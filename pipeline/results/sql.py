@@ -89,11 +89,10 @@ def rows_where(rows: "Rows", where: str) -> NDArray[np.bool_]:
         try:
             found = matching(connection, quoted(_NUMBER), VIEW, where)[_NUMBER]
         except (duckdb.Error, KeyError) as error:  # no such column: it is more than a condition
-            plain = [name for name in rows.schema.names if not name.startswith("heatmap")]
             raise UsageError(
-                f"condition {where!r}: {str(error).split(chr(10), 1)[0]}. Expected one such "
-                f"as width >= 512, or label = 'dog' and score__leash > 0.3. Columns: "
-                f"{', '.join(plain[:40])}"
+                f"condition {where!r}: {str(error).split(chr(10), 1)[0]}. Expected one such as "
+                "width >= 512, or label = 'dog' and score__leash > 0.3; text in SQL stands in "
+                "single quotes"
             ) from error
     result = np.zeros(len(table), bool)
     result[found.to_numpy()] = True

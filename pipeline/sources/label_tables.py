@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pipeline.storage.location import redact
 from pipeline.storage.tables import column_names, parse_columns
 from pipeline.storage.text import as_utf8, delimiter_of
 
+_AFTER_PATH = re.compile(rb"^(\S+) +", re.MULTILINE)
 _SETS = pa.list_(pa.large_string())
 _KEYS = ("key", "image_id", *IMAGES, *IDS, "name")
 
@@ -83,6 +85,9 @@ def parse_labels(data: bytes, config: LabelsConfig) -> LabelTable:
         return _sorted_table(keys, labels, digest, config)
     where = f"source.labels: {config.uri}"
     names = column_names(data, where)
+    if len(names) == 1 and has_image_extension(names[0].split(" ")[0]) and " " in names[0]:
+        data = _AFTER_PATH.sub(rb"\1\t", as_utf8(data)[0])  # "val/0.jpg 165", as Places365 has it
+        names = column_names(data, where)
     if any(map(has_image_extension, names)):  # the first line is that of an image
         names = _names_of_columns(names)
         line = delimiter_of(as_utf8(data)[0].split(b"\n", 1)[0].decode()).join(names)
@@ -119,6 +124,7 @@ def _key_and_label(names: Sequence[str], config: LabelsConfig) -> tuple[str, str
 
 
 def _sorted_table(keys: Any, labels: Any, digest: str, config: LabelsConfig) -> LabelTable:
+    keys = pc.replace_substring_regex(pc.replace_substring(keys, "\\", "/"), r"^\./", "")
     table = pa.table({"key": keys, "label": labels})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
     sorted_keys, sorted_labels = (table[name].combine_chunks() for name in ("key", "label"))

@@ -77,11 +77,11 @@ def _reader(location: Location) -> "_Reader":
     for suffixes, reader in _READERS.items():
         if name.endswith(suffixes):
             return reader
-    advice = _conversion(redact(location.path))
+    advice = conversion(redact(location.path))
     raise UsageError(f"{redact(location.path)}: a list is {' or '.join(LIST_SUFFIXES)}{advice}")
 
 
-def _conversion(path: str) -> str:
+def conversion(path: str) -> str:
     """What to type to make a list of a file of another kind; empty if it is none of the usual."""
     stem, ending = posixpath.splitext(path)
     command = _COMMANDS.get(ending.lower(), "")

@@ -9,7 +9,8 @@ from pipeline.sources.listing import SourceFile
 
 _EXTENSIONS = frozenset(
     "txt json jsonl ndjson xml csv tsv yaml yml md html htm pdf log parquet arrow npy npz pkl mat "
-    "py ipynb sh ini toml cfg db sha256 md5 license".split()
+    "py ipynb sh ini toml cfg db sha256 md5 license "
+    "tar tgz gz bz2 xz zst zip 7z rar mp4 avi mov mkv webm mp3 wav flac".split()
 )
 _DESCRIPTIONS = (".json", ".txt")
 

@@ -17,18 +17,18 @@ from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.sources.listing import SourceFile, expand_braces, list_files
 from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
-from pipeline.sources.records import read_records
+from pipeline.sources.records import conversion, read_records
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS
 from pipeline.starter.label_files import find_labels
 from pipeline.starter.splits import split_notes
 from pipeline.starter.whole_tables import first_whole
-from pipeline.storage.location import Location, open_location
+from pipeline.storage.location import Location, open_location, redact
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _METADATA = re.compile(r"(.*/)?metadata\.(csv|jsonl)")
 _CONTAINERS = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing)(\d{4})?|images?|imgs?|jpegimages|"
-    r"pictures|photos|data|img_align_celeba",
+    r"pictures|photos|data|img_align_celeba|jpe?gs?|pngs?",
     re.IGNORECASE,
 )
 _BOXES = re.compile(r"(.*/)?(labels/.*\.txt|Annotations/.*\.xml)")
@@ -215,9 +215,10 @@ def _is_folder(place: Any) -> bool:
 
 def _refused(uri: str, files: Sequence[SourceFile]) -> Layout:
     kinds = ", ".join(sorted({_extension(file) or "none" for file in files})[:8])
+    advice = conversion(redact(uri)) if len(files) == 1 else ""
     raise UsageError(
         f"{uri}: {counted(len(files), 'file')}, but no images, .tar shards, .parquet or lists of "
-        f"images (.csv, .tsv, .jsonl); extensions: {kinds}"
+        f"images (.csv, .tsv, .jsonl); extensions: {kinds}{advice}"
     )
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
 from pipeline.config.loading import load_config, validated
@@ -52,14 +55,21 @@ class Promotion:
 
 
 def write_queries(
-    results: Results, candidates: pd.DataFrame, config: Path, *, force: bool = False
+    results: Results,
+    candidates: pd.DataFrame,
+    config: Path,
+    directions: Mapping[str, NDArray[np.float32]],
+    *,
+    force: bool = False,
 ) -> Promotion:
     """Write the configuration of `next_run` with the candidates of a discovery as cues.
 
     Args:
         results: results of the run, or of several that `as_one` joined.
-        candidates: rows with ``word``, see `pipeline.discovery.Discovery`.
-        config: the YAML file to write.
+        candidates: rows with ``word`` and ``kind``, see `pipeline.discovery.Discovery`.
+        config: the YAML file to write; directions of things without a word go into a file beside
+            it that ends in .safetensors.
+        directions: word, or name of a thing -> (E,).
         force: whether an existing file is overwritten.
 
     Raises:
@@ -67,18 +77,27 @@ def write_queries(
     """
     if config.exists() and not force:
         raise UsageError(f"{config}: exists already; --force overwrites it")
-    phrases = list(dict.fromkeys(map(str, candidates["word"])))
-    if not phrases:
+    words = list(dict.fromkeys(map(str, candidates["word"])))
+    if not words:
         raise UsageError("nothing was found that could become a query; see --word")
-    cues = query_names(results, map(plain_word, phrases))
+    cues = query_names(results, map(plain_word, words))
+    things = set(candidates.loc[candidates["kind"] == "thing", "word"])
+    vectors = config.with_suffix(".safetensors")
     outs, output = outputs(results, "discovered")
-    made = [{"name": name, "prompts": phrase} for name, phrase in zip(cues, phrases, strict=True)]
+    made = [
+        {"name": name}
+        | ({"vector": f"{vectors.name}#{name}"} if word in things else {"prompts": word})
+        for name, word in zip(cues, words, strict=True)
+    ]
     head = _HEAD.format(
         out=results.folder.uri, outs=outs, file=config, output=output, names=", ".join(cues)
     )
     text = next_run(results, made, output)
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(f"{head}\n{text}", encoding="utf-8")
+    if things:
+        named = zip(cues, words, strict=True)
+        save_file({name: directions[word] for name, word in named if word in things}, vectors)
     load_config(config)
     return Promotion(config, tuple(cues), output, notes(results, str(config)))
 

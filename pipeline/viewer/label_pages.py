@@ -41,15 +41,18 @@ def routes(view: View) -> list[web.RouteDef]:
 
     async def answer(request: web.Request) -> web.Response:
         values, audit = await sent_json(request), await view.audit()
-        pair = _pair(audit, values)
-        who, text = (str(values.get(name, "")).strip() for name in ("who", "answer"))
+        pair, who = _pair(audit, values), str(values.get("who", "")).strip()
+        said = values.get("answers")
+        if not isinstance(said, list) or not said or not all(_is_answer(one) for one in said):
+            raise UsageError("expected answers as a list of [image_id, answer]")
 
         def record() -> None:
-            task = find_task(view.tasks(audit, pair), given(values, "image_id"), pair[1])
-            view.label_file.record(task, text, who or user())
+            tasks = view.tasks(audit, pair)
+            answers = [(find_task(tasks, name, pair[1]), text) for name, text in said]
+            view.label_file.record(answers, who or user())
 
         await view.work("audit", record)
-        return web.json_response({"stored": True})
+        return web.json_response({"stored": len(said)})
 
     async def estimate(request: web.Request) -> web.Response:
         audit = await view.audit()
@@ -72,6 +75,11 @@ def _pair(audit: Audit, values: Any) -> Pair:
     if cls not in audit.classes or cue not in (*audit.cues, *audit.decoys):
         raise UsageError(f"there is no pair {cls!r}, {cue!r}")
     return cls, cue
+
+
+def _is_answer(value: Any) -> bool:
+    texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return texts and len(value) == 2
 
 
 def _pairs(view: View, audit: Audit) -> list[dict[str, Any]]:

@@ -92,6 +92,9 @@ class ImageIndex:
     def labels_of(self, rows: NDArray[np.int64]) -> list[str]:
         """The labels of images as text, empty where there is none."""
         first, last = (np.searchsorted(self.label_rows, rows, side) for side in ("left", "right"))
+        if len(rows) and (last - first).max() <= 1:  # much faster for many rows
+            labels = self.labels.take(pa.array(first, mask=first == last))
+            return [name or "" for name in labels.to_pylist()]
         return [
             ", ".join(self.labels[start:stop].to_pylist())
             for start, stop in zip(first.tolist(), last.tolist(), strict=True)

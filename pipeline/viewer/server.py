@@ -79,7 +79,7 @@ def _explained(view: View) -> Middleware:
         try:
             return await handler(request)
         except NotReadyError:
-            text = view.bare_pages().render("waiting.html", root="/")
+            text = view.bare_pages().render("waiting.html", root="/", doing=view.doing)
             return web.Response(text=text, content_type="text/html")
         except UnknownNameError as error:
             return _problem(view, request, 404, str(error))

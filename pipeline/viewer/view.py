@@ -5,7 +5,7 @@ Each kind of long work has a thread of its own, so that pages that do not need i
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from pipeline.audit.decisions import WaiverFile
@@ -45,6 +45,7 @@ class View:
         results: results of the run.
         pictures: pictures of its images.
         texts: its model, which encodes texts.
+        doing: what is being computed for the findings.
         label_file: people's answers.
         waiver_file: findings that people accept for some time.
     """
@@ -84,24 +85,33 @@ class View:
         self.texts = TextModel(self.results)
         self.label_file = LabelFile(*self._file(labels, TABLE))
         self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
-        self._audit_options = (storage_options, settings, verdicts, tell)
+        self.doing = ""
+        self._tell = tell
+        self._audit_options = (storage_options, settings, verdicts)
         self._threads = {
             name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
         }
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
-        self.each_page = {"read_only": read_only, "tabs": ("findings", "search", "label")}
+        self.each_page = {"read_only": read_only, "live": True}
 
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
         self._index = self._threads["index"].submit(ImageIndex.read, self.results)
-        self._embeddings = self._threads["embeddings"].submit(Embeddings.read, self.results)
-        self._threads["model"].submit(self.texts.load)
+        self._embeddings = self._threads["embeddings"].submit(
+            self._after_index, Embeddings.read, self.results
+        )
+        self._threads["model"].submit(self._after_index, self.texts.load)
         self.refresh()
+
+    def _after_index(self, function: Callable[..., Result], *values: Any) -> Result:
+        """Call a function once the index is there: it is small, and the first pages need it."""
+        wait([self._index])
+        return function(*values)
 
     def refresh(self) -> None:
         """Compute the findings, with all answers that there are now."""
-        self._audit = self._threads["audit"].submit(self._read_audit)
+        self._audit = self._threads["audit"].submit(self._after_index, self._read_audit)
         self.reread()
 
     def reread(self) -> None:
@@ -165,14 +175,23 @@ class View:
         return inside, f"{self.uri.rstrip('/')}/_run/{name}"
 
     def _read_audit(self) -> Audit:
-        options, settings, verdicts, tell = self._audit_options
+        options, settings, verdicts = self._audit_options
         files = () if self.label_file.read().empty else (self.label_file.uri,)
         return Audit.from_results(
-            self._uris, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
+            self._uris,
+            options,
+            settings=settings,
+            verdicts=verdicts,
+            labels=files,
+            tell=self._report,
         )
 
+    def _report(self, text: str) -> None:
+        self.doing = text
+        self._tell(text)
+
     def _read_overview(self) -> LivePages:
-        return read_overview(self._audit.result(), self.each_page)
+        return read_overview(self._audit.result(), self.pictures, self.each_page)
 
 
 async def _ready(future: "Future[Result]") -> Result:

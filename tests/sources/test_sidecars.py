@@ -59,7 +59,7 @@ def test_a_class_folder_stays_the_label_of_described_images(tmp_path: Path) -> N
 
 
 def test_files_that_may_be_images_stay(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.heic", "c", "d.txt"):
+    for name in ("a.jpg", "b.heic", "c", "d.txt", "e.zip", "f.mp4"):
         (tmp_path / name).write_bytes(b"?")
     rows = read_all(settings("folder", str(tmp_path)))
     assert [row["key"] for row in rows] == ["a.jpg", "b.heic", "c"]

@@ -197,3 +197,26 @@ def roboflow_yolo(root: Path) -> Expected:
         (root / split / "labels" / "0.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (root / "data.yaml").write_text("names: [cat, dog]\n")
     return Expected("folder", NOTHING)
+
+
+@layout
+def oxford_flowers(root: Path) -> Expected:
+    pictures(root / "jpg", [f"image_{i:05d}.jpg" for i in range(COUNT)])
+    (root / "imagelabels.mat").write_bytes(b"MATLAB")
+    return Expected("folder", NOTHING)
+
+
+@layout
+def kaggle_imagenet_validation(root: Path) -> Expected:
+    """The only other column has a class with a box, which is no label."""
+    pictures(root / "val", [f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(COUNT)])
+    rows = [[f"ILSVRC2012_val_{i:08d}", f"n01440764 {i} 108 432 286"] for i in range(COUNT)]
+    table(root / "LOC_val_solution.csv", [["ImageId", "PredictionString"], *rows])
+    return Expected("folder", NOTHING)
+
+
+@layout
+def folders_beside_their_archive(root: Path) -> Expected:
+    pictures(root, [f"{kind(i)}/{i}.jpg" for i in range(COUNT)])
+    (root / "download.zip").write_bytes(b"PK")
+    return Expected("folder", CATS)

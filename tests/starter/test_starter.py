@@ -236,6 +236,12 @@ def test_fields_that_the_user_names(tmp_path: Path) -> None:
     assert [query.label for query in classes_of(done.config)] == ["ant"]
 
 
+def test_a_list_of_another_kind_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('[{"image": "a.jpg"}]')
+    with pytest.raises(UsageError, match="read_json"):
+        start(tmp_path / "list.json", tmp_path / "run.yaml")
+
+
 def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = folder(tmp_path / "d", {"a": 1})
     with pytest.raises(UsageError, match=r"queries\.yaml"):

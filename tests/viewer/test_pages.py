@@ -71,7 +71,8 @@ def test_a_condition_filters_by_any_column(web: Client) -> None:
     wrong = web.get("/search", params={"where": "nothing > 1"})
     assert wrong.status == 200
     assert "condition" in wrong.text
-    assert len(shown(wrong.text)) == 24
+    assert 'value="nothing &gt; 1"' in wrong.text  # to be corrected
+    assert shown(wrong.text) == []
 
 
 def test_images_like_others_are_of_their_class(web: Client) -> None:
@@ -231,9 +232,8 @@ def drawn(web: Client, number: int = 40) -> list[str]:
 
 
 def say(web: Client, image_id: str, answer: str, who: str = "ann") -> int:
-    return web.post(
-        "/answer", json={**PAIR, "image_id": image_id, "answer": answer, "who": who}
-    ).status
+    values = {**PAIR, "answers": [[image_id, answer]], "who": who}
+    return web.post("/answer", json=values).status
 
 
 def stored(out: str) -> pd.DataFrame:
@@ -253,6 +253,14 @@ def test_each_answer_is_on_disk_before_the_reply(web: Client, out: str) -> None:
     assert sorted(stored(out).set_index("image_id").loc[[ids[1]], "who"].unique()) == ["ann", "ben"]
     assert say(web, "w/nothing", "present") == 400
     assert say(web, ids[2], "perhaps") == 400
+    several = [[ids[5], "present"], [ids[6], "absent"]]
+    assert web.post("/answer", json={**PAIR, "answers": several, "who": "ann"}).status == 200
+    assert {tuple(one) for one in several} <= set(
+        stored(out)[["image_id", "answer"]].itertuples(index=False, name=None)
+    )
+    for wrong in (None, [[ids[7]]], [[ids[7], 1]], [[ids[7], "absent"], ["w/nothing", "absent"]]):
+        assert web.post("/answer", json={**PAIR, "answers": wrong}).status == 400
+    assert ids[7] not in set(stored(out)["image_id"])
     assert set(stored(out)["group"]) <= {"dog", ELSEWHERE}
     assert stored(out)["probability"].astype(float).between(0, 1).all()
 
