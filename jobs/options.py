@@ -39,6 +39,15 @@ ClassLabels = Annotated[
         "usual names), without a second run.",
     ),
 ]
+ClassifierRun = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OUT",
+        help="Output of a run of your own classifier over the same images (model.kind: "
+        "classifier): tests whether its logits and decisions use the flagged cues. Asks for "
+        "--depth reliance.",
+    ),
+]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),

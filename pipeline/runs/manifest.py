@@ -11,7 +11,7 @@ from typing import Any
 
 from legrad.models.definition import is_name
 from legrad.queries.query import Query
-from pipeline.config import RunConfig, SourceConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig, RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import SCHEMA_VERSION
@@ -101,6 +101,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
+        **_identity_of_classifier(config, prepared),
         "model.image_size": list(prepared.preprocess.size),
         "model.resize": model.resize,
         "model.layers": prepared.layers,
@@ -126,6 +127,17 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "store.properties": config.store.properties,
         "store.maps": config.store.maps.model_dump(mode="json"),
         **{f"query.{query.name}": _identity_of_query(query, prepared) for query in config.queries},
+    }
+
+
+def _identity_of_classifier(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """Empty for a vision-language model: its runs keep their digest."""
+    if not isinstance(config.model, ClassifierConfig):
+        return {}
+    resized = prepared.preprocess
+    return {
+        "model.kind": config.model.kind,
+        "model.preprocess": [resized.mode, resized.interpolation, resized.crop],
     }
 
 
@@ -200,8 +212,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
-            "tag": config.model.tag,
-            "tokenizer": config.model.tokenizer,
+            **_about_kind(config.model),
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
         "preprocess": {
@@ -216,6 +227,13 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "queries": [_redacted_query(query) for query in config.queries],
         "software": {name: version(name) for name in SOFTWARE},
     }
+
+
+def _about_kind(model: AnyModelConfig) -> dict[str, Any]:
+    if isinstance(model, ClassifierConfig):
+        resize, classes = model.resize, list(model.class_names)
+        return {"kind": model.kind, "classes": classes, "resize": resize}
+    return {"tag": model.tag, "tokenizer": model.tokenizer}
 
 
 def _redacted_query(query: Query) -> dict[str, Any]:

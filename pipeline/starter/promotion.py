@@ -9,13 +9,13 @@ import pandas as pd
 import yaml
 
 from legrad.queries.query import Role
+from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, RESERVED
-from pipeline.starter.naming import class_queries
 
 _HEAD = """\
 # Made by `legrad discover {out}`: its cues are words that were found by looking at these images.
