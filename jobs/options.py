@@ -43,9 +43,8 @@ ClassifierRun = Annotated[
     str | None,
     typer.Option(
         metavar="OUT",
-        help="Output of a run of your own classifier over the same images (model.kind: "
-        "classifier): tests whether its logits and decisions use the flagged cues. Asks for "
-        "--depth reliance.",
+        help="Run of your own classifier over the same images: does it use the flagged cues? "
+        "Implies --depth reliance.",
     ),
 ]
 VerdictsFile = Annotated[

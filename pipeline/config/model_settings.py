@@ -126,6 +126,11 @@ class ModelConfig(Settings):
         """Sizes of the model."""
         return catalog.architecture(self.name)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Settings that a run's metadata hold beside those of both kinds."""
+        return {"tag": self.tag, "tokenizer": self.tokenizer}
+
 
 CLASSIFIER = "classifier"
 
@@ -196,6 +201,11 @@ class ClassifierConfig(Settings):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the logits."""
         return _facts(self.arguments)[1]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """See `ModelConfig.about`."""
+        return {"kind": self.kind, "classes": list(self.class_names), "resize": self.resize}
 
     @property
     def arguments(self) -> tuple[tuple[str, Any], ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from legrad.models.definition import is_name
 from legrad.queries.query import Query
-from pipeline.config import AnyModelConfig, ClassifierConfig, RunConfig, SourceConfig
+from pipeline.config import ClassifierConfig, RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import SCHEMA_VERSION
@@ -132,13 +132,10 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
 
 def _identity_of_classifier(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """Empty for a vision-language model: its runs keep their digest."""
-    if not isinstance(config.model, ClassifierConfig):
-        return {}
     resized = prepared.preprocess
-    return {
-        "model.kind": config.model.kind,
-        "model.preprocess": [resized.mode, resized.interpolation, resized.crop],
-    }
+    values = [resized.mode, resized.interpolation, resized.crop]
+    is_classifier = isinstance(config.model, ClassifierConfig)
+    return {"model.kind": "classifier", "model.preprocess": values} if is_classifier else {}
 
 
 def _identity_of_query(query: Query, prepared: Prepared) -> dict[str, Any]:
@@ -212,7 +209,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
-            **_about_kind(config.model),
+            **config.model.about,
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
         "preprocess": {
@@ -227,13 +224,6 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "queries": [_redacted_query(query) for query in config.queries],
         "software": {name: version(name) for name in SOFTWARE},
     }
-
-
-def _about_kind(model: AnyModelConfig) -> dict[str, Any]:
-    if isinstance(model, ClassifierConfig):
-        resize, classes = model.resize, list(model.class_names)
-        return {"kind": model.kind, "classes": classes, "resize": resize}
-    return {"tag": model.tag, "tokenizer": model.tokenizer}
 
 
 def _redacted_query(query: Query) -> dict[str, Any]:
