@@ -22,7 +22,7 @@ from legrad import LeGrad
 from legrad.heatmaps.codec import encode_maps
 from pipeline.config import RunConfig
 from pipeline.sources.webdataset import read_shard
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 from pipeline.stages.replica import ReplicaSettings
 
 
@@ -50,6 +50,7 @@ def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
         legrad = LeGrad(model, config.model.layers)
         features = torch.from_numpy(np.load(spec["features"]))
     height, width = model.preprocess.size
+    decoding = Decoding.of_source(config.source)
     images = 0
     for shard in config.source.uris[part::parts]:
         with Path(shard).open("rb") as stream:
@@ -60,7 +61,7 @@ def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
                 if not batch:
                     break
                 with clock.stage("decode"):
-                    found = [decode(b, model.preprocess, config.source.max_pixels) for b in batch]
+                    found = [decode(data, model.preprocess, decoding) for data in batch]
                     pixels = bytearray(b"".join(image.pixels or b"" for image in found))
                 with clock.stage("explain"):
                     tensor = torch.frombuffer(pixels, dtype=torch.uint8)

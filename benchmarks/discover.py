@@ -1,31 +1,55 @@
-"""What a discovery costs: ``python -m benchmarks.discover --images 100000``.
+"""What a discovery costs, and what it finds.
 
-Writes embeddings of noise with planted directions, and finds these among as many random words as
-the shipped vocabulary has. Encoding the words, which takes the model once a run, is left out.
+    python -m benchmarks.discover --images 100000
+    python -m benchmarks.discover --seeds 101 102 103 104 105 [--weights FILE] [--no-cues]
+
+Without seeds: embeddings of noise with planted directions, which are found among as many random
+words as the shipped vocabulary has. Encoding the words, which takes the model once a run, is left
+out.
+
+With seeds: the demo's data set is drawn with other seeds and embedded with the mini model. Printed
+is which planted cues that no query names are among the first three of their class, what else was
+confirmed, and how many decoys. ``--no-cues`` leaves out the demo's queries for cues, so that
+nothing that is planted is named.
 """
 
 import argparse
 import resource
 import tempfile
 import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import torch
+from sklearn.metrics import roc_auc_score
 
-from legrad.queries.query import Query, Role
+from benchmarks.seeds import drawn, model_of
+from legrad.mini.world import UNSEEN
+from legrad.models.vision_language import VisionLanguageModel
+from legrad.queries.query import Query, Role, encode_queries
 from pipeline.audit.directions import Directions
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import count_population
+from pipeline.audit.vocabulary import distinct_rows
 from pipeline.config.audit_settings import AuditConfig
+from pipeline.config.loading import load_config, packaged_config
+from pipeline.demo import dataset as demo
+from pipeline.discovery import Discovery, words
 from pipeline.discovery.search import find_words
 
 WIDTH, ROWS = 512, 50_000
 DISTANCE, SHARE, ELSEWHERE = 9.0, 0.5, 0.05
+FIRST, SEES = 3, 0.9
+"""Places of a class that count, and the AUC from which a direction sees a thing."""
+_TEXTS = 256
 
 
 def write_images(folder: Path, images: int, classes: int, words: Array) -> None:
@@ -51,42 +75,140 @@ def write_images(folder: Path, images: int, classes: int, words: Array) -> None:
         pq.write_table(table, folder / f"{start:09d}.parquet")
 
 
-def main() -> None:
-    """Write, find, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--words", type=int, default=9_400)
-    args = parser.parse_args()
+def measure_costs(images: int, classes: int, count: int) -> None:
+    """Find planted directions among random ones, and print time and memory."""
     rng = np.random.default_rng(1)
-    words = rng.normal(size=(args.words, WIDTH))
-    words /= np.linalg.norm(words, axis=1, keepdims=True)
-    phrases = tuple(f"word {number}" for number in range(args.words))
-    texts = rng.normal(size=(args.classes, WIDTH))
+    lines = rng.normal(size=(count, WIDTH))
+    lines /= np.linalg.norm(lines, axis=1, keepdims=True)
+    phrases = tuple(f"word {number}" for number in range(count))
+    texts = rng.normal(size=(classes, WIDTH))
     queries = [
         Query(name=f"class_{number}", role=Role.CLASS, label=f"class {number}")
-        for number in range(args.classes)
+        for number in range(classes)
     ]
     named = {query.name: row for query, row in zip(queries, texts, strict=True)}
     with tempfile.TemporaryDirectory() as folder:
-        write_images(Path(folder), args.images, args.classes, words)
+        write_images(Path(folder), images, classes, lines)
         results: Any = SimpleNamespace(dataset=ds.dataset(folder), queries=queries)
         settings = AuditConfig()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         population = count_population(results, settings.max_classes)
-        directions = Directions(named, words, phrases)
+        directions = Directions(named, lines, phrases)
         found = find_words(results, population, directions, settings, tell=print)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     confirmed = found.candidates[found.candidates["confirmed"]]
-    planted = {(f"class {word}", phrases[word]) for word in range(args.classes // 2)}
+    planted = {(f"class {word}", phrases[word]) for word in range(classes // 2)}
     right = len(planted & set(zip(confirmed["class"], confirmed["word"], strict=True)))
     print(
-        f"{args.images:,} images, {args.classes} classes, {args.words:,} words: {seconds:.0f} s, "
-        f"peak {peak:.2f} GiB\n{right} of {len(planted)} planted words confirmed, "
+        f"{images:,} images, {classes} classes, {count:,} words: {seconds:.0f} s, {cpu:.0f} s of "
+        f"CPU, peak {peak:.2f} GiB\n{right} of {len(planted)} planted words confirmed, "
         f"{len(confirmed) - right} others, {int(found.decoys['confirmed'].sum())} of "
         f"{len(found.decoys)} decoys"
     )
+
+
+class Embedded:
+    """A drawn data set as a discovery reads it, without a run."""
+
+    def __init__(
+        self, model: VisionLanguageModel, queries: Sequence[Query], seed: int, images: int
+    ) -> None:
+        labels, parts = [], []
+        for names, pixels in drawn(model.preprocess, seed, images):
+            labels += names
+            parts.append(model.encode_image(torch.from_numpy(pixels)).numpy())
+        self.queries = queries
+        self.embeddings = np.concatenate(parts)
+        self.labels = np.array(labels)
+        flat = pa.array(self.embeddings.ravel())
+        columns = {
+            "image_id": [f"demo/{seed}/{number}" for number in range(images)],
+            "label": labels,
+            "status": ["ok"] * images,
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, self.embeddings.shape[1]),
+        }
+        self.dataset = ds.dataset(pa.table(columns))
+
+
+def directions_of(model: VisionLanguageModel, queries: Sequence[Query]) -> Directions:
+    """Directions of the queries and of the shipped vocabulary."""
+    phrases = words()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # words that the mini model never saw
+        parts = [
+            model.encode_text(list(phrases[start : start + _TEXTS])).double().numpy()
+            for start in range(0, len(phrases), _TEXTS)
+        ]
+        of_queries = encode_queries(model, queries).double().numpy()
+    features = np.concatenate(parts)
+    kept = distinct_rows(features)
+    named = {query.name: row for query, row in zip(queries, of_queries, strict=True)}
+    return Directions(named, features[kept], tuple(phrases[row] for row in kept))
+
+
+def verdict(
+    found: Discovery, data: Embedded, seed: int, hidden: Sequence[demo.Planted]
+) -> dict[str, Any]:
+    """Counts of one seed."""
+    rows = found.candidates
+    first = rows[rows["rank"] <= FIRST]
+    specs = [demo.example(seed, number).spec for number in range(len(data.labels))]
+    by_word = seen = 0
+    for planted in hidden:
+        mine = first[first["class"] == planted.label]
+        if planted.cue in UNSEEN:
+            inside = data.labels == planted.label
+            has = np.array([planted.cue in spec.overlays for spec in specs])[inside]
+            things = [found.directions[name] for name in mine.loc[mine["kind"] == "thing", "word"]]
+            scores = [data.embeddings[inside] @ line for line in things]
+            seen += any(roc_auc_score(has, score) >= SEES for score in scores)
+        else:
+            groups = mine["word"] + ", " + mine["also"]
+            by_word += bool(groups.str.contains(planted.cue, regex=False).any())
+    confirmed = rows[rows["confirmed"]]
+    of_planted = {planted.label for planted in hidden}
+    clean = [cls for cls in demo.LABELS if cls not in of_planted]
+    false = confirmed[confirmed["class"].isin(clean)]
+    known = sum(planted.cue not in UNSEEN for planted in hidden)
+    return {
+        "seed": seed,
+        "by word": f"{by_word} of {known}",
+        "unseen": f"{seen} of {len(hidden) - known}",
+        "confirmed": "; ".join(confirmed["class"] + " " + confirmed["word"]),
+        "false": f"{len(false)} in {len(clean)} classes",
+        "decoys": f"{int(found.decoys['confirmed'].sum())} of {len(found.decoys)}",
+    }
+
+
+def measure_finds(seeds: Sequence[int], images: int, weights: str | None, *, cues: bool) -> None:
+    """Draw, embed and discover, and print a row for each seed."""
+    model = model_of(weights)
+    queries = load_config(packaged_config("demo.yaml")).queries
+    queries = tuple(query for query in queries if cues or query.role is not Role.CUE)
+    hidden = demo.HIDDEN if cues else (*demo.PLANTED, *demo.HIDDEN)
+    directions, settings = directions_of(model, queries), AuditConfig()
+    for seed in seeds:
+        data: Any = Embedded(model, queries, seed, images)
+        population = count_population(data, settings.max_classes)
+        found = find_words(data, population, directions, settings)
+        print(pd.DataFrame([verdict(found, data, seed, hidden)]).to_string(index=False), flush=True)
+
+
+def main() -> None:
+    """Measure costs, or with seeds what is found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--words", type=int, default=9_400)
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--weights", help="weights.safetensors of another mini model")
+    parser.add_argument("--cues", action=argparse.BooleanOptionalAction, default=True)
+    args = parser.parse_args()
+    if args.seeds:
+        measure_finds(args.seeds, args.images or 2000, args.weights, cues=args.cues)
+    else:
+        measure_costs(args.images or 100_000, args.classes, args.words)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from PIL import Image
 
 from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS, SceneSpec, render
 from legrad.preprocess import Preprocess, to_rgb
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 from pipeline.stages.properties import measure, take_sample
 
 SIDES = (300, 500, 1000)
 _IMAGES, _QUALITY = 32, 90
-_MOST_PIXELS = 10**8
+_DECODING = Decoding(10**8)
 
 
 def drawn(side: int) -> list[bytes]:
@@ -45,7 +45,7 @@ def seconds(files: list[bytes], *, properties: bool) -> float:
     """CPU time of decoding the files, and of measuring them."""
     preprocess = Preprocess((224, 224))
     began = time.process_time()
-    decoded = [decode(data, preprocess, _MOST_PIXELS, sample=properties) for data in files]
+    decoded = [decode(data, preprocess, _DECODING, sample=properties) for data in files]
     if properties:
         measure([image.sample for image in decoded if image.sample is not None])
     return time.process_time() - began
@@ -54,7 +54,7 @@ def seconds(files: list[bytes], *, properties: bool) -> float:
 def seconds_alone(images: Sequence[Image.Image], upright: Sequence[Image.Image]) -> float:
     """CPU time of measuring decoded images."""
     began = time.process_time()
-    measure([take_sample(image, rgb) for image, rgb in zip(images, upright, strict=True)])
+    measure([take_sample(image, rgb, rgb.size) for image, rgb in zip(images, upright, strict=True)])
     return time.process_time() - began
 
 

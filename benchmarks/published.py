@@ -54,6 +54,7 @@ def run_published(
 
     Args:
         module: an open_clip model of ours.
+        pixels: (B, 3, height, width) floats, on the device that the package is to use.
         equality: so many of the directions for the maps, all images.
         queries: numbers of directions to time, on the first image.
     """

@@ -24,8 +24,9 @@ def main() -> None:
     missing = module.load_state_dict(inputs["weights"], strict=False).missing_keys
     if missing:
         raise ValueError(f"weights are missing: {missing}")
-    model = LeWrapper(module.eval(), layer_index=-job["layers"])
-    pixels, directions = inputs["pixels"], inputs["directions"]
+    pixels, device = inputs["pixels"], inputs["pixels"].device
+    model = LeWrapper(module.eval().to(device), layer_index=-job["layers"])
+    directions = inputs["directions"].to(device)
     maps = [model.compute_legrad(directions[: job["equality"]], image[None]) for image in pixels]
     times = {}
     for count in job["queries"]:
@@ -33,9 +34,11 @@ def main() -> None:
         for _ in range(job["rounds"] + 1):
             start = time.perf_counter()
             model.compute_legrad(directions[:count], pixels[:1])
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             rounds.append(time.perf_counter() - start)
         times[count] = statistics.median(rounds[1:])
-    torch.save({"maps": torch.cat(maps).detach(), "seconds": times}, job["output"])
+    torch.save({"maps": torch.cat(maps).detach().cpu(), "seconds": times}, job["output"])
 
 
 if __name__ == "__main__":

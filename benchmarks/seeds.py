@@ -49,7 +49,7 @@ def scored(model: VisionLanguageModel, seed: int, images: int) -> World:
     queries = load_config(packaged_config("demo.yaml")).queries
     directions = encode_queries(model, queries)
     rows, scores = [], []
-    for labels, pixels in _drawn(model.preprocess, seed, images):
+    for labels, pixels in drawn(model.preprocess, seed, images):
         rows += labels
         features = model.encode_image(torch.from_numpy(pixels))
         scores.append((features @ directions.T).numpy())
@@ -63,9 +63,10 @@ def scored(model: VisionLanguageModel, seed: int, images: int) -> World:
     return World(pa.table(table))
 
 
-def _drawn(
+def drawn(
     preprocess: Preprocess, seed: int, images: int
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+    """Labels and pixels of the demo's data set with a seed, in batches."""
     starts = range(0, images, _BATCH)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         jobs = [

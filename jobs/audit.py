@@ -11,7 +11,7 @@ from jobs.options import (
     ClassifierRun,
     ClassLabels,
     Limit,
-    OutArgument,
+    OutputsArgument,
     StorageOptions,
     VerdictsFile,
     grouped,
@@ -104,7 +104,7 @@ class TableOptions:
 
 @grouped
 def audit(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     files: FileOptions,
     gate: GateOptions,

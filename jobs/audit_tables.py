@@ -12,6 +12,7 @@ from rich.table import Table
 from jobs.audit_model import show_model_reliance
 from jobs.audit_verification import show_labels, show_worth_a_look
 from jobs.display import console
+from pipeline.errors import counted
 
 if TYPE_CHECKING:
     from pipeline.audit.overview import Overview
@@ -82,11 +83,11 @@ def _print_exact(audit: "Audit", limit: int) -> None:
 def _counts(overview: "Overview") -> str:
     failed = sum(overview.failed.values())
     parts = [
-        f"{overview.images:,} images",
-        f"{len(overview.classes):,} classes",
-        f"{len(overview.cues)} cues",
+        counted(overview.images, "image"),
+        counted(len(overview.classes), "class", "classes"),
+        counted(len(overview.cues), "cue"),
     ]
-    parts += [f"{failed:,} rows without results"] if failed else []
+    parts += [f"{counted(failed, 'row')} without results"] if failed else []
     return f"{overview.dataset}: {', '.join(parts)}; scored by {overview.model}"
 
 

@@ -1,6 +1,7 @@
 """What ``legrad audit`` prints of verification: agreement, what is worth a look, what is next."""
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.display import console
+from pipeline.errors import counted
 
 if TYPE_CHECKING:
     from pipeline.auditor import Audit
@@ -27,8 +29,8 @@ def show_labels(audit: "Audit") -> None:
         return
     people = sorted(audit.labels.answers["who"].unique())
     text = (
-        f"labels: {len(audit.labels.answers):,} answers of {', '.join(people)} decide "
-        f"{len(labelled.frame)} pairs"
+        f"labels: {counted(len(audit.labels.answers), 'answer')} of {', '.join(people)} decide "
+        f"{counted(len(labelled.frame), 'pair')}"
     )
     if labelled.unused:
         text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
@@ -40,7 +42,7 @@ def show_labels(audit: "Audit") -> None:
         kappa = "all answers are the same" if same else f"Cohen's kappa {row['kappa']:.2f}"
         console.print(
             f"agreement: {row['cue']}, {row['who']} and {row['other']}: {row['agree']:.0%} of "
-            f"{row['images']} images, {kappa}",
+            f"{counted(row['images'], 'image')}, {kappa}",
             soft_wrap=True,
             markup=False,
         )
@@ -83,7 +85,7 @@ def show_worth_a_look(audit: "Audit", *, every: bool, limit: int) -> None:
     console.print(_LEGEND, style="dim", markup=False)
 
 
-def show_next(audit: "Audit", out: str) -> None:
+def show_next(audit: "Audit", out: Sequence[str]) -> None:
     """Print the command that verifies what is unverified."""
     from pipeline.audit.suspicion_scan import worth_a_look
 
@@ -100,5 +102,5 @@ def show_next(audit: "Audit", out: str) -> None:
     else:
         return
     known = [word for file in audit.label_files for word in ("--labels", file)]
-    command = shlex.join(["legrad", "label", out, *known])
+    command = shlex.join(["legrad", "label", *out, *known])
     console.print(f"\nnext: {text}:\n      {command}", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import Limit, OutArgument, StorageOptions, grouped
+from pipeline.errors import counted
 
 if TYPE_CHECKING:
     from pipeline.runs.manifest import RunFolder
@@ -97,5 +98,6 @@ def state_line(state: "RunState") -> str:
         after = f"the last attempt {state.outcome}: {state.error}"
     else:
         after = "complete" if state.complete else "no run is writing to this output"
-    committed = f"committed {state.rows:,} rows in {state.parts} parts, {size(state.bytes)}"
+    parts = f"{counted(state.parts, 'part')}, {size(state.bytes)}"
+    committed = f"committed {counted(state.rows, 'row')} in {parts}"
     return "; ".join(text for text in (before, committed, after) if text)

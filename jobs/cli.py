@@ -36,10 +36,9 @@ from jobs.options import (
 from jobs.report import report
 from jobs.view import view
 from legrad.errors import UnsupportedModelError
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import KEPT, RunError, UsageError, counted
 
 INTERRUPTED = 130
-_RESUMABLE = ("run", "demo")
 _STARTER_MODEL = ("ViT-B-16", "laion2b_s34b_b88k")
 app = typer.Typer(
     name="legrad",
@@ -122,11 +121,14 @@ def init(
         print("columns: " + ", ".join(f"{what}: {name}" for what, name in found.columns.items()))
     most = ", ".join(f"{label} ({count:,})" for label, count in found.labels.most_common(5))
     more = f" and {len(found.labels) - 5:,} more" if len(found.labels) > 5 else ""
-    print(f"labels: {most or 'none'}{more}; {found.unlabelled:,} images without a label")
+    without = f"{counted(found.unlabelled, 'image')} without a label"
+    empty = f", {found.empty:,} with an empty set of labels" if found.empty else ""
+    print(f"labels: {most or 'none'}{more}; {without}{empty}")
     for note in starter.notes:
         print(f"note: {note}")
     print(f"{starter.config}: model {model.model}, source, output")
-    print(f"{starter.queries}: {starter.classes} classes, {starter.cues} cues, 2 baselines")
+    classes = counted(starter.classes, "class", "classes")
+    print(f"{starter.queries}: {classes}, {counted(starter.cues, 'cue')}, 2 baselines")
     print(
         f"next: review both files, then  legrad run {starter.config} --check  and  "
         f"legrad run {starter.config}"
@@ -152,7 +154,7 @@ def run(
     """
     settings = chosen.load(config)
     if check:
-        typer.echo(f"{config}: fine, {len(settings.queries)} queries")
+        typer.echo(f"{config}: fine, {counted(len(settings.queries), 'query', 'queries')}")
         return
     from jobs import display
 
@@ -272,20 +274,13 @@ def _code() -> int:
     except Exception as error:
         if os.environ.get("LEGRAD_DEBUG"):
             raise
-        say(f"failed: {_reason(error)}{_how_to_continue()}")
+        kept = f" {KEPT}" if KEPT in getattr(error, "__notes__", ()) else ""
+        say(f"failed: {_reason(error)}{kept}")
         say("LEGRAD_DEBUG=1 shows the whole traceback.")
         return 1
     if code == INTERRUPTED:
-        say(f"interrupted.{_how_to_continue()}")
+        say("interrupted.")
     return code
-
-
-def _how_to_continue() -> str:
-    """What to do after a command that commits rows ended early; empty for other commands."""
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    if command not in _RESUMABLE:
-        return ""
-    return " The rows that were committed are kept: run the same command again to continue."
 
 
 def _reason(error: BaseException) -> str:

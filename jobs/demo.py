@@ -4,11 +4,13 @@ from pathlib import Path
 
 from jobs import display
 from jobs.audit_tables import show
+from jobs.discover import show as show_discovery
 from jobs.display import console
 from pipeline import Audit
 from pipeline.config.loading import load_config, packaged_config
 from pipeline.demo import dataset as world
 from pipeline.demo.planted_rows import planted_rows
+from pipeline.discovery import Discovery, discover, store, with_heat, words
 from pipeline.flow import run
 from pipeline.report import draw_sheet
 from pipeline.report.site import build_report
@@ -43,20 +45,38 @@ def run_demo(out: Path, images: int, seed: int) -> None:
     rows = planted_rows(config, results.images(), seed)
     title = "LeGrad on the demo: where the similarity to each text comes from"
     draw_sheet(results, rows, _COLUMNS, sheet, title)
+    found = discovered(audit)
     report = build_report(audit, str((out / "report").resolve()), tell=display.log)
     display.summary(summary)
     console.print()
     show(audit, limit=_TABLE_ROWS, notes=_planted_shortcuts())
+    console.print(f"\nNo query names two cues that were planted as well: {_hidden()}.\n")
+    show_discovery(found, _TABLE_ROWS)
     console.print(
         f"\n[bold]report[/bold]  {report}\n"
         f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
         f"[bold]images[/bold]  {data}  (planted shortcuts: {world.MANIFEST})\n"
         f"[bold]maps[/bold]    {output}\n\n"
         f"All pairs, with reasons:  legrad audit {output} --depth reliance --all\n"
-        f"Look at images to verify them:  legrad label {output}\n"
+        f"Cues that no query names:  legrad discover {output}\n"
+        f"Search, look and verify in a browser:  legrad view {output}\n"
         f"In Python:  from pipeline import Audit; Audit.from_results({str(output)!r}).rank()",
         soft_wrap=True,
     )
+
+
+def discovered(audit: Audit) -> Discovery:
+    """What no query of the run names, with heat, kept for the report."""
+    found = discover(audit.results, audit.settings, words(), tell=audit.tell)
+    found = with_heat(audit.results, audit.settings, found, audit.tell)
+    store(audit.results, found)
+    return found
+
+
+def _hidden() -> str:
+    """The planted cues that no query names."""
+    shares = [f"a {p.cue} on {p.strength:.0%} of the class {p.label}" for p in world.HIDDEN]
+    return " and ".join(shares)
 
 
 def _planted_shortcuts() -> dict[tuple[str, str], str]:

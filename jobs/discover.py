@@ -1,14 +1,16 @@
 """``legrad discover``: find cues that no query names."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, Limit, OutArgument, StorageOptions, grouped
-from pipeline.errors import UsageError
+from jobs.options import AuditOptions, Limit, OutputsArgument, StorageOptions, grouped
+from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,11 +18,15 @@ if TYPE_CHECKING:
     from pipeline.discovery import Discovery
     from pipeline.results import Results
 
+_APART = "Beside the object of the class, or without heat to compare"
+_ON_CLASS = "On the object: a part of it, another name, or something behind it"
 _LEGEND = (
     "unusual: how far the class's mean score of the word lies beyond what likeness to the class "
     "explains, in deviations of the vocabulary, on the half where it was found and on the other.\n"
     "probe: the same for the weights of a linear model of the labels. with it, others, odds "
-    "ratio: by two states of the word's scores on the other half, with the 95 % interval.\n"
+    "ratio: by two states of the word's scores on the other half, with the 95 % interval; "
+    "without them nothing is confirmed.\n"
+    "heat: of the class where the word's heat is, in the clearest images; 100 % where its own is.\n"
 )
 
 
@@ -65,7 +71,7 @@ class DiscoveryFiles:
 
 @grouped
 def discover(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     files: DiscoveryFiles,
     storage: StorageOptions,
@@ -78,17 +84,25 @@ def discover(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")
     ] = False,
+    heat: Annotated[
+        bool,
+        typer.Option(
+            "--heat/--no-heat",
+            help="Whether to compute maps of what was found, which reads images again.",
+        ),
+    ] = True,
     limit: Limit = 20,
 ) -> None:
-    """Find cues that no query names, with a vocabulary of what can be seen.
+    """Find cues that no query names: words of a vocabulary, and things without a word.
 
-    Words are found on one half of the images and tested on the other. What is found is a candidate
+    They are found on one half of the images and tested on the other. What is found is a candidate
     for a query and no claim about your data until somebody has looked.
     """
     from jobs.display import console, log
     from pipeline import open_results
     from pipeline.discovery import discover as find
-    from pipeline.discovery import discovery_costs, store, words
+    from pipeline.discovery import discovery_costs, store, with_heat, words
+    from pipeline.results.joined_run import as_one
     from pipeline.storage.tables import write_table
 
     if files.word and files.queries is None:
@@ -96,38 +110,46 @@ def discover(
     storage_options = storage.options()
     settings = options.config()
     vocabulary = words(files.vocabulary, storage_options)
-    results = open_results(out, storage_options)
+    results = as_one(open_results(out, storage_options))
     if dry_run:
         costs = discovery_costs(results, settings, vocabulary, top)
         console.print(f"discover: {costs}", soft_wrap=True, markup=False)
         return
     found = find(results, settings, vocabulary, top, log)
+    if heat:
+        found = with_heat(results, settings, found, log, storage_options)
     store(results, found)
-    _show(found, limit)
+    show(found, limit)
     if files.export is not None:
         write_table(found.candidates, files.export, storage_options)
         console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
-    _promote(results, found, files)
+    _promote(results, out, found, files)
 
 
-def _show(found: "Discovery", limit: int) -> None:
+def show(found: "Discovery", limit: int) -> None:
+    """Print what was found, in two lists by where its heat lies."""
     from jobs.display import console
-    from pipeline.discovery import worth_a_look
+    from pipeline.discovery import apart, listed
 
     console.print(
-        f"{found.words:,} words that the model tells apart, {found.classes:,} classes; "
-        f"{len(found.candidates)} candidates",
+        f"{counted(found.words, 'word')} that the model tells apart, "
+        f"{counted(found.classes, 'class', 'classes')}; "
+        f"{counted(len(found.candidates), 'candidate')}",
         soft_wrap=True,
         markup=False,
     )
-    confirmed = found.candidates[found.candidates["confirmed"]]
-    look = worth_a_look(found.candidates)
-    if len(confirmed):
-        _table("Found on one half, confirmed on the other", confirmed, limit)
+    rows = listed(found.candidates)
+    confirmed = int(rows["confirmed"].sum())
+    if len(rows):
+        look = "" if confirmed == len(rows) else f", {len(rows) - confirmed} unusual on both halves"
+        console.print(f"{confirmed} confirmed on the other half{look}\n", markup=False)
     else:
-        console.print("\nNo word is confirmed for any class.")
-    if len(look):
-        _table("Found on both halves, presence not confirmed", look, limit)
+        console.print(
+            "\nNothing is confirmed for any class, and nothing is unusual on both halves."
+        )
+    for title, part in zip((_APART, _ON_CLASS), apart(rows), strict=True):
+        if len(part):
+            _table(title, part, limit)
     console.print(_LEGEND, style="dim", markup=False)
     confirmed_decoys = int(found.decoys["confirmed"].sum())
     console.print(
@@ -144,34 +166,39 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
     from rich.table import Table
 
     from jobs.display import console
-    from pipeline.report.words import odds
+    from pipeline.report.words import odds, word_of
 
     table = Table(title=title, header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    by_states = bool(rows["confirmed"].any())
     table.add_column("class", overflow="fold")
     table.add_column("word", overflow="fold")
-    measured = ("with it", "others", "odds ratio") if by_states else ()
-    for name in ("unusual", "probe", *measured):
+    for name in ("unusual", "probe", "with it", "others", "odds ratio", "heat"):
         table.add_column(name, justify="right", no_wrap=True)
-    if not by_states:
-        table.add_column("presence", no_wrap=True)
     for row in rows.head(limit).to_dict(orient="records"):
-        word = f"{row['word']} (a part)" if row["kind"] == "part" else str(row["word"])
-        cells = [str(row["class"]), word, f"{row['effect']:.1f}, {row['effect_again']:.1f}"]
-        cells.append(f"{row['probe_effect']:.1f}")
-        if by_states:
+        cells = [str(row["class"]), word_of({str(name): row[name] for name in row})]
+        if row["kind"] == "thing":
+            cells += ["", ""]
+        else:
+            cells += [
+                f"{row['effect']:.1f}, {row['effect_again']:.1f}",
+                f"{row['probe_effect']:.1f}",
+            ]
+        if row["confirmed"]:
             effect, low, high = (odds(float(row[f"odds_{n}"])) for n in ("ratio", "low", "high"))
             cells += [f"{row['share']:.0%}", f"{row['share_elsewhere']:.0%}"]
             cells.append(f"{effect} ({low}-{high})")
         else:
-            cells.append(str(row["presence"]))
+            cells += ["", "", ""]
+        heat = float(row["heat_on_class"])
+        cells.append("" if isnan(heat) else f"{heat:.0%}")
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
     if len(rows) > limit:
         console.print(f"... and {len(rows) - limit:,} more; --limit or --export shows them")
 
 
-def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> None:
+def _promote(
+    results: "Results", out: Sequence[str], found: "Discovery", files: DiscoveryFiles
+) -> None:
     """Write the configuration if it is asked for, and say what comes next."""
     from jobs.display import console
     from pipeline.discovery import listed
@@ -182,19 +209,17 @@ def _promote(results: "Results", found: "Discovery", files: DiscoveryFiles) -> N
         candidates = chosen(found.candidates, files.word)
     if files.queries is None:
         if len(candidates):
-            command = shlex.join(
-                ["legrad", "discover", results.uri, "--write-queries", "discovered.yaml"]
-            )
+            command = shlex.join(["legrad", "discover", *out, "--write-queries", "discovered.yaml"])
             console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
         return
-    written = write_queries(results, candidates, files.queries, force=files.force)
+    written = write_queries(results, candidates, files.queries, found.directions, force=files.force)
     for note in written.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     run = shlex.join(["legrad", "run", str(written.config)])
     names = f"discovered=[{', '.join(written.cues)}]"
-    audit = shlex.join(["legrad", "audit", written.output, "--set", names])
+    audit = shlex.join(["legrad", "audit", *out, written.output, "--set", names])
     console.print(
-        f"{written.config}: {len(written.cues)} cues\nnext: {run}\n      {audit}",
+        f"{written.config}: {counted(len(written.cues), 'cue')}\nnext: {run}\n      {audit}",
         soft_wrap=True,
         markup=False,
     )

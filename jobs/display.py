@@ -12,6 +12,8 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.errors import counted
+
 if TYPE_CHECKING:  # these import pandas, Ray or torch, which most commands do without
     import pandas as pd
 
@@ -111,7 +113,9 @@ def progress_line(counts: Mapping[str, Any]) -> str:
         counts: see `Progress.as_json`.
     """
     done, expected = counts["resumed"] + counts["rows"], counts["expected"]
-    parts = [f"{done:,} of ~{expected:,} images" if expected else f"{done:,} images"]
+    parts = [
+        f"{done:,} of ~{counted(expected, 'image')}" if expected else f"{counted(done, 'image')}"
+    ]
     parts.append(f"{counts['images_per_second']:.0f} images/s")
     if counts["seconds_left"] is not None:
         parts.append(f"{duration(counts['seconds_left'])} left")
@@ -124,21 +128,23 @@ def summary(result: "Summary") -> None:
     """Print the results of a run."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("output", escape(result.output))
-    table.add_row("images", f"{result.rows:,} rows, {result.statuses['ok']:,} explained")
+    table.add_row("images", f"{counted(result.rows, 'row')}, {result.statuses['ok']:,} explained")
     for status, count in sorted(result.failures.items()):
         table.add_row("", f"[yellow]{count:,} {status}[/yellow]")
     if result.resumed:
-        table.add_row("resumed", f"{result.resumed:,} rows had been committed before")
+        table.add_row("resumed", f"{counted(result.resumed, 'row')} had been committed before")
     table.add_row(
         "files",
-        f"{result.parts} Parquet {'part' if result.parts == 1 else 'parts'}, {size(result.bytes)}",
+        f"{counted(result.parts, 'Parquet part')}, {size(result.bytes)}",
     )
     if result.already_complete:
         table.add_row("", "nothing to do: the run is complete, and no input file has changed")
     else:
         progress = result.progress
         rate = f"{progress.images_per_second:.1f} images/s while explaining"
-        took = f"{progress.maps:,} maps; {duration(result.seconds)} in total, start included"
+        took = (
+            f"{counted(progress.maps, 'map')}; {duration(result.seconds)} in total, start included"
+        )
         table.add_row("speed", f"{rate}, {took}")
         busy = [
             f"{stage} {s:.0f} s"
@@ -152,7 +158,7 @@ def summary(result: "Summary") -> None:
 def compacted(result: "Compacted") -> None:
     """Print the results of a compaction."""
     console.print(f"output  {result.output}", soft_wrap=True, markup=False)
-    console.print(f"images  {result.rows:,} rows, sorted by image_id")
+    console.print(f"images  {counted(result.rows, 'row')}, sorted by image_id")
     console.print(
         f"parts   {result.parts:,}, {size(result.bytes)}; before {result.parts_before:,}, "
         f"{size(result.bytes_before)}"
@@ -165,7 +171,8 @@ def compacted(result: "Compacted") -> None:
 def check(result: "Check", limit: int) -> None:
     """Print an output's counts, the shards that are incomplete, and the verdict."""
     console.print(
-        f"{result.output}: {result.rows:,} rows in {result.parts} parts, {size(result.bytes)}"
+        f"{result.output}: {counted(result.rows, 'row')} in {counted(result.parts, 'part')}, "
+        f"{size(result.bytes)}"
     )
     for status, rows in result.statuses.most_common():
         console.print(f"  {status:<16}{rows:>12,}", markup=False)
@@ -185,13 +192,15 @@ def check(result: "Check", limit: int) -> None:
     for problem in result.problems:
         console.print(f"not complete: {problem}", style="yellow", soft_wrap=True, markup=False)
     if result.sound:
-        console.print(f"complete: {len(result.shards)} shards, every row once", style="green")
+        console.print(
+            f"complete: {counted(len(result.shards), 'shard')}, every row once", style="green"
+        )
 
 
 def recomputed(comparison: "Recomputed") -> None:
     """Print how close stored results are to new ones."""
     console.print(
-        f"explained {comparison.images} images again: scores differ by at most "
+        f"explained {counted(comparison.images, 'image')} again: scores differ by at most "
         f"{comparison.score:.1e} (allowed {comparison.tolerance:.0e}), maps by "
         f"{comparison.map_steps:.2f} steps of 1/255 beyond rounding",
         style=None if comparison.agree else "yellow",
@@ -204,8 +213,8 @@ def recomputed(comparison: "Recomputed") -> None:
 def preview(plan: "Preview") -> None:
     """Print what a run would do."""
     about = "" if plan.exact else "about "
-    console.print(f"read     {plan.shards:,} shards, {size(plan.bytes_read)}, ", end="")
-    console.print(f"{about}{plan.rows:,} images, {plan.maps} maps each")
+    console.print(f"read     {counted(plan.shards, 'shard')}, {size(plan.bytes_read)}, ", end="")
+    console.print(f"{about}{counted(plan.rows, 'image')}, {counted(plan.maps, 'map')} each")
     if plan.columns:
         taken = ", ".join(f"{meaning}: {name}" for meaning, name in plan.columns.items())
         console.print(f"columns  {taken}", soft_wrap=True, markup=False)

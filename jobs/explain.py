@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import ModelOptions, grouped, say
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -184,7 +184,8 @@ def draw(
     for image, reason in answer.failures.items():
         say(f"{image}: not explained: {reason}")
     open_location(target).write(_encoded(answer.figure(view.suppress, scale), kind))
-    print(f"{target}: {len(answer.names)} images, {len(texts)} queries")
+    asked = counted(len(texts), "query", "queries")
+    print(f"{target}: {counted(len(answer.names), 'image')}, {asked}")
     if save_maps:
         answer.save(save_maps)
         print(f"{save_maps}: raw maps {answer.maps.shape}, scores, boxes")

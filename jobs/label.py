@@ -1,22 +1,45 @@
 """``legrad label``: draw images, and write the page on which people say whether a cue is there."""
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, OutArgument, StorageOptions, grouped
+from jobs.options import AuditOptions, ClassLabels, OutputsArgument, StorageOptions, grouped
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.labelling.labelling import Written
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """Files that labelling reads and writes besides the run's output."""
+
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="A saved labels.csv to continue with. Repeatable. One in the folder is read "
+            "without being named.",
+        ),
+    ] = None
+    class_labels: ClassLabels = None
+    to: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the page and the table."),
+    ] = "labels"
+
+
 @grouped
 def label(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     storage: StorageOptions,
+    files: FileOptions,
     pair: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,19 +65,6 @@ def label(
             "cue. A larger number later continues a smaller one.",
         ),
     ] = 50,
-    answers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE",
-            help="A saved labels.csv to continue with. Repeatable. One in the folder is read "
-            "without being named.",
-        ),
-    ] = None,
-    to: Annotated[
-        str,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the page and the table."),
-    ] = "labels",
 ) -> None:
     """Draw images and write a page to label them on: is the cue present, absent, or unclear?
 
@@ -65,22 +75,28 @@ def label(
     from pipeline import Audit
     from pipeline.labelling import write_labelling
 
+    answers = files.answers or []
     audit = Audit.from_results(
-        out, storage.options(), settings=options.config(), labels=tuple(answers or ()), tell=log
+        out,
+        storage.options(),
+        settings=options.config(),
+        class_labels=files.class_labels,
+        labels=tuple(answers),
+        tell=log,
     )
     written = write_labelling(
         audit,
-        to,
+        files.to,
         pairs=[parse_pair(text) for text in pair or ()],
         cues=cue or (),
         labels=labels,
-        answers=answers or (),
+        answers=answers,
         tell=log,
     )
-    _print_next(written, out, to)
+    _print_next(written, out, files)
 
 
-def _print_next(written: "Written", out: str, to: str) -> None:
+def _print_next(written: "Written", out: Sequence[str], files: FileOptions) -> None:
     """What was drawn, and what to do now."""
     from jobs.display import console
 
@@ -89,8 +105,11 @@ def _print_next(written: "Written", out: str, to: str) -> None:
     if written.unreadable:
         lines.append(f"note     {written.unreadable:,} images could not be read from their source")
     if written.design_beside:
-        lines.append(f"note     {out} cannot be written to: what was drawn is stored in {to}")
-    command = shlex.join(["legrad", "audit", out, "--labels", str(written.table)])
+        lines.append(
+            f"note     {out[0]} cannot be written to: what was drawn is stored in {files.to}"
+        )
+    again = ["--class-labels", files.class_labels] if files.class_labels else []
+    command = shlex.join(["legrad", "audit", *out, *again, "--labels", str(written.table)])
     lines.append(
         f"\nnext     open {written.page} in a browser, press 1, 2 or 3 for each picture, and"
     )

@@ -2,15 +2,17 @@
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from legrad.errors import SUPPORTED_TOWERS
-from legrad.models.catalog import ListedModel, list_models, needing_transformers, refused
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from legrad.models.catalog import ListedModel
 
 _HEADINGS = ("name", "family", "input", "patch", "grid", "layers", "width", "parameters")
 _NARROWEST = 60
@@ -27,13 +29,16 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models that can be explained."""
+    from legrad.models.catalog import list_models, needing_transformers, refused
+
     words = words or []
     listed = list_models(untagged=every)
     matching = [model for model in listed if all(_matches(model, word.lower()) for word in words)]
     absent = _named(words, needing_transformers())
     if not matching:
         raise UsageError(
-            f"no model with {' and '.join(map(repr, words))}{_hint(words, absent, every)}"
+            f"no model with {' and '.join(map(repr, words))}"
+            f"{_hint(words, absent, refused(), every)}"
         )
     if as_json:
         print(json.dumps([asdict(model) for model in matching], indent=1))
@@ -49,11 +54,13 @@ def _named(words: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in names if all(word.lower() in name.lower() for word in words)]
 
 
-def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
+def _hint(
+    words: Sequence[str], absent: Sequence[str], refused: Mapping[str, str], every: bool
+) -> str:
     """Models that match the words and are not listed, and the reason; empty if there are none."""
     if absent:
         return f"; after `pip install transformers` {len(absent)}: {', '.join(absent)}"
-    reasons = {f"{name} {why}": (name, why) for name, why in refused().items()}
+    reasons = {f"{name} {why}": (name, why) for name, why in refused.items()}
     uncovered = [reasons[text] for text in _named(words, reasons)]
     if uncovered:
         (first, why), more = uncovered[0], len(uncovered) - 1
@@ -62,11 +69,11 @@ def _hint(words: Sequence[str], absent: Sequence[str], every: bool) -> str:
     return "" if every else "; --all also shows architectures without published weights"
 
 
-def _matches(model: ListedModel, word: str) -> bool:
+def _matches(model: "ListedModel", word: str) -> bool:
     return any(word in text.lower() for text in (model.name, model.family, *model.tags))
 
 
-def _print(listed: Sequence[ListedModel]) -> None:
+def _print(listed: Sequence["ListedModel"]) -> None:
     """Print one line per model, in columns, and its tags below; wrapped only on a terminal."""
     from rich.console import Console
 
@@ -84,7 +91,7 @@ def _print(listed: Sequence[ListedModel]) -> None:
             console.print(text, soft_wrap=True, markup=False)
 
 
-def _cells(model: ListedModel) -> tuple[str, ...]:
+def _cells(model: "ListedModel") -> tuple[str, ...]:
     (height, width), (down, across) = model.image_size, model.patch_size
     return (
         model.name,

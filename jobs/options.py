@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 OutArgument = Annotated[
     str, typer.Argument(metavar="OUT", help="Output folder of a run: a path or a URI.")
 ]
+OutputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OUT...",
+        help="Output folder of a run: a path or a URI. Outputs of later runs over the same images, "
+        "with other queries, are joined to the first.",
+    ),
+]
 ConfigArgument = Annotated[
     Path,
     typer.Argument(

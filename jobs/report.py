@@ -9,7 +9,7 @@ from jobs.options import (
     AuditOptions,
     ClassifierRun,
     ClassLabels,
-    OutArgument,
+    OutputsArgument,
     StorageOptions,
     VerdictsFile,
     grouped,
@@ -62,7 +62,7 @@ class LimitOptions:
 
 @grouped
 def report(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     limits: LimitOptions,
     storage: StorageOptions,

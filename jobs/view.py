@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import AuditOptions, OutArgument, StorageOptions, VerdictsFile, grouped
+from jobs.options import AuditOptions, OutputsArgument, StorageOptions, VerdictsFile, grouped
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FileOptions:
 
 @grouped
 def view(
-    out: OutArgument,
+    out: OutputsArgument,
     options: AuditOptions,
     files: FileOptions,
     storage: StorageOptions,

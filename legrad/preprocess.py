@@ -66,19 +66,35 @@ class Preprocess:
         """Any PIL image -> uint8 (3, height, width), RGB."""
         return self.resize(to_rgb(image))
 
-    def resize(self, rgb: Image.Image) -> NDArray[np.uint8]:
-        """An upright RGB image, as `to_rgb` gives it -> uint8 (3, height, width)."""
+    def resize(self, rgb: Image.Image, area: Box | None = None) -> NDArray[np.uint8]:
+        """An upright RGB image, as `to_rgb` gives it -> uint8 (3, height, width).
+
+        Args:
+            rgb: the image.
+            area: the part of ``rgb`` that is the picture, in its pixels; default all of it. A JPEG
+                that was decoded at a reduced scale ends within a pixel.
+        """
         height, width = self.size
         filter_ = _FILTERS[self.interpolation]
+        area = area or (0.0, 0.0, float(rgb.width), float(rgb.height))
+        x, y, wide, high = area[0], area[1], area[2] - area[0], area[3] - area[1]
         if self.mode == "pad":
-            left, top, right, bottom = self._content(rgb.width, rgb.height)
+            left, top, right, bottom = self._content(wide, high)
             resized = Image.new("RGB", (width, height), self.fill)
-            resized.paste(rgb.resize((right - left, bottom - top), filter_), (left, top))
+            content = rgb.resize((right - left, bottom - top), filter_, box=area)
+            resized.paste(content, (left, top))
         else:
-            resized = rgb.resize((width, height), filter_, box=self.box(rgb.width, rgb.height))
+            box = self.box(wide, high)
+            box = (x + box[0], y + box[1], x + box[2], y + box[3])
+            resized = rgb.resize((width, height), filter_, box=box)
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
-    def box(self, width: int, height: int) -> Box:
+    def scale(self, width: float, height: float) -> float:
+        """Pixels of a width x height image for one of the input, along the finer resized side."""
+        across, down = width / self.size[1], height / self.size[0]
+        return max(across, down) if self.mode == "pad" else min(across, down)
+
+    def box(self, width: float, height: float) -> Box:
         """The part of a width x height image that the input shows: (left, top, right, bottom).
 
         Units are pixels of the upright image; a map's grid covers exactly this box. With ``pad``
@@ -126,7 +142,7 @@ class Preprocess:
             "bottom": f"(height + {tall} * {scale}) / 2",
         }
 
-    def _content(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def _content(self, width: float, height: float) -> tuple[int, int, int, int]:
         """Where ``pad`` puts an image: left, top, right, bottom in whole input pixels."""
         tall, wide = self.size
         scale = max(width / wide, height / tall)
@@ -136,7 +152,7 @@ class Preprocess:
         return left, top, left + inner_wide, top + inner_tall
 
 
-def centred_box(size: tuple[int, int], width: int, height: int, *, cover: bool) -> Box:
+def centred_box(size: tuple[int, int], width: float, height: float, *, cover: bool) -> Box:
     """A box with the aspect ratio of ``size``, centred in a width x height image.
 
     Args:

@@ -15,9 +15,10 @@ from pipeline.audit.names import cues_and_decoys, dataset_name
 from pipeline.audit.overview import Overview
 from pipeline.audit.predictions import compare_predictions
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.discovery import TOP, discover, words
+from pipeline.discovery import TOP, discover, with_heat, words
 from pipeline.errors import UsageError
 from pipeline.results import open_results
+from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
@@ -38,7 +39,7 @@ class Audit(Computed):
     @classmethod
     def from_results(
         cls,
-        uri: str,
+        uri: str | Sequence[str],
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | Mapping[str, Any] | None = None,
@@ -51,7 +52,9 @@ class Audit(Computed):
         """Audit a run's output.
 
         Args:
-            uri: output folder of the run.
+            uri: output folder of the run, or a list of outputs over the same images, such as a
+                later run with new queries. The first one has the labels, and keeps verdicts and
+                all else that is stored.
             storage_options: options of its storage.
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
@@ -62,9 +65,10 @@ class Audit(Computed):
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run, or the settings name queries that it does not have.
+            UsageError: there is no run, the settings name queries that it does not have, or runs
+                of different models are to be joined.
         """
-        results = open_results(uri, storage_options, class_labels=class_labels)
+        results = as_one(open_results(uri, storage_options, class_labels=class_labels))
         chosen = (
             settings
             if isinstance(settings, AuditConfig)
@@ -113,36 +117,52 @@ class Audit(Computed):
         return made
 
     def discover(
-        self, vocabulary: str | None = None, *, top: int = TOP, decoys: bool = False
+        self,
+        vocabulary: str | None = None,
+        *,
+        top: int = TOP,
+        decoys: bool = False,
+        heat: bool = True,
     ) -> pd.DataFrame:
-        """Words of a vocabulary that come with a class and that no query names.
+        """Words of a vocabulary, and things without a word, that come with a class.
 
-        Words are found on one half of the images (`pipeline.audit.split`) and tested on the other.
-        The first call for a run loads its model on this machine and encodes the words with it.
+        They are found on one half of the images (`pipeline.audit.split`) and tested on the other.
+        The first call for a run loads its model on this machine and encodes the words with it. Maps
+        of what is listed are computed by a run of their own, which reads images again.
 
         Args:
             vocabulary: a file with a phrase a line; default the shipped one.
             top: words that are tested for each class, from each of the two scans.
             decoys: return the words that were drawn at random and tested likewise instead.
+            heat: whether maps are computed.
 
         Returns:
             One row per class and word, confirmed ones first. ``class``, ``word``; ``kind``
-            (``cue``, or ``part`` where WordNet has the word as a part of the class); ``rank`` in
-            the class; ``also`` (words that tell images apart in the same way); ``found_by``
-            (``shift``, ``probe`` or both); ``effect`` and ``effect_again`` (how far the class's
-            mean score lies beyond what likeness explains, in deviations of the vocabulary, on the
-            first and the second half); ``probe_effect`` (the same for weights of a linear
-            probe); ``probe_score`` (that of BEE); ``likeness`` of word and class text;
-            ``confirmed``, and ``reason`` where it is not; ``images`` of the class in the second
-            half, ``presence``, ``share``, ``share_elsewhere``, ``odds_ratio``, ``odds_low``,
-            ``odds_high`` (95 %) and ``q``, as in `rank`. Decoys have the columns of the test only.
+            (``cue``; ``part`` where WordNet has the word as a part of the class; ``thing`` for a
+            thing without a word); ``rank`` in the class, of things apart; ``also`` (words that tell
+            images apart in the same way; of a thing, the nearest words with the correlation of
+            their scores); ``found_by`` (``shift``, ``probe`` or both, or ``clusters``);
+            ``effect`` and ``effect_again`` (how far the class's mean score lies beyond what
+            likeness explains, in deviations of the vocabulary, on the first and the second half);
+            ``probe_effect`` (the same for weights of a linear probe); ``probe_score`` (that of
+            BEE); ``likeness`` of word and class text; ``confirmed``, and ``reason`` where it is
+            not; ``images`` of the class in the second half, ``presence``, ``share``,
+            ``share_elsewhere``, ``odds_ratio``, ``odds_low``, ``odds_high`` (95 %) and ``q``, as in
+            `rank`; ``heat_on_class``, for listed rows: heat of the class where the word's heat is,
+            as a share of that where its own heat is (a part or another name of the object from
+            about .5, something beside it below), and ``picture`` of the clearest images with heat,
+            a file in ``_run``. Decoys have the columns of the test only.
 
         Raises:
             UsageError: the run has no embeddings, or its model cannot be loaded here.
         """
         phrases = words(vocabulary, self.options)
         found = discover(self.results, self.settings, phrases, top, self.tell)
-        return found.decoys if decoys else found.candidates
+        if decoys:
+            return found.decoys
+        if heat:
+            found = with_heat(self.results, self.settings, found, self.tell, self.options)
+        return found.candidates
 
     def rank(
         self,

@@ -17,8 +17,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.sources.input_rows import Row
-from pipeline.sources.label_checks import query_label_notes, table_notes
-from pipeline.stages.decode import decode
+from pipeline.sources.label_checks import examined_label_notes, first_label_notes, table_notes
+from pipeline.stages.decode import Decoding, decode
 
 SAMPLE_ROWS = 16
 _TAR_ROW = 2 * 512 + 256  # bytes of headers and padding of a sample's image and json
@@ -116,7 +116,8 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
             *model_notes,
             *source.facts.notes,
             *table_notes(source, read),
-            *query_label_notes(source, config.queries),
+            *examined_label_notes(source, config.queries),
+            *first_label_notes(config.store.maps.mode, read),
         ),
         columns=source.facts.columns,
     )
@@ -143,7 +144,7 @@ def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
         status, error, shape, seconds = str(row["status"]), row.get("error"), None, 0.0
         if data is not None and status == Status.OK:
             start = time.perf_counter()
-            image = decode(data, preprocess, config.source.max_pixels)
+            image = decode(data, preprocess, Decoding.of_source(config.source))
             seconds = time.perf_counter() - start
             status, error = str(image.status), image.error
             shape = (image.width, image.height) if image.width and image.height else None

@@ -6,6 +6,10 @@ from collections.abc import Iterable
 _MOST_NAMES = 30
 
 
+KEPT = "The rows that were committed are kept: run the same command again to continue."
+"""Note that an error gets when it ends a run that may have committed rows."""
+
+
 class UsageError(Exception):
     """The user can correct it: a wrong setting, a missing file, a refused output. Exit code 2."""
 
@@ -22,6 +26,17 @@ class UnknownNameError(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun, ``1 image`` or ``2,000 images``.
+
+    Args:
+        number: how many.
+        one: the noun for one.
+        several: the noun for any other number; default ``one`` with an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], where: str) -> UnknownNameError:

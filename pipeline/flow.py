@@ -12,6 +12,7 @@ from pipeline.cluster.guard import Guard, refuse_failures
 from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
 from pipeline.config import RunConfig
+from pipeline.errors import KEPT, counted
 from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
 from pipeline.plan import Plan, make_plan
 from pipeline.progress.progress import Progress, Reporter, start_actor
@@ -68,7 +69,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     source = open_source(config.source)
     folder = run_folder(config.output, config.output_options)
     check_output(folder)
-    notes = [*source.facts.notes, *check_source(source)]
+    notes = [*source.facts.notes, *check_source(source, config.store.maps.mode)]
     for note in [*notes, *query_label_notes(source, config.queries)]:
         watch.note(note)
     notes = [*config.warnings, *notes]
@@ -130,11 +131,13 @@ def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
         return _run_passes(plan, work, watch, fence)
     except KeyboardInterrupt:
         ledger = work.ledger.refresh()
-        watch.stage(f"interrupted: {ledger.rows:,} rows are kept")
+        kept = counted(ledger.rows, "row")
+        watch.stage(f"interrupted: {kept} kept; run the same command again to continue")
         raise
     except Exception as error:
         clear = explain_end(error, plan.folder)
         if clear is error:
+            error.add_note(KEPT)
             raise
         raise clear from error
 

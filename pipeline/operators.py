@@ -13,7 +13,7 @@ from pipeline.plan import Plan
 from pipeline.progress.progress import Reporter
 from pipeline.schema import with_book
 from pipeline.sources.read_unit import Unit
-from pipeline.stages.decode import Decoder
+from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.explain import Explainer
 from pipeline.stages.isolated import IsolatedExplainer, IsolatedSettings
 from pipeline.storage.retries import TRANSIENT
@@ -76,7 +76,7 @@ def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
     config = plan.config
     return Decoder(
         plan.prepared.preprocess,
-        config.source.max_pixels,
+        Decoding.of_source(config.source),
         dict(config.source.carry),
         config.store.captions,
         reporter,

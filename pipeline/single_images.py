@@ -29,13 +29,13 @@ from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.results.rows import name_list
 from pipeline.schema import Status
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import is_storage_error, open_location
 
 EMPTY_PROMPT = "(empty prompt)"
 _BATCH = 8
-_MAX_PIXELS: int = SourceConfig.model_fields["max_pixels"].default
+_DECODING = Decoding(SourceConfig.model_fields["max_pixels"].default)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _require_any(
 
 def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.uint8], str | None]:
     """The upright original, pixels (3, height, width) as the model takes them, and a note."""
-    decoded = decode(data, preprocess, _MAX_PIXELS)
+    decoded = decode(data, preprocess, _DECODING)
     if decoded.status != Status.OK or decoded.pixels is None:
         raise _BrokenImageError(f"{decoded.status}: {decoded.error}")
     with warnings.catch_warnings(), open_image(data) as image:

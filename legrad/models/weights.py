@@ -21,6 +21,7 @@ from legrad.models.weights_faults import (
     differences,
     loading_fault,
     plain_values_allowed,
+    suffix_fault,
 )
 from legrad.settings import WEIGHTS_SUFFIXES
 
@@ -123,7 +124,7 @@ def load_weights(module: nn.Module, uri: str) -> None:
         ValueError: it is not a weights file, or does not fit the module.
     """
     if not uri.endswith(WEIGHTS_SUFFIXES):
-        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
+        raise ValueError(f"weights {uri}: {suffix_fault(uri)}")
     _read(uri, module, partial(open_clip.load_checkpoint, module, strict=True, weights_only=True))
 
 

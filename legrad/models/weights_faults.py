@@ -17,12 +17,17 @@ from torch import Tensor, nn
 
 from legrad.models import catalog
 from legrad.models.definition import define
+from legrad.models.weights_commands import extraction, joined_shards, load_expression
+from legrad.settings import WEIGHTS_SUFFIXES
 
 _LFS = b"version https://git-lfs.github.com/spec"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _TEXT_BYTES = 512
 _SHOWN = 3
 _UNSAFE = re.compile(r"GLOBAL ([\w.]+)")
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
+_INDEX = ".safetensors.index.json"
+_COMPILED = "_orig_mod."
 _BLOCK = re.compile(r"visual\.(?:transformer\.resblocks|trunk\.blocks)\.(\d+)\.")
 _SIZES = ("input_resolution", "context_length", "vocab_size")
 """What OpenAI's archives hold beside weights."""
@@ -90,10 +95,11 @@ def _begin(head: bytes) -> str:
 
 
 def _safetensors_fault(path: Path, size: int, head: bytes) -> str | None:
-    if head.startswith((_ZIP, _PICKLE)):
-        return f"it is a file of torch.save, whatever its name says: rename it to {path.stem}.pt"
-    length = int.from_bytes(head[:8], "little")
+    length = int.from_bytes(head[:8], "little")  # it may begin as a pickle does
     if size < 8 or head[8:9] not in (b"{", b" "):
+        if head.startswith((_ZIP, _PICKLE)):
+            name = f"{path.stem}.pt"
+            return f"it is a file of torch.save, whatever its name says: rename it to {name}"
         return f"it is no safetensors file: it begins {_begin(head)}"
     try:
         with path.open("rb") as file:
@@ -127,7 +133,7 @@ def _archive_fault(path: Path) -> str | None:
         return f"the file is cut off: {path.stat().st_size:,} bytes without an end; fetch it again"
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner:
-        command = _extraction(
+        command = extraction(
             f"torch.jit.load('{path}', map_location='cpu').state_dict()", f"k not in {_SIZES}"
         )
         return (
@@ -138,6 +144,19 @@ def _archive_fault(path: Path) -> str | None:
     if "data.pkl" not in inner:
         return f"it is a zip archive of {', '.join(names[:_SHOWN])}: unpack it"
     return None
+
+
+def suffix_fault(uri: str) -> str:
+    """Why a file cannot hold weights, by the ending of its name."""
+    expected = f"expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}"
+    if uri.endswith(".ckpt"):
+        return f"{expected}; a checkpoint of Lightning is one: rename it to {Path(uri).stem}.pt"
+    if uri.endswith(_INDEX):
+        path = Path(uri)
+        return (
+            f"{expected}; this one lists shards: {joined_shards(path, path.name[: -len(_INDEX)])}"
+        )
+    return expected
 
 
 def loading_fault(path: Path, error: Exception, module: nn.Module) -> str:
@@ -151,7 +170,7 @@ def loading_fault(path: Path, error: Exception, module: nn.Module) -> str:
     unsafe = _UNSAFE.search(str(error))
     if unsafe:
         whole = "c = getattr(c, 'state_dict', lambda: c)()"  # a module that was saved whole
-        command = _extraction(f"{_load(path)}; {whole}; c = c.get('state_dict', c)")
+        command = extraction(f"{load_expression(path)}; {whole}; c = c.get('state_dict', c)")
         return (
             f"it holds an object of type {unsafe[1]}, and a file with such objects can run code "
             f"when it is loaded. Take the weights out if you trust it: {command}"
@@ -187,7 +206,7 @@ def _without_tensors(path: Path, content: Mapping[str, Any]) -> str:
     keys = ", ".join(map(str, content)) or "nothing"
     if not weights:
         return f"it holds no weights: found {keys}, and no tensors by name in it"
-    command = _extraction(f"{_load(path)}['{weights[0]}']")
+    command = extraction(f"{load_expression(path)}['{weights[0]}']")
     return (
         f"it is a checkpoint of a training ({keys}); its weights are under {weights[0]!r}, where "
         f"they are not looked for. Take them out: {command}"
@@ -196,6 +215,15 @@ def _without_tensors(path: Path, content: Mapping[str, Any]) -> str:
 
 def _misfit(path: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> str:
     first = next(iter(tensors))
+    shard = _SHARD.fullmatch(path.name)
+    if shard is not None:
+        return f"it is shard {shard[2]} of {shard[3]}: {joined_shards(path, shard[1])}"
+    if any(_COMPILED in key for key in tensors):
+        command = extraction(
+            f"{load_expression(path)}; c = c.get('state_dict', c)",
+            key=f"k.replace('{_COMPILED}', '').removeprefix('module.')",
+        )
+        return f"its names have {_COMPILED} in them, by torch.compile: take it away: {command}"
     if any(key.startswith(("vision_model.", "text_model.")) for key in tensors):
         return (
             "it holds the weights of a model of the package transformers (CLIPModel, SiglipModel): "
@@ -203,7 +231,8 @@ def _misfit(path: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> str
         )
     prefix = first.partition(".")[0] + "."
     if all(key.startswith(prefix) for key in tensors) and prefix not in ("visual.", "text."):
-        command = _extraction(f"{_load(path)}; c = c.get('state_dict', c)", cut=len(prefix))
+        cut = f"k.removeprefix('module.')[{len(prefix)}:]"
+        command = extraction(f"{load_expression(path)}; c = c.get('state_dict', c)", key=cut)
         return f"all its tensors are named {prefix}...: take the prefix away: {command}"
     if "positional_embedding" in tensors and not hasattr(module, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(dict(tensors))
@@ -247,20 +276,6 @@ def _sizes(model: catalog.Architecture) -> tuple[bool, int, int, int, int]:
     in_trunk = "timm_model_name" in config["vision_cfg"]
     words = config["text_cfg"].get("width", 512)
     return in_trunk, model.width, model.patch_size[1], model.layers, words
-
-
-def _load(path: Path) -> str:
-    return f"torch.load('{path}', map_location='cpu', weights_only=False)"
-
-
-def _extraction(load: str, condition: str = "", cut: int = 0) -> str:
-    """A command that writes the tensors of ``load`` to a safetensors file."""
-    key = f"k[{cut}:]" if cut else "k"
-    only = f" if {condition}" if condition else ""
-    return (
-        f'python -c "import torch; from safetensors.torch import save_file; c = {load}; '
-        f"save_file({{{key}: v.clone() for k, v in c.items(){only}}}, 'weights.safetensors')\""
-    )
 
 
 def _listed(keys: Sequence[str]) -> str:

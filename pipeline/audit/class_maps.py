@@ -119,14 +119,17 @@ class Sample:
         wanted *= min(1.0, total / max(wanted.sum(), 1))
         return cls(wanted / np.maximum(population.sizes, 1))
 
-    def take(self, group: tuple[str, ...], table: pa.Table, codes: NDArray[np.int64]) -> None:
-        """Add the rows of a table that belong to the sample."""
+    def take(
+        self, group: tuple[str, ...], table: pa.Table, codes: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Add the rows of a table that belong to the sample; returns their codes."""
         candidates = np.flatnonzero(self.chances[codes] > 0)
         ids = table["image_id"].to_pylist()
         draw = folds([ids[row] for row in candidates], _HASH_VALUES) / _HASH_VALUES
         rows = candidates[draw < self.chances[codes[candidates]]]
         if len(rows):
             self.tables.setdefault(group, []).append(table.take(pa.array(rows)))
+        return codes[rows]
 
 
 def read_maps(

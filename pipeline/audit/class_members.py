@@ -33,6 +33,12 @@ class Members:
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
 
+    def of_class(self, code: int, images: int) -> NDArray[np.bool_]:
+        """(n,) whether each of n images is in a class."""
+        inside = np.zeros(images, bool)
+        inside[self.rows[self.codes == code]] = True
+        return inside
+
 
 def label_columns(results: HasDataset) -> list[str]:
     """The columns that hold labels; results of earlier versions have no sets."""

@@ -140,10 +140,11 @@ class Computed:
         self._maps.read(queries)
 
     def heat_on(self, query: str, regions: Mapping[str, NDArray[Any]]) -> pd.Series:
-        """Heat of a query on true regions; 1 is average, see `evidence.heat_on_regions`.
+        """Heat of a query on true regions; 1 is average, see `evidence.heat_on_region`.
 
         Args:
-            regions: image_id -> (H, W) bool, a mask or a filled box.
+            regions: image_id -> (H, W) bool, a mask or a filled box over the whole image, in the
+                image's size or any other.
         """
         return evidence.heat_by_image(self.results, query, regions)
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from legrad.preprocess import Box
 from pipeline.audit.class_maps import Sample, stored_maps
 from pipeline.audit.inference import Array, mean_interval
 from pipeline.audit.presence import Presence
@@ -199,37 +200,61 @@ def heat_enrichment(
     return np.where(usable, inside / np.where(usable, average, 1), np.nan)
 
 
-def heat_on_regions(maps: NDArray[np.float32], regions: NDArray[np.bool_]) -> Array:
-    """Mean heat on true regions over the mean heat of the image; 1 is average.
+def heat_on_region(heat: NDArray[np.float32], cover: NDArray[np.floating]) -> float:
+    """Mean heat on a true region over the mean heat of the image; 1 is average.
 
     Args:
-        maps: (n, h, w) heat.
-        regions: (n, H, W) masks or filled boxes; H and W are multiples of h and w. A cell counts by
-            the share of it that the region covers.
+        heat: (h, w) cells that show the image.
+        cover: (h, w) share of each cell that the region covers.
 
     Returns:
-        (n,); NaN for an empty region or a map without heat.
-
-    Raises:
-        ValueError: H or W is not such a multiple.
+        NaN for an empty region or a map without heat.
     """
-    (count, h, w), (height, width) = maps.shape, regions.shape[1:]
-    if height % h or width % w:
-        raise ValueError(f"regions {height} x {width}: expected multiples of the grid {h} x {w}")
-    cover = regions.reshape(count, h, height // h, w, width // w).mean(axis=(2, 4))
-    area, mean = cover.sum(axis=(1, 2)), maps.mean(axis=(1, 2), dtype=np.float64)
-    usable = (area > 0) & (mean > 0)
-    inside = (maps * cover).sum(axis=(1, 2)) / np.where(area > 0, area, 1)
-    return np.where(usable, inside / np.where(usable, mean, 1), np.nan)
+    area, mean = cover.sum(), heat.mean(dtype=np.float64)
+    return float((heat * cover).sum() / area / mean) if area > 0 and mean > 0 else float("nan")
+
+
+def covered(region: NDArray[np.bool_], box: Box, grid: tuple[int, int]) -> Array:
+    """The share of each cell that a region covers.
+
+    Args:
+        region: (H, W) mask or filled box.
+        box: the part of the mask that the grid shows, in its pixels; may reach beyond it.
+        grid: (h, w).
+
+    Returns:
+        (h, w).
+    """
+    left, top, right, bottom = box
+    by_row = _sums_between(region.astype(np.float64), np.linspace(top, bottom, grid[0] + 1))
+    sums = _sums_between(by_row.T, np.linspace(left, right, grid[1] + 1)).T
+    return sums * grid[0] * grid[1] / ((bottom - top) * (right - left))
+
+
+def _sums_between(values: Array, edges: Array) -> Array:
+    """Sums of the rows (n, m) between edges (k,), which may lie within a row: (k - 1, m)."""
+    sums = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+    at = np.clip(edges, 0, len(values))
+    row = np.minimum(at.astype(int), len(values) - 1)
+    part = (at - row)[:, None]
+    return np.diff(sums[row] * (1 - part) + sums[row + 1] * part, axis=0)
 
 
 def heat_by_image(
     results: Results, query: str, regions: Mapping[str, NDArray[np.bool_]]
 ) -> pd.Series:
-    """Heat of a query on true regions (H, W), by image_id: see `heat_on_regions`."""
+    """Heat of a query on true regions, by image_id: see `heat_on_region`.
+
+    Args:
+        regions: image_id -> (H, W) mask of the whole image, at any size.
+    """
     ids, maps = results.maps(query, list(regions))
-    values = [
-        heat_on_regions(heat[None], regions[str(image_id)][None].astype(bool))[0]
-        for image_id, heat in zip(ids, maps, strict=True)
-    ]
+    values = []
+    for image_id, heat in zip(ids, maps, strict=True):
+        region = regions[str(image_id)].astype(bool)
+        height, width = region.shape
+        preprocess = results.preprocess
+        cells = preprocess.cells(width, height, results.grid)
+        cover = covered(region, preprocess.box(width, height), results.grid)
+        values.append(heat_on_region(heat[cells], cover[cells]))
     return pd.Series(values, index=pd.Index(ids, name="image_id"), dtype=float)

@@ -146,8 +146,11 @@ def _first_unanswered(
 def _picked(
     population: Population, images: LabelImages, groups: tuple[str, ...], answers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Answers on picked images, in the group of their class if it is labelled, or elsewhere."""
-    number = {name: index for index, name in enumerate(groups)}
-    codes = images.codes[answers["row"].to_numpy(np.int64)]
-    own = [number.get(population.classes[code], number[ELSEWHERE]) for code in codes]
+    """Answers on picked images, in the group of a labelled class of theirs, or elsewhere."""
+    rows = answers["row"].to_numpy(np.int64)
+    own = np.full(len(rows), groups.index(ELSEWHERE))
+    for number, name in enumerate(groups):
+        code = group_code(population, name)
+        if code is not None:
+            own[images.of_class(code)[rows]] = number
     return answers.assign(number=own, stratum=0, fold=NOT_DRAWN)

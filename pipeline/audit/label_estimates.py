@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.audit.estimates import Labelled, ShareEstimate, compare_shares, estimate_share
 from pipeline.audit.inference import Array
 from pipeline.audit.label_answers import NOT_DRAWN, CueAnswers, answers_on_cue, telling_answers
+from pipeline.audit.label_design import Strata
 from pipeline.audit.label_groups import LabelImages, Labels, group_code
 from pipeline.audit.label_predictor import FOLDS, Predictor, cross_fit
 from pipeline.audit.scores import Population, Readable, batches, embeddings
@@ -128,28 +129,37 @@ def _fit(
 def _summed_predictions(
     results: Readable, population: Population, images: LabelImages, fits: Mapping[str, _Fit]
 ) -> dict[tuple[str, str], Array]:
-    """(cue, group) -> (F, K) sum of the predictions by class, in one pass over the embeddings."""
+    """(cue, group) -> (F, K + 1) sums of the predictions, in one pass over the embeddings.
+
+    The sums are those of the images of the group in each class, and of all images of the group.
+    """
     classes = len(population.classes)
     sums = {
-        (cue, g): np.zeros((FOLDS, classes)) for cue, f in fits.items() for g in f.answers.groups
+        (cue, g): np.zeros((FOLDS, classes + 1))
+        for cue, f in fits.items()
+        for g in f.answers.groups
     }
     stored = EMBEDDING in results.dataset.schema.names
     extra = [*(["image_id"] if images.halved else []), *([EMBEDDING] if stored else [])]
     for batch in batches(results, population, list(fits), extra):
         vectors = embeddings(batch.table) if stored else None
         half = confirming(batch.table["image_id"].to_pylist()) if images.halved else None
+        count, members = len(batch.codes), batch.members
         for cue, fit in fits.items():
-            every = np.ones(len(batch.codes), bool)
+            every = np.ones(count, bool)
             usable = half if half is not None and cue in images.halved else every
             scores = images.centring[cue].centre(batch.scores(cue), batch.codes)
             for number, group in enumerate(fit.answers.groups):
                 code = group_code(population, group)
-                rows = np.flatnonzero(usable if code is None else usable & (batch.codes == code))
+                inside = every if code is None else members.of_class(code, count)
+                rows = np.flatnonzero(usable & inside)
                 inputs = None if vectors is None else vectors[rows]
                 for fold, predictor in enumerate(fit.predictors):
                     numbers = np.full(len(rows), number)
-                    chance = predictor.probability(scores[rows], numbers, inputs)
-                    sums[cue, group][fold] += np.bincount(batch.codes[rows], chance, classes)
+                    chance = np.zeros(count)
+                    chance[rows] = predictor.probability(scores[rows], numbers, inputs)
+                    by_class = np.bincount(members.codes, chance[members.rows], classes)
+                    sums[cue, group][fold] += [*by_class, chance.sum()]
     return sums
 
 
@@ -162,28 +172,31 @@ def _pairs(
 ) -> Iterator[list[object]]:
     """A row for every class that was labelled for a cue, if elsewhere was labelled, too."""
     answers, everywhere = fit.answers, fit.answers.elsewhere
-    rows = images.rows(cue, None)
-    codes, classes = images.codes[rows], len(population.classes)
-    strata = answers.strata[everywhere]
-    cells = codes * len(strata.sizes) + strata.stratum(images.scores[cue][rows])
-    sizes = np.bincount(cells, minlength=classes * len(strata.sizes)).reshape(classes, -1)
+    rows, strata = images.rows(cue, None), answers.strata[everywhere]
+    sizes = _sizes(strata, images.scores[cue][rows])
     predicted_elsewhere = sums[cue, answers.groups[everywhere]]
     for number, group in enumerate(answers.groups):
         code = group_code(population, group)
         if code is None:
             continue
         inside = answers.chosen(number)
-        outside = answers.chosen(everywhere) & (images.codes[answers.rows] != code)
-        images_inside, images_outside = sizes[code].sum(), sizes.sum() - sizes[code].sum()
+        outside = answers.chosen(everywhere) & ~images.of_class(code)[answers.rows]
+        of_class = images.rows(cue, code)
         if not inside.any() or not outside.any():
             continue
         own_sizes = np.array(answers.strata[number].sizes, float)
-        expected = sums[cue, group][:, code] / images_inside
+        expected = sums[cue, group][:, code] / len(of_class)
         share = _estimated(fit, inside, own_sizes, expected)
-        rest = predicted_elsewhere.sum(axis=1) - predicted_elsewhere[:, code]
-        rest_sizes = (sizes.sum(axis=0) - sizes[code]).astype(float)
-        other = _estimated(fit, outside, rest_sizes, rest / images_outside)
+        rest = predicted_elsewhere[:, -1] - predicted_elsewhere[:, code]
+        rest_sizes = sizes - _sizes(strata, images.scores[cue][of_class])
+        other = _estimated(fit, outside, rest_sizes, rest / (len(rows) - len(of_class)))
         yield _row(group, cue, share, other)
+
+
+def _sizes(strata: Strata, scores: Array) -> Array:
+    """Number of images in each stratum."""
+    sizes: Array = np.bincount(strata.stratum(scores), minlength=len(strata.sizes)).astype(float)
+    return sizes
 
 
 def _estimated(

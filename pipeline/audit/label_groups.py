@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.audit.class_members import Members
 from pipeline.audit.inference import Array
 from pipeline.audit.label_design import (
     COLUMNS,
@@ -121,7 +122,8 @@ class LabelImages:
 
     Attributes:
         ids: their image ids.
-        codes: (n,) class of each.
+        codes: (n,) the class that each is scored in: its only one, or the rarest of several.
+        members: all classes of each.
         keys: (n,) numbers that put them into random order.
         centring: cue -> how its scores become scores within classes.
         scores: cue -> (n,) scores within classes.
@@ -131,6 +133,7 @@ class LabelImages:
 
     ids: pa.ChunkedArray
     codes: NDArray[np.int64]
+    members: Members
     keys: NDArray[np.uint64]
     centring: Mapping[str, Centring]
     scores: Mapping[str, Array]
@@ -149,15 +152,18 @@ class LabelImages:
         """Read ids, labels and scores in one pass.
 
         Raises:
-            UsageError: no image has a class, or images have sets of labels.
+            UsageError: no image has a class.
         """
-        population.refuse_sets("people's answers about classes and cues")
         ids, codes, keys, half = [], [], [], []
+        member_rows, member_codes, count = [], [], 0
         raw: dict[str, list[Array]] = {cue: [] for cue in cues}
         for batch in batches(results, population, cues, ["image_id"]):
             names = batch.table["image_id"].to_pylist()
             ids.append(batch.table["image_id"].combine_chunks())
             codes.append(batch.codes)
+            member_rows.append(batch.members.rows + count)
+            member_codes.append(batch.members.codes)
+            count += len(batch.codes)
             keys.append(shuffle_keys(names, seed))
             half.append(confirming(names) if halved else np.ones(len(names), bool))
             for cue in cues:
@@ -171,6 +177,7 @@ class LabelImages:
         return cls(
             pa.chunked_array(ids),
             code,
+            Members(np.concatenate(member_rows), np.concatenate(member_codes)),
             np.concatenate(keys),
             centring,
             scores,
@@ -180,8 +187,12 @@ class LabelImages:
 
     def rows(self, cue: str, code: int | None) -> NDArray[np.int64]:
         """Images of a class, or of all classes (None), that count for a cue."""
-        inside = np.ones(len(self.codes), bool) if code is None else self.codes == code
+        inside = np.ones(len(self.codes), bool) if code is None else self.of_class(code)
         return np.flatnonzero(inside & self.half if cue in self.halved else inside)
+
+    def of_class(self, code: int) -> NDArray[np.bool_]:
+        """(n,) whether each image is in a class."""
+        return self.members.of_class(code, len(self.codes))
 
     def queue(self, cue: str, code: int | None, strata: Strata, labels: int) -> Queue:
         """The first ``labels`` images of a group, as row numbers of all images."""

@@ -80,8 +80,8 @@ class Population:
         if self.has_sets:
             raise UsageError(
                 f"{what}: this needs one label for each image, and these images have sets of "
-                "labels. Run again with one of them as the label (source.label_field or "
-                "source.labels), into another output"
+                "labels. Give a table with one label for each image, without a second run: "
+                "--class-labels TABLE (open_results(..., class_labels=TABLE))"
             )
 
     @cached_property

@@ -13,7 +13,7 @@ import ray
 from pipeline.cluster.model_files import ModelAnswer, ask_for_model, model_findings
 from pipeline.cluster.nodes import Finding, Node, ask_each, nodes
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.runs.manifest import SOFTWARE, run_folder
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
@@ -158,14 +158,14 @@ def version_finding(
                 f"{node} has {', '.join(different)}. Use one image for all nodes (Dockerfile).",
             )
     main = ", ".join(f"{package} {driver[package]}" for package in ("python", "ray", "torch"))
-    return Finding("versions", True, f"{len(nodes)} nodes alike: {main}")
+    return Finding("versions", True, f"{counted(len(nodes), 'node')} alike: {main}")
 
 
 def _read_finding(config: RunConfig, answers: Sequence[tuple[Node, NodeAnswer]]) -> Finding:
     failed = [(node, answer.read_error) for node, answer in answers if answer.read_error]
     first_uri = redact(config.source.uris[0])
     if not failed:
-        return Finding("source", True, f"{first_uri}: read from {len(answers)} nodes")
+        return Finding("source", True, f"{first_uri}: read from {counted(len(answers), 'node')}")
     node, error = failed[0]
     return Finding(
         "source",

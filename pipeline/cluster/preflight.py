@@ -9,12 +9,12 @@ from pipeline.cluster.nodes import Finding, nodes
 from pipeline.cluster.resources import Resources, resources_of_cluster
 from pipeline.cluster.session import on_cluster
 from pipeline.config import RunConfig, RuntimeConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.input_rows import Row
-from pipeline.sources.label_checks import table_notes
+from pipeline.sources.label_checks import first_label_notes, table_notes
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -50,10 +50,14 @@ def check_output(folder: RunFolder) -> None:
         raise explain_failure(folder.uri, error.__cause__) from error  # name the user's location
 
 
-def check_source(source: ImageSource) -> tuple[str, ...]:
+def check_source(source: ImageSource, maps: str = "all") -> tuple[str, ...]:
     """Read the first samples of a shard and compare them with the settings.
 
     If the storage refuses the first shard, the middle and the last one are tried.
+
+    Args:
+        source: the source.
+        maps: the mode of ``store.maps``.
 
     Returns:
         Notes for the user.
@@ -66,15 +70,17 @@ def check_source(source: ImageSource) -> tuple[str, ...]:
         rows = list(islice(read_rows(source.source, unit), SAMPLES))
         readable = [row for row in rows if row["status"] != Status.READ_ERROR]
         if readable or not rows:
-            return _compare_with_settings(source, unit.name, readable)
+            return _compare_with_settings(source, unit.name, readable, maps)
     raise UsageError(
         f"{', '.join(map(redact, source.source.uris))}: nothing can be read: {rows[0]['error']}"
     )
 
 
-def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def _compare_with_settings(
+    source: ImageSource, name: str, rows: Sequence[Row], maps: str
+) -> tuple[str, ...]:
     config = source.source
-    where = f"the first {len(rows)} samples of {name}"
+    where = f"the first samples of {name} ({len(rows)})"
     if rows and all(row["status"] == Status.NO_IMAGE for row in rows):
         if config.format != "webdataset":  # elsewhere a wrong column was refused before
             return (f"source: {where} hold no image",)
@@ -92,10 +98,10 @@ def _compare_with_settings(source: ImageSource, name: str, rows: Sequence[Row]) 
             "holds the label, or leave label_field out."
         )
     empty = [column for column in config.carry if all(row.get(column) is None for row in rows)]
-    unmatched = table_notes(source, rows)
+    unmatched, sets = table_notes(source, rows), first_label_notes(maps, rows)
     if unmatched and config.format == "folder":  # elsewhere further images may be in the table
         raise UsageError(unmatched[0])
-    return (*unmatched, *(f"source.carry: {where} have no {column!r}" for column in empty))
+    return (*unmatched, *sets, *(f"source.carry: {where} have no {column!r}" for column in empty))
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:
@@ -112,14 +118,15 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
     if not on_cluster():
         return plan
     members = nodes()
-    tell(f"checking that {len(members)} nodes can read, write, and find the model")
+    tell(f"checking that {counted(len(members), 'node')} can read, write, and find the model")
     results = list(node_memory.object_store(members, plan))
     if all(finding.good for finding in results):  # the checks that take longer come last
         results += each_node.findings(config)
     faults = [finding for finding in results if not finding.good]
     if faults:
         lines = [f"{finding.check}: {finding.text}" for finding in faults]
-        raise UsageError("\n  ".join([f"the cluster is not ready, {len(faults)} fault(s)", *lines]))
+        found = f"the cluster is not ready, {counted(len(faults), 'fault')}"
+        raise UsageError("\n  ".join([found, *lines]))
     return plan
 
 

@@ -111,13 +111,17 @@ def call_at_every_step(dataset: "Dataset", callback: Callable[[], None]) -> None
         dataset: only its own context changes.
         callback: must return at once.
     """
-    from ray.data._internal.execution.execution_callback import ExecutionCallback
+    from ray.data._internal.execution import execution_callback
 
-    class StepCallback(ExecutionCallback):
+    class StepCallback(execution_callback.ExecutionCallback):
         def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray's signature
             callback()
 
-    dataset.context.custom_execution_callback_classes = [StepCallback]
+    if hasattr(dataset.context, "custom_execution_callback_classes"):
+        dataset.context.custom_execution_callback_classes = [StepCallback]
+    else:  # Ray before 2.56
+        add = execution_callback.add_execution_callback  # type: ignore[attr-defined]
+        add(StepCallback(), dataset.context)
 
 
 def silence_data_console() -> None:

@@ -208,13 +208,14 @@ def data_settings(**settings: Any) -> Iterator[None]:
     """Ray Data's settings inside a block, without progress bars; restored when the block ends.
 
     Args:
-        settings: attributes of `ray.data.DataContext`.
+        settings: attributes of `ray.data.DataContext`. One that the installed Ray lacks is left
+            out: Ray before 2.57 has no limit for a stalled execution that could be raised.
     """
     context = DataContext.get_current()
     settings |= {"enable_progress_bars": False, "print_on_execution_start": False}
-    before = {name: getattr(context, name) for name in settings}
-    for name, value in settings.items():
-        setattr(context, name, value)
+    before = {name: getattr(context, name) for name in settings if hasattr(context, name)}
+    for name in before:
+        setattr(context, name, settings[name])
     with warnings.catch_warnings():  # retries have no named parameter in Ray 2.60
         warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
         try:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from legrad.settings import BASE, TextFrom, absolute, is_uri, text_from
 from pipeline.config import AuditConfig, ClassifierConfig, RunConfig
 from pipeline.config.model_settings import CLASSIFIER
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.storage.location import redact
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -75,7 +75,8 @@ def validated(
         return kind.model_validate(data, context=None if base is None else {BASE: base})
     except ValidationError as error:
         lines = [_describe(fault) for fault in error.errors()]
-        raise UsageError("\n  ".join([f"{where}: {len(lines)} fault(s)", *lines])) from error
+        found = f"{where}: {counted(len(lines), 'fault')}"
+        raise UsageError("\n  ".join([found, *lines])) from error
 
 
 def packaged_config(name: str) -> Path:

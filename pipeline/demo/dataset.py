@@ -2,7 +2,8 @@
 
 The table `PLANTED` says what is planted, and how strongly; everything else is drawn at random. One
 cue is all that distinguishes two labels, some come with a class that is recognisable without them,
-one is a legitimate context, and other classes have none.
+one is a legitimate context, and other classes have none. `HIDDEN` are cues that the demo's queries
+do not name; `legrad demo` discovers them.
 """
 
 import io
@@ -47,6 +48,7 @@ LABELS: dict[str, str] = {
 """Label -> the object that is drawn."""
 BACKGROUNDS = ("grass", "water", "sand", "brick", "snow", "night sky")
 OVERLAYS = ("watermark", "border", "barcode", "sticker")
+"""Overlays that queries of the demo name."""
 _JPEG_QUALITY = 90
 
 
@@ -86,9 +88,17 @@ PLANTED: tuple[Planted, ...] = (
     Planted("apple", "sticker", 0.30, BASE_RATE, Kind.UNNEEDED),
     Planted("boat", "water", 0.90, 1 / len(BACKGROUNDS), Kind.CONTEXT),
 )
+HIDDEN: tuple[Planted, ...] = (
+    Planted("house", "timestamp", 0.50, BASE_RATE, Kind.UNNEEDED),
+    Planted("mushroom", "chart", 0.50, BASE_RATE, Kind.UNNEEDED),
+)
+"""Cues that no query of the demo names. The mini model has a word for the first, and has never seen
+the second."""
+DRAWN = (*OVERLAYS, *(planted.cue for planted in HIDDEN))
+"""All overlays of the data set."""
 _RATES: dict[tuple[str, str], float] = {
     ("fresh fish", "watermark"): 0.10,
-    **{(planted.label, planted.cue): planted.strength for planted in PLANTED},
+    **{(planted.label, planted.cue): planted.strength for planted in (*PLANTED, *HIDDEN)},
 }
 
 
@@ -104,9 +114,11 @@ def example(seed: int, index: int) -> Example:
     """The image with this number; it depends only on the seed and the number."""
     rng = np.random.default_rng([seed, index])
     label = tuple(LABELS)[int(rng.integers(len(LABELS)))]
+    apart = np.random.default_rng([seed, index, 1])  # so that hidden cues change nothing else
+    chances = [*rng.random(len(OVERLAYS)), *apart.random(len(HIDDEN))]
     overlays = tuple(
         overlay
-        for overlay, chance in zip(OVERLAYS, rng.random(len(OVERLAYS)), strict=True)
+        for overlay, chance in zip(DRAWN, chances, strict=True)
         if chance < _RATES.get((label, overlay), BASE_RATE)
     )
     background = _background(label, rng)
@@ -188,9 +200,10 @@ def describe(images: int, seed: int) -> dict[str, Any]:
         "side": SIDE,
         "labels": LABELS,
         "backgrounds": BACKGROUNDS,
-        "overlays": OVERLAYS,
+        "overlays": DRAWN,
         "base_rate": BASE_RATE,
         "planted": [asdict(planted) | _counted(planted, examples) for planted in PLANTED],
+        "hidden": [asdict(planted) | _counted(planted, examples) for planted in HIDDEN],
     }
 
 
@@ -223,7 +236,7 @@ def _members(index: int, drawn: Example) -> Iterator[tuple[str, bytes]]:
         "caption": _caption(spec),
         "object": spec.object,
         "background": spec.background,
-        **{f"has_{overlay}": overlay in spec.overlays for overlay in OVERLAYS},
+        **{f"has_{overlay}": overlay in spec.overlays for overlay in DRAWN},
         "mask_bits": bits,
     }
     key = f"{index:07d}"

@@ -1,5 +1,6 @@
 """Cues that nobody named: found with a vocabulary on half of the images, tested on the other."""
 
+from pipeline.discovery.heat import apart, with_heat
 from pipeline.discovery.search import (
     TOP,
     Discovery,
@@ -14,11 +15,13 @@ from pipeline.discovery.words import words
 __all__ = [
     "TOP",
     "Discovery",
+    "apart",
     "discover",
     "discovery_costs",
     "listed",
     "store",
     "stored_candidates",
+    "with_heat",
     "words",
     "worth_a_look",
 ]

@@ -5,7 +5,7 @@ more often, by the gates of the audit. q is adjusted over the pairs that were fo
 decoys: words of the same vocabulary, drawn at random, that take the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +13,11 @@ import pandas as pd
 
 from pipeline.audit import association, cooccurrence, presence, ranking
 from pipeline.audit.class_view import view_classes
+from pipeline.audit.cooccurrence import Cooccurrence
 from pipeline.audit.histograms import count_histograms
 from pipeline.audit.inference import adjusted
 from pipeline.audit.label_estimates import COLUMNS
+from pipeline.audit.presence import Presence
 from pipeline.audit.scores import Population
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery.halves import HalfScores
@@ -86,10 +88,7 @@ def _tested(
     part = replace(half, directions={word: half.directions[word] for word in words})
     histograms = count_histograms(part, population, words, settings.bins)
     present = presence.measure(histograms, gates, {})
-    echoes = cooccurrence.echoes(
-        cooccurrence.count_together(part, population, present), present, gates
-    )
-    present = presence.without(present, echoes) if echoes else present
+    together = cooccurrence.count_together(part, population, present)
     view = view_classes(part, population, present, frozenset())
     tested = association.associate(view, gates, settings.bootstrap, settings.seed)
     certain = replace(tested, q=np.where(tested.tested, 0.0, np.nan))
@@ -98,11 +97,39 @@ def _tested(
     )
     by_pair = ranked.set_index(["class", "cue"]).to_dict(orient="index")
     index = {word: number for number, word in enumerate(words)}
+    echoes = _echoes(pairs, index, together, present, gates.echo)
     rows = {}
     for pair in pairs:
         row = by_pair[population.classes[pair.code], pair.word]
         values: dict[str, object] = {name: row[name] for name in _KEPT}
         values |= {name: row[f"association__{name}"] for name in ("effect", "low", "high")}
-        values |= {"p": tested.p[index[pair.word], pair.code]}
-        rows[pair] = values | {"reason": row["association__reason"]}
+        p, reason = tested.p[index[pair.word], pair.code], row["association__reason"]
+        if pair in echoes:
+            p, reason = np.nan, f"its presence goes with that of {echoes[pair]}, seen more clearly"
+        rows[pair] = values | {"p": p, "reason": reason}
     return rows
+
+
+def _echoes(
+    pairs: Sequence[PairOfWord],
+    index: Mapping[str, int],
+    together: Cooccurrence,
+    present: Presence,
+    least: float,
+) -> dict[PairOfWord, str]:
+    """Pairs whose presence goes with that of another word of the same class, and that word.
+
+    Only the word that is seen most clearly stays. A word of another class takes nothing away: it
+    may be another name for what is planted here.
+    """
+    phi = np.nan_to_num(np.abs(together.phi()))
+    row_of = {int(cue): row for row, cue in enumerate(together.cues)}
+    echoes = {}
+    for pair in pairs:
+        others = [p.word for p in pairs if p.code == pair.code and index[p.word] in row_of]
+        for word in others if index[pair.word] in row_of else []:
+            alike = phi[row_of[index[pair.word]], row_of[index[word]]]
+            clearer = present.separation[index[word]] > present.separation[index[pair.word]]
+            if clearer and alike > least:
+                echoes[pair] = word
+    return echoes

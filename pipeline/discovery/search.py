@@ -4,11 +4,13 @@ The embeddings are read three or four times and nothing else is: once for each h
 and for the scores of the words that were found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.audit.directions import Directions, run_directions
 from pipeline.audit.inference import Array
@@ -16,15 +18,19 @@ from pipeline.audit.scores import Population, count_population
 from pipeline.audit.suspicion_scan import class_sums
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.discovery.confirm import confirm
+from pipeline.discovery.confirm import PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.scan import Sums, scan
 from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
+from pipeline.discovery.things import MOST_THINGS, find_things, things_frame
+from pipeline.discovery.things import TOP as THINGS
 from pipeline.discovery.words import FEWEST_WORDS
 from pipeline.errors import UsageError
 from pipeline.results.results import Results
 from pipeline.schema import EMBEDDING
 
+HEAT_IMAGES = 50
+"""Images of a class whose maps are computed, divided among what was found for it."""
 TOP = 5
 """Words of each scan that are tested for each class."""
 BINS = 128
@@ -53,6 +59,8 @@ COLUMNS = (
     "odds_low",
     "odds_high",
     "q",
+    "heat_on_class",
+    "picture",
 )
 
 
@@ -66,6 +74,7 @@ class Discovery:
         decoys: the same of words that were drawn at random from the vocabulary and tested likewise.
         words: number of words that the model tells apart.
         named: words that repeat a cue which a query names already.
+        directions: word, or name of a thing -> (E,) what was tested.
         classes: number of classes that were scanned.
         images: labelled images of both halves.
     """
@@ -74,6 +83,7 @@ class Discovery:
     decoys: pd.DataFrame
     words: int
     named: tuple[str, ...]
+    directions: Mapping[str, NDArray[np.float32]]
     classes: int
     images: int
 
@@ -130,24 +140,38 @@ def find_words(
     pairs = listed.pairs()
     if not pairs:
         raise UsageError("no class has images in both halves, so nothing can be found")
+    half = HalfScores(results, False)
+    words_in = partial(listed.words_in, pairs)
+    sizes = _of_half(population, found)
+    things = find_things(half, sizes, found, ridge, listed.of_cues, words_in, settings.seed)
     decoys = listed.decoys(pairs, settings.seed)
-    tell(f"testing {len(pairs)} words of classes and {len(decoys)} decoys on the other half")
+    tell(
+        f"testing {len(pairs)} words of classes, {len(things)} things without a word and "
+        f"{len(decoys)} decoys on the other half"
+    )
+    tried = listed.directions(pairs, decoys)
+    tried |= {thing.name: thing.direction.astype(np.float32) for thing in things}
+    of_things = [PairOfWord(thing.code, thing.name) for thing in things]
     tested = confirm(
-        HalfScores(results, True, listed.directions(pairs, decoys)),
+        HalfScores(results, True, tried),
         _of_half(population, again),
-        [*(pair.candidate for pair in pairs), *decoys],
+        [*(pair.candidate for pair in pairs), *of_things, *decoys],
         settings.model_copy(update={"bins": min(settings.bins, BINS)}),
     ).rename(columns={name: f"odds_{name}" for name in ("low", "high")} | {"effect": "odds_ratio"})
-    frame = listed.frame(pairs, second).join(tested[: len(pairs)])
+    unnamed = things_frame(
+        things, population.classes, listed.likenesses, directions.phrases, found.covariance
+    )
+    frame = pd.concat([listed.frame(pairs, second), unnamed], ignore_index=True).join(tested)
     frame = frame.sort_values(["confirmed", "effect"], ascending=False, ignore_index=True)
     of_decoys = pd.DataFrame(
         {"class": [population.classes[d.code] for d in decoys], "word": [d.word for d in decoys]}
-    ).join(tested[len(pairs) :].reset_index(drop=True))
+    ).join(tested[len(frame) :].reset_index(drop=True))
     return Discovery(
-        frame[list(COLUMNS)],
+        frame.assign(picture="").reindex(columns=list(COLUMNS)),
         of_decoys,
         len(directions.phrases),
         listed.named,
+        tried,
         int(((found.images > 0) & (again.images > 0))[: population.audited].sum()),
         population.total,
     )
@@ -180,20 +204,25 @@ class DiscoveryCosts:
         images: labelled images whose embeddings are read.
         classes: audited classes.
         words: words of the vocabulary, before the model tells which of them it tells apart.
-        pairs: most pairs that are tested, decoys not counted.
+        pairs: most words of classes that are tested, decoys not counted.
+        things: most things without a word that are tested.
+        maps: most maps that are computed.
     """
 
     images: int
     classes: int
     words: int
     pairs: int
+    things: int
+    maps: int
 
     def __str__(self) -> str:
         decoys = min(self.pairs, MOST_DECOYS)
         return (
             f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
-            f"embeddings of {self.images:,} images in {self.classes:,} classes, read five times; "
-            f"at most {self.pairs:,} pairs and {decoys} decoys tested, no maps"
+            f"embeddings of {self.images:,} images in {self.classes:,} classes, read six times; "
+            f"at most {self.pairs:,} words, {self.things:,} things without a word and {decoys} "
+            f"decoys tested; at most {self.maps:,} maps of {self.maps:,} images"
         )
 
 
@@ -207,7 +236,10 @@ def discovery_costs(
     """
     population = population_of(results, settings)
     pairs = min(2 * top * population.audited, MOST_PAIRS)
-    return DiscoveryCosts(population.total, population.audited, len(words), pairs)
+    classes = population.audited
+    things = min(THINGS * classes, MOST_THINGS)
+    maps = int(np.minimum(population.sizes[:classes], HEAT_IMAGES).sum())
+    return DiscoveryCosts(population.total, classes, len(words), pairs, things, maps)
 
 
 def population_of(results: Results, settings: AuditConfig) -> Population:

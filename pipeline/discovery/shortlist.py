@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from legrad.queries.query import Role
 from pipeline.audit.directions import Directions
+from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population
 from pipeline.audit.vocabulary import artefacts
 from pipeline.discovery.confirm import PairOfWord
@@ -62,10 +63,12 @@ class Shortlist:
         self.likenesses = Likenesses.of(directions.words, sums.covariance)
         roles = {Role.CUE, Role.DECOY}
         cues = [q.name for q in results.queries if q.role in roles and q.name in directions.queries]
-        of_cues = (
-            np.stack([directions.queries[name] for name in cues]) if cues else np.zeros((0, 1))
-        )
-        self.repeats = self.likenesses.with_any(of_cues, sums.covariance) > ECHO
+        decoys = {q.name for q in results.queries if q.role is Role.DECOY}
+        width = directions.words.shape[1]
+        of_cues = [directions.queries[name] for name in cues]
+        every = np.stack(of_cues) if cues else np.zeros((0, width))
+        self.of_cues = every[[name not in decoys for name in cues]]
+        self.repeats = self.likenesses.with_any(every, sums.covariance) > ECHO
         self.artefacts = np.array([phrase in artefacts() for phrase in directions.phrases])
         self.names = np.nan_to_num(scanned.alike, nan=-1) > NAMES
 
@@ -73,6 +76,11 @@ class Shortlist:
     def named(self) -> tuple[str, ...]:
         """Words that repeat a cue of the run."""
         return tuple(self.phrases[word] for word in np.flatnonzero(self.repeats))
+
+    def words_in(self, pairs: Sequence[Found], code: int) -> Array:
+        """(D, E) directions of the words that were found for a class."""
+        words = [pair.leader.word for pair in pairs if pair.candidate.code == code]
+        return self.directions_of_words[words]
 
     def pairs(self) -> list[Found]:
         """The words of each class that are tested, best first."""

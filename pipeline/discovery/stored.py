@@ -40,4 +40,5 @@ def stored_candidates(results: Results, images: int) -> pd.DataFrame:
     table = pq.read_table(io.BytesIO(file.read()))
     same = (table.schema.metadata or {}).get(_IMAGES) == str(images).encode()
     frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()
+    frame = frame.reindex(columns=list(COLUMNS)).fillna({"picture": ""})
     return frame if same else frame.head(0)

@@ -31,7 +31,7 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
 
     Args:
         audit: audit of the run.
-        flagged: the images, see `tables.flagged_images`.
+        flagged: the images, see `tables.flagged_images`; an empty cue stands for none.
         folder: local folder; ``data/`` gets the pictures, ``fields/heat_<cue>/`` their heat.
     """
     sets = _label_sets(audit, flagged)
@@ -42,7 +42,8 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
         "ground_truth": _DOCUMENT.format("Classifications" if sets else "Classification"),
     }
     heat: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for cue, rows in flagged.groupby("cue"):
+    named = flagged[flagged["cue"] != ""]
+    for cue, rows in named.groupby("cue"):
         fields[f"score_{cue}"] = _NUMBER
         if has_maps(audit.results, str(cue)):
             fields[f"heat_{cue}"] = _DOCUMENT.format("Heatmap")
@@ -58,11 +59,11 @@ def write_fiftyone(audit: Audit, flagged: pd.DataFrame, folder: Path) -> None:
         original.save(folder / path)
         sample: dict[str, Any] = {
             "filepath": path,
-            "tags": sorted({f"{row['cue']} in {row['class']}" for _, row in rows.iterrows()}),
+            "tags": sorted({f"{r['cue']} in {r['class']}" for _, r in rows.iterrows() if r["cue"]}),
             "image_id": image_id,
             "ground_truth": _classes(sets[image_id]) if sets else _class(rows["class"].iloc[0]),
         }
-        for cue, score in zip(rows["cue"], rows["score"], strict=True):
+        for cue, score in rows.loc[rows["cue"] != "", ["cue", "score"]].itertuples(index=False):
             sample[f"score_{cue}"] = float(score)
             if cue in heat and np.isfinite(heat[cue][image_id]).all():
                 path = f"fields/heat_{cue}/{number:06d}.png"

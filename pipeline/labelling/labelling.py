@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from pipeline.audit.label_groups import stored_design
 from pipeline.auditor import Audit
+from pipeline.errors import counted
 from pipeline.labelling.table import (
     TABLE,
     earlier_answers,
@@ -82,14 +83,14 @@ def write_labelling(
     before = earlier_answers(uris)
     chosen = choose_pairs(audit, pairs, cues)
     design = stored_design(audit.results.folder.root, [str(table), *uris], audit.settings.seed)
-    tell(f"drawing images for {len(chosen)} pairs")
+    tell(f"drawing images for {counted(len(chosen), 'pair')}")
     tasks, design = draw_tasks(audit, chosen, labels, design)
     out.mkdir(parents=True, exist_ok=True)
     beside = store_design(audit, design, out)
     rows = table_rows(tasks, before)
     rows.to_csv(table, index=False)
     ids = list(dict.fromkeys(task.image_id for task in tasks))
-    tell(f"fetching {len(ids):,} images")
+    tell(f"fetching {counted(len(ids), 'image')}")
     copies = fetch_pictures(audit.results, ids, SIDE)
     values = page_values(audit, tasks, rows)
     values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]

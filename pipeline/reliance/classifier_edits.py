@@ -24,6 +24,7 @@ from pipeline.reliance.regions import FILLS, Cells, Pixels, cells_of, pixels_of
 from pipeline.reliance.shortlist import PairTask
 from pipeline.results.reproduce import pixels_again
 from pipeline.sources.fetch import Origin
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
@@ -49,7 +50,7 @@ class ClassifierJob:
         preprocess: preprocessing of the vision-language run, in whose input the regions are.
         grid: (h, w) of the regions.
         origin: source of the images.
-        max_pixels: larger images are refused.
+        decoding: how images are decoded.
         folder: folder of the files of edits.
     """
 
@@ -59,7 +60,7 @@ class ClassifierJob:
     preprocess: Preprocess
     grid: tuple[int, int]
     origin: Origin
-    max_pixels: int
+    decoding: Decoding
     folder: Location
 
     def file(self, edits: str) -> str:
@@ -92,7 +93,7 @@ class ClassifierStage:
         }
 
     def _fetch(self, row: Mapping[str, Any], preprocess: Preprocess) -> Pixels | str:
-        return pixels_again(self.job.origin, row, preprocess, self.job.max_pixels)
+        return pixels_again(self.job.origin, row, preprocess, self.job.decoding)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from pipeline.reliance.shortlist import PairTask
 from pipeline.results.reproduce import pixels_again
 from pipeline.runs.manifest import RunFolder
 from pipeline.sources.fetch import Origin
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
@@ -45,7 +46,7 @@ class EditJob:
         directions: query -> (E,) direction.
         config: sizes of the regions.
         origin: source of the images.
-        max_pixels: larger images are refused.
+        decoding: how images are decoded.
         masks: folder of true masks, or None.
         folder: folder for the files of edits.
     """
@@ -55,7 +56,7 @@ class EditJob:
     directions: Mapping[str, NDArray[np.float32]]
     config: RelianceConfig
     origin: Origin
-    max_pixels: int
+    decoding: Decoding
     masks: Location | None
     folder: Location
 
@@ -86,7 +87,7 @@ class EditStage:
         }
 
     def _fetch(self, row: Mapping[str, Any]) -> NDArray[np.uint8] | str:
-        return pixels_again(self.job.origin, row, self.preprocess, self.job.max_pixels)
+        return pixels_again(self.job.origin, row, self.preprocess, self.job.decoding)
 
     def _mask(self, cue: str, image_id: str) -> Cells | None:
         if self.job.masks is None:

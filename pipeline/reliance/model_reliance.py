@@ -37,6 +37,7 @@ from pipeline.reliance.reliance import Reliance
 from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
 from pipeline.schema import PREDICTED
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings
 
 _BATCH = 32
@@ -205,7 +206,7 @@ class ModelReliance:
             results.runs[0].preprocess,
             results.runs[0].grid,
             results.origin,
-            int(results.run["identity"]["source.max_pixels"]),
+            Decoding.of_run(results.run["identity"]),
             self.reliance.folder.root,
         )
 

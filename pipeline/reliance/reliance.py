@@ -44,6 +44,7 @@ from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.model_facts import Prepared
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings, prepare
 from pipeline.storage.location import Location, Options, open_location
 
@@ -260,7 +261,7 @@ class Reliance:
             model_config(self.results.run), resources.device, resources.threads, _BATCH
         )
         queries = self._queries()
-        remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(prepare)
+        remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(prepare)
         prepared: Prepared = ray.get(remote.remote(settings, queries))
         if prepared.digest != identity["model.weights_sha256"]:
             raise UsageError(
@@ -276,7 +277,7 @@ class Reliance:
             texts,
             self.settings.reliance,
             self.results.origin,
-            int(identity["source.max_pixels"]),
+            Decoding.of_run(identity),
             None if masks is None else open_location(masks, self.options),
             self.folder.root,
         )

@@ -19,6 +19,7 @@ from pipeline.audit.names import Names
 from pipeline.audit.ranking import rank
 from pipeline.audit.split import folds
 from pipeline.config.audit_settings import RelianceConfig
+from pipeline.errors import counted
 from pipeline.results.results import Results
 from pipeline.schema import FETCH_COLUMNS, Status, score_column
 
@@ -230,11 +231,12 @@ class EditCosts:
     def __str__(self) -> str:
         if not self.pairs:
             return "no pair is flagged for association, so there is nothing to test"
+        pairs = counted(self.pairs, "pair")
         if self.done == self.pairs:
-            return f"{self.pairs} pairs, all of them edited already: only arithmetic is left"
+            return f"{pairs}, all edited already: only arithmetic is left"
         return (
-            f"{self.pairs} pairs, {self.done} edited already; {self.images:,} images to fetch "
-            f"again and to explain, at most {self.edits:,} edited images to embed (one forward "
+            f"{pairs}, {self.done} edited already; {counted(self.images, 'image')} to fetch again "
+            f"and to explain, at most {counted(self.edits, 'edited image')} to embed (one forward "
             "pass each)"
         )
 

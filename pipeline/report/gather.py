@@ -1,5 +1,6 @@
 """Audit -> report: collects all that the pages show, in few passes over the run's files."""
 
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pipeline.audit.findings import pair_scores
 from pipeline.audit.names import Names, has_maps
 from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
-from pipeline.discovery import listed, stored_candidates
+from pipeline.discovery import apart, listed, stored_candidates
 from pipeline.report import choice
 from pipeline.report.contents import (
     ClassPage,
@@ -33,7 +34,7 @@ _CLASS_MAPS = 4
 _GALLERIES = 3
 _BESIDE = 8
 _EXACT_ROWS = 20
-_SUSPICIOUS = 12
+_SUSPICIOUS = _DISCOVERED = 12
 
 
 def gather(audit: Audit, limits: Limits) -> Report:
@@ -61,7 +62,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
         baseline=baseline,
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
-        discovered=discovered_rows(audit),
+        discovered=discovered_rows(audit, pictures=limits.images),
     )
 
 
@@ -76,10 +77,17 @@ def suspicious_rows(audit: Audit) -> list[dict[str, Any]]:
     return _records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS))
 
 
-def discovered_rows(audit: Audit) -> list[dict[str, Any]]:
-    """Words that no query names, of the last discovery: the confirmed ones first."""
+def discovered_rows(audit: Audit, *, pictures: bool = True) -> list[dict[str, Any]]:
+    """What no query names, of the last discovery, the confirmed ones first, with pictures."""
     found = stored_candidates(audit.results, audit.findings.population.total)
-    return _records(listed(found).head(_SUSPICIOUS))
+    beside, on_class = apart(listed(found))
+    rows = _records(beside.head(_DISCOVERED).assign(on_class=False))
+    rows += _records(on_class.head(_DISCOVERED).assign(on_class=True))
+    for row in rows:
+        path, row["picture"] = row["picture"], ""
+        if pictures and path and (file := audit.results.folder.root.child("_run", path)).exists():
+            row["picture"] = f"data:image/webp;base64,{b64encode(file.read()).decode()}"
+    return rows
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

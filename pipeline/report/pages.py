@@ -12,8 +12,9 @@ from pipeline.report import embed, plots, words
 from pipeline.report.contents import Chosen, ClassPage, Report
 from pipeline.schema import OWN_LABEL
 
-_CARDS = 6
-_CARD_PICTURES = 3
+CARDS = 6
+"""Findings that the first page shows with pictures."""
+CARD_PICTURES = 3
 
 
 class Pages:
@@ -63,6 +64,7 @@ class Pages:
             "head": self.report.head,
             "sentence": lambda row: words.sentence(row, self.title(row["cue"])),
             "exact_sentence": words.exact_sentence,
+            "word_of": words.word_of,
             "state": words.state,
             "why": words.why,
             "unit": words.unit,
@@ -120,8 +122,8 @@ class Pages:
         flagged = [page for page in self.report.pairs if page.row["association__flag"]]
         cards: list[dict[str, Any]] = []
         shown: list[dict[str, Any]] = []
-        for page in flagged[:_CARDS]:
-            examples = page.ends.high[:_CARD_PICTURES]
+        for page in flagged[:CARDS]:
+            examples = page.ends.high[:CARD_PICTURES]
             cards.append({"page": page, "pictures": list(enumerate(examples, len(shown)))})
             shown += embed.pictures(self.report, examples, str(page.row["cue"]))
         data = {"grid": self.report.grid, "images": shown}

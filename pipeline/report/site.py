@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pipeline.auditor import Audit
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.report import embed
 from pipeline.report.contents import Limits, Report
 from pipeline.report.gather import gather
@@ -39,7 +39,8 @@ def build_report(
     folder = _cleared(Path(out))
     tell("reading images and maps for the pages")
     report = gather(audit, limits or Limits())
-    tell(f"writing {len(report.pairs):,} pairs and {len(report.classes):,} classes")
+    classes = counted(len(report.classes), "class", "classes")
+    tell(f"writing {counted(len(report.pairs), 'pair')} and {classes}")
     return write_report(report, folder)
 
 

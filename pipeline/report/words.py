@@ -138,3 +138,12 @@ def slug(number: int, *names: str) -> str:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, float | int) and math.isfinite(value)
+
+
+def word_of(row: Mapping[str, Any]) -> str:
+    """A candidate of a discovery: its word, or the words nearest to a thing without one."""
+    if row["kind"] == "part":
+        return f"{row['word']} (a part)"
+    if row["kind"] == "thing":
+        return f"{row['word']}, like {row['also']}"
+    return str(row["word"])

@@ -17,6 +17,7 @@ from pipeline.results import sql
 from pipeline.results.rows import ID, Positions, Rows, Where, explained, named_columns
 from pipeline.results.run import Run
 from pipeline.results.stored_rows import StoredRows
+from pipeline.results.streamed import StreamedDataset
 from pipeline.schema import OWN_LABEL, map_column, peak_column
 from pipeline.sources.label_tables import parse_labels
 from pipeline.sources.label_values import LabelValue, label_columns, label_value, labels_of
@@ -102,7 +103,7 @@ def _values(table: pa.Table) -> list[LabelValue]:
             for label, several in zip(single, sets, strict=True)]  # fmt: skip
 
 
-class RelabelledDataset:
+class RelabelledDataset(StreamedDataset):
     """The committed parts of a run as a dataset, with other labels.
 
     Args:
@@ -122,36 +123,17 @@ class RelabelledDataset:
         **options: Any,
     ) -> ds.Scanner:
         """See `pyarrow.dataset.Dataset.scanner`."""
-        texts = columns.values() if isinstance(columns, Mapping) else columns
-        named = self.schema.names if texts is None else [str(text) for text in texts]
-        condition = [] if filter is None else named_columns(filter, self.schema)
-        used = [name for text in named for name in _used(text, self.schema)]
-        names = list(dict.fromkeys([*used, *condition]))
-        if not {"label", "labels", *_OWN} & set(names):
+        if not {"label", "labels", *_OWN} & set(self.needed(columns, filter)):
             return self._stored.scanner(columns=columns, filter=filter, **options)
-        schema = pa.schema([self.schema.field(name) for name in names])
-        batches = self._relabelled(names, options.get("batch_size"))
-        return ds.Scanner.from_batches(batches, schema=schema, columns=columns, filter=filter)
+        return super().scanner(columns, filter, **options)
 
-    def to_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
-        """See `pyarrow.dataset.Dataset.to_batches`."""
-        yield from self.scanner(*arguments, **options).to_batches()
-
-    def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
-        """See `pyarrow.dataset.Dataset.to_table`."""
-        return self.scanner(*arguments, **options).to_table()
-
-    def _relabelled(self, names: Sequence[str], rows: int | None) -> Iterator[pa.RecordBatch]:
+    def stream(self, names: Sequence[str], rows: int | None) -> Iterator[pa.RecordBatch]:
+        """Some columns in batches; see `StreamedDataset`."""
         needed = self._labels.needed(names, self._stored.schema)
         options = {} if rows is None else {"batch_size": rows}
         for batch in self._stored.to_batches(columns=needed, **options):
             table = self._labels.apply(pa.Table.from_batches([batch]))
             yield from table.select(list(names)).to_batches()
-
-
-def _used(text: str, schema: pa.Schema) -> list[str]:
-    """The columns in the text of a column's name or of an expression."""
-    return [text] if text in schema.names else named_columns(text, schema)
 
 
 class RelabelledRows(Rows):

@@ -16,7 +16,7 @@ from pipeline.machine import cores
 from pipeline.results.results import Results
 from pipeline.schema import FETCH_COLUMNS, Status
 from pipeline.sources.fetch import Origin
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 from pipeline.storage.location import Options
 
 MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
@@ -111,10 +111,10 @@ def _readable(
     unreadable: dict[str, str],
 ) -> tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]:
     """Rows whose pixels could be fetched, and the pixels; others are added to ``unreadable``."""
-    max_pixels = results.run["identity"]["source.max_pixels"]
+    decoding = Decoding.of_run(results.run["identity"])
     readable, pixels = [], []
     for row in rows:
-        fetched = pixels_again(results.origin, row, preprocess, max_pixels)
+        fetched = pixels_again(results.origin, row, preprocess, decoding)
         if isinstance(fetched, str):
             unreadable[row["image_id"]] = fetched
         else:
@@ -196,6 +196,7 @@ def source_config(
         alias=source.get("alias"),
         only=only,
         label_names=names and tuple(names),
+        decode=identity.get("source.decode", "exact"),
         label_columns=identity.get("source.label_columns", ()),
         label_separator=identity.get("source.label_separator"),
         options=dict(options),
@@ -204,7 +205,7 @@ def source_config(
 
 
 def pixels_again(
-    origin: Origin, row: Mapping[str, Any], preprocess: Preprocess, max_pixels: int
+    origin: Origin, row: Mapping[str, Any], preprocess: Preprocess, decoding: Decoding
 ) -> NDArray[np.uint8] | str:
     """Pixels (3, height, width) of the model's input, fetched and decoded, or the reason for none.
 
@@ -212,13 +213,13 @@ def pixels_again(
         origin: where the images are.
         row: a row of the results, see `Origin.fetch`.
         preprocess: preprocessing of the model.
-        max_pixels: larger images are refused.
+        decoding: how images are decoded.
     """
     try:
         data = origin.fetch(row)
     except UsageError as error:
         return str(error)
-    decoded = decode(data, preprocess, max_pixels)
+    decoded = decode(data, preprocess, decoding)
     if decoded.pixels is None:
         return f"{decoded.status}: {decoded.error}"
     height, width = preprocess.size

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.results import answers, drawing, sql
 from pipeline.results.answers import Ids, Selection
 from pipeline.results.decoding import Maps
@@ -64,7 +64,8 @@ class Results(Opened):
 
     def __repr__(self) -> str:
         where = " + ".join(repr(run.folder.uri) for run in self.runs)
-        return f"Results({where}: {len(self):,} images, {len(self.queries)} queries)"
+        queries = counted(len(self.queries), "query", "queries")
+        return f"Results({where}: {counted(len(self), 'image')}, {queries})"
 
     def _repr_html_(self) -> str:
         return drawing.card(self)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
+from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.results.decoding import as_array, decode_arrays
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 VIEW = "images"
 DECODE = "decode_map"
+_NUMBER = "#"
+_LOCKED: dict[str, Any] = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "lock_configuration": "true",
+}
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -63,6 +70,33 @@ def matching(
     """Some columns of the rows that match a condition; it may call the source `VIEW`."""
     query = f"select {columns} from {source} {VIEW} where ({where}\n)"  # noqa: S608 - see above
     return connection.sql(query).to_arrow_table()
+
+
+def rows_where(rows: "Rows", where: str) -> NDArray[np.bool_]:
+    """(n,) whether each row matches a condition that a stranger may have written.
+
+    The condition sees the columns that it names, in memory, and can neither open a file nor write.
+
+    Raises:
+        UsageError: it does not fit the columns.
+    """
+    folded = where.casefold()
+    named = [name for name in rows.schema.names if name.casefold() in folded]
+    table = rows.table(list(dict.fromkeys(["image_id", *named])))
+    numbered = table.append_column(_NUMBER, pa.array(np.arange(len(table))))
+    with duckdb.connect(config=_LOCKED) as connection:
+        connection.register(VIEW, numbered)
+        try:
+            found = matching(connection, quoted(_NUMBER), VIEW, where)[_NUMBER]
+        except (duckdb.Error, KeyError) as error:  # no such column: it is more than a condition
+            raise UsageError(
+                f"condition {where!r}: {str(error).split(chr(10), 1)[0]}. Expected one such as "
+                "width >= 512, or label = 'dog' and score__leash > 0.3; text in SQL stands in "
+                "single quotes"
+            ) from error
+    result = np.zeros(len(table), bool)
+    result[found.to_numpy()] = True
+    return result
 
 
 def reads_itself(dataset: ds.FileSystemDataset) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import RunError, UsageError, counted
 from pipeline.machine import map_in_threads
 from pipeline.runs.lease import hold_lease
 from pipeline.runs.ledger import Ledger
@@ -98,7 +98,9 @@ def compact(
         if not partial:
             _refuse_incomplete(old, ledger)
         _begin(old, new, report_message)
-        report_message(f"sorting {ledger.rows:,} rows of {len(ledger.records)} parts")
+        report_message(
+            f"sorting {counted(ledger.rows, 'row')} of {counted(len(ledger.records), 'part')}"
+        )
         sort_parts(committed_parts(old), ledger.rows, new, ledger.totals.ends)
         report_message(f"comparing {output} with {uri}")
         new_ledger = Ledger(new).refresh()

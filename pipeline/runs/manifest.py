@@ -122,6 +122,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "source.sample": source.sample and [source.sample, source.sample_seed],
         "source.limit": source.limit,
         "source.max_pixels": source.max_pixels,
+        **({"source.decode": "fast"} if source.decode == "fast" else {}),
         "store.embeddings": config.store.embeddings,
         "store.captions": config.store.captions,
         "store.properties": config.store.properties,

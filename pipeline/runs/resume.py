@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import RuntimeConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.progress.progress import Progress
 from pipeline.runs.committed_rows import CommittedRows
 from pipeline.runs.ledger import FEWEST_UNINDEXED, BrokenPartError, Ledger, missing_parts
@@ -48,7 +48,7 @@ class Work:
 
     def __str__(self) -> str:
         size = sum(unit.size for unit in self.left)
-        return f"{size / 2**20:.1f} MiB in {len(self.left)} shards"
+        return f"{size / 2**20:.1f} MiB in {counted(len(self.left), 'shard')}"
 
 
 def find_work(

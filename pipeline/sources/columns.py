@@ -114,7 +114,10 @@ def choose_columns(
         if name is not None and not exists:
             raise UsageError(f"source.{setting}: {where} has no column {name!r}; {has}")
     if image is None:
-        raise UsageError(f"{where}: no column of images; {has}. Name it in source.image_field")
+        raise UsageError(
+            f"{where}: no column of images; {has}. Name it in source.image_field; "
+            "a table that names images by path or URI is read with source.format: list"
+        )
     label, caption = chosen["label_field"], chosen["caption_field"]
     others = tuple(name for name in names if name != image)
     return Columns(

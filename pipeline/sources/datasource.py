@@ -13,7 +13,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.config import SourceConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.progress.progress import Reporter
 from pipeline.schema import BOOK, UNREADABLE, source_schema
 from pipeline.sources.choice import draw, forget_wanted_ids, wanted_ids
@@ -71,8 +71,8 @@ class ImageSource(Datasource):
         """The amount of data to read, in words."""
         if self.source.format == "list":
             rows = sum(unit.rows or 0 for unit in self.units)
-            return f"{rows:,} images of a list, in {len(self.units)} parts"
-        return f"{self.bytes_total / 2**20:.1f} MiB in {len(self.units)} shards"
+            return f"{counted(rows, 'image')} of a list, in {counted(len(self.units), 'part')}"
+        return f"{self.bytes_total / 2**20:.1f} MiB in {counted(len(self.units), 'shard')}"
 
     def with_reporter(self, reporter: Reporter) -> "ImageSource":
         """The same source with another reporter."""

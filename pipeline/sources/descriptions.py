@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import SourceConfig
 from pipeline.sources.input_rows import Row, captions_of, carried, joined_captions, text_of
 from pipeline.sources.label_values import label_in, label_value
+from pipeline.storage.text import decode, encoding_of
 
 
 def described(fields: Mapping[str, bytes], name: str, source: SourceConfig) -> Row:
@@ -45,4 +46,4 @@ def record_of(fields: Mapping[str, bytes], name: str = "") -> dict[str, Any]:
 def _text(fields: Mapping[str, bytes], *names: str) -> str | None:
     """The text of the first of these fields that there is."""
     data = next((fields[name] for name in names if name in fields), None)
-    return None if data is None else data.decode("utf-8", errors="replace")
+    return None if data is None else decode(data, encoding_of(data))[0].removeprefix("\ufeff")

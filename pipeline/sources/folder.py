@@ -16,6 +16,7 @@ from pipeline.sources.retry import require_whole
 from pipeline.storage.location import is_storage_error
 from pipeline.storage.retries import call_with_retries
 
+_SPLITS = frozenset("train training val valid validation dev test testing eval".split())
 _NUMBERS = re.compile(rb"[-+.\d\seE]+")
 
 
@@ -40,8 +41,15 @@ def _read(fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig)
 
 
 def folder_label(file: SourceFile) -> str | None:
-    """Name of the folder that contains a file; None for the root."""
-    return file.below.split("/")[-2] if "/" in file.below else None
+    """Name of the folder that contains a file; None for the root.
+
+    Of ``cat/images/0.jpg``, as Tiny ImageNet has it, that is ``cat``, and ``train/images/0.jpg``
+    has none.
+    """
+    folders = file.below.split("/")[:-1]
+    if len(folders) > 1 and folders[-1].lower() == "images":
+        return None if folders[-2].lower() in _SPLITS else folders[-2]
+    return folders[-1] if folders else None
 
 
 def describe(fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig) -> Row:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import counted
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -80,6 +82,19 @@ _LAYOUTS = (
         "enumerate(h5py.File('{root}')['images'])]\", then legrad init images",
     ),
     _Layout(
+        "arrays or records of another tool",
+        r"(.*/)?(.*\.(npz|npy|mat|rec|beton|lance|pkl|pickle)|.*-idx\d-ubyte(\.gz)?|data_batch_\d)",
+        "write the images into a folder for each class with the code that reads them, as in: "
+        "for i, (image, label) in enumerate(dataset): image.save(f'images/{{label}}/{{i:09d}}.png')"
+        ", then legrad init images",
+    ),
+    _Layout(
+        "pictures that Pillow cannot decode",
+        r".*\.(dcm|dicom|nii(\.gz)?|svg|pdf|cr3|raf|rw2|exr)",
+        "write them as PNG files first (DICOM: dcmj2pnm, SVG: rsvg-convert, PDF: pdftoppm -png, "
+        "raw photographs: darktable-cli), then legrad init their folder",
+    ),
+    _Layout(
         "videos",
         r".*\.(mp4|avi|mov|mkv|webm)",
         "take frames out of them: mkdir frames; for v in {files}; do ffmpeg -i $v -vf fps=1 "
@@ -105,7 +120,7 @@ def foreign_layout(root: str, names: Sequence[str]) -> str | None:
             place = root.rstrip("/")
             is_file = matches(place) is not None or "*" in place
             advice = layout.advice.format(root=place, files=place if is_file else f"{place}/*")
-            return f"{layout.what} ({count:,} files), which legrad does not read; {advice}"
+            return f"{layout.what} ({counted(count, 'file')}), which legrad does not read; {advice}"
     return None
 
 

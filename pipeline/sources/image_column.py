@@ -5,7 +5,8 @@ bytes are images. Columns named as masks, thumbnails and the like are taken last
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,8 @@ from pipeline.sources.input_rows import is_corruption
 from pipeline.sources.webdataset import COMPANIONS, IMAGE_EXTENSIONS
 
 _NAMES = (*IMAGES, *("image_bytes", "img_bytes", "image_data"), *sorted(IMAGE_EXTENSIONS))
+_NO_IMAGES = frozenset(("Video", "VideoFrame", "Audio", "Pdf"))
+"""Features that are stored as images are, as bytes and a path."""
 _LOOKED_AT = 16  # values of a column
 _WORDS = re.compile(r"[^a-z]+")
 
@@ -26,13 +29,13 @@ def image_column(table: pq.ParquetFile) -> str | None:
     """Name of the image column of a file; None if no column holds images."""
     schema = table.schema_arrow
     kinds: dict[str, pa.DataType] = {field.name: field.type for field in schema}
-    candidates = [name for name, kind in kinds.items() if is_struct(kind) or is_binary(kind)]
     features = hugging_face_features(schema)
-    declared = [
+    candidates = [
         name
-        for name in candidates
-        if isinstance(features.get(name), dict) and features[name].get("_type") == "Image"
+        for name, kind in kinds.items()
+        if (is_struct(kind) or is_binary(kind)) and _declared(features, name) not in _NO_IMAGES
     ]
+    declared = [name for name in candidates if _declared(features, name) == "Image"]
     for names in (declared, candidates):
         images = [name for name in names if not is_companion(name)]
         usual: str | None = named(tuple(images), _NAMES)
@@ -42,6 +45,12 @@ def image_column(table: pq.ParquetFile) -> str | None:
             return images[0]
     ordered = sorted(candidates, key=is_companion)
     return _by_bytes(table, ordered) or next((n for n in candidates if is_struct(kinds[n])), None)
+
+
+def _declared(features: Mapping[str, Any], name: str) -> str | None:
+    """The type of a column by Hugging Face's metadata; None where it says none."""
+    feature = features.get(name)
+    return str(feature.get("_type")) if isinstance(feature, dict) else None
 
 
 def is_companion(name: str) -> bool:

@@ -53,8 +53,8 @@ def blocks(rows: Iterable[Row], carry: Mapping[str, str]) -> Iterator[pa.Table]:
 
 
 def text_of(value: Any) -> str | None:
-    """A label or caption as text: a number as it prints, None for blank text."""
-    if value is None:
+    """A label or caption as text: a number as it prints, None for blank text and NaN."""
+    if value is None or value != value:  # noqa: PLR0124 - only NaN differs from itself
         return None
     text = value if isinstance(value, str) else str(value)
     return text.strip() or None

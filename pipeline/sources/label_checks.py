@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 from legrad.queries.query import Query
-from pipeline.config import unmatched_labels
+from pipeline.config import queries_by_label, unmatched_labels
 from pipeline.schema import Status
 from pipeline.sources.datasource import ImageSource
 from pipeline.sources.folder import folder_label
 from pipeline.sources.input_rows import Row
+from pipeline.sources.label_counts import count_labels
 from pipeline.sources.labels import Labeller, class_name, label_table, names_in_tables
 from pipeline.storage.location import redact
 
+_SAMPLES = 100  # of a tar shard
 _EXAMINED = 1000
 """Most files of a folder that are looked up in a table of labels."""
 
@@ -19,6 +21,30 @@ def query_label_notes(source: ImageSource, queries: Sequence[Query]) -> tuple[st
     """Notes on class queries whose label no image of the source can have."""
     labels = possible_labels(source)
     return () if labels is None else unmatched_labels(queries, labels)
+
+
+def examined_label_notes(source: ImageSource, queries: Sequence[Query]) -> tuple[str, ...]:
+    """The same; where only reading the images tells, some images of the whole source are read."""
+    labels = possible_labels(source)
+    if labels is not None or not queries_by_label(queries):
+        return () if labels is None else unmatched_labels(queries, labels)
+    seen = count_labels(source, _SAMPLES)
+    return unmatched_labels(queries, seen.labels, seen.scope)
+
+
+def first_label_notes(maps: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    """A note if maps of own labels are kept, and images have sets of them.
+
+    Args:
+        maps: the mode of ``store.maps``.
+        rows: the first rows of the source.
+    """
+    if maps != "own_label" or all(len(row["labels"] or ()) < 2 for row in rows):
+        return ()
+    return (
+        "images have several labels, and store.maps: own_label keeps the map of the first one; "
+        "own_labels keeps those of all",
+    )
 
 
 def table_notes(source: ImageSource, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from pipeline.config import LabelsConfig
 from pipeline.errors import UsageError
-from pipeline.sources.column_names import IDS, IMAGES, LABELS, named
+from pipeline.sources.column_names import IDS, IMAGES, LABELS, has_image_extension, named
 from pipeline.sources.label_values import LabelValue, is_yes, label_value, labels_of
 from pipeline.storage.location import redact
 from pipeline.storage.tables import column_names, parse_columns
-from pipeline.storage.text import as_utf8
+from pipeline.storage.text import as_utf8, delimiter_of
 
+_AFTER_PATH = re.compile(rb"^(\S+) +", re.MULTILINE)
 _SETS = pa.list_(pa.large_string())
 _KEYS = ("key", "image_id", *IMAGES, *IDS, "name")
 
@@ -82,11 +84,33 @@ def parse_labels(data: bytes, config: LabelsConfig) -> LabelTable:
         keys, labels = _celeba(data, config)
         return _sorted_table(keys, labels, digest, config)
     where = f"source.labels: {config.uri}"
-    key, label = _key_and_label(column_names(data, where), config)
+    names = column_names(data, where)
+    if len(names) == 1 and has_image_extension(names[0].split(" ")[0]) and " " in names[0]:
+        data = _AFTER_PATH.sub(rb"\1\t", as_utf8(data)[0])  # "val/0.jpg 165", as Places365 has it
+        names = column_names(data, where)
+    if any(map(has_image_extension, names)):  # the first line is that of an image
+        names = _names_of_columns(names)
+        line = delimiter_of(as_utf8(data)[0].split(b"\n", 1)[0].decode()).join(names)
+        data = f"{line}\n".encode() + as_utf8(data)[0]
+    key, label = _key_and_label(names, config)
     columns = parse_columns(data, where, [key, *(config.columns or (label,))])
     labels = _of_columns(columns, config.columns) if config.columns else columns[label]
     table = _sorted_table(columns[key], labels, digest, config)
     return table if data.startswith(b"PAR1") else replace(table, encoding=as_utf8(data)[1])
+
+
+def _names_of_columns(first: Sequence[str]) -> list[str]:
+    """Names for the columns of a table without a header: the image, then its label.
+
+    Args:
+        first: the first line.
+    """
+    key = next(number for number, name in enumerate(first) if has_image_extension(name))
+    names = [f"column {number}" for number in range(len(first))]
+    names[key] = "key"
+    if len(names) > 1:
+        names[0 if key == len(names) - 1 else key + 1] = "label"
+    return names
 
 
 def _key_and_label(names: Sequence[str], config: LabelsConfig) -> tuple[str, str]:
@@ -100,6 +124,7 @@ def _key_and_label(names: Sequence[str], config: LabelsConfig) -> tuple[str, str
 
 
 def _sorted_table(keys: Any, labels: Any, digest: str, config: LabelsConfig) -> LabelTable:
+    keys = pc.replace_substring_regex(pc.replace_substring(keys, "\\", "/"), r"^\./", "")
     table = pa.table({"key": keys, "label": labels})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key")
     sorted_keys, sorted_labels = (table[name].combine_chunks() for name in ("key", "label"))

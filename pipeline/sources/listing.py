@@ -89,7 +89,8 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
     except Exception as error:
         if not is_storage_error(error):
             raise
-        raise UsageError(f"{explain_failure(pattern, error)}{_hint(pattern)}") from error
+        reason = str(explain_failure(pattern, error)).rstrip(".")
+        raise UsageError(f"{reason}{_hint(pattern) or '.'}") from error
     if not files:
         wanted = f" ending in {' or '.join(suffixes)}" if suffixes else ""
         others = _list_one(location, ()) if suffixes else []
@@ -102,10 +103,11 @@ def _list(pattern: str, options: Options, suffixes: Sequence[str]) -> list[Sourc
 
 
 def _hint(pattern: str) -> str:
-    """Advice for a pattern that joins several places with commas."""
-    if "," not in pattern:
+    """Advice for a pattern that joins several places with commas, semicolons or blanks."""
+    parts = re.split(r"[,;\s]+", redact(pattern))
+    if len(parts) < 2 or not ("," in pattern or all("." in part for part in parts)):
         return ""
-    return f". Several places are a list: `uri: [{', '.join(redact(pattern).split(','))}]`"
+    return f". Several places are a list: `uri: [{', '.join(parts)}]`"
 
 
 def _list_web(location: Location, uri: str) -> list[SourceFile]:
@@ -124,10 +126,11 @@ def expand_braces(uri: str) -> list[str]:
     """Expand braces as a shell does: ranges of numbers, alternatives, and both within each other.
 
     ``a-{00..02}.tar`` stands for a-00.tar, a-01.tar and a-02.tar, ``{00..10..5}`` for 00, 05 and
-    10, and ``{x,y}`` for x and y. Braces without a comma or range are part of a name.
+    10, ``{a..c}`` for a, b and c, and ``{x,y}`` for x and y. Braces without a comma or range are
+    part of a name.
 
     Raises:
-        UsageError: a range that is not one of ascending numbers.
+        UsageError: a range that is not one of ascending numbers or letters.
     """
     braces = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", uri)
     if not braces:
@@ -140,12 +143,14 @@ def expand_braces(uri: str) -> list[str]:
 def _alternatives(inside: str) -> list[str]:
     if "," in inside:
         return inside.split(",")
+    if re.fullmatch(r"[a-z]\.\.[a-z]|[A-Z]\.\.[A-Z]", inside) and inside[0] <= inside[-1]:
+        return [chr(code) for code in range(ord(inside[0]), ord(inside[-1]) + 1)]
     span = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?", inside)
     first, last, step = span.groups() if span else ("1", "0", None)
     if int(last) < int(first) or step == "0":
         raise UsageError(
-            f"brace range {{{inside}}}: expected ascending numbers such as {{000..127}}, or "
-            "alternatives such as {a,b}"
+            f"brace range {{{inside}}}: expected ascending numbers such as {{000..127}}, letters "
+            "such as {a..f}, or alternatives such as {a,b}"
         )
     return [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1, int(step or 1))]
 

@@ -15,7 +15,7 @@ from threading import Lock
 import fsspec
 
 from pipeline.config import SourceConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.machine import map_in_threads
 from pipeline.schema import Status
 from pipeline.sources.column_names import (
@@ -222,7 +222,7 @@ def _encoding_notes(part: Part, guesses: int, where: str) -> list[str]:
     """Notes on a list that is not in UTF-8."""
     if part.form.encoding != "utf-8":
         return [f"{where}: read as {part.form.encoding.upper()}"]
-    return [f"{where}: {guesses:,} rows read as {GUESSED}"] if guesses else []
+    return [f"{where}: {counted(guesses, 'row')} read as {GUESSED}"] if guesses else []
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ read task must know to read only its part.
 import csv
 import io
 import json
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +77,15 @@ def _reader(location: Location) -> "_Reader":
     for suffixes, reader in _READERS.items():
         if name.endswith(suffixes):
             return reader
-    raise UsageError(f"{redact(location.path)}: a list is {' or '.join(LIST_SUFFIXES)}")
+    advice = conversion(redact(location.path))
+    raise UsageError(f"{redact(location.path)}: a list is {' or '.join(LIST_SUFFIXES)}{advice}")
+
+
+def conversion(path: str) -> str:
+    """What to type to make a list of a file of another kind; empty if it is none of the usual."""
+    stem, ending = posixpath.splitext(path)
+    command = _COMMANDS.get(ending.lower(), "")
+    return f". Convert it: {command.format(path=path, stem=stem)}" if command else ""
 
 
 def _parquet(location: Location, wanted: Wanted, part: Part | None) -> Iterator[Record]:
@@ -204,6 +213,18 @@ def _json_lines(lines: _Lines, first: int, form: TextForm | None) -> Iterator[Re
         number, lines.is_guess = number + 1, False
 
 
+_COMMANDS = {
+    ".gz": "gunzip --keep {path}",
+    ".bz2": "bunzip2 --keep {path}",
+    ".xz": "unxz --keep {path}",
+    ".zst": "unzstd {path}",
+    ".json": "python -c \"import pandas as p; p.read_json('{path}').to_json('{stem}.jsonl', "
+    "orient='records', lines=True)\"",
+    ".txt": "python -c \"import pandas as p; p.read_csv('{path}', sep=' ', header=None, "
+    "names=['image', 'label']).to_csv('{stem}.csv', index=False)\"",
+    ".xlsx": "python -c \"import pandas as p; p.read_excel('{path}').to_csv('{stem}.csv', "
+    'index=False)"',
+}
 _Parser = Callable[[_Lines, int, TextForm | None], Iterator[Record]]
 _Reader = Callable[[Location, Wanted, Part | None], Iterator[Record]]
 _READERS: dict[tuple[str, ...], _Reader] = {

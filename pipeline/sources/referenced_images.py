@@ -50,6 +50,7 @@ class References:
         """
         if is_uri(path):
             return open_location(path, self.options)
+        path = path.replace("\\", "/")  # as lists made on Windows write it
         if posixpath.isabs(path):
             if not self.table.is_local:
                 raise UsageError(f"{path}: a local path in a table that is not on this machine")

@@ -1,7 +1,7 @@
 """Files beside images that are not images: descriptions, annotations, statistics of tools."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -9,7 +9,8 @@ from pipeline.sources.listing import SourceFile
 
 _EXTENSIONS = frozenset(
     "txt json jsonl ndjson xml csv tsv yaml yml md html htm pdf log parquet arrow npy npz pkl mat "
-    "py ipynb sh ini toml cfg db sha256 md5 license".split()
+    "py ipynb sh ini toml cfg db sha256 md5 license "
+    "tar tgz gz bz2 xz zst zip 7z rar mp4 avi mov mkv webm mp3 wav flac".split()
 )
 _DESCRIPTIONS = (".json", ".txt")
 
@@ -24,13 +25,13 @@ def attach_sidecars(files: Sequence[SourceFile]) -> tuple[list[SourceFile], Coun
         The other files, each with the paths of its own JSON and text file, and the number of files
         that were taken out, by extension.
     """
-    sidecars = {file.path: _extension(file) for file in files if _extension(file) in _EXTENSIONS}
+    sidecars = [file for file in files if _extension(file) in _EXTENSIONS]
     if not sidecars:
         return list(files), Counter()
-    others = [file for file in files if file.path not in sidecars]
-    return [replace(file, sidecars=_own(file, sidecars)) for file in others], Counter(
-        sidecars.values()
-    )
+    others = [file for file in files if _extension(file) not in _EXTENSIONS]
+    paths = {_lower_extension(file.path): file.path for file in sidecars}
+    counts = Counter(map(_extension, sidecars))
+    return [replace(file, sidecars=_own(file, paths)) for file in others], counts
 
 
 def told(counts: Counter[str], files: Sequence[SourceFile]) -> str:
@@ -41,15 +42,23 @@ def told(counts: Counter[str], files: Sequence[SourceFile]) -> str:
     return f"files beside the images that are no images: {kinds}{used if described else ''}"
 
 
-def _own(file: SourceFile, sidecars: dict[str, str]) -> tuple[str, ...]:
-    """Paths of ``a.json`` and ``a.txt``, or ``a.jpg.json`` and ``a.jpg.txt``, for ``a.jpg``."""
+def _own(file: SourceFile, paths: Mapping[str, str]) -> tuple[str, ...]:
+    """Paths of ``a.json`` and ``a.txt``, or ``a.jpg.json`` and ``a.jpg.txt``, for ``a.jpg``.
+
+    Args:
+        file: an image.
+        paths: path of every sidecar, by the path with its extension in lower case.
+    """
     stem, _, extension = file.path.rpartition(".")
     stems = [file.path] if not stem or "/" in extension else [stem, file.path]
-    return tuple(
-        next(path for path in (f"{stem}{ending}" for stem in stems) if path in sidecars)
-        for ending in _DESCRIPTIONS
-        if any(f"{stem}{ending}" in sidecars for stem in stems)
-    )
+    candidates = ([f"{stem}{ending}" for stem in stems] for ending in _DESCRIPTIONS)
+    own = (next((paths[name] for name in names if name in paths), None) for names in candidates)
+    return tuple(path for path in own if path is not None)
+
+
+def _lower_extension(path: str) -> str:
+    stem, _, extension = path.rpartition(".")
+    return f"{stem}.{extension.lower()}"
 
 
 def _extension(file: SourceFile) -> str:

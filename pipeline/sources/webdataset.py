@@ -7,13 +7,14 @@ mask or the like (`COMPANIONS`) give none. webdataset's own reader is not used b
 neither byte offsets nor damaged archives.
 """
 
+import bz2
 import gzip
 import lzma
 import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Self, cast
 
@@ -36,7 +37,13 @@ BROKEN_TAR = (
     *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError),
     pa.ArrowException,
 )
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"\x1f\x8b": lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
+    b"BZh": lambda stream: cast(IO[bytes], bz2.BZ2File(stream)),
+    b"\xfd7zXZ": lambda stream: cast(IO[bytes], lzma.LZMAFile(stream)),  # noqa: SIM115
+    b"\x28\xb5\x2f\xfd": lambda stream: cast(IO[bytes], pa.CompressedInputStream(stream, "zstd")),
+}
+"""What opens a compressed stream, by its first bytes."""
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 
@@ -49,12 +56,14 @@ class Sample:
         fields: content of each field, in the order of the tar.
         spans: offset and length in bytes of each field within the tar.
         whole: False where an error cut the sample short.
+        link: what the only member points to where it is a link, which holds no bytes.
     """
 
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     whole: bool = True
+    link: str | None = None
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -62,13 +71,32 @@ class _StrictMember(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
-        """Read the next header; only zero blocks end an archive."""
+        """Read the next header; an archive ends with zero blocks, and another one may follow."""
+        assert isinstance(tar, _StrictTar)
         try:
-            return super().fromtarfile(tar)
+            member = super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            tar.has_end = True
             raise
         except tarfile.HeaderError as error:
+            is_short = type(error).__name__ in ("EmptyHeaderError", "TruncatedHeaderError")
+            if tar.has_end and is_short:
+                raise
             raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
+        tar.has_end = False
+        return member
+
+
+class _StrictTar(tarfile.TarFile):
+    """A tar, or several that were joined with ``cat``, which `tarfile` would end after the first.
+
+    Attributes:
+        has_end: whether the zero blocks that end an archive were the last that was read.
+    """
+
+    tarinfo = _StrictMember
+    ignore_zeros = True
+    has_end = False
 
 
 def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig) -> Iterator[Row]:
@@ -120,16 +148,21 @@ def _is_compressed(stream: IO[bytes]) -> bool:
         return True
     head = stream.read(6)
     stream.seek(0)
-    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", _ZSTD))
+    return head.startswith(tuple(_DECOMPRESSORS))
 
 
 def _decompressed(stream: IO[bytes]) -> IO[bytes]:
-    """A tar compressed by Zstandard as a plain one; others as they are, `tarfile` reads them."""
+    """A compressed tar as a plain one.
+
+    `tarfile` stops at the end of the first compressed stream, but pigz, bgzip, pzstd and ``cat``
+    write several one after another.
+    """
     if not stream.seekable():
-        return stream
-    head = stream.read(len(_ZSTD))
+        return stream  # `tarfile` decompresses it
+    head = stream.read(6)
     stream.seek(0)
-    return cast(IO[bytes], pa.CompressedInputStream(stream, "zstd")) if head == _ZSTD else stream
+    openers = (opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic))
+    return next(openers, lambda plain: plain)(stream)
 
 
 def _unused(key: str, count: int, taken: set[str]) -> str:
@@ -148,21 +181,22 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
     A sample that an error cuts short is yielded as not whole before the error is raised.
     """
     sample: Sample | None = None
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictMember) as tar:
+    with _StrictTar.open(fileobj=stream, mode="r|*") as tar:
         try:
             for member in tar:
-                named = _SAMPLE_NAME.fullmatch(member.name)
+                name = member.name.removeprefix("./")  # as `tar -C FOLDER .` writes them
+                named = _SAMPLE_NAME.fullmatch(name)
                 if named is None or not (member.isfile() or member.islnk() or member.issym()):
                     continue
                 key, extension = named.group(1), (named.group(2) or "").lower()
                 if not member.isfile():  # the target of a link may have been read long before
-                    key, extension, data = f"{key}.{extension}", "link", member.linkname.encode()
+                    key, extension, data = name, "link", b""
                 else:
                     data = _content(tar, member)
                 if sample is None or sample.key != key or extension in sample.fields:
                     if sample is not None:
                         yield sample
-                    sample = Sample(key)
+                    sample = Sample(key, link=None if member.isfile() else member.linkname)
                 sample.fields[extension] = data
                 sample.spans[extension] = (member.offset_data, member.size)
         except Exception as error:
@@ -237,7 +271,12 @@ def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -
     if image is None:
         fields = ", ".join(sorted(sample.fields)) or "none"
         error = f"fields of the sample: {fields}"
-        if count > 1:
+        if sample.link is not None:
+            error = (
+                f"a link to {sample.link!r}, which holds no bytes. Pack the tar with `tar "
+                "--dereference --hard-dereference`, which stores the file instead"
+            )
+        elif count > 1:
             error = (
                 f"the tar is not sorted by key: {sample.key!r} appears again without its image "
                 f"({error}). Pack it with `tar --sort=name`, so that a key's members are neighbours"

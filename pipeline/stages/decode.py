@@ -2,10 +2,11 @@
 
 import faulthandler
 import hashlib
+import math
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,23 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from legrad.image_files import open_image
-from legrad.preprocess import Preprocess, orientation, rgb_and_note
+from legrad.preprocess import Box, Preprocess, orientation, rgb_and_note
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
 from pipeline.stages.properties import Sample, measure, take_sample
 
-if TYPE_CHECKING:  # it imports Ray, which explaining single images does without
+if TYPE_CHECKING:  # the second imports Ray, which explaining single images does without
+    from pipeline.config.source_settings import SourceConfig
     from pipeline.progress.progress import Reporter
+
+
+_DETAIL = 2
+"""Least pixels of a decoded JPEG for one of the model's input, along each side."""
+_LONGER_SIDE = 512
+"""Least longer side of a JPEG at a reduced scale: twice that on which properties are measured."""
+_SIDEWAYS = (5, 6, 7, 8)
+_ENDS_LEFT, _ENDS_ABOVE = (2, 3, 6, 7), (3, 4, 7, 8)
+"""EXIF orientations that bring the last stored column or row to the left, and to the top."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +55,62 @@ class Decoded:
     sample: Sample | None = None
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How encoded images are decoded.
+
+    Attributes:
+        max_pixels: larger images are refused.
+        fast: decode a JPEG at the smallest scale (1/2, 1/4, 1/8) of libjpeg that still has twice
+            the model's input, and 512 pixels along the longer side; otherwise at its full size.
+    """
+
+    max_pixels: int
+    fast: bool = False
+
+    @classmethod
+    def of_source(cls, source: "SourceConfig") -> "Decoding":
+        """As the settings say."""
+        return cls(source.max_pixels, source.decode == "fast")
+
+    @classmethod
+    def of_run(cls, identity: Mapping[str, Any]) -> "Decoding":
+        """As in a run, whose identity says nothing of it if it decoded at the full size."""
+        return cls(identity["source.max_pixels"], identity.get("source.decode") == "fast")
+
+
 def decode(
-    data: bytes, preprocess: Preprocess, max_pixels: int, *, sample: bool = False
+    data: bytes, preprocess: Preprocess, decoding: Decoding, *, sample: bool = False
 ) -> Decoded:
     """Decode one encoded image and bring it to the model's input size; never raises on bad data.
 
-    An animation gives its first frame. JPEGs are decoded in full: Pillow's reduced decoding changes
-    the resized pixels by up to 3 levels at four times the target size, which is more than rounding.
+    An animation gives its first frame.
 
     Args:
         data: contents of the file.
         preprocess: the model's preprocessing.
-        max_pixels: larger images are refused.
+        decoding: how to decode it.
         sample: whether to take a sample for the properties of the image.
     """
+    max_pixels = decoding.max_pixels
     size: tuple[int | None, int | None] = (None, None)
     try:
         with _pixel_limit(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_image(data) as image:
-                size = image.size
+                size = stored = image.size
+                is_jpeg = image.format in ("JPEG", "MPO")
+                scale = _reduce(image, preprocess) if is_jpeg and decoding.fast else 1
                 image.load()
-                lack = missing_data(data, image) if image.format in ("JPEG", "MPO") else None
+                lack = missing_data(data, image, scale) if is_jpeg else None
                 if lack:
                     return Decoded(Status.TRUNCATED, None, *size, lack)
-                size = _upright_size(image)  # after the limit: asking a PNG for EXIF decodes it
+                turn = orientation(image)  # after the limit: asking a PNG for EXIF decodes it
+                size = upright = stored[::-1] if turn in _SIDEWAYS else stored
                 rgb, note = rgb_and_note(image)
-                pixels = preprocess.resize(rgb).tobytes()
-                taken = take_sample(image, rgb) if sample else None
+                pixels = preprocess.resize(rgb, _area(rgb, upright, scale, turn)).tobytes()
+                taken = take_sample(image, rgb, upright) if sample else None
     except UnidentifiedImageError as error:
         return Decoded(Status.NOT_AN_IMAGE, error=_unknown_format(data, error))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -80,6 +118,45 @@ def decode(
     except Exception as error:  # noqa: BLE001 - decoders raise anything; the row says what
         return Decoded(_status_of(error), None, *size, f"{type(error).__name__}: {error}"[:500])
     return Decoded(Status.OK, pixels, *size, note, sample=taken)
+
+
+_OTHER_CONTENTS = {
+    b"version https://git-lfs": "a Git LFS pointer and not the image; run `git lfs pull`",
+    b"<!doctype html": "a web page and not an image: its download failed",
+    b"<html": "a web page and not an image: its download failed",
+    b"<svg": "an SVG drawing; convert it to PNG",
+    b"<?xml": "XML, perhaps an SVG drawing; convert it to PNG",
+    b"/9j/": "a JPEG file as base64 text; store its bytes",
+    b"ivborw0kgg": "a PNG file as base64 text; store its bytes",
+}
+"""What files are that are often found in place of an image, by their beginning in lower case."""
+
+
+def _reduce(image: Image.Image, preprocess: Preprocess) -> int:
+    """Let libjpeg decode at a reduced scale; returns by how much: 1, 2, 4 or 8."""
+    longer = max(image.size)
+    upright = image.size[::-1] if orientation(image) in _SIDEWAYS else image.size
+    factor = min(preprocess.scale(*upright) / _DETAIL, longer / _LONGER_SIDE)
+    if factor >= 2:
+        image.draft(None, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    return round(longer / max(image.size))
+
+
+def _area(rgb: Image.Image, size: tuple[int, int], scale: int, turn: int) -> Box:
+    """Where the picture lies in an image that was decoded at a reduced scale and turned upright.
+
+    The last row and column as stored are whole pixels, of which the picture may fill a part.
+
+    Args:
+        rgb: the upright image.
+        size: (width, height) of the upright original in pixels.
+        scale: by which it was reduced.
+        turn: EXIF orientation.
+    """
+    width, height = size[0] / scale, size[1] / scale
+    left = rgb.width - width if turn in _ENDS_LEFT else 0.0
+    top = rgb.height - height if turn in _ENDS_ABOVE else 0.0
+    return (left, top, left + width, top + height)
 
 
 @contextmanager
@@ -96,7 +173,11 @@ def _unknown_format(data: bytes, error: UnidentifiedImageError) -> str:
     if not data:
         return "no bytes"
     has_advice = "cannot identify" not in str(error)
-    return str(error) if has_advice else f"{len(data)} bytes of no known image format"
+    if has_advice:
+        return str(error)
+    head = data[:256].lstrip().lower()
+    kinds = (kind for start, kind in _OTHER_CONTENTS.items() if head.startswith(start))
+    return next(kinds, f"{len(data)} bytes of no known image format")
 
 
 def _too_many(error: Exception, limit: int) -> str:
@@ -116,7 +197,7 @@ class Decoder:
 
     Args:
         preprocess: the model's preprocessing.
-        max_pixels: larger images are refused.
+        decoding: how to decode them.
         carry: columns of the source that are passed through, with their types.
         store_captions: whether captions are kept.
         reporter: receives the busy time of every batch.
@@ -128,7 +209,7 @@ class Decoder:
     def __init__(
         self,
         preprocess: Preprocess,
-        max_pixels: int,
+        decoding: Decoding,
         carry: dict[str, str],
         store_captions: bool,
         reporter: "Reporter",
@@ -136,7 +217,7 @@ class Decoder:
         store_properties: bool = False,
     ) -> None:
         self.preprocess = preprocess
-        self.max_pixels = max_pixels
+        self.decoding = decoding
         self.schema = decoded_schema(carry, properties=store_properties)
         self.store_captions = store_captions
         self.reporter = reporter
@@ -169,7 +250,7 @@ class Decoder:
         if row["status"] != Status.OK:
             return None
         with _deadline(self.seconds):
-            decoded = decode(data, self.preprocess, self.max_pixels, sample=self.store_properties)
+            decoded = decode(data, self.preprocess, self.decoding, sample=self.store_properties)
         row["status"], row["error"] = str(decoded.status), decoded.error
         row["width"], row["height"], row["pixels"] = decoded.width, decoded.height, decoded.pixels
         return decoded.sample
@@ -186,9 +267,3 @@ def _deadline(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) after EXIF rotation."""
-    turned = orientation(image) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else (image.width, image.height)

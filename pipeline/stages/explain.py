@@ -73,16 +73,23 @@ class Explainer:
         return table
 
     def _explain(self, images: pa.Table) -> Explanation:
-        height, width = self.model.preprocess.size
-        joined = b"".join(images["pixels"].to_pylist())
-        pixels = torch.frombuffer(bytearray(joined), dtype=torch.uint8)
         return self.settings.explain(
             self.legrad,
-            pixels.view(-1, 3, height, width),
+            pixels_of(images, self.model.preprocess.size),
             self.text_features,
             select=self.selection.select(_labels(images)),
             sizes=list(zip(*(images[n].to_pylist() for n in ("width", "height")), strict=True)),
         )
+
+
+def pixels_of(images: pa.Table, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (B, 3, height, width), copied once, since Arrow's memory must not be written."""
+    column = pa.concat_arrays(images["pixels"].chunks)
+    _, offsets, values = column.buffers()
+    start = int(np.frombuffer(offsets, np.int32)[column.offset])
+    count = len(column) * 3 * size[0] * size[1]
+    pixels = np.frombuffer(values, np.uint8, count, start).copy()
+    return torch.from_numpy(pixels).view(-1, 3, *size)
 
 
 def _labels(images: pa.Table) -> list[Label]:

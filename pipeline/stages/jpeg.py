@@ -49,7 +49,7 @@ class _Frame:
     data_end: int = 0
 
 
-def missing_data(data: bytes, image: Image.Image) -> str | None:
+def missing_data(data: bytes, image: Image.Image, scale: int = 1) -> str | None:
     """Why a JPEG that was decoded without an error is incomplete; None if it is complete.
 
     It finds missing scans (of progressive files, or files with one component per scan), missing
@@ -59,6 +59,7 @@ def missing_data(data: bytes, image: Image.Image) -> str | None:
     Args:
         data: contents of the file.
         image: the decoded image, as stored (not rotated).
+        scale: 1, 2, 4 or 8, by which it was reduced when it was decoded.
     """
     try:
         frame = _frame(data)
@@ -69,7 +70,7 @@ def missing_data(data: bytes, image: Image.Image) -> str | None:
         return f"the data of {len(lacking)} of {len(frame.missing_bits)} colours ends early"
     if frame.interval and frame.scans == 1 and frame.restarts < _restarts_due(frame):
         return f"{frame.restarts} of {_restarts_due(frame)} restart markers"
-    if not frame.progressive and _corner_is_blank(image) and _more_would_change(data, frame, image):
+    if not frame.progressive and _ends_early(data, frame, image, scale):
         return "the picture data ends early, the rest would be grey"
     return None
 
@@ -145,12 +146,26 @@ def _restarts_due(frame: _Frame) -> int:
     return max(0, -(-units // frame.interval) - 1)
 
 
-def _corner_is_blank(image: Image.Image) -> bool:
+def _ends_early(data: bytes, frame: _Frame, image: Image.Image, scale: int) -> bool:
+    """Whether the last block has no data. A reduced image is decoded in full if it may be so."""
+    if not _corner_is_blank(image, _BLOCK // scale):
+        return False
+    if scale == 1:
+        return _more_would_change(data, frame, image)
+    with Image.open(io.BytesIO(data)) as full:
+        return _ends_early(data, frame, full, 1)
+
+
+def _corner_is_blank(image: Image.Image, block: int) -> bool:
     """Whether the last block has the uniform brightness that decoders give to missing data.
 
     Colours are no sign of it: they are interpolated from the previous block.
+
+    Args:
+        image: the decoded image.
+        block: side of a block in pixels of the image.
     """
-    left, top = ((side - 1) // _BLOCK * _BLOCK for side in image.size)
+    left, top = ((side - 1) // block * block for side in image.size)
     corner = image.crop((left, top, *image.size))
     band = corner.getchannel("K") if image.mode == "CMYK" else corner.convert("L")
     low, high = band.getextrema()

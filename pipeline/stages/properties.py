@@ -58,16 +58,17 @@ class Sample:
     shape: tuple[int, int]
 
 
-def take_sample(image: Image.Image, rgb: Image.Image) -> Sample:
+def take_sample(image: Image.Image, rgb: Image.Image, size: tuple[int, int]) -> Sample:
     """Take a sample of a decoded image.
 
     Args:
         image: as Pillow opened it.
-        rgb: the same, upright and RGB.
+        rgb: the same, upright and RGB; possibly decoded at a reduced scale.
+        size: (width, height) of the upright original in pixels.
     """
     colours = rgb.resize((_GRID, _GRID), Image.Resampling.NEAREST).tobytes()
     strip, shape = _strip(rgb)
-    return Sample(rgb.size, jpeg_quality(image), colours, strip, shape)
+    return Sample(size, jpeg_quality(image), colours, strip, shape)
 
 
 def measure(samples: Sequence[Sample]) -> dict[str, Column]:

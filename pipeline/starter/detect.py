@@ -10,25 +10,25 @@ from typing import Any
 
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.sources.column_names import column_of_paths
 from pipeline.sources.folder import folder_label
 from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.sources.listing import SourceFile, expand_braces, list_files
 from pipeline.sources.parquet_file import columns_of, open_parquet
 from pipeline.sources.planning import SUFFIXES
-from pipeline.sources.records import read_records
+from pipeline.sources.records import conversion, read_records
 from pipeline.sources.webdataset import IMAGE_EXTENSIONS
 from pipeline.starter.label_files import find_labels
 from pipeline.starter.splits import split_notes
 from pipeline.starter.whole_tables import first_whole
-from pipeline.storage.location import Location, open_location
+from pipeline.storage.location import Location, open_location, redact
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _METADATA = re.compile(r"(.*/)?metadata\.(csv|jsonl)")
 _CONTAINERS = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing)(\d{4})?|images?|imgs?|jpegimages|"
-    r"pictures|photos|data|img_align_celeba",
+    r"pictures|photos|data|img_align_celeba|jpe?gs?|pngs?",
     re.IGNORECASE,
 )
 _BOXES = re.compile(r"(.*/)?(labels/.*\.txt|Annotations/.*\.xml)")
@@ -155,7 +155,8 @@ def _without_containers(root: str, images: list[SourceFile]) -> tuple[Any, tuple
     """
     folders = sorted({posixpath.dirname(file.name) for file in images})
     names = [posixpath.basename(folder) for folder in folders]
-    if "" in names or not all(map(_CONTAINERS.fullmatch, names)):
+    labels = {folder_label(file) for file in images} - {None}
+    if "" in names or not all(_CONTAINERS.fullmatch(str(label)) for label in labels):
         return root, ()
     listed = ", ".join(dict.fromkeys(names))
     if len(set(names)) < len(names):
@@ -173,12 +174,16 @@ def _of_annotations(images: list[SourceFile], labels: dict[str, Any] | None) -> 
     uri = str((labels or {}).get("uri", ""))
     if not uri.endswith(".json"):
         return []
-    return [file for file in images if (folder_label(file) or "/") in uri.rsplit("/", 1)[-1]]
+    return [file for file in images if (_folder_name(file) or "/") in uri.rsplit("/", 1)[-1]]
 
 
 def _of_voc(images: list[SourceFile]) -> list[SourceFile]:
     """The photographs of Pascal VOC, which has masks in other folders."""
-    return [file for file in images if folder_label(file) == "JPEGImages"]
+    return [file for file in images if _folder_name(file) == "JPEGImages"]
+
+
+def _folder_name(file: SourceFile) -> str:
+    return posixpath.basename(posixpath.dirname(file.name))
 
 
 def _odd_images(fs: Any, files: list[SourceFile], place: Any) -> Layout | None:
@@ -210,9 +215,10 @@ def _is_folder(place: Any) -> bool:
 
 def _refused(uri: str, files: Sequence[SourceFile]) -> Layout:
     kinds = ", ".join(sorted({_extension(file) or "none" for file in files})[:8])
+    advice = conversion(redact(uri)) if len(files) == 1 else ""
     raise UsageError(
-        f"{uri}: {len(files)} files, but no images, .tar shards, .parquet or lists of images "
-        f"(.csv, .tsv, .jsonl); extensions: {kinds}"
+        f"{uri}: {counted(len(files), 'file')}, but no images, .tar shards, .parquet or lists of "
+        f"images (.csv, .tsv, .jsonl); extensions: {kinds}{advice}"
     )
 
 

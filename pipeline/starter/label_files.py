@@ -15,6 +15,7 @@ from pipeline.storage.location import Location, open_location
 
 _ANNOTATIONS = re.compile(
     r"(.*/)?(instances_.*\.json|_annotations\.coco\.json|list_attr_celeba\.txt)"
+    r"|val_annotations\.txt"  # Tiny ImageNet's, of its folder val
 )
 _TABLES = (".csv", ".tsv")
 _RECORDS = 2000
@@ -88,12 +89,17 @@ def _columns(location: Location, names: set[str]) -> dict[str, Any] | None:
     return _label_columns(key, values)
 
 
+def _repeats(values: Sequence[str]) -> bool:
+    """Whether values may be classes: those of boxes and captions hardly come twice."""
+    return len(set(values)) <= len(values) / 2
+
+
 def _label_columns(key: str, values: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
     others = tuple(name for name in values if name != key and named((name,), CAPTIONS) is None)
     flags = [name for name in others if set(values[name]) <= _FLAGS]
     label = named(others, LABELS)
     if label is None and len(flags) > 1:
         return {"key": key, "columns": flags}
-    if label is None and len(others) == 1:
+    if label is None and len(others) == 1 and _repeats(values[others[0]]):
         label = others[0]
     return None if label is None else {"key": key, "label": label}

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from pipeline.errors import counted
+
 _SPLIT = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing|eval)(?=$|[-_.\d])", re.IGNORECASE
 )
@@ -29,6 +31,6 @@ def split_notes(names: Sequence[str]) -> list[str]:
                 break
     if len(counts) < _FEWEST:
         return []
-    listed = ", ".join(f"{split} ({count:,} files)" for split, count in counts.items())
+    listed = ", ".join(f"{split} ({counted(count, 'file')})" for split, count in counts.items())
     first = next(iter(patterns.values()))
     return [f"several splits are read as one: {listed}. source.shards: '{first}' reads one of them"]

@@ -8,9 +8,10 @@ from typing import Any
 from pipeline.config import SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
+from pipeline.errors import counted as plural
 from pipeline.sources.datasource import ImageSource, open_source
 from pipeline.sources.label_checks import table_notes
-from pipeline.starter.counting import Counted, count_labels
+from pipeline.sources.label_counts import Counted, count_labels
 from pipeline.starter.detect import Layout, detect
 from pipeline.starter.image_root import find_image_root
 
@@ -36,6 +37,7 @@ class Survey:
         source: settings of the source, without those that are as by default.
         labels: number of images of each label, most frequent first, among those looked at.
         unlabelled: number of images without a label, likewise.
+        empty: number of images with an empty set of labels, likewise.
         columns: names of the columns of a table, by what they hold.
         summary: one line about it.
         notes: what the user should know, and what could not be known.
@@ -44,6 +46,7 @@ class Survey:
     source: Mapping[str, Any]
     labels: Counter[str]
     unlabelled: int
+    empty: int
     columns: Mapping[str, str]
     summary: str
     notes: tuple[str, ...]
@@ -72,6 +75,7 @@ def survey(uri: str, fields: Mapping[str, str] | None = None) -> Survey:
         source=layout.source,
         labels=labels,
         unlabelled=counted.unlabelled,
+        empty=counted.empty,
         columns=source.facts.columns,
         summary=_summary(layout, counted),
         notes=(*layout.notes, *source.facts.notes, *_notes(layout, counted)),
@@ -102,23 +106,23 @@ def _opened(layout: Layout, fields: Mapping[str, str], uri: str) -> tuple[Layout
 
 def _summary(layout: Layout, counted: Counted) -> str:
     what, files = _WHAT[str(layout.source["format"])], len(layout.files)
-    classes = len(counted.labels)
-    named = f"{classes:,} {'class' if classes == 1 else 'classes'}"
+    named = plural(len(counted.labels), "class", "classes")
     where = {"folder": " (folders)"}.get(str(layout.source["format"]), "")
     if "labels" in layout.source:
         where = f" ({layout.source['labels']['uri'].rsplit('/', 1)[-1]})"
     seen = " seen" if counted.scope else where
-    rows = f" with {counted.images:,} images" if layout.source["format"] == "list" else ""
-    return f"{files:,} {what}{'' if files == 1 else 's'}{rows}, {named}{seen}"
+    rows = f" with {plural(counted.images, 'image')}" if layout.source["format"] == "list" else ""
+    return f"{plural(files, what)}{rows}, {named}{seen}"
 
 
 def _notes(layout: Layout, counted: Counted) -> list[str]:
     notes = []
+    without = f"{counted.unlabelled:,} of {counted.images:,}"
     if counted.scope:
         notes.append(f"labels are those of {counted.scope}; add classes that are missing")
     if counted.unlabelled and "labels" in layout.source:
-        notes.append(f"{counted.unlabelled:,} of {counted.images:,} images are not in the table")
+        notes.append(f"images that are not in the table: {without}")
     elif counted.unlabelled:
         advice = _ADVICE[str(layout.source["format"])]
-        notes.append(f"{counted.unlabelled:,} of {counted.images:,} images have no label: {advice}")
+        notes.append(f"images without a label: {without}; {advice}")
     return notes

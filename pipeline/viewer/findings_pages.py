@@ -63,7 +63,7 @@ def routes(view: View) -> list[web.RouteDef]:
         said = (cls, cue, given(form, "verdict"), note, who or user())
         await view.work("audit", audit.annotate, *said)
         view.reread()
-        return see(f"/pairs/{overview.pair_files[cls, cue]}.html#judge")
+        return see(f"pairs/{overview.pair_files[cls, cue]}.html#judge")
 
     async def waiver(request: web.Request) -> web.Response:
         form, overview = await request.post(), await view.overview()
@@ -72,11 +72,11 @@ def routes(view: View) -> list[web.RouteDef]:
         given_waiver = Waiver(cls, cue, given(form, "reason").strip(), expires)
         who = str(form.get("who", "")).strip()
         await view.work("audit", view.waiver_file.add, given_waiver, who or user())
-        return see(f"/pairs/{overview.pair_files[cls, cue]}.html#waiver")
+        return see(f"pairs/{overview.pair_files[cls, cue]}.html#waiver")
 
     async def refresh(_: web.Request) -> web.Response:
         view.refresh()
-        return see("/index.html")
+        return see("index.html")
 
     return [
         web.get("/", index),

@@ -44,26 +44,30 @@ class LabelFile:
         rows = parse_table(self.location.read(), self.uri, COLUMNS)[list(COLUMNS)]
         return rows[rows["answer"].str.strip() != ""].reset_index(drop=True)
 
-    def record(self, task: LabelTask, answer: str, who: str) -> None:
-        """Write a person's answer; it is stored when this returns.
+    def record(self, said: Sequence[tuple[LabelTask, str]], who: str) -> None:
+        """Write a person's answers; they are stored when this returns.
 
         Args:
-            task: the image and the groups that it was drawn in.
-            answer: one of `Answer`, or empty to take an answer back.
+            said: an image and the groups that it was drawn in, and one of `Answer`, or empty to
+                take an answer back.
             who: name of the person.
 
         Raises:
-            UsageError: the answer is none of these, or the file cannot be written.
+            UsageError: an answer is none of these, or the file cannot be written.
         """
-        if answer not in (*Answer, ""):
-            raise UsageError(f"answer {answer!r}: expected one of {', '.join(Answer)}")
+        for _, answer in said:
+            if answer not in (*Answer, ""):
+                raise UsageError(f"answer {answer!r}: expected one of {', '.join(Answer)}")
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        added = [[*row, answer] for row in task.rows if answer]
+        added = [[*row, answer] for task, answer in said for row in task.rows if answer]
         after = pd.DataFrame(added, columns=list(COLUMNS[:6]), dtype=str)
         after = after.assign(who=who, when=when)
+        answered = pd.MultiIndex.from_tuples(
+            [(t.image_id, t.cue, who) for t, _ in said], names=_KEY
+        )
         with self._lock:
             rows = self.read()
-            mine = (rows[_KEY] == [task.image_id, task.cue, who]).all(axis=1)
+            mine = pd.MultiIndex.from_frame(rows[_KEY]).isin(answered)
             after = pd.concat([rows[~mine], after])
             buffer = io.StringIO()
             after.to_csv(buffer, index=False)

@@ -12,7 +12,6 @@ from pipeline.labelling.table import page_values, table_rows
 from pipeline.labelling.tasks import choose_pairs
 from pipeline.machine import user
 from pipeline.viewer.label_file import find_task
-from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.replies import given, page, see, sent_json
 from pipeline.viewer.view import Pair, View
 
@@ -28,35 +27,36 @@ def routes(view: View) -> list[web.RouteDef]:
         if "class" not in request.query:
             pairs = await view.work("audit", _pairs, view, audit)
             return page(overview.render("label_pairs.html", root="", rows=pairs))
-        pair = _pair(overview, request.query)
+        pair = _pair(audit, request.query)
         values = await view.work("audit", _label_values, view, audit, pair)
         return page(overview.render("label.html", root="", **values))
 
     async def draw(request: web.Request) -> web.Response:
-        form = await request.post()
-        overview, audit = await view.overview(), await view.audit()
-        pair, count = _pair(overview, form), given(form, "number")
+        form, audit = await request.post(), await view.audit()
+        pair, count = _pair(audit, form), given(form, "number")
         if not count.isdecimal() or not 0 < int(count) <= 10_000:
             raise UsageError(f"number {count!r}: expected 1 to 10000")
         await view.work("audit", view.draw, audit, pair, int(count))
-        return see(f"/label?{urlencode({'class': pair[0], 'cue': pair[1]})}")
+        return see(f"label?{urlencode({'class': pair[0], 'cue': pair[1]})}")
 
     async def answer(request: web.Request) -> web.Response:
-        values = await sent_json(request)
-        overview, audit = await view.overview(), await view.audit()
-        pair = _pair(overview, values)
-        who, text = (str(values.get(name, "")).strip() for name in ("who", "answer"))
+        values, audit = await sent_json(request), await view.audit()
+        pair, who = _pair(audit, values), str(values.get("who", "")).strip()
+        said = values.get("answers")
+        if not isinstance(said, list) or not said or not all(_is_answer(one) for one in said):
+            raise UsageError("expected answers as a list of [image_id, answer]")
 
         def record() -> None:
-            task = find_task(view.tasks(audit, pair), given(values, "image_id"), pair[1])
-            view.label_file.record(task, text, who or user())
+            tasks = view.tasks(audit, pair)
+            answers = [(find_task(tasks, name, pair[1]), text) for name, text in said]
+            view.label_file.record(answers, who or user())
 
         await view.work("audit", record)
-        return web.json_response({"stored": True})
+        return web.json_response({"stored": len(said)})
 
     async def estimate(request: web.Request) -> web.Response:
-        overview, audit = await view.overview(), await view.audit()
-        pair = _pair(overview, request.query)
+        audit = await view.audit()
+        pair = _pair(audit, request.query)
         row = await view.work("audit", view.label_file.estimate, audit, *pair)
         finite = {k: v for k, v in (row or {}).items() if math.isfinite(v)}
         return web.json_response(finite or None)
@@ -69,13 +69,17 @@ def routes(view: View) -> list[web.RouteDef]:
     ]
 
 
-def _pair(overview: LivePages, values: Any) -> Pair:
-    """The class and the cue that a request names."""
-    pair = given(values, "class"), given(values, "cue")
-    table = overview.report.table
-    if not ((table["class"] == pair[0]) & (table["cue"] == pair[1])).any():
-        raise UsageError(f"there is no pair {pair[0]!r}, {pair[1]!r}")
-    return pair
+def _pair(audit: Audit, values: Any) -> Pair:
+    """The class and the cue, or decoy, that a request names."""
+    cls, cue = given(values, "class"), given(values, "cue")
+    if cls not in audit.classes or cue not in (*audit.cues, *audit.decoys):
+        raise UsageError(f"there is no pair {cls!r}, {cue!r}")
+    return cls, cue
+
+
+def _is_answer(value: Any) -> bool:
+    texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return texts and len(value) == 2
 
 
 def _pairs(view: View, audit: Audit) -> list[dict[str, Any]]:

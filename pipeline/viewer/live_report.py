@@ -26,7 +26,7 @@ from pipeline.report.gather import (
     pair_page,
     suspicious_rows,
 )
-from pipeline.report.pages import Pages
+from pipeline.report.pages import CARD_PICTURES, CARDS, Pages
 from pipeline.results import Results
 from pipeline.viewer.pictures import Pictures
 
@@ -53,7 +53,7 @@ class LivePages(Pages):
         return super().picture(image) | addresses
 
     def address(self, row: Mapping[str, Any]) -> str:
-        """Address of the page of a pair; where it could not be tested, that on which to label."""
+        """Address of the page of a pair; of a decoy, which has none, that on which to label."""
         pair = {"class": str(row["class"]), "cue": str(row["cue"])}
         return super().address(row) or f"label?{urlencode(pair)}"
 
@@ -62,15 +62,17 @@ class LivePages(Pages):
         return self.env.get_template(template).render(**values)
 
 
-def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
-    """The first page's values: the ranking, and no pictures.
+def read_overview(audit: Audit, pictures: Pictures, each_page: dict[str, Any]) -> LivePages:
+    """The first page's values. Every pair has a page to be judged on, but no content yet.
 
     Args:
         each_page: names that every template may use.
     """
     table = audit.rank()
+    first = table[table["association__flag"]].head(CARDS)
+    pairs = first[["class", "cue"]].itertuples(index=False, name=None)
+    ends = choice.find_ends(audit.results, audit.findings, dict.fromkeys(pairs, CARD_PICTURES))
     empty = pd.DataFrame()
-    paged = choice.paged(table, len(table)).to_dict(orient="records")
     report = Report(
         head=audit.summary,
         identity=identity(audit),
@@ -79,8 +81,15 @@ def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
         table=table,
         titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
         pairs=[
-            PairPage({str(k): v for k, v in row.items()}, empty, np.nan, empty, empty)
-            for row in paged
+            PairPage(
+                row={str(key): value for key, value in row.items()},
+                densities=empty,
+                threshold=np.nan,
+                beside=empty,
+                elsewhere=empty,
+                ends=ends.get((row["class"], row["cue"]), Ends()),
+            )
+            for row in table.to_dict(orient="records")
         ],
         classes=[
             ClassPage(label, audit.summary.classes[label], table.head(0), 0)
@@ -91,7 +100,7 @@ def read_overview(audit: Audit, each_page: dict[str, Any]) -> LivePages:
         suspicious=suspicious_rows(audit),
         discovered=discovered_rows(audit),
     )
-    return _pages(report, each_page)
+    return _pages(_with_images(audit, report, ends, pictures), each_page)
 
 
 def read_pair(

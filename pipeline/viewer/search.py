@@ -1,32 +1,38 @@
-"""Rank the images of a run by a text, a stored query or other images, from stored embeddings."""
+"""The images of a run: ids, labels and statuses in memory, filters, and their order by scores."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from pipeline.audit.class_members import label_columns, label_pairs
-from pipeline.errors import UsageError, unknown_name
-from pipeline.results import Results
-from pipeline.schema import EMBEDDING, Status, score_column
+from pipeline.errors import unknown_name
+from pipeline.results import Results, sql
+from pipeline.results.rows import ID
+from pipeline.schema import Status, score_column
+from pipeline.viewer.embeddings import Vector
 
-_BATCH = 65_536
-_BLOCK = 2048
-"""Rows that torch converts to float32 at a time, five times as fast as numpy: they stay in the
-processor's cache."""
-Vector = NDArray[np.float32]
+_KEPT = 16
+"""Conditions whose images are kept in memory."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which images are wanted; an empty text stands for any."""
+    """Which images are wanted; an empty text stands for any.
+
+    Attributes:
+        label: one of an image's labels.
+        status: its status.
+        where: an SQL condition on the columns of the results.
+    """
 
     label: str = ""
     status: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,6 @@ class ImageIndex:
         label_rows: (m,) row of each label, ascending; an image may have several labels.
         labels: (m,) as a dictionary array.
         statuses: (n,) as a dictionary array.
-        vectors: (n, E) float16 unit embeddings, 0 where there is none; None if none are stored.
     """
 
     results: Results
@@ -62,30 +67,17 @@ class ImageIndex:
     label_rows: NDArray[np.int64]
     labels: pa.DictionaryArray
     statuses: pa.DictionaryArray
-    vectors: NDArray[np.float16] | None
     _scores: dict[str, Vector] = field(default_factory=dict)
+    _where: OrderedDict[str, NDArray[np.bool_]] = field(default_factory=OrderedDict)
 
     @classmethod
     def read(cls, results: Results) -> "ImageIndex":
-        """Read ids, labels, statuses and embeddings in one pass."""
-        stored = EMBEDDING in results.rows.schema.names
-        small = ["image_id", "status", *label_columns(results)]
-        columns = [*small, *([EMBEDDING] if stored else [])]
-        tables, vectors, start = [], None, 0
-        for table in results.rows.batches(columns, None, _BATCH):
-            if stored:
-                block = _vectors(table[EMBEDDING])
-                if vectors is None and block.shape[1]:
-                    vectors = np.zeros((len(results), block.shape[1]), np.float16)
-                if vectors is not None and block.shape[1]:
-                    vectors[start : start + len(block)] = block
-                start += table.num_rows
-            tables.append(table.select(small))
-        whole = pa.concat_tables(tables).combine_chunks()
-        ids, statuses = (whole[name].combine_chunks() for name in small[:2])
-        rows, labels = label_pairs(whole)
-        encoded = labels.dictionary_encode(), statuses.dictionary_encode()
-        return cls(results, ids, rows, *encoded, vectors)
+        """Read ids, labels and statuses."""
+        columns = [ID, "status", *label_columns(results)]
+        table = results.rows.table(columns).combine_chunks()
+        ids, statuses = (table[name].combine_chunks() for name in columns[:2])
+        rows, labels = label_pairs(table)
+        return cls(results, ids, rows, labels.dictionary_encode(), statuses.dictionary_encode())
 
     @property
     def label_names(self) -> list[str]:
@@ -100,6 +92,9 @@ class ImageIndex:
     def labels_of(self, rows: NDArray[np.int64]) -> list[str]:
         """The labels of images as text, empty where there is none."""
         first, last = (np.searchsorted(self.label_rows, rows, side) for side in ("left", "right"))
+        if len(rows) and (last - first).max() <= 1:  # much faster for many rows
+            labels = self.labels.take(pa.array(first, mask=first == last))
+            return [name or "" for name in labels.to_pylist()]
         return [
             ", ".join(self.labels[start:stop].to_pylist())
             for start, stop in zip(first.tolist(), last.tolist(), strict=True)
@@ -130,33 +125,28 @@ class ImageIndex:
             self._scores[query] = column.to_numpy().astype(np.float32)
         return self._scores[query]
 
-    def similarity(self, direction: Vector) -> Vector:
-        """(n,) cosines of a unit vector (E,) with all images; NaN where there is no embedding.
+    def explained(self) -> NDArray[np.bool_]:
+        """(n,) whether an image has scores and an embedding."""
+        return _equals(self.statuses, str(Status.OK))
+
+    def passing(self, filters: Filters) -> NDArray[np.bool_]:
+        """(n,) whether an image passes some filters.
 
         Raises:
-            UsageError: the run stored no embeddings.
+            UsageError: the condition does not fit the columns.
         """
-        vectors, wanted = torch.from_numpy(self._required()), torch.from_numpy(direction)
-        cosines = torch.empty(len(vectors))
-        for start in range(0, len(vectors), _BLOCK):
-            block = vectors[start : start + _BLOCK].float()
-            torch.mv(block, wanted, out=cosines[start : start + _BLOCK])
-        result: Vector = cosines.numpy()
-        result[~self._explained()] = np.nan
-        return result
-
-    def mean_direction(self, image_ids: Sequence[str]) -> Vector:
-        """(E,) unit vector between some images.
-
-        Raises:
-            UsageError: the run stored no embeddings, or none of these images has one.
-        """
-        mean = self._required()[self.find(image_ids)].astype(np.float32).mean(axis=0)
-        length = float(np.linalg.norm(mean))
-        if not length:
-            raise UsageError("none of these images was explained, so nothing is like them")
-        direction: Vector = (mean / length).astype(np.float32)
-        return direction
+        wanted = _equals(self.statuses, filters.status)
+        if filters.label:
+            labelled = np.zeros(len(wanted), bool)
+            labelled[self.label_rows[_equals(self.labels, filters.label)]] = True
+            wanted &= labelled
+        if filters.where:
+            if filters.where not in self._where:
+                self._where[filters.where] = sql.rows_where(self.results.rows, filters.where)
+                while len(self._where) > _KEPT:
+                    self._where.popitem(last=False)
+            wanted &= self._where[filters.where]
+        return wanted
 
     def ranked(
         self, scores: Vector | None, filters: Filters, first: int, *, lowest: bool = False
@@ -168,12 +158,11 @@ class ImageIndex:
             filters: which images.
             first: largest number of images.
             lowest: whether the lowest scores come first.
+
+        Raises:
+            UsageError: the condition does not fit the columns.
         """
-        wanted = _equals(self.statuses, filters.status)
-        if filters.label:
-            labelled = np.zeros(len(wanted), bool)
-            labelled[self.label_rows[_equals(self.labels, filters.label)]] = True
-            wanted &= labelled
+        wanted = self.passing(filters)
         if scores is None:
             rows = np.flatnonzero(wanted)
             return Ranking(rows[:first], np.full(min(first, len(rows)), np.nan), len(rows))
@@ -186,14 +175,6 @@ class ImageIndex:
         rows = rows[np.lexsort((names, values))[:first]]
         return Ranking(rows, scores[rows], total)
 
-    def _required(self) -> NDArray[np.float16]:
-        if self.vectors is None:
-            raise UsageError("the run stored no embeddings (store.embeddings: false)")
-        return self.vectors
-
-    def _explained(self) -> NDArray[np.bool_]:
-        return _equals(self.statuses, str(Status.OK))
-
 
 def _equals(column: pa.DictionaryArray, value: str) -> NDArray[np.bool_]:
     """(n,) where a column has a value; everywhere for an empty one."""
@@ -202,17 +183,4 @@ def _equals(column: pa.DictionaryArray, value: str) -> NDArray[np.bool_]:
     code = pc.index(column.dictionary, value).as_py()
     codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     result: NDArray[np.bool_] = (codes == code) & (codes >= 0)
-    return result
-
-
-def _vectors(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """(n, E) of a list column, 0 where it is null; E is 0 if all are."""
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    width = len(flat) // max(int(valid.sum()), 1)
-    result = np.zeros((len(array), width), np.float16)
-    if width:
-        result[valid] = flat.reshape(-1, width)
     return result

@@ -1,9 +1,8 @@
-"""Search: images by text, stored query or likeness; one image in full; pictures; lists of ids."""
+"""Search: images by text, stored query or likeness; one image in full; pictures; heat."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,45 +15,43 @@ from pipeline.errors import UsageError
 from pipeline.report import embed
 from pipeline.report.contents import Chosen
 from pipeline.report.shown_images import read_grids
-from pipeline.schema import OWN_LABEL, score_column
+from pipeline.schema import EMBEDDING, FETCH_COLUMNS, OWN_LABEL, score_column
 from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.pictures import SIDES
 from pipeline.viewer.replies import given, page
 from pipeline.viewer.search import ImageIndex, Ranking
-from pipeline.viewer.search_request import Search
+from pipeline.viewer.search_request import Search, stored_query
 from pipeline.viewer.view import View
 
 PER_PAGE = 24
+FORMATS = {
+    "csv": "table (CSV)",
+    "groups": "groups for GroupDRO (CSV)",
+    "coco": "heat as masks (COCO)",
+    "fiftyone": "FiftyOne dataset",
+    "atlas": "map for Embedding Atlas",
+}
+"""What the images of a search can be saved as; see `pipeline.viewer.export_pages`."""
 _FACTS = ("label", "labels", "status", "error", "width", "height", "shard", "key", "caption")
 
 
 def routes(view: View) -> list[web.RouteDef]:
     """Addresses of these pages."""
 
-    async def ranked(search: Search, first: int) -> tuple[ImageIndex, Ranking]:
-        index = await view.index()
-        thread = "model" if search.late(view) else "index"
-        scores = await view.work(thread, search.scores, view, index)
-        run = index.ranked
-        found = await view.work(
-            "index", lambda: run(scores, search.filters, first, lowest=search.lowest)
-        )
-        return index, found
-
     async def search_page(request: web.Request) -> web.Response:
         search, problem = Search.of(request), ""
         try:
-            index, found = await ranked(search, (search.number + 1) * PER_PAGE)
+            index, found = await find(view, search, (search.number + 1) * PER_PAGE)
         except UsageError as error:
             problem = str(error)
-            search = replace(search, text="", other="", like=())
-            index, found = await ranked(search, PER_PAGE)
-        make = lambda: _search_page(view, index, search, found, request, problem)  # noqa: E731
+            nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            index, found = await view.index(), Ranking(*nothing, 0)
+        make = lambda: _search_page(view, index, search, found, problem)  # noqa: E731
         return page(await view.work("index", make))
 
     async def image_page(request: web.Request) -> web.Response:
-        image_id = given(request.query, "id")
-        return page(await view.work("index", _image_page, view, image_id))
+        image_id, text = given(request.query, "id"), request.query.get("q", "").strip()
+        return page(await view.work("index", _image_page, view, image_id, text))
 
     async def picture(request: web.Request) -> web.Response:
         side = request.query.get("side", "")
@@ -74,22 +71,28 @@ def routes(view: View) -> list[web.RouteDef]:
         grid = await view.work("model", view.texts.heat, text, row)
         return web.json_response([*embed.packed(grid), text])
 
-    async def selection(request: web.Request) -> web.Response:
-        search, chosen = Search.of(request), request.query.getall("id", [])
-        index, found = await ranked(search, len(view.results))
-        return web.Response(
-            text=await view.work("index", _csv, index, found, () if search.like else chosen),
-            content_type="text/csv",
-            headers={"Content-Disposition": 'attachment; filename="images.csv"'},
-        )
-
     return [
         web.get("/search", search_page),
         web.get("/image", image_page),
         web.get("/picture", picture),
         web.get("/heat", heat),
-        web.get("/images.csv", selection),
     ]
+
+
+async def find(view: View, search: Search, first: int) -> tuple[ImageIndex, Ranking]:
+    """The first images of a search.
+
+    Raises:
+        NotReadyError: what it needs is still being read.
+        UsageError: the model or embeddings are needed and missing, or the condition is wrong.
+        UnknownNameError: there is no such image that others shall be like.
+    """
+    index = await view.index()
+    embeddings = await view.embeddings() if search.compares(view) else None
+    thread = "model" if search.late(view) else "index"
+    scores = await view.work(thread, search.scores, view, index, embeddings)
+    ranked = partial(index.ranked, scores, search.filters, first, lowest=search.lowest)
+    return index, await view.work("index", ranked)
 
 
 def _search_page(
@@ -97,7 +100,6 @@ def _search_page(
     index: ImageIndex,
     search: Search,
     found: Ranking,
-    request: web.Request,
     problem: str,
 ) -> str:
     rows = found.rows[search.number * PER_PAGE :]
@@ -108,10 +110,9 @@ def _search_page(
     if has_maps(view.results, OWN_LABEL):
         stored["class"] = OWN_LABEL
     late = {} if view.texts.problem else {k: t for k, t in heated.items() if k in search.late(view)}
-    pages = _pages(view, ids)
+    pages = pages_with(view, ids)
     shown = {key: text for key, text in heated.items() if key in stored or key in late}
     titles = {key: pages.title(text) for key, text in shown.items()}
-    here = [(k, v) for k, v in request.query.items() if k != "page"]
     return pages.render(
         "search.html",
         root="",
@@ -120,23 +121,35 @@ def _search_page(
         labels=index.labels_of(rows),
         total=found.total,
         first=search.number * PER_PAGE,
-        here=here,
+        here=search.address(),
         before=search.number - 1 if search.number else None,
         after=search.number + 1 if (search.number + 1) * PER_PAGE < found.total else None,
-        problem=problem or view.texts.problem,
+        problem=problem,
+        unreadable=view.texts.problem,
         label_names=index.label_names,
         status_names=index.status_names,
         queries=[q.name for q in view.results.queries],
+        columns=_plain_columns(view),
+        formats=FORMATS,
+        unstored=bool(search.text and not stored_query(view, search.text)),
         switches=titles | ({"class": "the class itself"} if "class" in stored else {}),
         data={
             "grid": view.results.grid,
             "images": _maps(view, ids, stored),
-            "late": [[key, f"heat?{urlencode({'q': text})}"] for key, text in late.items()],
+            "ids": ids,
+            "late": _late(late),
         },
     )
 
 
-def _pages(view: View, ids: Sequence[str]) -> LivePages:
+def _plain_columns(view: View) -> list[str]:
+    """Columns that a person may want to put a condition on."""
+    hidden = {EMBEDDING, *FETCH_COLUMNS}
+    names = [name for name in view.results.rows.schema.names if name not in hidden]
+    return [name for name in names if not name.startswith(("score__", "heatmap"))]
+
+
+def pages_with(view: View, ids: Sequence[str]) -> LivePages:
     """Pages with the outlines of some images."""
     rows = zip(ids, view.pictures.rows(ids), strict=True)
     outlines = {name: view.pictures.outline(row) for name, row in rows}
@@ -158,7 +171,12 @@ def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[di
     ]
 
 
-def _image_page(view: View, image_id: str) -> str:
+def _late(texts: Mapping[str, str]) -> list[list[str]]:
+    """Key and address of the heat of each text that no query holds, for `late.js`."""
+    return [[key, f"heat?{urlencode({'q': text})}"] for key, text in texts.items()]
+
+
+def _image_page(view: View, image_id: str, text: str) -> str:
     view.pictures.rows([image_id])  # raises if there is none
     names = [q.name for q in view.results.queries]
     baselines = {q.name for q in view.results.queries if q.role is Role.BASELINE}
@@ -169,28 +187,20 @@ def _image_page(view: View, image_id: str) -> str:
     ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
     stored = [name for name in (OWN_LABEL, *ordered) if has_maps(view.results, name)]
     maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
-    return _pages(view, [image_id]).render(
+    query = stored_query(view, text)
+    late = {} if query or not text or view.texts.problem else {"late": text}
+    return pages_with(view, [image_id]).render(
         "image.html",
         root="",
         image=Chosen(image_id, np.nan, np.nan),
         facts={name: row[name] for name in columns if row[name] is not None},
         scores=scores,
-        maps=list(maps[0]),
-        data={"grid": view.results.grid, "images": maps},
+        maps={**late, **{name: name for name in maps[0]}},
+        chosen=query,
+        data={
+            "grid": view.results.grid,
+            "images": maps,
+            "ids": [image_id],
+            "late": _late(late),
+        },
     )
-
-
-def _csv(index: ImageIndex, found: Ranking, chosen: list[str]) -> str:
-    """The chosen images of a ranking, or all of it, as a table."""
-    ids = index.ids.take(found.rows).to_pylist()
-    labels, statuses = index.labels_of(found.rows), index.statuses.take(found.rows).to_pylist()
-    wanted = set(chosen)
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["image_id", "label", "status", "score"])
-    for name, label, status, score in zip(
-        ids, labels, statuses, found.scores.tolist(), strict=True
-    ):
-        if not wanted or name in wanted:
-            table.writerow([name, label, status, "" if np.isnan(score) else f"{score:.6f}"])
-    return text.getvalue()

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.errors import UnknownNameError, UsageError
-from pipeline.viewer import findings_pages, label_pages, search_pages
+from pipeline.viewer import export_pages, findings_pages, label_pages, next_pages, search_pages
 from pipeline.viewer.access import TOKEN, Access
 from pipeline.viewer.view import NotReadyError, View
 
@@ -25,7 +25,7 @@ def make_app(view: View, access: Access) -> web.Application:
     app = web.Application(
         middlewares=[access.middleware, _explained(view)], client_max_size=_MOST_BYTES
     )
-    for pages in (findings_pages, search_pages, label_pages):
+    for pages in (findings_pages, search_pages, export_pages, next_pages, label_pages):
         app.add_routes(pages.routes(view))
     return app
 
@@ -79,7 +79,7 @@ def _explained(view: View) -> Middleware:
         try:
             return await handler(request)
         except NotReadyError:
-            text = view.bare_pages().render("waiting.html", root="/")
+            text = view.bare_pages().render("waiting.html", root="/", doing=view.doing)
             return web.Response(text=text, content_type="text/html")
         except UnknownNameError as error:
             return _problem(view, request, 404, str(error))

@@ -20,6 +20,7 @@ from pipeline.machine import cores
 from pipeline.report.contents import Grid
 from pipeline.results import Results
 from pipeline.results.reproduce import model_config, pixels_again
+from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings
 
 _KEPT = 2000
@@ -71,8 +72,8 @@ class TextModel:
 
     def _explain(self, text: str, row: Mapping[str, Any]) -> Grid:
         model, identity = self._loaded(), self.results.run["identity"]
-        most = int(identity["source.max_pixels"])
-        pixels = pixels_again(self.results.origin, row, model.preprocess, most)
+        decoding = Decoding.of_run(identity)
+        pixels = pixels_again(self.results.origin, row, model.preprocess, decoding)
         if isinstance(pixels, str):
             raise UsageError(pixels)
         if self._legrad is None:  # it folds the model's matrices once for all images

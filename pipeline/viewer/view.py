@@ -4,8 +4,8 @@ Each kind of long work has a thread of its own, so that pages that do not need i
 """
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from pipeline.audit.decisions import WaiverFile
@@ -16,7 +16,9 @@ from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
 from pipeline.results import open_results
+from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Location, Options, open_location
+from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.label_file import LabelFile
 from pipeline.viewer.live_report import LivePages, bare_report, read_overview
 from pipeline.viewer.pictures import Pictures
@@ -35,21 +37,22 @@ class NotReadyError(Exception):
 
 
 class View:
-    """One output, opened for people to look at.
+    """One output, or several over the same images, opened for people to look at.
 
     Attributes:
-        uri: path or URI of the output.
+        uri: path or URI of the output, of several the first one, which keeps what people decide.
         read_only: whether nothing is written.
         results: results of the run.
         pictures: pictures of its images.
         texts: its model, which encodes texts.
+        doing: what is being computed for the findings.
         label_file: people's answers.
         waiver_file: findings that people accept for some time.
     """
 
     def __init__(
         self,
-        uri: str,
+        uri: str | Sequence[str],
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | None = None,
@@ -62,7 +65,7 @@ class View:
         """Open an output; computing begins with `start`.
 
         Args:
-            uri: output folder of the run.
+            uri: output folder of the run, or a list of outputs that are joined as by an audit.
             storage_options: options of its storage.
             settings: settings of the audit.
             verdicts: file of verdicts; default inside the output.
@@ -72,30 +75,43 @@ class View:
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run.
+            UsageError: there is no run, or runs of different models are to be joined.
         """
-        self.uri = uri
+        self._uris = [uri] if isinstance(uri, str) else list(uri)
+        self.uri = self._uris[0]
         self.read_only = read_only
-        self.results = open_results(uri, storage_options)
+        self.results = as_one(open_results(self._uris, storage_options))
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
         self.label_file = LabelFile(*self._file(labels, TABLE))
         self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
-        self._audit_options = (storage_options, settings, verdicts, tell)
-        self._threads = {name: ThreadPoolExecutor(1) for name in ("audit", "index", "model")}
+        self.doing = ""
+        self._tell = tell
+        self._audit_options = (storage_options, settings, verdicts)
+        self._threads = {
+            name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
+        }
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
-        self.each_page = {"read_only": read_only, "tabs": ("findings", "search", "label")}
+        self.each_page = {"read_only": read_only, "live": True}
 
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
         self._index = self._threads["index"].submit(ImageIndex.read, self.results)
-        self._threads["model"].submit(self.texts.load)
+        self._embeddings = self._threads["embeddings"].submit(
+            self._after_index, Embeddings.read, self.results
+        )
+        self._threads["model"].submit(self._after_index, self.texts.load)
         self.refresh()
+
+    def _after_index(self, function: Callable[..., Result], *values: Any) -> Result:
+        """Call a function once the index is there: it is small, and the first pages need it."""
+        wait([self._index])
+        return function(*values)
 
     def refresh(self) -> None:
         """Compute the findings, with all answers that there are now."""
-        self._audit = self._threads["audit"].submit(self._read_audit)
+        self._audit = self._threads["audit"].submit(self._after_index, self._read_audit)
         self.reread()
 
     def reread(self) -> None:
@@ -118,6 +134,10 @@ class View:
     async def index(self) -> ImageIndex:
         """The index; raises `NotReadyError` while it is being read."""
         return await _ready(self._index)
+
+    async def embeddings(self) -> Embeddings:
+        """The embeddings; raises `NotReadyError` while they are being read."""
+        return await _ready(self._embeddings)
 
     async def work(self, name: str, function: Callable[..., Result], *values: Any) -> Result:
         """Call a function in one of the threads."""
@@ -155,14 +175,23 @@ class View:
         return inside, f"{self.uri.rstrip('/')}/_run/{name}"
 
     def _read_audit(self) -> Audit:
-        options, settings, verdicts, tell = self._audit_options
+        options, settings, verdicts = self._audit_options
         files = () if self.label_file.read().empty else (self.label_file.uri,)
         return Audit.from_results(
-            self.uri, options, settings=settings, verdicts=verdicts, labels=files, tell=tell
+            self._uris,
+            options,
+            settings=settings,
+            verdicts=verdicts,
+            labels=files,
+            tell=self._report,
         )
 
+    def _report(self, text: str) -> None:
+        self.doing = text
+        self._tell(text)
+
     def _read_overview(self) -> LivePages:
-        return read_overview(self._audit.result(), self.each_page)
+        return read_overview(self._audit.result(), self.pictures, self.each_page)
 
 
 async def _ready(future: "Future[Result]") -> Result:

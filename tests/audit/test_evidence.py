@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.audit.evidence import heat_enrichment, heat_on_regions, overlap_excess
+from pipeline.audit.evidence import covered, heat_enrichment, heat_on_region, overlap_excess
 
 EMPTY = np.zeros((0, 4, 4), np.float32)
 
@@ -26,13 +26,22 @@ def test_no_images_are_no_values() -> None:
 
 
 def test_regions_count_by_the_share_of_a_cell() -> None:
-    heat = np.zeros((1, 2, 2), np.float32)
-    heat[0, 0, 0], heat[0, 1, 1] = 3.0, 1.0
-    region = np.zeros((1, 4, 4), bool)
-    region[0, :2, :2] = True
-    assert heat_on_regions(heat, region)[0] == pytest.approx(3.0)
-    region[0, 3, 3] = True  # a quarter of the other cell: (3 + 1/4) / (5/4)
-    assert heat_on_regions(heat, region)[0] == pytest.approx(2.6)
-    assert np.isnan(heat_on_regions(heat, np.zeros_like(region))[0])
-    with pytest.raises(ValueError, match="2 x 2"):
-        heat_on_regions(heat, np.zeros((1, 3, 4), bool))
+    heat = np.array([[3, 0], [0, 1]], np.float32)
+    region = np.zeros((4, 4), bool)
+    region[:2, :2] = True
+    whole = (0.0, 0.0, 4.0, 4.0)
+    assert heat_on_region(heat, covered(region, whole, (2, 2))) == pytest.approx(3.0)
+    region[3, 3] = True  # a quarter of the other cell: (3 + 1/4) / (5/4)
+    assert heat_on_region(heat, covered(region, whole, (2, 2))) == pytest.approx(2.6)
+    assert np.isnan(heat_on_region(heat, np.zeros((2, 2))))
+
+
+def test_regions_of_any_size_and_cells_beyond_the_image() -> None:
+    region = np.zeros((3, 5), bool)
+    region[0, :2] = True
+    cover = covered(region, (0.0, 0.0, 5.0, 3.0), (2, 2))
+    np.testing.assert_allclose(cover, [[2 / 3.75, 0], [0, 0]])
+    padded = covered(region, (0.0, -1.0, 5.0, 4.0), (5, 5))  # a row of padding on each side
+    np.testing.assert_allclose(padded, np.pad(region, ((1, 1), (0, 0))))
+    cropped = covered(region, (1.0, 0.0, 4.0, 3.0), (3, 3))
+    np.testing.assert_allclose(cropped, region[:, 1:4])

@@ -12,7 +12,9 @@ from pipeline.audit.scores import OTHER, count_population
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.export import tables
+from pipeline.labelling import write_labelling
 from pipeline.schema import LABEL_SEPARATOR
+from tests.audit.test_labels import answer
 from tests.audit.worlds import World
 
 CLASSES = ("cat", "dog", "car")
@@ -55,6 +57,63 @@ def truth() -> World:
 def audit(truth: World, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     place = truth.write(tmp_path_factory.mktemp("sets") / "run", ROLES)
     return Audit.from_results(place, settings=SETTINGS)
+
+
+def test_a_table_of_one_label_each_allows_what_needs_one_label(
+    truth: World, audit: Audit, tmp_path: Path
+) -> None:
+    """Reliance and predictions need one class for each image."""
+    with pytest.raises(UsageError, match="--class-labels"):
+        audit.findings.population.refuse_sets("reliance")
+    labels = np.where(members()[:, 0], "cat", "other")
+    table = tmp_path / "labels.csv"
+    pd.DataFrame({"key": truth.ids, "label": labels}).to_csv(table, index=False)
+    single = Audit.from_results(
+        audit.results.folder.uri, class_labels=str(table), settings=SETTINGS
+    )
+    population = single.findings.population
+    assert not population.has_sets
+    assert sorted(population.sizes) == sorted(np.unique(labels, return_counts=True)[1])
+    population.refuse_sets("reliance")
+
+
+PAIRS = [("cat", "watermark"), ("dog", "watermark"), ("dog", "frame")]
+
+
+def test_peoples_answers_about_a_class_and_the_images_without_it(
+    truth: World, audit: Audit, tmp_path: Path
+) -> None:
+    written = write_labelling(audit, tmp_path, pairs=PAIRS, labels=150)
+    place = audit.results.folder.uri
+    labelled = Audit.from_results(place, settings=SETTINGS, labels=[answer(truth, written.table)])
+    pairs = labelled.rank().set_index(["class", "cue"])
+    inside = members()
+    for cls, cue in PAIRS:
+        row, within = pairs.loc[(cls, cue)], inside[:, CLASSES.index(cls)]
+        share, rest = truth.has[cue][within].mean(), truth.has[cue][~within].mean()
+        assert row["association__basis"] == "labels"
+        assert row["share"] == pytest.approx(share, abs=0.08)
+        assert row["share_elsewhere"] == pytest.approx(rest, abs=0.08)
+        low, high = row["association__difference_low"], row["association__difference_high"]
+        assert low < share - rest < high
+    assert pairs.loc[PAIRS[0], "association__flag"]
+    assert not pairs.loc[PAIRS[1:], "association__flag"].any()
+
+
+def test_answers_about_sets_of_one_label_say_what_those_about_labels_say(tmp_path: Path) -> None:
+    inside = np.eye(3, dtype=bool)[np.random.default_rng(3).integers(0, 3, COUNT)]
+    frames = []
+    for name, sets in (("sets", named(inside)), ("labels", [])):
+        made = world(inside, named(inside))
+        made.sets = sets
+        place = made.write(tmp_path / name, ROLES)
+        audit = Audit.from_results(place, settings=SETTINGS)
+        written = write_labelling(audit, tmp_path / f"{name} page", pairs=PAIRS, labels=60)
+        answers = answer(made, written.table)
+        audit = Audit.from_results(place, settings=SETTINGS, labels=[answers])
+        assert audit.findings.labelled is not None
+        frames.append(audit.findings.labelled.frame)
+    pd.testing.assert_frame_equal(*frames, rtol=1e-5)
 
 
 def test_classes_are_what_is_in_the_sets(audit: Audit) -> None:

@@ -8,6 +8,7 @@ from queue import Queue
 from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 from pipeline.viewer import View, serve
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.starts
 _SERIOUS = ("serious", "critical")
+_SEEN = """() => document.querySelectorAll("#tiles img").length === 12
+    && [...document.querySelectorAll("#tiles img")].every((image) => image.naturalWidth > 0)"""
 PAIR = "class=frozen+fish&cue=watermark"
 
 
@@ -93,6 +96,26 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
         page.wait_for_function(
             "() => document.getElementById('count').textContent.startsWith('19 ')"
         )
+        page.keyboard.press("s")
+        page.wait_for_function(_SEEN)
+        tiles = page.locator("#tiles button")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("1")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("3")
+        said = ["absent", "present", "cannot tell", *["absent"] * 9]
+        assert [text.strip() for text in tiles.all_inner_texts()] == said
+        shown = tiles.evaluate_all("tiles => tiles.map((tile) => JSON.parse(tile.dataset.name)[1])")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "() => document.getElementById('count').textContent.startsWith('31 ')"
+        )
+        rows = pd.read_csv(f"{out}/_run/labels.csv").drop_duplicates("image_id")
+        assert list(rows.set_index("image_id").loc[shown, "answer"]) == said
+        page.keyboard.press("z")
+        page.wait_for_function(
+            "() => document.getElementById('count').textContent.startsWith('19 ')"
+        )
     with served(out) as address:
         base = enter(page, address)
         page.goto(f"{base}/label?{PAIR}")
@@ -106,7 +129,7 @@ def test_anybody_can_use_it_on_any_screen(page: "Page", out: str) -> None:
         page.goto(f"{base}/label?{PAIR}")
         page.click("text=Draw images")
         page.wait_for_selector("#begin:not([hidden])")
-        paths = ["index.html", "search?q=watermark", f"label?{PAIR}", "label"]
+        paths = ["index.html", "search?q=watermark", f"label?{PAIR}", "label", "next?q=a+kite"]
         page.goto(f"{base}/{paths[1]}")
         paths.append(page.locator("figcaption a").first.get_attribute("href") or "")
         page.goto(f"{base}/{paths[2]}")

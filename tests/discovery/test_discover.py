@@ -43,7 +43,7 @@ def test_decoys_are_other_words_in_the_same_classes(monkeypatch: pytest.MonkeyPa
     found = discovered(EmbeddedWorld(PLANTED), monkeypatch)
     pairs = set(zip(found.candidates["class"], found.candidates["word"], strict=True))
     decoys = set(zip(found.decoys["class"], found.decoys["word"], strict=True))
-    assert len(decoys) == len(found.candidates)
+    assert len(decoys) == (found.candidates["kind"] != "thing").sum()
     assert not decoys & pairs
     assert not found.decoys["confirmed"].any()
 
@@ -53,6 +53,26 @@ def test_cues_that_a_query_names_are_not_found_again(monkeypatch: pytest.MonkeyP
     assert "w17" in found.named
     assert "w17" not in set(found.candidates["word"])
     assert "w40" in set(found.candidates["word"])
+
+
+def test_a_thing_without_a_word_is_found_and_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = EmbeddedWorld({}, unnamed={"cedar": 0.5}, objects=20.0)
+    found = discovered(world, monkeypatch)
+    confirmed = found.candidates[found.candidates["confirmed"]]
+    assert confirmed[["class", "kind"]].to_numpy().tolist() == [["cedar", "thing"]]
+    assert confirmed["share"].item() == pytest.approx(0.5, abs=0.06)
+    direction = found.directions[confirmed["word"].item()]
+    assert direction @ world.thing > 0.75
+    assert confirmed["also"].item().count("(") == 3
+
+
+def test_what_the_cues_of_the_run_explain_is_no_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = EmbeddedWorld({("birch", 17): 0.5, ("birch", 40): 0.5}, cues=(17, 40), objects=20.0)
+    found = discovered(world, monkeypatch)
+    things = found.candidates[found.candidates["kind"] == "thing"]
+    assert not things["confirmed"].any()
+    for name in things.loc[things["class"] == "birch", "word"]:
+        assert abs(found.directions[name] @ world.words[17]) < 0.5
 
 
 def test_overlapping_states_are_worth_a_look_and_not_confirmed(

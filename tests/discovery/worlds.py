@@ -29,6 +29,8 @@ class EmbeddedWorld:
         planted: (class, word) -> share of the class's images with it; 5 % of the others have it.
         distance: of the two states of a planted word's score, in deviations.
         cues: words that a query of the run names.
+        unnamed: class -> share of its images with a thing for which there is no word.
+        objects: how far the objects of the classes move the embeddings, in deviations.
     """
 
     planted: dict[tuple[str, int], float]
@@ -36,19 +38,27 @@ class EmbeddedWorld:
     cues: tuple[int, ...] = ()
     images: int = 3000
     seed: int = 0
+    unnamed: dict[str, float] = field(default_factory=dict)
+    objects: float = 2.0
     words: NDArray[np.float64] = field(init=False)
     table: pa.Table = field(init=False)
+    thing: NDArray[np.float64] = field(init=False)
+    has_thing: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.words = _unit(rng.normal(size=(WORDS, WIDTH)))
         self.class_texts = _unit(rng.normal(size=(len(CLASSES), WIDTH)))
         codes = rng.integers(len(CLASSES), size=self.images)
-        vectors = rng.normal(size=(self.images, WIDTH)) + 2 * self.class_texts[codes]
+        vectors = rng.normal(size=(self.images, WIDTH)) + self.objects * self.class_texts[codes]
         for (cls, word), share in self.planted.items():
             chance = np.where(codes == CLASSES.index(cls), share, 0.05)
             present = rng.random(self.images) < chance
             vectors[present] += self.distance * self.words[word]
+        self.thing = _unit(rng.normal(size=(1, WIDTH)))[0]
+        shares = np.array([self.unnamed.get(cls, 0.05 * bool(self.unnamed)) for cls in CLASSES])
+        self.has_thing = rng.random(self.images) < shares[codes]
+        vectors[self.has_thing] += self.distance * self.thing
         flat = pa.array(vectors.astype(np.float32).ravel())
         self.table = pa.table(
             {

@@ -1,5 +1,6 @@
 """What other tools read."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,6 +113,37 @@ def test_coco_is_read_by_its_own_tools(audit: Audit, pair: tuple[str, str], tmp_
             assert picture.size == size
     again = found.loadRes(list(found.anns.values()))
     assert len(again.anns) == 3
+
+
+def test_supervision_reads_pictures_and_masks(
+    audit: Audit, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    supervision = pytest.importorskip("supervision", reason="pip install supervision")
+    out = tmp_path / "coco.json"
+    export(audit, "coco", str(out), [pair], limit=2, pictures=True)
+    data = supervision.DetectionDataset.from_coco(str(tmp_path), str(out), force_masks=True)
+    assert (data.classes, len(data)) == ([pair[1]], 2)
+    areas = {entry["area"] for entry in json.loads(out.read_text())["annotations"]}
+    for _, picture, detections in data:
+        (mask,) = detections.mask
+        assert mask.shape == picture.shape[:2]
+        assert mask.sum() in areas
+
+
+def test_cleanlab_reports_the_issues(audit: Audit, pair: tuple[str, str], tmp_path: Path) -> None:
+    """With the code in the documentation."""
+    pytest.importorskip("cleanlab", reason="pip install 'cleanlab[datalab]'")
+    export(audit, "issues", str(tmp_path / "issues.csv"), [pair])
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert "IssueManager" in code
+    with contextlib.chdir(tmp_path):
+        names: dict[str, Any] = {}
+        exec(code, names)
+    issues = names["lab"].get_issues("spurious")
+    expected = pd.read_csv(tmp_path / "issues.csv")
+    assert issues["is_spurious_issue"].tolist() == expected["is_spurious_issue"].tolist()
+    assert issues["spurious_score"].tolist() == pytest.approx(expected["spurious_score"].tolist())
 
 
 def test_pictures_are_upright_and_stay_below_the_folder(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import RunError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, output_schema
 from pipeline.sources.input_rows import blocks, make_row
-from pipeline.stages.decode import Decoder
+from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.isolated import IsolatedExplainer, IsolatedProcess, IsolatedSettings
 from pipeline.stages.replica import ReplicaSettings
 from tests.data import encoded, jpeg, mini_config, samples, tar_bytes
@@ -79,7 +79,7 @@ def test_a_run_survives_killers(deadly_path: None, tmp_path: Path, isolate: bool
 def settings() -> IsolatedSettings:
     model = load_model("mini", device="cpu")
     schema = output_schema({}, ["fish"], embeddings=True, metadata={})
-    decoder = Decoder(model.preprocess, 10**6, {}, True, Reporter())
+    decoder = Decoder(model.preprocess, Decoding(10**6), {}, True, Reporter())
     replica = ReplicaSettings(ModelConfig(name="mini"), "cpu", 1, 8)
     features = model.encode_text(["a fish"]).numpy()
     return IsolatedSettings(decoder, replica, features, schema, ["fish"])

@@ -8,6 +8,7 @@ import yaml
 
 from legrad import __version__
 from pipeline.config import RuntimeConfig
+from pipeline.errors import KEPT
 from tests.conftest import DemoRun
 from tests.data import jpeg
 from tests.jobs.command import legrad
@@ -52,6 +53,27 @@ def test_a_bad_configuration_is_one_message_and_code_2(fault: str, tmp_path: Pat
     assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_only_a_run_that_began_says_that_rows_are_kept(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pipeline.flow` adds the note to what ends a run after it claimed its output."""
+    ended = ZeroDivisionError("it failed")
+    if begun:
+        ended.add_note(KEPT)
+
+    def ends(*arguments: object) -> None:
+        raise ended
+
+    monkeypatch.setattr("pipeline.flow.open_source", ends)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(GOOD | {"model": {"name": "mini"}}))
+    done = legrad("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert (KEPT in done.stderr) is begun
 
 
 def test_missing_files_and_arguments(tmp_path: Path) -> None:
@@ -108,7 +130,7 @@ def test_demo_and_run_from_nothing(ray_session: None, tmp_path: Path) -> None:
     assert "No cue is flagged for any class" in done.stdout  # too few to say so
     assert (tmp_path / "d" / "sheet.png").stat().st_size > 50_000
     assert (tmp_path / "d" / "report" / "index.html").exists()
-    assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 16)
+    assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 15)
     again = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
     assert "nothing to do" in again.stdout
     other = legrad("demo", "--images", "70", "--out", "d", cwd=tmp_path)

@@ -13,7 +13,7 @@ from pipeline.discovery.words import FEWEST_WORDS
 from tests.discovery.worlds import EmbeddedWorld
 from tests.jobs.command import legrad
 
-OPTIONS = ("--top", "1", "--set", "bootstrap=20", "--set", "bins=64")
+OPTIONS = ("--top", "1", "--no-heat", "--set", "bootstrap=20", "--set", "bins=64")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_table_the_file_and_python_agree(out: str, tmp_path: Path) -> None:
     exported = pd.read_csv(table)
     assert exported.loc[0, ["class", "word", "confirmed"]].tolist() == ["birch", "w17", True]
     audit = Audit.from_results(out, settings={"bootstrap": 20, "bins": 64})
-    frame = audit.discover(top=1)
+    frame = audit.discover(top=1, heat=False)
     assert list(exported["word"]) == list(frame["word"])
     assert 0 < len(audit.discover(top=1, decoys=True)) <= len(frame)
 

@@ -128,6 +128,15 @@ def test_the_command_says_what_comes_next(out: str, tmp_path: Path) -> None:
     table = tmp_path / "l" / "labels.csv"
     assert f"legrad audit {out} --labels {table}" in done.stdout
     assert str(tmp_path / "l" / "label.html") in done.stdout
+    mended = tmp_path / "mended.csv"
+    frame = Audit.from_results(out).results.images(["label"])
+    frame["label"] = frame["label"].replace({"dog": "wolf"})
+    frame.rename_axis("key").to_csv(mended)
+    place = tmp_path / "mended"
+    done = legrad("label", out, "--pair", "wolf,tag", "-n", "5", "-o", str(place),
+                  "--class-labels", str(mended))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"--class-labels {mended} --labels {place / 'labels.csv'}" in done.stdout
     wrong = legrad("label", out, "--pair", "dog")
     assert wrong.returncode == 2
     assert "CLASS,CUE" in wrong.stderr

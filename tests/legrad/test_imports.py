@@ -37,7 +37,9 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.starts
 def test_importing_the_package_is_light() -> None:
     loaded = modules_after("import legrad; dir(legrad); legrad.__version__")
-    assert loaded.isdisjoint({"torch", "ray", "open_clip", "numpy", "PIL", "pydantic"})
+    heavy = {"torch", "ray", "open_clip", "numpy", "PIL", "pydantic"}
+    assert loaded.isdisjoint(heavy)
+    assert modules_after("import jobs.cli").isdisjoint(heavy | {"fsspec", "rich.table"})
 
 
 @pytest.mark.starts

@@ -12,10 +12,10 @@ from PIL import Image
 from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, rgb_and_note
 from pipeline.schema import Status
-from pipeline.stages.decode import decode
+from pipeline.stages.decode import Decoding, decode
 
 RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float64).reshape(64, 64)
-LIMIT = 10**9
+DECODING = Decoding(10**9)
 
 
 def tiff(values: NDArray[Any], **options: Any) -> bytes:
@@ -94,7 +94,7 @@ def test_values_that_are_no_numbers_are_black(bad: float) -> None:
 
 
 def test_a_picture_without_any_number_is_an_error() -> None:
-    found = decode(tiff(np.full((8, 8), np.nan, "f4")), Preprocess((8, 8)), LIMIT)
+    found = decode(tiff(np.full((8, 8), np.nan, "f4")), Preprocess((8, 8)), DECODING)
     assert found.status is Status.DECODE_ERROR
     assert "finite" in str(found.error)
 
@@ -130,9 +130,9 @@ def test_dark_bytes_stay_dark() -> None:
 
 
 def test_the_note_is_in_the_row() -> None:
-    found = decode(GUESSED["12 bits in 16"][0], Preprocess((32, 32)), LIMIT)
+    found = decode(GUESSED["12 bits in 16"][0], Preprocess((32, 32)), DECODING)
     assert found.status is Status.OK
     assert found.pixels is not None
     assert max(found.pixels) > 250
     assert "4095" in str(found.error)
-    assert decode(DECLARED["floats"], Preprocess((32, 32)), LIMIT).error is None
+    assert decode(DECLARED["floats"], Preprocess((32, 32)), DECODING).error is None

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,55 @@ def test_names_with_a_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     message = fault_of(tmp_path / "lightning.pt")
     assert "clip." in message
     assert is_loaded(obey(message, tmp_path, monkeypatch), state())
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: f"_orig_mod.module.{key}",
+        lambda key: key.replace("visual.", "visual._orig_mod."),
+        lambda key: f"clip.{key}",
+    ],
+)
+def test_names_that_wrappers_changed(
+    renamed: Callable[[str], str], suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By torch.compile, of the whole model or of a tower, by DDP, or by a class around it."""
+    file, named = tmp_path / f"w.{suffix}", {renamed(k): v for k, v in state().items()}
+    save_file(named, file) if suffix == "safetensors" else torch.save({"state_dict": named}, file)
+    assert is_loaded(obey(fault_of(file), tmp_path, monkeypatch), state())
+
+
+def test_shards_of_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = list(state().items())
+    for number in (0, 1):
+        shard = dict(tensors[number * 9 : None if number else 9])
+        save_file(shard, tmp_path / f"model-0000{number + 1}-of-00002.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        made = obey(fault_of(tmp_path / name), tmp_path, monkeypatch)
+        assert is_loaded(made, state())
+        made.unlink()
+
+
+def test_halves_are_loaded_as_floats(tmp_path: Path) -> None:
+    halved = {key: value.bfloat16() for key, value in state().items()}
+    save_file(halved, tmp_path / "w.safetensors")
+    assert is_loaded(tmp_path / "w.safetensors", {k: v.float() for k, v in halved.items()})
+
+
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path) -> None:
+    """The first byte of a pickle is 0x80, and that of one safetensors file in 32, too."""
+    file = tmp_path / "w.safetensors"
+    for filling in range(0, 4096, 8):
+        file.write_bytes(save(state(), {"note": "x" * filling}))
+        if file.read_bytes()[0] == 0x80:
+            break
+    assert file.read_bytes()[0] == 0x80
+    assert is_loaded(file, state())
 
 
 class Settings:

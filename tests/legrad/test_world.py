@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS, SceneSpec, render
+from legrad.mini.world import BACKGROUNDS, OBJECTS, OVERLAYS, UNSEEN, SceneSpec, render
 from training.captions import Caption, named, sample_captions, truth_matrix
 from training.distractors import DISTRACTORS
 from training.scenes import random_specs
@@ -21,7 +21,7 @@ def test_objects_are_where_their_masks_are(name: str) -> None:
         assert not without.object_mask.any()
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", [*OVERLAYS, *UNSEEN])
 def test_overlays_change_their_masks_and_nothing_else(name: str) -> None:
     for seed in range(3):
         plain = render(SceneSpec("cat", "water", (), seed), 128)

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from legrad.queries.query import Query, Role
+from pipeline.cluster.preflight import check_source
 from pipeline.config import LabelsConfig
 from pipeline.dry_run import preview
 from pipeline.errors import UsageError
-from tests.data import jpeg, mini_config, samples, tar_bytes
+from pipeline.sources.datasource import open_source
+from tests.data import hugging_face, jpeg, mini_config, samples, tar_bytes
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -94,3 +98,43 @@ def test_labels_of_queries_that_no_image_can_have(tmp_path: Path) -> None:
     labels = {"uri": f"{tmp_path}/labels.csv"}
     source = config.source.model_copy(update={"labels": LabelsConfig(**labels)})
     assert not preview(config.model_copy(update={"source": source}), on_cluster=False).notes
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_labels_that_only_the_rows_tell(tmp_path: Path, kind: str) -> None:
+    """The labels of a tar are in its members, those of a Parquet file of texts in a column."""
+    labels, data = ["cat", "Dog", "cat"], tmp_path / "in"
+    data.mkdir()
+    if kind == "webdataset":
+        members = [(f"{i}.jpg", jpeg(i)) for i in range(3)]
+        members += [(f"{i}.cls", label.encode()) for i, label in enumerate(labels)]
+        (data / "a.tar").write_bytes(tar_bytes(sorted(members)))
+    else:
+        hugging_face(
+            data / "a.parquet",
+            [{"image": {"bytes": jpeg(i)}, "label": label} for i, label in enumerate(labels)],
+        )
+    queries = [{"name": name, "role": "class", "label": name} for name in ("cat", "dog")]
+    config = mini_config({"format": kind, "uri": str(data)}, tmp_path / "o", queries=queries)
+    (note,) = preview(config, on_cluster=False).notes
+    assert all(text in note for text in ("no image", "dog", "'Dog'"))
+    assert "cat (" not in note
+    if kind == "webdataset":
+        many = [(f"{i:03d}.{end}", jpeg(0) if end == "jpg" else b"cat")
+                for i in range(120) for end in ("jpg", "cls")]  # fmt: skip
+        (data / "a.tar").write_bytes(tar_bytes(many))
+        (note,) = preview(config, on_cluster=False).notes
+        assert "100 samples in 1 of 1 shard" in note
+
+
+def test_maps_of_one_label_of_several_are_told(tmp_path: Path) -> None:
+    pictures, sets = [jpeg(0), jpeg(1)], [["fish", "dog"], ["fish"]]
+    data = tmp_path / "in"
+    data.mkdir()
+    pq.write_table(pa.table({"image": pictures, "label": sets}), data / "a.parquet")
+    source = {"format": "parquet", "uri": str(data)}
+    for maps, notes in (("own_label", 1), ("own_labels", 0), ("all", 0)):
+        config = mini_config(source, tmp_path / "out", store={"maps": maps})
+        found = preview(config, on_cluster=False).notes
+        assert len(found) == notes == len(check_source(open_source(config.source), maps))
+        assert all("own_labels" in note for note in found)

@@ -103,13 +103,20 @@ def test_words_that_no_query_names_are_listed(tmp_path: Path) -> None:
     confirmed |= {"share": 0.61, "share_elsewhere": 0.05, "presence": "measured"}
     look = {"class": "b", "word": "snow", "effect": 4.1, "confirmed": False}
     look |= {"share": math.nan, "share_elsewhere": math.nan, "presence": "not measurable"}
+    thing = {"class": "a", "word": "unnamed 1", "also": "a <i>gate (0.41)", "kind": "thing"}
+    thing = confirmed | thing | {"effect": math.nan, "picture": "data:image/webp;base64,AA=="}
+    plain = {"kind": "cue", "picture": "", "on_class": True}
+    found = [{**row, **plain} for row in (confirmed, look)] + [thing | {"on_class": False}]
     made = made_up(["a", "b"], ["watermark", "border"], flagged=1, pages=1, each=1)
     assert 'id="discovered"' not in write_report(made, tmp_path / "0").read_text("utf-8")
-    text = write_report(replace(made, discovered=[confirmed, look]), tmp_path / "1").read_text()
+    text = write_report(replace(made, discovered=found), tmp_path / "1").read_text()
     section = text.split('id="discovered"')[1].split("</section>")[0]
-    assert "&lt;b&gt;fence" in section
-    assert "61 %" in section
-    assert "not measurable" in section
+    beside, on_class = section.split("<ul")[1:]
+    assert "a &lt;i&gt;gate (0.41)" in beside
+    assert "data:image/webp;base64,AA==" in beside
+    assert "&lt;b&gt;fence" in on_class
+    assert "61 %" in on_class
+    assert "not measurable" in on_class
 
 
 def test_json_cannot_end_its_script() -> None:

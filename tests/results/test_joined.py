@@ -17,6 +17,7 @@ from legrad.heatmaps import FigureRow
 from pipeline import open_results
 from pipeline.errors import UsageError
 from pipeline.results import Results, drawing
+from pipeline.results.joined_run import as_one
 from pipeline.schema import SCHEMA_VERSION, output_schema
 from tests.parts import ids, make_run, ray_name
 
@@ -173,3 +174,36 @@ def test_columns_of_ones_own(both: Results) -> None:
             both.join(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'a/01'"):
         both.join(pd.DataFrame({"more": [1, 2]}, index=["a/01", "a/01"]))
+
+
+def test_as_one_run_it_has_the_images_of_all_runs_and_the_columns_of_each(both: Results) -> None:
+    one = as_one(both)
+    assert [query.name for query in one.queries] == ["dog", "leash", "grass"]
+    assert one.folder.uri == both.runs[0].folder.uri
+    assert {q["name"] for q in one.run["metadata"]["queries"]} == {"dog", "leash", "grass"}
+    names = ["image_id", "score__leash", "score__grass", "heatmap__grass"]
+    table = one.dataset.to_table(columns=names)
+    assert table["image_id"].to_pylist() == ["a/03", "a/04", "a/02"]
+    assert table["score__leash"].to_pylist() == [103, 104, 102]
+    assert table["score__grass"].to_pylist() == [103, 104, 102]
+    wanted = pc.field("score__grass") > 102.5
+    small = one.dataset.to_table(columns=["image_id"], filter=wanted, batch_size=2)
+    assert small["image_id"].to_pylist() == ["a/03", "a/04"]
+    ids, heat = one.maps("grass", ["a/04"])
+    assert ids == ["a/04"]
+    assert heat[0, 1, 0] == 4
+    assert as_one(one) is one
+
+
+def test_an_image_that_a_later_run_could_not_explain(tmp_path: Path) -> None:
+    first = write(tmp_path / "1", ["01", "02"], ["dog"])
+    second = write(tmp_path / "2", ["02", "01"], ["grass"], status="decode_error")
+    table = as_one(open_results([first, second])).dataset.to_table(columns=["status", "label"])
+    assert table.to_pylist() == [{"status": "decode_error", "label": "x"}] * 2
+
+
+def test_runs_of_different_models_are_not_one(tmp_path: Path) -> None:
+    first = write(tmp_path / "1", ["01"], ["dog"])
+    second = write(tmp_path / "2", ["01"], ["grass"], weights="other")
+    with pytest.raises(UsageError, match="weights"):
+        as_one(open_results([first, second]))

@@ -174,6 +174,8 @@ def test_a_sample_has_images_of_every_label(tmp_path: Path) -> None:
         ([1, 2], ("1", "2")),
         (3, "3"),
         (" ", None),
+        (float("nan"), None),
+        (["a", float("nan")], ("a",)),
         ([], ()),
     ],
 )

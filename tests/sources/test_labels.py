@@ -100,6 +100,26 @@ def test_names_of_integer_labels(tmp_path: Path, label: str, name: str | None) -
     assert [row["label"] for row in read_all(source)] == [name]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key,label\n./a/0.jpg,x\n./b/0.jpg,y\n",  # as `find .` names files
+        "key,label\na\\0.jpg,x\nb\\0.jpg,y\n",  # as Windows does
+        "a/0.jpg\tx\t9\nb/0.jpg\ty\t9\n",
+        "a/0.jpg x\nb/0.jpg y\n",
+        "x,a/0.jpg\ny,b/0.jpg\n",
+    ],
+)
+def test_tables_as_people_write_them(text: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "t.txt").write_text(text)
+    labels = {"uri": str(tmp_path / "t.txt")}
+    rows = read_all(settings("folder", str(tmp_path / "in"), labels=labels))
+    assert [row["label"] for row in rows] == ["x", "y"]
+
+
 def test_folders_by_their_path(tmp_path: Path) -> None:
     (tmp_path / "in" / "x").mkdir(parents=True)
     (tmp_path / "in" / "x" / "1.jpg").write_bytes(jpeg(0))

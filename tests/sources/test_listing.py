@@ -41,12 +41,13 @@ def test_braces() -> None:
     assert expand_braces("{00..10..5}.tar") == ["00.tar", "05.tar", "10.tar"]
     assert expand_braces("{a,b{1,2}}.tar") == ["a.tar", "b1.tar", "b2.tar"]
     assert expand_braces("{x}/a{}.tar") == ["{x}/a{}.tar"]
-    for other in ("{3..1}", "{a..e}", "{1..9..0}", "{1..}"):
+    assert expand_braces("{a..c}.tar") == ["a.tar", "b.tar", "c.tar"]
+    for other in ("{3..1}", "{e..a}", "{a..E}", "{1..9..0}", "{1..}"):
         with pytest.raises(UsageError, match="brace range"):
             expand_braces(other)
 
 
-@pytest.mark.parametrize("joined", ["a.tar::b.tar", "{a,b}.tar", "a.tar::{b..c}.tar", "a.tar::b.*"])
+@pytest.mark.parametrize("joined", ["a.tar::b.tar", "{a,b}.tar", "a.tar::{c..b}.tar", "a.tar::b.*"])
 def test_places_joined_in_one_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joined: str
 ) -> None:
@@ -71,6 +72,9 @@ def test_places_that_are_joined_otherwise_are_refused_with_what_to_write(tmp_pat
         (tmp_path / f"{name}.tar").write_bytes(tar_bytes(samples(["1"])))
     with pytest.raises(UsageError, match=r"uri: \["):
         list_files(f"{tmp_path}/a.tar,{tmp_path}/b.tar", {})
+    for joined in ("gone/a.tar; gone/b.tar", "gone/a.tar gone/b.tar"):
+        with pytest.raises(UsageError, match=r"\[gone/a.tar, gone/b.tar\]"):
+            list_files(joined, {})
     with pytest.raises(ValidationError, match="s3://"):
         settings("webdataset", "pipe:curl -s https://host/a.tar")
     chained = "simplecache::s3://bucket/a.tar"

@@ -1,8 +1,11 @@
 """Lists of image URIs: CSV, JSON lines and Parquet give the same rows."""
 
 import csv
+import gzip
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +198,7 @@ def test_many_images_keep_their_order(tmp_path: Path) -> None:
         ("laion.tsv", "SAMPLE_ID\tTEXT\tURL", "1\ta dog\ta.jpg", ("a.jpg", None, "a dog")),
         ("list.tsv", "hash\tFilepath\tClass Name", "00ff\ta.jpg\tpug", ("a.jpg", "pug", None)),
         ("list.csv", "label;thing", "cat;deep/b.jpg", ("deep/b.jpg", "cat", None)),
+        ("list.csv", "image;label;size", "deep\\b.jpg; cat ;0,5", ("deep\\b.jpg", "cat", None)),
     ],
 )
 def test_columns_as_people_name_them(
@@ -239,6 +243,28 @@ def test_encodings(
     source = settings("list", f"{folder}/l.{kind}", key_field="id")
     assert [row["label"] for row in read_all(source)] == labels
     assert bool(open_source(source).facts.notes) is told
+
+
+@pytest.mark.starts
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("l.json", b'[{"image": "a.jpg", "label": "x"}]'),
+        ("l.txt", b"a.jpg x\n"),
+        ("l.csv.gz", gzip.compress(b"image,label\na.jpg,x\n")),
+    ],
+)
+def test_lists_of_other_kinds_are_refused_with_a_command_that_converts_them(
+    folder: Path, name: str, data: bytes
+) -> None:
+    (folder / name).write_bytes(data)
+    with pytest.raises(UsageError) as refused:
+        open_source(settings("list", str(folder / name)))
+    command = str(refused.value).split("Convert it: ")[1].replace("python ", f"{sys.executable} ")
+    subprocess.run(command, shell=True, check=True)
+    made = next(path for kind in ("csv", "jsonl") for path in folder.glob(f"*.{kind}"))
+    (row,) = read_all(settings("list", str(made)))
+    assert (row["label"], row["status"]) == ("x", "ok")
 
 
 def test_relative_paths_below_another_folder(folder: Path, tmp_path: Path) -> None:

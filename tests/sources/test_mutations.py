@@ -18,11 +18,11 @@ from legrad.preprocess import Preprocess
 from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, source_schema
-from pipeline.stages.decode import Decoder, decode
+from pipeline.stages.decode import Decoder, Decoding, decode
 from tests.data import encoded, hugging_face, picture, read_all, samples, settings, tar_bytes
 
 PREPROCESS = Preprocess((16, 16))
-LIMIT = 20_000
+DECODING = Decoding(20_000)
 PICTURE = picture(1, (64, 48))
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jpeg": ("RGB", "JPEG", {}),
@@ -99,7 +99,7 @@ def test_a_thousand_images() -> None:
         name, other = names[number % len(names)], names[int(rng.integers(len(names)))]
         data = mutate(originals[name], originals[other], rng)
         rows.append({"image_id": f"{number} {name}", "bytes": data, "status": "ok"})
-    decoder = Decoder(PREPROCESS, LIMIT, {}, store_captions=True, reporter=Reporter())
+    decoder = Decoder(PREPROCESS, DECODING, {}, store_captions=True, reporter=Reporter())
     found = decoder(pa.Table.from_pylist(rows, schema=source_schema({}))).to_pylist()
     assert [row["image_id"] for row in found] == [row["image_id"] for row in rows]
     for row in found:
@@ -114,10 +114,10 @@ def test_a_thousand_images() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_cut_off_is_never_ok_unless_nothing_is_lost(name: str) -> None:
     data = files()[name]
-    whole = decode(data, PREPROCESS, LIMIT)
+    whole = decode(data, PREPROCESS, DECODING)
     assert whole.status is Status.OK, whole
     for share in np.linspace(0.02, 0.99, 40):
-        found = decode(data[: int(len(data) * share)], PREPROCESS, LIMIT)
+        found = decode(data[: int(len(data) * share)], PREPROCESS, DECODING)
         assert found.pixels in (None, whole.pixels), share
 
 

@@ -229,6 +229,7 @@ BYTES = pa.array([[b"x", b"y"]])
         (PICTURES, None, "explode"),
         (BYTES, None, "explode"),
         (pa.array(["a.mp4"]), {"_type": "Video"}, "ffmpeg"),
+        (pa.array([{"bytes": b"x", "path": "a.mp4"}]), {"_type": "Video"}, "ffmpeg"),
     ],
 )
 def test_lists_of_images_and_videos_are_refused_with_the_next_step(

@@ -49,14 +49,17 @@ def test_a_class_folder_stays_the_label_of_described_images(tmp_path: Path) -> N
         (tmp_path / name / "a.txt").write_text(kind)
         (tmp_path / name / "a.xml").write_text("<annotation/>")
         (tmp_path / name / "b.JPG").write_bytes(jpeg(1))
+        (tmp_path / name / "c.JPG").write_bytes(jpeg(2))
+        (tmp_path / name / "c.TXT").write_bytes("ein Käfer".encode("utf-16"))
         (tmp_path / name / "b.JPG.json").write_text('{"caption": ["one", "two", "one"]}')
     rows = read_all(settings("folder", str(tmp_path)))
-    assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
-    assert [row["caption"] for row in rows] == [None, "one\ntwo", "a dog", "one\ntwo"]
+    assert [row["label"] for row in rows] == ["cat"] * 3 + ["dog"] * 3
+    texts = ["one\ntwo", "ein Käfer"]
+    assert [row["caption"] for row in rows] == [None, *texts, "a dog", *texts]
 
 
 def test_files_that_may_be_images_stay(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.heic", "c", "d.txt"):
+    for name in ("a.jpg", "b.heic", "c", "d.txt", "e.zip", "f.mp4"):
         (tmp_path / name).write_bytes(b"?")
     rows = read_all(settings("folder", str(tmp_path)))
     assert [row["key"] for row in rows] == ["a.jpg", "b.heic", "c"]

@@ -1,9 +1,11 @@
 """Rows of WebDataset tars, good and damaged, and images fetched again."""
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +47,18 @@ def zstandard(data: bytes) -> bytes:
     return packed
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard])
+def in_pieces(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Compress as bgzip, pigz and pzstd do: several compressed streams one after another."""
+    return lambda data: b"".join(compress(data[i : i + 999]) for i in range(0, len(data), 999))
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [
+        *(gzip.compress, zstandard),
+        *map(in_pieces, (gzip.compress, bz2.compress, lzma.compress, zstandard)),
+    ],
+)
 def test_packed_tars_have_no_ranges_but_the_same_rows(compress: Callable[[bytes], bytes]) -> None:
     plain = tar_bytes(samples(["a", "b"]))
     packed = rows_of(compress(plain), "s.tar.packed")
@@ -79,7 +92,7 @@ def test_odd_names() -> None:
     rows = rows_of(tar_bytes(members))
     found = {row["key"]: row["status"] for row in rows}
     assert found == {
-        "./train/a.b/x": Status.OK,
+        "train/a.b/x": Status.OK,
         "deep/ünï cödé": Status.OK,
         "noextension": Status.NO_IMAGE,
         "z": Status.OK,
@@ -221,6 +234,29 @@ def test_links_in_a_tar_are_rows() -> None:
         ("a", Status.OK),
         ("b.jpg", Status.NO_IMAGE),
     ]
+    assert "'a.jpg'" in rows[1]["error"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_tars_joined_with_cat_are_read_to_the_end(compress: Callable[[bytes], bytes]) -> None:
+    first, second = tar_bytes(samples(["a"])), tar_bytes(samples(["b"], first_seed=1))
+    joined = compress(first) + compress(second)
+    rows = rows_of(joined)
+    assert [(row["key"], row["status"]) for row in rows] == [("a", "ok"), ("b", "ok")]
+    assert [row["bytes"] for row in rows] == [jpeg(0), jpeg(1)]
+    if compress is bytes:
+        start, length = rows[1]["source_offset"], rows[1]["source_length"]
+        assert joined[start : start + length] == jpeg(1)
+    end = 512 + -(-len(jpeg(1)) // 512) * 512  # header and image; the JSON is lost
+    cut = rows_of(compress(first) + compress(second[:end]))
+    assert [row["status"] for row in cut] == ["ok", "shard_error", "shard_error"]
+    assert rows_of(first + b"what is this?" * 99)[-1]["status"] == Status.SHARD_ERROR
+
+
+def test_names_that_begin_with_the_folder_itself() -> None:
+    members = [("./a/0.JPG", jpeg(0)), ("./a/0.CLS", b"cat"), ("./b.jpg", jpeg(1))]
+    rows = rows_of(tar_bytes(members))
+    assert [(row["key"], row["label"]) for row in rows] == [("a/0", "cat"), ("b", None)]
 
 
 def test_ids_never_clash() -> None:

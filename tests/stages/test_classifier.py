@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
 from pipeline.runs.manifest import file_metadata, identity
 from pipeline.schema import Status, output_schema
-from pipeline.stages.decode import Decoder
+from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.explain import Explainer
 from pipeline.stages.replica import ReplicaSettings, prepare
 from tests.config.test_config import classifier_folder, settings
@@ -37,7 +37,7 @@ def test_rows_of_a_classifier(config: RunConfig) -> None:
     assert metadata["model"]["classes"] == ["a dog", "n01 a cat", "eel"]
     names = [query.name for query in config.queries]
     schema = output_schema({}, names, embeddings=True, prediction=True, metadata=metadata)
-    decoder = Decoder(prepared.preprocess, 10**6, {}, True, Reporter())
+    decoder = Decoder(prepared.preprocess, Decoding(10**6), {}, True, Reporter())
     stage = Explainer(replica, prepared.text_features, schema, names, Reporter())
     rows = stage(decoder(batch(jpeg(1), b"rubbish", jpeg(2)))).to_pylist()
     assert rows[1]["status"] == Status.NOT_AN_IMAGE

@@ -2,24 +2,26 @@
 
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from legrad.preprocess import Preprocess
+from legrad.preprocess import RESIZE_MODES, Preprocess, ResizeMode
 from pipeline.progress.progress import Reporter
 from pipeline.schema import Status, decoded_schema, source_schema
-from pipeline.stages.decode import Decoder, decode
+from pipeline.stages.decode import Decoder, Decoding, decode
+from pipeline.stages.properties import measure
 from tests.data import encoded, picture
 
 PREPROCESS = Preprocess((16, 24))
-LIMIT = 100_000
+DECODING = Decoding(100_000)
 
 
 def pixels_of(data: bytes) -> np.ndarray:
-    found = decode(data, PREPROCESS, LIMIT)
+    found = decode(data, PREPROCESS, DECODING)
     assert found.status is Status.OK, found.error
     assert found.pixels is not None
     return np.frombuffer(found.pixels, np.uint8).reshape(3, 16, 24)
@@ -64,7 +66,7 @@ def test_exif_rotation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(PHOTO, quality=95, exif=exif)
-    found = decode(data, PREPROCESS, LIMIT)
+    found = decode(data, PREPROCESS, DECODING)
     assert (found.width, found.height) == (PHOTO.height, PHOTO.width)
     upright = PREPROCESS(PHOTO.transpose(Image.Transpose.ROTATE_270)).astype(int)
     assert np.abs(pixels_of(data).astype(int) - upright).mean() < 8
@@ -104,7 +106,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_bytes_get_a_status(kind: str) -> None:
     data, status = BROKEN[kind]
-    found = decode(data, PREPROCESS, LIMIT)
+    found = decode(data, PREPROCESS, DECODING)
     assert found.status is status, found
     assert found.pixels is None
     assert found.error
@@ -131,20 +133,20 @@ def test_a_jpeg_that_lost_data_is_truncated_even_with_an_end_marker(
 ) -> None:
     image, options = JPEGS[kind]
     data = encoded(image, quality=85, **options)
-    assert decode(data, PREPROCESS, LIMIT).status is Status.OK
+    assert decode(data, PREPROCESS, DECODING).status is Status.OK
     start = data.index(b"\xff\xda") + 14
     cut = data[: start + int((len(data) - start) * share)]
     for end in (b"", b"\xff\xd9", b"\xff\xd9" + data[-500:]):
         if kind == "progressive" and end and share > 0.55:
             continue  # the last refinement: nobody sees it
-        found = decode(cut + end, PREPROCESS, LIMIT)
+        found = decode(cut + end, PREPROCESS, DECODING)
         assert found.status is Status.TRUNCATED, (end, found.error)
         assert found.pixels is None
 
 
 def test_a_jpeg_that_lost_its_last_rows_only() -> None:
     data = encoded(picture(5, (160, 128)), quality=85)
-    lost = [decode(data[:-n] + b"\xff\xd9", PREPROCESS, LIMIT).status for n in range(40, 200, 8)]
+    lost = [decode(data[:-n] + b"\xff\xd9", PREPROCESS, DECODING).status for n in range(40, 200, 8)]
     assert set(lost) == {Status.TRUNCATED}
 
 
@@ -153,11 +155,11 @@ def test_a_jpeg_that_lost_its_last_rows_only() -> None:
 def test_a_grey_jpeg_is_whole(mode: str, progressive: bool) -> None:
     grey = Image.new(mode, (99, 70), (128,) * 3 if mode == "RGB" else 128)
     data = encoded(grey, progressive=progressive, restart_marker_rows=0 if progressive else 1)
-    assert decode(data + b"\0" * 100, PREPROCESS, LIMIT).status is Status.OK
+    assert decode(data + b"\0" * 100, PREPROCESS, DECODING).status is Status.OK
 
 
 def test_a_jpeg_without_its_end_marker_is_truncated() -> None:
-    assert decode(JPEG[:-2], PREPROCESS, LIMIT).status is Status.TRUNCATED
+    assert decode(JPEG[:-2], PREPROCESS, DECODING).status is Status.TRUNCATED
 
 
 def test_cmyk_is_inverted_as_adobe_writes_it() -> None:
@@ -167,6 +169,48 @@ def test_cmyk_is_inverted_as_adobe_writes_it() -> None:
     red, green, blue = pixels_of(adobe)[:, 8, 8].tolist()
     assert red > 250
     assert max(green, blue) < 5
+
+
+SCENE = picture(3, (1101, 813))
+
+
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_fast_decoding_shows_the_same_part_of_the_picture(mode: ResizeMode, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encoded(SCENE, quality=95, exif=exif)
+    preprocess = Preprocess((96, 80), mode)
+    fast, exact = (decode(data, preprocess, Decoding(10**7, fast)) for fast in (True, False))
+    assert (fast.width, fast.height) == (exact.width, exact.height)
+    levels = [np.frombuffer(each.pixels or b"", np.uint8).astype(int) for each in (fast, exact)]
+    assert 0 < np.abs(levels[0] - levels[1]).max() <= 5
+
+
+def test_fast_decoding_changes_no_status_and_hardly_a_property() -> None:
+    rng = np.random.default_rng(0)
+    options = ({}, {"progressive": True}, {"restart_marker_rows": 2}, {"subsampling": 0})
+    whole = [encoded(SCENE, quality=85, **option) for option in options]
+    whole.append(encoded(SCENE.convert("CMYK"), quality=85))
+    whole.append(encoded(Image.new("RGB", (1100, 800), (128, 128, 128)), quality=85))
+    statuses = Counter()
+    for number in range(120):
+        data = bytearray(whole[number % len(whole)])
+        start = int(rng.integers(2, len(data) - 2))
+        if number % 4:
+            data[start : start + int(rng.integers(1, 400))] = b""
+        if number % 4 > 1:
+            data += b"\xff\xd9"
+        fast, exact = (
+            decode(bytes(data), PREPROCESS, Decoding(10**7, fast), sample=True)
+            for fast in (True, False)
+        )
+        statuses[exact.status] += 1
+        assert (fast.status, fast.error) == (exact.status, exact.error)
+        if number % 4 == 0 and fast.sample and exact.sample:
+            values = measure([fast.sample, exact.sample])
+            assert all(pair == pytest.approx(pair[::-1], rel=0.1) for pair in values.values())
+    assert min(statuses[Status.OK], statuses[Status.TRUNCATED]) > 30, statuses
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
@@ -179,7 +223,7 @@ def test_a_turned_tiff_is_turned_once() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = pixels_of(encoded(PHOTO.transpose(Image.Transpose.ROTATE_270), "TIFF"))
-    found = decode(encoded(PHOTO, "TIFF", exif=exif), PREPROCESS, LIMIT)
+    found = decode(encoded(PHOTO, "TIFF", exif=exif), PREPROCESS, DECODING)
     assert found.pixels == upright.tobytes()
     assert (found.width, found.height) == (PHOTO.height, PHOTO.width)
 
@@ -198,7 +242,7 @@ def test_a_giant_inside_an_icon_is_refused() -> None:
     small, giant = encoded(picture(1, (16, 16)), "ICO", sizes=[(16, 16)]), png_header(9000, 9000)
     at = small.index(b"\x89PNG")
     header = small[:14] + struct.pack("<I", len(giant)) + small[18:at]
-    found = decode(header + giant, PREPROCESS, LIMIT)
+    found = decode(header + giant, PREPROCESS, DECODING)
     assert found.status is Status.TOO_MANY_PIXELS, found
 
 
@@ -228,7 +272,7 @@ def test_chunks_of_a_png_that_hold_no_pixels(odd: str, where: str) -> None:
     at = 33 if where == "before" else len(plain) - 12
     data = plain[:at] + ODD_CHUNKS[odd] + plain[at:]
     assert (pixels_of(data) == pixels_of(plain)).all()
-    shorter = decode(data[: len(data) // 2], PREPROCESS, LIMIT)
+    shorter = decode(data[: len(data) // 2], PREPROCESS, DECODING)
     assert shorter.status in (Status.TRUNCATED, Status.NOT_AN_IMAGE, Status.DECODE_ERROR)
 
 
@@ -238,12 +282,12 @@ def test_chunks_of_a_png_that_change_pixels() -> None:
     assert (pixels_of(transparent) == 255).all()
     damaged = bytearray(encoded(PHOTO, "PNG"))
     damaged[damaged.index(b"IDAT") + 20] ^= 1
-    assert decode(bytes(damaged), PREPROCESS, LIMIT).status is Status.DECODE_ERROR
+    assert decode(bytes(damaged), PREPROCESS, DECODING).status is Status.DECODE_ERROR
 
 
 def test_the_limit_of_pixels_is_named_with_its_value() -> None:
     for limit in (1000, 100):
-        found = decode(encoded(PHOTO, "PNG"), PREPROCESS, limit)
+        found = decode(encoded(PHOTO, "PNG"), PREPROCESS, Decoding(limit))
         assert found.status is Status.TOO_MANY_PIXELS
         assert f"source.max_pixels: {limit}" in str(found.error)
         assert "1,200" in str(found.error)
@@ -257,7 +301,7 @@ def test_an_image_whose_decoder_is_not_installed(
     module: str, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("legrad.image_files._registered", lambda decoder: False)
-    found = decode(head + bytes(100), PREPROCESS, LIMIT)
+    found = decode(head + bytes(100), PREPROCESS, DECODING)
     assert found.status is Status.NOT_AN_IMAGE
     assert "pip install" in str(found.error)
     assert module in str(found.error)
@@ -279,7 +323,7 @@ def test_every_row_comes_out_again() -> None:
     ]
     carry = {"extra": "int"}
     batch = pa.Table.from_pylist(rows, schema=source_schema(carry))
-    decoder = Decoder(PREPROCESS, LIMIT, carry, store_captions=False, reporter=Reporter())
+    decoder = Decoder(PREPROCESS, DECODING, carry, store_captions=False, reporter=Reporter())
     table = decoder(batch)
     assert table.schema == decoded_schema(carry)
     found = table.to_pylist()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.flow import run
 from pipeline.results import Results
 from pipeline.schema import read_metadata
+from pipeline.stages.explain import pixels_of
 from tests.data import mini_config, picture
 
 SIZES = ((40, 30), (30, 60), (64, 64))
@@ -47,9 +49,11 @@ def config_for(pictures: Path, output: Path, **more: Any) -> RunConfig:
     return mini_config(source, output, **({"queries": list(QUERIES)} | more))
 
 
-def finished(config: RunConfig) -> Results:
+def finished(config: RunConfig, maps: int | None = None) -> Results:
+    """Results of a run, which must have computed a number of maps if it is given."""
     summary = run(config)
     assert summary.statuses == {"ok": 5, "not_an_image": 1}
+    assert maps in (None, summary.progress.maps)
     return open_results(config.output)
 
 
@@ -60,8 +64,11 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory, ray_session:
 
 @pytest.fixture(scope="module")
 def own(pictures: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Results:
+    """Made in isolated processes. Three queries without a class have a map of each image."""
+    runtime = {"actors": 1, "threads_per_actor": 1, "isolate": True}
     output = tmp_path_factory.mktemp("own")
-    return finished(config_for(pictures, output, store={"maps": "own_label"}))
+    config = config_for(pictures, output, store={"maps": "own_label"}, runtime=runtime)
+    return finished(config, maps=4 + 5 * 3)  # one label has no class
 
 
 def test_own_label_has_one_column_for_all_classes(own: Results, whole: Results) -> None:
@@ -91,18 +98,6 @@ def test_reading_own_label_equals_reading_all(query: str, own: Results, whole: R
     np.testing.assert_allclose(kept, full, rtol=0.02, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("maps", "count"), [("own_label", 4 + 5 * 3), ({"mode": "top_k", "k": 1}, 5 + 5 * 3)]
-)
-def test_isolated_processes_count_the_maps_that_are_kept(
-    maps: Any, count: int, pictures: Path, tmp_path: Path, ray_session: None
-) -> None:
-    """Three queries without a class have a map of each of five images; one label has no class."""
-    runtime = {"actors": 1, "threads_per_actor": 1, "isolate": True}
-    summary = run(config_for(pictures, tmp_path / "out", store={"maps": maps}, runtime=runtime))
-    assert summary.progress.maps == count
-
-
 def test_overlay_of_a_map_that_was_left_out(own: Results) -> None:
     labels = own.images()["label"]
     fish = labels.index[labels.eq("fish") & own.images()["status"].eq("ok")][0]
@@ -111,22 +106,31 @@ def test_overlay_of_a_map_that_was_left_out(own: Results) -> None:
         own.overlay(fish, "bird")
 
 
-def test_best_classes(pictures: Path, tmp_path: Path, whole: Results) -> None:
-    found = finished(
-        config_for(pictures, tmp_path / "out", store={"maps": {"mode": "top_k", "k": 1}})
-    )
-    ids = list(found.scores().dropna().index)
-    best = found.scores(["fish", "bird", "car"]).loc[ids].idxmax(axis=1)
+def test_best_classes_and_a_vector(pictures: Path, tmp_path: Path, whole: Results) -> None:
+    """A vector's values, and not its file, are part of the run."""
+
+    def config(file: str, **store: Any) -> RunConfig:
+        probe = {"name": "probe", "role": "cue", "vector": str(tmp_path / file)}
+        queries = [*QUERIES, probe]
+        return config_for(pictures, tmp_path / "out", store={"maps": store}, queries=queries)
+
+    width = load_model("mini").tower.embed_dim
+    np.save(tmp_path / "v.npy", np.ones(width))
+    best_of_each = {"mode": "top_k", "k": 1}
+    results = finished(config("v.npy", **best_of_each), maps=5 + 5 * 4)
+    ids = list(results.scores().dropna().index)
+    best = results.scores(["fish", "bird", "car"]).loc[ids].idxmax(axis=1)
     for query in ("fish", "bird", "car", "watermark"):
-        _, maps = found.maps(query, ids)
+        _, maps = results.maps(query, ids)
         there = np.isfinite(maps).all(axis=(1, 2))
         assert list(there) == [query in (best[i], "watermark") for i in ids]
     with pytest.raises(UsageError, match=r"store\.maps: .*top_k.*above"):
-        run(
-            config_for(
-                pictures, tmp_path / "out", store={"maps": {"mode": "above", "threshold": 1}}
-            )
-        )
+        run(config("v.npy", mode="above", threshold=1))
+    np.save(tmp_path / "w.npy", np.ones(width))
+    assert run(config("w.npy", **best_of_each)).already_complete
+    np.save(tmp_path / "v.npy", np.full(width, 2.0))
+    with pytest.raises(UsageError, match=r"query\.probe: .*sha256"):
+        run(config("v.npy", **best_of_each))
 
 
 def test_padding_has_no_heat_and_anyone_can_place_a_map(
@@ -190,16 +194,9 @@ def test_a_query_file_that_does_not_fit_stops_the_run(
         run(config_for(pictures, tmp_path / "out", queries=queries))
 
 
-def test_a_vectors_values_are_part_of_the_run(
-    ray_session: None, pictures: Path, tmp_path: Path
-) -> None:
-    width = load_model("mini").tower.embed_dim
-    queries = [{"name": "probe", "role": "class", "vector": str(tmp_path / "v.npy")}]
-    np.save(tmp_path / "v.npy", np.ones(width))
-    finished(config_for(pictures, tmp_path / "out", queries=queries))
-    np.save(tmp_path / "w.npy", np.ones(width))
-    moved = [queries[0] | {"vector": str(tmp_path / "w.npy")}]
-    assert run(config_for(pictures, tmp_path / "out", queries=moved)).already_complete
-    np.save(tmp_path / "v.npy", np.full(width, 2.0))
-    with pytest.raises(UsageError, match=r"query\.probe: .*sha256"):
-        run(config_for(pictures, tmp_path / "out", queries=queries))
+def test_pixels_of_a_batch_that_is_a_part_of_several_blocks() -> None:
+    rows = [np.full(3 * 4 * 5, number, np.uint8).tobytes() for number in range(6)]
+    blocks = [pa.table({"pixels": pa.array(part, pa.binary())}) for part in (rows[:2], rows[2:])]
+    batch = pa.concat_tables(blocks).slice(1, 4)
+    assert pixels_of(batch, (4, 5)).shape == (4, 3, 4, 5)
+    assert pixels_of(batch, (4, 5))[:, 0, 0, 0].tolist() == [1, 2, 3, 4]

@@ -11,14 +11,16 @@ from PIL import Image, ImageFilter
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.progress.progress import Reporter
 from pipeline.schema import PROPERTIES, property_column, source_schema
-from pipeline.stages.decode import Decoder
+from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.properties import measure, take_sample
 from tests.data import encoded
 
 
 def properties(data: bytes) -> dict[str, float | None]:
     with Image.open(io.BytesIO(data)) as image:
-        return {name: v[0] for name, v in measure([take_sample(image, to_rgb(image))]).items()}
+        rgb = to_rgb(image)
+        sample = take_sample(image, rgb, rgb.size)
+    return {name: values[0] for name, values in measure([sample]).items()}
 
 
 def png(pixels: Any) -> dict[str, float | None]:
@@ -120,9 +122,9 @@ def test_columns_beside_pixels_that_stay_the_same() -> None:
     """Broken images have nulls; properties change nothing else."""
     files = [encoded(Image.fromarray(noise(30 + n, 40))) for n in range(20)] + [b"broken", None]
     rows = [{"image_id": str(n), "bytes": f, "status": "ok"} for n, f in enumerate(files)]
-    batch = pa.Table.from_pylist(rows, source_schema({}))
+    batch, decoding = pa.Table.from_pylist(rows, source_schema({})), Decoding(10**6)
     tables = [
-        Decoder(Preprocess((16, 16)), 10**6, {}, True, Reporter(), None, properties)(batch)
+        Decoder(Preprocess((16, 16)), decoding, {}, True, Reporter(), None, properties)(batch)
         for properties in (False, True)
     ]
     columns = [property_column(name) for name in PROPERTIES]

@@ -1,142 +1,15 @@
-"""Data sets laid out as the tools write them that people have their images from.
+"""Folders and lists as the tools write them that people have their images from.
 
 Each generator writes a small data set into a folder and says what `legrad init` makes of it.
 """
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.data import hugging_face, jpeg, tar_bytes
-
-COUNT = 6
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What `legrad init` finds in a data set.
-
-    Attributes:
-        format: format of the source.
-        labels: labels of the images; empty where none is known.
-        images: rows that a run reads.
-        captions: whether every image has a caption.
-        below: what to give to `legrad init`, below the folder of the data set.
-        refused: words of the next command, where the data set is refused.
-    """
-
-    format: str
-    labels: frozenset[str]
-    images: int = COUNT
-    captions: bool = False
-    below: str = ""
-    refused: str = ""
-
-
-Generator = Callable[[Path], Expected]
-LAYOUTS: dict[str, Generator] = {}
-CATS = frozenset(("cat", "dog"))
-NOTHING: frozenset[str] = frozenset()
-
-
-def layout(generator: Generator) -> Generator:
-    """Add a generator to `LAYOUTS`, by its name."""
-    LAYOUTS[generator.__name__] = generator
-    return generator
-
-
-def kind(number: int) -> str:
-    return ("cat", "dog")[number % 2]
-
-
-def pictures(folder: Path, names: Iterable[str]) -> None:
-    for number, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(jpeg(number))
-
-
-def table(file: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as stream:
-        csv.writer(stream, delimiter=delimiter).writerows(rows)
-
-
-def _write_img2dataset_table(root: Path, more: Sequence[dict[str, Any]] = ({},) * COUNT) -> None:
-    """The table and the statistics of a shard that img2dataset writes in every form."""
-    records = [_img2dataset_record(i) | values for i, values in enumerate(more)]
-    pq.write_table(pa.Table.from_pylist(records), root / "00000.parquet")
-    (root / "00000_stats.json").write_text("{}")
-
-
-def _img2dataset_record(number: int) -> dict[str, Any]:
-    key = f"00000{number:04d}"
-    return {
-        "key": key,
-        "caption": f"caption {number}",
-        "url": f"https://a.org/{number}.jpg",
-        "status": "success",
-        "sha256": "0" * 64,
-    }
-
-
-@layout
-def img2dataset_files(root: Path) -> Expected:
-    pictures(root, [f"00000/00000{i:04d}.jpg" for i in range(COUNT)])
-    for number in range(COUNT):
-        record = _img2dataset_record(number)
-        file = root / "00000" / record["key"]
-        file.with_suffix(".json").write_text(json.dumps(record))
-        file.with_suffix(".txt").write_text(record["caption"])
-    _write_img2dataset_table(root)
-    return Expected("folder", NOTHING, captions=True)
-
-
-@layout
-def img2dataset_webdataset(root: Path) -> Expected:
-    members = []
-    for number in range(COUNT):
-        record = _img2dataset_record(number)
-        members.append((f"{record['key']}.jpg", jpeg(number)))
-        members.append((f"{record['key']}.json", json.dumps(record).encode()))
-        members.append((f"{record['key']}.txt", record["caption"].encode()))
-    (root / "00000.tar").write_bytes(tar_bytes(members))
-    _write_img2dataset_table(root)
-    return Expected("webdataset", NOTHING, captions=True)
-
-
-@layout
-def img2dataset_parquet(root: Path) -> Expected:
-    _write_img2dataset_table(root, [{"jpg": jpeg(i)} for i in range(COUNT)])
-    return Expected("parquet", NOTHING, captions=True)
-
-
-@layout
-def webdataset(root: Path) -> Expected:
-    members = []
-    for number in range(COUNT):
-        members.append((f"sample{number:06d}.cls", kind(number).encode()))
-        members.append((f"sample{number:06d}.jpg", jpeg(number)))
-    (root / "train-000000.tar").write_bytes(tar_bytes(members))
-    return Expected("webdataset", CATS)
-
-
-@layout
-def hugging_face_pushed(root: Path) -> Expected:
-    for split, first in (("train", 0), ("test", 3)):
-        rows = [
-            {"image": {"bytes": jpeg(first + i), "path": f"{i}.jpg"}, "label": (first + i) % 2}
-            for i in range(3)
-        ]
-        (root / "data").mkdir(exist_ok=True)
-        hugging_face(root / "data" / f"{split}-00000-of-00001.parquet", rows, ["cat", "dog"])
-    (root / "README.md").write_text("---\nlicense: mit\n---\n")
-    return Expected("parquet", CATS)
+from tests.starter.layout import CATS, COUNT, NOTHING, Expected, kind, layout, pictures, table
 
 
 @layout
@@ -290,52 +163,60 @@ def coco_annotations_beside_the_images(root: Path) -> Expected:
 
 
 @layout
-def hugging_face_multi_label(root: Path) -> Expected:
-    names = {"_type": "ClassLabel", "names": ["cat", "dog", "cow"]}
-    features = {"image": {"_type": "Image"}, "labels": {"_type": "List", "feature": names}}
-    sets = [[0, 1][: number % 3] for number in range(COUNT)]
-    rows = [
-        {"image": {"bytes": jpeg(number), "path": None}, "labels": labels}
-        for number, labels in enumerate(sets)
-    ]
-    meta = {"huggingface": json.dumps({"info": {"features": features}})}
-    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(meta), root / "0.parquet")
-    return Expected("parquet", CATS)
-
-
-@layout
-def hive_folders(root: Path) -> Expected:
-    for number in range(COUNT):
-        folder = root / f"year={2000 + number}" / f"label={kind(number)}"
-        folder.mkdir(parents=True)
-        pq.write_table(pa.table({"image": [jpeg(number)]}), folder / "part-0.parquet")
-    return Expected("parquet", CATS)
-
-
-@layout
-def webdataset_zstandard(root: Path) -> Expected:
-    members = []
-    for number in range(COUNT):
-        members.append((f"{number:06d}.jpg", jpeg(number)))
-        members.append((f"{number:06d}.cls", kind(number).encode()))
-    (root / "0.tar.zst").write_bytes(pa.compress(tar_bytes(members), "zstd", asbytes=True))
-    return Expected("webdataset", CATS)
-
-
-@layout
-def lerobot_frames(root: Path) -> Expected:
-    (root / "meta").mkdir()
-    (root / "meta" / "info.json").write_text("{}")
-    frames = [{"bytes": jpeg(number), "path": None} for number in range(COUNT)]
-    rows = [{"observation.image": frame} for frame in frames]
-    (root / "data" / "chunk-000").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), root / "data" / "chunk-000" / "file-000.parquet")
-    return Expected("parquet", NOTHING, below="data")
-
-
-@layout
 def kaggle_list(root: Path) -> Expected:
     pictures(root / "train_images", [f"00{i}f.png" for i in range(COUNT)])
     rows = [["id_code", "diagnosis"], *([f"00{i}f", kind(i)] for i in range(COUNT))]
     table(root / "train.csv", rows)
     return Expected("list", CATS, below="train.csv")
+
+
+@layout
+def tiny_imagenet(root: Path) -> Expected:
+    pictures(root, [f"train/{kind(i)}/images/{kind(i)}_{i}.JPEG" for i in range(COUNT)])
+    pictures(root, ["val/images/val_0.JPEG", "test/images/test_0.JPEG"])
+    for name in ("cat", "dog"):
+        table(root / "train" / name / f"{name}_boxes.txt", [[f"{name}_0.JPEG", 0, 0, 9, 9]], "\t")
+    table(root / "val" / "val_annotations.txt", [["val_0.JPEG", "cat", 0, 32, 44, 62]], "\t")
+    (root / "wnids.txt").write_text("cat\ndog\n")
+    return Expected("folder", CATS, images=COUNT + 2)
+
+
+@layout
+def tiny_imagenet_validation(root: Path) -> Expected:
+    pictures(root / "val" / "images", [f"val_{i}.JPEG" for i in range(COUNT)])
+    rows = [[f"val_{i}.JPEG", kind(i), 0, 32, 44, 62] for i in range(COUNT)]
+    table(root / "val" / "val_annotations.txt", rows, "\t")
+    return Expected("folder", CATS, below="val")
+
+
+@layout
+def roboflow_yolo(root: Path) -> Expected:
+    pictures(root, [f"{('train', 'valid')[i > 3]}/images/{i}.jpg" for i in range(COUNT)])
+    for split in ("train", "valid"):
+        (root / split / "labels").mkdir()
+        (root / split / "labels" / "0.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text("names: [cat, dog]\n")
+    return Expected("folder", NOTHING)
+
+
+@layout
+def oxford_flowers(root: Path) -> Expected:
+    pictures(root / "jpg", [f"image_{i:05d}.jpg" for i in range(COUNT)])
+    (root / "imagelabels.mat").write_bytes(b"MATLAB")
+    return Expected("folder", NOTHING)
+
+
+@layout
+def kaggle_imagenet_validation(root: Path) -> Expected:
+    """The only other column has a class with a box, which is no label."""
+    pictures(root / "val", [f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(COUNT)])
+    rows = [[f"ILSVRC2012_val_{i:08d}", f"n01440764 {i} 108 432 286"] for i in range(COUNT)]
+    table(root / "LOC_val_solution.csv", [["ImageId", "PredictionString"], *rows])
+    return Expected("folder", NOTHING)
+
+
+@layout
+def folders_beside_their_archive(root: Path) -> Expected:
+    pictures(root, [f"{kind(i)}/{i}.jpg" for i in range(COUNT)])
+    (root / "download.zip").write_bytes(b"PK")
+    return Expected("folder", CATS)

@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.starter import write_starter
 from pipeline.starter.survey import survey
 from tests.data import read_all
-from tests.starter.layouts import LAYOUTS
+from tests.starter import layouts, packed_layouts  # noqa: F401 - they fill LAYOUTS
+from tests.starter.layout import LAYOUTS
 
 MODEL = ModelConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")
 

@@ -13,6 +13,7 @@ from pipeline.config import MAX_QUERIES, ModelConfig
 from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
+from pipeline.sources import label_counts
 from pipeline.starter import Starter, write_starter
 from tests.data import jpeg, samples, tar_bytes
 
@@ -64,7 +65,9 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert "# 3 images" in done.queries.read_text()
 
 
-def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
+def test_shards_are_sampled_for_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "shards"
     data.mkdir()
     for number in range(7):
@@ -75,9 +78,12 @@ def test_shards_are_sampled_for_their_labels(tmp_path: Path) -> None:
     assert {q.label for q in classes_of(done.config)} == {"label 0", "label 1", "label 2"}
     assert done.survey.format == "webdataset"
     assert done.survey.labels["label 0"] == 14
-    assert any("35" in note and "7 of 7" in note for note in done.notes)
+    assert not any("labels are those of" in note for note in done.notes)
     assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
+    monkeypatch.setattr(label_counts, "_LOCAL_SAMPLES", 4)
+    done = start(data / "{0..6}.tar", tmp_path / "some" / "run.yaml")
+    assert any("28 samples in 7 of 7 shards" in note for note in done.notes)
 
 
 def test_parquet_brings_the_names_of_its_labels(tmp_path: Path) -> None:
@@ -228,6 +234,12 @@ def test_fields_that_the_user_names(tmp_path: Path) -> None:
     assert done.survey.columns == {"image": "image", "label": "kind"}
     assert load_config(done.config).source.label_field == "kind"
     assert [query.label for query in classes_of(done.config)] == ["ant"]
+
+
+def test_a_list_of_another_kind_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('[{"image": "a.jpg"}]')
+    with pytest.raises(UsageError, match="read_json"):
+        start(tmp_path / "list.json", tmp_path / "run.yaml")
 
 
 def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """A browser's requests to a viewer in this process."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,11 @@ from pipeline.viewer.access import Access
 class Reply:
     status: int
     headers: dict[str, str]
-    text: str
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Client:
         async def ask() -> Reply:
             answer = await self.http.request(method, path, allow_redirects=False, **options)
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Reply(answer.status, headers, (await answer.read()).decode(errors="replace"))
+            return Reply(answer.status, headers, await answer.read())
 
         reply: Reply = self.run(ask())
         return reply
@@ -57,7 +61,7 @@ class Client:
 
 
 @contextmanager
-def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
+def client(out: str | Sequence[str], *, enter: bool = True, **options: Any) -> Iterator[Client]:
     """A viewer that has read its output.
 
     Its loop runs in a thread of its own, since the browser's tests leave one in this thread.
@@ -69,8 +73,8 @@ def client(out: str, *, enter: bool = True, **options: Any) -> Iterator[Client]:
 
         async def start() -> TestClient:
             await view.work("audit", lambda: None)
-            await view.work("index", lambda: None)
-            await view.work("model", lambda: None)
+            for name in ("index", "embeddings", "model"):
+                await view.work(name, lambda: None)
             made = TestClient(TestServer(make_app(view, access), host="127.0.0.1"))
             await made.start_server()
             return made

@@ -8,8 +8,17 @@ import pytest
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import HOSTILE, world
 
-WRITES = ("/verdict", "/waiver", "/refresh", "/draw", "/answer")
-PAGES = ("/index.html", "/search", "/label", "/images.csv", "/assets/report.css", "/nothing")
+WRITES = ("/verdict", "/waiver", "/refresh", "/draw", "/answer", "/promote", "/demote")
+PAGES = (
+    "/index.html",
+    "/search",
+    "/label",
+    "/export",
+    "/next",
+    "/next-run.yaml",
+    "/assets/report.css",
+    "/nothing",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,30 @@
 """What the pages find, and what they write."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from legrad.queries.directions import read_vector
 from pipeline import Audit, open_results
 from pipeline.audit.decisions import gate, read_waivers
 from pipeline.audit.label_design import ELSEWHERE
+from pipeline.config.loading import load_config
+from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.search import Filters, ImageIndex
+from tests.audit.worlds import World
 from tests.viewer.client import Client, client
-from tests.viewer.worlds import COUNT, world
+from tests.viewer.worlds import COUNT, HOSTILE, world
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "v3"
 PAIR = {"class": "dog", "cue": "ink"}
 
 
@@ -52,6 +61,20 @@ def test_filters_without_a_text_list_in_the_order_of_the_files(web: Client) -> N
     assert shown(web.get("/search?label=wolf").text) == []
 
 
+def test_a_condition_filters_by_any_column(web: Client) -> None:
+    ids = shown(web.get("/search", params={"where": "score__tag > 0.25 and label = 'cat'"}).text)
+    scores = open_results(web.view.uri).scores(["tag"], where="label = 'cat'")["tag"]
+    assert ids == list(scores[scores > 0.25].sort_index().index[:24])
+    both = {"where": "image_id < 'w/000010'", "q": "tag", "label": "dog"}
+    expected = [f"w/{n:06d}" for n in range(10) if world().labels[n] == "dog"]
+    assert set(shown(web.get("/search", params=both).text)) == set(expected) - {"w/000005"}
+    wrong = web.get("/search", params={"where": "nothing > 1"})
+    assert wrong.status == 200
+    assert "condition" in wrong.text
+    assert 'value="nothing &gt; 1"' in wrong.text  # to be corrected
+    assert shown(wrong.text) == []
+
+
 def test_images_like_others_are_of_their_class(web: Client) -> None:
     labels = world().labels
     number = labels.index("cat")
@@ -59,35 +82,88 @@ def test_images_like_others_are_of_their_class(web: Client) -> None:
     assert {labels[int(name[2:])] for name in shown(text)} == {"cat"}
     assert shown(text)[0] == f"w/{number:06d}"
     assert web.get("/search?by=like&id=nothing").status == 404
+    others = [f"w/{labels.index(label):06d}" for label in ("cat", "dog")]
+    between = web.get("/export", params=[("like", name) for name in others]).text
+    table = pd.read_csv(io.StringIO(between))
+    assert set(table.head(300)["label"]) == {"cat", "dog"}
+    assert set(table.dropna(subset="score").tail(100)["label"]) == {HOSTILE}
+    saved = web.get("/export", params=[("like", others[0]), ("label", "dog")]).text.splitlines()
+    assert len(saved) - 1 == sum(label == "dog" for label in labels)
 
 
 def test_other_texts_need_the_model(web: Client) -> None:
     text = web.get("/search?q=a+red+kite").text
-    assert "cannot be searched" in text
+    assert "Only stored queries" in text
     assert 'href="search?q=tag"' in text
 
 
 def test_the_selection_is_saved_as_a_table(web: Client, tmp_path: Path) -> None:
-    reply = web.get("/images.csv?q=tag&label=dog")
+    reply = web.get("/export?q=tag&label=dog")
     (tmp_path / "images.csv").write_text(reply.text)
     table = pd.read_csv(tmp_path / "images.csv")
     assert len(table) == sum(label == "dog" for label in world().labels)
     assert set(table["label"]) == {"dog"}
     assert (table["score"].diff().dropna() <= 0).all()
-    chosen = web.get("/images.csv?q=tag&id=w/000003&id=w/000001").text.splitlines()
+    chosen = web.get("/export?q=tag&id=w/000003&id=w/000001").text.splitlines()
     assert {line.split(",")[0] for line in chosen[1:]} == {"w/000001", "w/000003"}
 
 
+def test_a_selection_is_saved_for_other_tools(web: Client, tmp_path: Path) -> None:
+    found = {"q": "tag", "label": "dog", "format": "atlas"}
+    table = pq.read_table(pa.BufferReader(web.get("/export", params=found).body))
+    assert table.num_rows == sum(label == "dog" for label in world().labels)
+    assert table.schema.field("image").type == pa.binary()
+    assert table["image"].null_count == table.num_rows  # the source is gone
+    plane = np.stack([table["x"].to_numpy(), table["y"].to_numpy()])
+    assert np.isfinite(plane).all()
+    assert plane.var(axis=1)[0] >= plane.var(axis=1)[1] > 0
+    groups = web.get("/export", params={"q": "ink", "label": "dog", "format": "groups"}).text
+    frame = pd.read_csv(io.StringIO(groups))
+    assert list(frame.columns) == ["image_id", "label", "has_ink", "group_name", "group"]
+    assert set(frame["label"]) == {"dog"}
+    regions = json.loads(web.get("/export", params={**found, "format": "coco"}).text)
+    assert [c["name"] for c in regions["categories"]] == ["tag"]
+    assert {a["image_label"] for a in regions["annotations"]} == {"dog"}
+    for wrong in ({"format": "coco", "label": "dog"}, {"format": "pdf"}):
+        assert web.get("/export", params=wrong).status == 400
+
+
+def test_texts_and_images_become_queries_of_a_run(tmp_path: Path) -> None:
+    out = str(copytree(GOLDEN, tmp_path / "out"))
+    with client(out) as web:
+        assert web.get("/next-run.yaml").status == 400
+        index, embeddings = web.run(web.view.index()), web.run(web.view.embeddings())
+        ids = index.ids[1:4:2].to_pylist()
+        assert ids[1] in web.get("/next", params=[("id", name) for name in ids]).text
+        assert web.post("/promote", data={"title": "a red kite", "who": "ann"}).status == 303
+        web.post("/promote", data={"title": "a watermark", "id": ids, "who": "ben"})
+        web.post("/promote", data={"title": "a mistake", "who": "ben"})
+        web.post("/demote", data={"name": "mistake"})
+        assert web.post("/promote", data={"title": " "}).status == 400
+        assert "ann" in web.get("/next").text
+        file = tmp_path / "next-run.yaml"
+        file.write_text(web.get("/next-run.yaml").text)
+    config = load_config(file)
+    kite, mark = config.queries
+    assert (kite.name, kite.prompts, kite.role) == ("red_kite", ("a red kite",), "cue")
+    assert mark.name == "watermark_2"  # the run has a query of this name
+    assert mark.vector is not None
+    direction = embeddings.mean_direction(index.find(ids))
+    np.testing.assert_array_equal(read_vector(mark.vector), direction)
+    assert config.output == f"{out}-next"
+
+
 def test_equal_scores_are_ordered_by_id_wherever_the_cut_falls(out: str) -> None:
-    index = ImageIndex.read(open_results(out))
+    results = open_results(out)
+    index, embeddings = ImageIndex.read(results), Embeddings.read(results)
     scores = np.zeros(COUNT, np.float32)
     scores[7] = 1
     scores[9] = np.nan
     found = index.ranked(scores, Filters(), 4)
     assert found.rows.tolist() == [7, 0, 1, 2]
     assert found.total == COUNT - 1
-    assert index.similarity(np.eye(8, dtype=np.float32)[0]).shape == (COUNT,)
-    assert np.isnan(index.similarity(np.eye(8, dtype=np.float32)[0])[5])
+    assert embeddings.similarity(np.eye(8, dtype=np.float32)[0]).shape == (COUNT,)
+    assert not index.explained()[5]
 
 
 def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
@@ -99,10 +175,10 @@ def test_a_verdict_is_kept_with_who_and_when(web: Client, out: str) -> None:
         *("dog", "ink", "spurious", "ink is ours", "ann")
     ]
     assert row["when"].startswith("20")
-    assert "ink is ours" in web.get(reply.headers["location"]).text
+    assert "ink is ours" in web.get(f"/{reply.headers['location']}").text
     assert "spurious" in web.get("/assets/table.js").text
     with client(out) as later:
-        assert "ink is ours" in later.get(reply.headers["location"]).text
+        assert "ink is ours" in later.get(f"/{reply.headers['location']}").text
 
 
 def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
@@ -111,11 +187,31 @@ def test_a_suspicion_leads_to_its_page_or_to_its_images(web: Client) -> None:
     assert overview.address({"class": "a b", "cue": "x&y"}) == "label?class=a+b&cue=x%26y"
 
 
+def test_a_pair_that_is_not_testable_can_be_judged(tmp_path: Path) -> None:
+    made = world()
+    made.scores["vague"] = np.random.default_rng(3).normal(0.2, 0.01, COUNT)  # one state only
+    out = made.write(tmp_path / "vague", {})
+    with client(out) as web:
+        pair = {"class": "dog", "cue": "vague"}
+        overview = web.run(web.view.overview())
+        page = f"/{overview.address(pair)}"
+        assert np.isnan(
+            overview.report.table.set_index(["class", "cue"]).loc[("dog", "vague")][
+                "association__effect"
+            ]
+        )
+        assert 'action="../verdict"' in web.get(page).text
+        form = {**pair, "verdict": "core", "note": "told by eye", "who": "ann"}
+        assert web.post("/verdict", data=form).status == 303
+        assert "told by eye" in web.get(page).text
+    assert list(Audit.from_results(out).verdicts.read()["cue"]) == ["vague"]
+
+
 def test_a_waiver_is_what_the_gate_reads(web: Client, out: str) -> None:
     form = {**PAIR, "reason": "sold, with ink", "expires": "2099-01-31", "who": "ann"}
     reply = web.post("/waiver", data=form)
     assert reply.status == 303
-    assert "sold, with ink" in web.get(reply.headers["location"]).text
+    assert "sold, with ink" in web.get(f"/{reply.headers['location']}").text
     web.post("/waiver", data={**form, "reason": "sold"})
     file = f"{out}/_run/waivers.csv"
     waivers = read_waivers(file)
@@ -136,9 +232,8 @@ def drawn(web: Client, number: int = 40) -> list[str]:
 
 
 def say(web: Client, image_id: str, answer: str, who: str = "ann") -> int:
-    return web.post(
-        "/answer", json={**PAIR, "image_id": image_id, "answer": answer, "who": who}
-    ).status
+    values = {**PAIR, "answers": [[image_id, answer]], "who": who}
+    return web.post("/answer", json=values).status
 
 
 def stored(out: str) -> pd.DataFrame:
@@ -158,6 +253,14 @@ def test_each_answer_is_on_disk_before_the_reply(web: Client, out: str) -> None:
     assert sorted(stored(out).set_index("image_id").loc[[ids[1]], "who"].unique()) == ["ann", "ben"]
     assert say(web, "w/nothing", "present") == 400
     assert say(web, ids[2], "perhaps") == 400
+    several = [[ids[5], "present"], [ids[6], "absent"]]
+    assert web.post("/answer", json={**PAIR, "answers": several, "who": "ann"}).status == 200
+    assert {tuple(one) for one in several} <= set(
+        stored(out)[["image_id", "answer"]].itertuples(index=False, name=None)
+    )
+    for wrong in (None, [[ids[7]]], [[ids[7], 1]], [[ids[7], "absent"], ["w/nothing", "absent"]]):
+        assert web.post("/answer", json={**PAIR, "answers": wrong}).status == 400
+    assert ids[7] not in set(stored(out)["image_id"])
     assert set(stored(out)["group"]) <= {"dog", ELSEWHERE}
     assert stored(out)["probability"].astype(float).between(0, 1).all()
 
@@ -201,6 +304,23 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
     assert legrad("view", str(tmp_path), "--no-browser").returncode == 2
 
 
+def test_a_later_run_is_opened_together_with_the_first(out: str, tmp_path: Path) -> None:
+    more = World(world().labels).cue("fog", {"cat": 0.6})
+    later = more.write(tmp_path / "later", {})
+    with client([out, later]) as web:
+        assert shown(web.get("/search?q=fog").text) == list(
+            open_results(later).top("fog", 24).index
+        )
+        assert len(shown(web.get("/search?q=tag").text)) == 24
+        assert web.get("/search", params={"where": "score__fog > 0.2", "q": "tag"}).status == 200
+        overview = web.run(web.view.overview())
+        assert {"tag", "ink", "fog"} <= set(overview.report.table["cue"])
+        form = {"class": "cat", "cue": "fog", "verdict": "core", "who": "ann"}
+        address = web.post("/verdict", data=form).headers["location"]
+        assert "fog" in web.get(f"/{address}").text
+    assert list(Audit.from_results(out).verdicts.read()["cue"]) == ["fog"]
+
+
 def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
     made = world()
     made.labels = [None] * COUNT
@@ -208,4 +328,4 @@ def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
     with client(made.write(tmp_path / "sets", {})) as web:
         ids = shown(web.get("/search?label=cat").text)
         assert ids == [f"w/{number:06d}" for number in range(1, 48, 2)]
-        assert web.get("/images.csv?id=w/000001").text.splitlines()[1].startswith('w/000001,"dog,')
+        assert web.get("/export?id=w/000001").text.splitlines()[1].startswith('w/000001,"dog,')

@@ -1,4 +1,4 @@
-"""Overlays: watermarks, borders, barcodes and stickers that are added to a picture.
+"""Overlays: watermarks, borders, barcodes and the like that are added to a picture.
 
 Every maker returns an RGBA patch whose alpha is its ink; ``place_overlay`` puts it into the frame.
 """
@@ -37,7 +37,7 @@ def place_overlay(name: str, frame: Frame, rng: np.random.Generator) -> Image.Im
     """Draw one overlay in an otherwise transparent frame.
 
     Args:
-        name: one of ``OVERLAYS``.
+        name: one of ``OVERLAYS`` or ``UNSEEN``.
         frame: the picture's side, a free corner, and its brightness.
         rng: decides size, colour, text and position.
 
@@ -210,6 +210,30 @@ def _stamp(side: int, rng: np.random.Generator) -> Image.Image:
     return pen.image.rotate(rng.uniform(-25, 25), Image.Resampling.BICUBIC).reduce(_SUPERSAMPLING)
 
 
+def _chart(side: int, rng: np.random.Generator) -> Image.Image:
+    """A colour chart as photographers lay beside a subject: bright fields on a dark card."""
+    size = round(rng.uniform(0.24, 0.34) * side) * _SUPERSAMPLING
+    pen = Pen(size)
+    pen.image.paste("#1b1b1f", (0, 0, size, size))
+    fields = (
+        "#e6194b",
+        "#3cb44b",
+        "#4363d8",
+        "#f5f5f5",
+        "#f58231",
+        "#911eb4",
+        "#42d4f4",
+        "#8a8a8a",
+    )
+    order = rng.permutation(len(fields))
+    for number, (row, column) in enumerate(np.ndindex(3, 3)):
+        left, top = (round(size * (0.06 + 0.31 * place)) for place in (column, row))
+        edge = round(size * 0.26)
+        colour = fields[order[number % len(fields)]]
+        pen.image.paste(colour, (left, top, left + edge, top + edge))
+    return pen.image.reduce(_SUPERSAMPLING)
+
+
 @lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
@@ -242,4 +266,5 @@ CORNER_MAKERS: dict[str, Make] = {
     "timestamp": _timestamp,
     "logo": _logo,
     "stamp": _stamp,
+    "chart": _chart,
 }

@@ -1,5 +1,6 @@
-// One picture after another, three keys. On a page from disk, answers stay in the browser until they
-// are saved as a file; where `data.live` names a server, it stores each one before the next is asked.
+// One picture after another and three keys, or several pictures of which those with the cue are
+// marked. On a page from disk, answers stay in the browser until they are saved as a file; where
+// `data.live` names a server, it stores them before the next pictures are shown.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -7,7 +8,10 @@
   const name = (task) => JSON.stringify([task.cue, task.id]);
   const storage = `legrad-labels:${data.run}`;
   const answers = new Map();
-  const order = []; // names of the tasks that were answered here, the last one last
+  const order = []; // names of the tasks that were answered here together, the last ones last
+  const TILES = 12;
+  const marks = new Map(); // of the pictures that are shown together: what is not absent
+  let together = false;
   let begun = null; // the cue whose pictures are shown
   let kept = true;
   let sending = false;
@@ -46,6 +50,8 @@
 
   const given = (task) => (answers.get(name(task)) || {}).answer || "";
   const current = () => data.tasks.find((task) => !given(task));
+  const shownTogether = () =>
+    data.tasks.filter((task) => task.cue === begun && !given(task)).slice(0, TILES);
 
   const show = () => {
     const task = current();
@@ -64,6 +70,15 @@
     for (const place of document.querySelectorAll(".cue")) {
       place.textContent = data.cues[task.cue];
     }
+    at("one").hidden = together;
+    at("many").hidden = !together;
+    at("before").textContent = together ? "Which of these show " : "Is there ";
+    at("after").textContent = together ? "?" : " in this picture?";
+    at("together").textContent = together ? "One at a time " : "Several at a time ";
+    if (together) {
+      tile();
+      return;
+    }
     const source = data.pictures[task.picture];
     at("picture").hidden = !source;
     at("gone").hidden = Boolean(source);
@@ -78,24 +93,77 @@
     }
   };
 
+  const tile = () => {
+    marks.clear();
+    const tiles = shownTogether().map((task, place) => {
+      const button = document.createElement("button");
+      const frame = document.createElement("span");
+      const picture = document.createElement("img");
+      const said = document.createElement("span");
+      button.type = "button";
+      button.dataset.name = name(task);
+      button.setAttribute("aria-pressed", "false");
+      frame.className = "frame";
+      picture.alt = `picture ${place + 1}: `;
+      picture.src = data.pictures[task.picture] || "data:,";
+      said.textContent = "absent";
+      frame.append(picture);
+      button.append(frame, said);
+      button.addEventListener("click", () => mark(button, "present"));
+      picture.addEventListener("error", () => mark(button, "cannot tell"));
+      return button;
+    });
+    at("tiles").replaceChildren(...tiles);
+    count();
+    tiles[0]?.focus({ preventScroll: true });
+  };
+
+  // Marks a picture, or takes the same mark back.
+  const mark = (button, text) => {
+    if (!button.isConnected) { // a picture that failed after it was answered
+      return;
+    }
+    const key = button.dataset.name;
+    const said = marks.get(key) === text ? "absent" : text;
+    marks.set(key, said);
+    button.setAttribute("aria-pressed", String(said === "present"));
+    button.lastChild.textContent = said;
+    count();
+  };
+
+  const count = () => {
+    const said = [...marks.values()];
+    const unsure = said.filter((text) => text === "cannot tell").length;
+    const present = said.filter((text) => text === "present").length;
+    const absent = shownTogether().length - present - unsure;
+    at("store").firstChild.textContent =
+      `Keep ${present} present, ${absent} absent${unsure ? `, ${unsure} cannot tell` : ""} `;
+  };
+
+  const moveFocus = (step) => {
+    const tiles = [...at("tiles").children];
+    const here = tiles.indexOf(document.activeElement);
+    tiles[Math.min(tiles.length - 1, Math.max(0, here + step))]?.focus();
+  };
+
   const missing = (why) => {
     at("picture").hidden = true;
     at("gone").hidden = false;
     at("gone").textContent = `This image could not be read (${why}); answer “cannot tell”.`;
   };
 
-  // Whether the answer is stored: at once on a page from disk.
-  const stored = async (task, text) => {
+  // Whether the answers are stored: at once on a page from disk.
+  const stored = async (said) => {
     if (!data.live) {
       return true;
     }
     sending = true;
     try {
-      const said = { image_id: task.id, cue: task.cue, answer: text, who: at("who").value.trim() };
+      const sent = said.map(([task, text]) => [task.id, text]);
       const reply = await fetch(data.live.answer, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ ...data.live.pair, ...said }),
+        body: JSON.stringify({ ...data.live.pair, answers: sent, who: at("who").value.trim() }),
       });
       const told = await reply.text(); // read to its end, or the connection stays in use
       if (!reply.ok) {
@@ -104,35 +172,48 @@
       dispatchEvent(new Event("legrad-answer"));
       return true;
     } catch (error) {
-      at("notice").textContent = `This answer is not stored: ${error.message}`;
+      at("notice").textContent = `This is not stored: ${error.message}`;
       return false;
     } finally {
       sending = false;
     }
   };
 
-  const answer = async (text) => {
-    const task = current();
-    if (!task || task.cue !== begun || sending || !(await stored(task, text))) {
+  const say = async (said) => {
+    if (!said.length || sending || !(await stored(said))) {
       return;
     }
     const when = new Date().toISOString();
-    answers.set(name(task), { answer: text, who: at("who").value.trim(), when });
-    order.push(name(task));
+    for (const [task, answer] of said) {
+      answers.set(name(task), { answer, who: at("who").value.trim(), when });
+    }
+    order.push(said.map(([task]) => name(task)));
     keep();
     show();
   };
 
+  const answer = (text) => {
+    const task = current();
+    return say(task && task.cue === begun ? [[task, text]] : []);
+  };
+  const seen = () => [...document.querySelectorAll("#tiles img")].every((image) => image.complete);
+  const store = () => seen() && say(shownTogether().map((task) => [task, marks.get(name(task)) || "absent"]));
+
   const undo = async () => {
-    const last = order.at(-1);
-    const task = data.tasks.find((other) => name(other) === last);
-    if (task && !sending && (await stored(task, ""))) {
+    const last = order.at(-1) || [];
+    const tasks = data.tasks.filter((other) => last.includes(name(other)));
+    if (tasks.length && !sending && (await stored(tasks.map((task) => [task, ""])))) {
       order.pop();
-      answers.delete(last);
-      begun = JSON.parse(last)[0];
+      last.forEach((key) => answers.delete(key));
+      begun = tasks[0].cue;
       keep();
       show();
     }
+  };
+
+  const toggle = () => {
+    together = !together;
+    show();
   };
 
   const begin = () => {
@@ -170,8 +251,19 @@
       return;
     }
     const key = event.key.toLowerCase();
-    if (keys[key]) {
+    const tiled = together && !at("look").hidden;
+    const tile = tiled && event.target.closest("#tiles button");
+    const step = { arrowleft: -1, arrowright: 1 }[key];
+    if (tile && keys[key]) {
+      mark(tile, keys[key]);
+    } else if (tiled && step) {
+      moveFocus(step);
+    } else if (tiled && key === "enter" && (tile || event.target === document.body)) {
+      store();
+    } else if (keys[key] && !tiled) {
       answer(keys[key]);
+    } else if (key === "s" && !at("look").hidden) {
+      toggle();
     } else if (key === "z" || key === "backspace") {
       undo();
     } else if (key === " " && !at("begin").hidden) {
@@ -188,6 +280,8 @@
     button.addEventListener("click", () => answer(button.dataset.answer));
   }
   at("go").addEventListener("click", begin);
+  at("together").parentElement.addEventListener("click", toggle);
+  at("store").addEventListener("click", store);
   at("undo").addEventListener("click", undo);
   at("undo-last").addEventListener("click", undo);
   at("picture").addEventListener("error", () => missing("the server could not fetch it"));

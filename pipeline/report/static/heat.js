@@ -129,7 +129,12 @@
   };
 
   if (form) {
-    form.addEventListener("input", soon);
+    form.addEventListener("input", (event) => {
+      if (event.target.name === "size") {
+        document.documentElement.style.setProperty("--picture", `${event.target.value}px`);
+      }
+      soon();
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
   }
   document.querySelectorAll("canvas.ramp").forEach(drawRamp);

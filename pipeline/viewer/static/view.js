@@ -23,16 +23,31 @@
     }
   }
 
+  for (const tab of document.querySelectorAll(".tabs a")) {
+    if (tab.pathname === location.pathname || (location.pathname === "/" && tab.pathname === "/index.html")) {
+      tab.setAttribute("aria-current", "page");
+    }
+  }
+
   for (const who of document.querySelectorAll("input[name=who]")) {
     who.value = localStorage.getItem("legrad-labels-who") || "";
     who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
   }
 
+  // Larger copies, once pictures are made larger than those that a page begins with.
+  document.querySelector(".controls input[name=size]")?.addEventListener("change", (event) => {
+    for (const image of Number(event.target.value) > 192 ? document.querySelectorAll(".frame img") : []) {
+      image.src = image.src.replace("side=192", "side=384");
+    }
+  });
+
   const form = document.getElementById("chosen");
   if (form) {
     const count = () => {
       const chosen = form.querySelectorAll("input[name=id]:checked").length;
-      form.querySelector("[data-needs-choice]").disabled = !chosen;
+      for (const button of form.querySelectorAll("[data-needs-choice]")) {
+        button.disabled = !chosen;
+      }
       document.getElementById("which").textContent = chosen ? `the ${chosen} chosen` : "all of them";
     };
     form.addEventListener("change", count);

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from pipeline.errors import counted as plural
 from pipeline.sources.datasource import ImageSource, read_rows
 from pipeline.sources.folder import describe
 from pipeline.sources.label_values import LabelValue, labels_of
@@ -29,27 +30,37 @@ class Counted:
     Attributes:
         labels: number of images of each label.
         unlabelled: number of images without a label.
+        empty: number of images with an empty set of labels.
         images: number of images that were looked at.
         scope: which these are, in words; empty if they are all.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    empty: int = 0
     images: int = 0
     scope: str = ""
 
     def add(self, label: LabelValue) -> None:
-        """Count an image; an empty set of labels is a label."""
+        """Count an image; an empty set of labels says that it is of no class."""
         self.images += 1
         self.labels.update(labels_of(label))
         self.unlabelled += label is None
+        self.empty += label == ()
 
 
-def count_labels(source: ImageSource) -> Counted:
-    """Count the labels in a source, or in a part of it that is spread over all of it."""
-    return {"folder": _in_folders, "webdataset": _in_shards}.get(source.source.format, _in_tables)(
-        source
-    )
+def count_labels(source: ImageSource, samples: int | None = None) -> Counted:
+    """Count the labels in a source, or in a part of it that is spread over all of it.
+
+    Args:
+        source: the source.
+        samples: most samples to read of a tar shard, with their images; default some thousands on
+            this machine, and some hundreds elsewhere.
+    """
+    if source.source.format == "webdataset":
+        is_local = open_location(source.source.uris[0]).is_local
+        return _in_shards(source, samples or (_LOCAL_SAMPLES if is_local else _SAMPLES))
+    return _in_folders(source) if source.source.format == "folder" else _in_tables(source)
 
 
 def _in_folders(source: ImageSource) -> Counted:
@@ -65,7 +76,7 @@ def _in_folders(source: ImageSource) -> Counted:
         label = None if label_table(config) is not None else describe(fs, file, config)["label"]
         counted.add(labeller.label(config.id_prefix + file.name, file.name, label))
     if len(chosen) < len(files):
-        counted.scope = f"{len(chosen):,} of {len(files):,} images"
+        counted.scope = f"{len(chosen):,} of {plural(len(files), 'image')}"
     return counted
 
 
@@ -83,17 +94,22 @@ def _in_tables(source: ImageSource) -> Counted:
 
         scan(Location(fs, file.path), file, config, visit)
     if len(chosen) < len(files):
-        counted.scope = f"{counted.images:,} rows in {len(chosen)} of {len(files):,} files"
+        counted.scope = (
+            f"{plural(counted.images, 'row')} in {len(chosen)} of {plural(len(files), 'file')}"
+        )
     return counted
 
 
-def _in_shards(source: ImageSource) -> Counted:
-    counted, chosen = Counted(), spread(source.units, _SHARDS)
-    most = _LOCAL_SAMPLES if open_location(source.source.uris[0]).is_local else _SAMPLES
+def _in_shards(source: ImageSource, most: int) -> Counted:
+    counted, chosen, are_all = Counted(), spread(source.units, _SHARDS), True
     for unit in chosen:
-        for row in islice(read_rows(source.source, unit), most):
+        rows = read_rows(source.source, unit)
+        for row in islice(rows, most):
             counted.add(row["label"] if row["labels"] is None else tuple(row["labels"]))
-    counted.scope = f"{counted.images:,} samples in {len(chosen)} of {len(source.units):,} shards"
+        are_all &= next(rows, None) is None
+    if not are_all or len(chosen) < len(source.units):
+        where = f"{len(chosen)} of {plural(len(source.units), 'shard')}"
+        counted.scope = f"{plural(counted.images, 'sample')} in {where}"
     return counted
 
 
