@@ -9,7 +9,6 @@ import io
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +28,6 @@ def vocabulary() -> tuple[str, ...]:
     """Phrases of ordinary visible things, such as ``a watermark`` or ``gravel``."""
     lines = _FILE.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-@cache
-def artefacts() -> frozenset[str]:
-    """The phrases of the vocabulary for what hides in data sets, such as ``a watermark``."""
-    _, _, after = _FILE.read_text(encoding="utf-8").partition("# artefacts\n")
-    return frozenset(after.partition("\n#")[0].splitlines())
 
 
 def text_features(
