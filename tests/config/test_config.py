@@ -431,3 +431,11 @@ def test_audit_yaml_names_every_key_with_its_default() -> None:
     assert set(data) == set(AuditConfig.model_fields)
     assert set(data["gates"]) == set(Gates.model_fields)
     assert AuditConfig.model_validate(data) == AuditConfig()
+
+
+def test_a_classifier_asks_for_reliance(tmp_path: Path) -> None:
+    assert AuditConfig(classifier="out2").depth == "reliance"
+    with pytest.raises(ValueError, match="needs depth reliance"):
+        AuditConfig(classifier="out2", depth="association")
+    (tmp_path / "audit.yaml").write_text("classifier: out2\n")
+    assert load_audit(tmp_path / "audit.yaml").classifier == f"{tmp_path}/out2"
