@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 
 from pipeline.errors import UsageError
 from pipeline.results import Results
@@ -35,12 +36,12 @@ class Embeddings:
             return cls(None)
         vectors, start = None, 0
         for table in results.rows.batches([EMBEDDING], None, _BATCH):
-            block = _vectors(table[EMBEDDING])
-            if vectors is None and block.shape[1]:
-                vectors = np.zeros((len(results), block.shape[1]), np.float16)
-            if vectors is not None and block.shape[1]:
-                vectors[start : start + len(block)] = block
-            start += table.num_rows
+            values, valid = _numbers(table[EMBEDDING])
+            if vectors is None and len(values):
+                vectors = np.zeros((len(results), len(values) // int(valid.sum())), np.float16)
+            if vectors is not None:
+                _fill(vectors[start : start + len(valid)], values, valid)
+            start += len(valid)
         return cls(vectors)
 
     def of(self, rows: NDArray[np.int64]) -> Vector:
@@ -85,14 +86,18 @@ class Embeddings:
         return self.vectors
 
 
-def _vectors(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """(n, E) of a list column, 0 where it is null; E is 0 if all are."""
+def _numbers(column: pa.ChunkedArray) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    """The numbers of all lists of a column in one row, and (n,) which lists are there."""
     array = column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     valid = array.is_valid().to_numpy(zero_copy_only=False)
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    width = len(flat) // max(int(valid.sum()), 1)
-    result = np.zeros((len(array), width), np.float16)
-    if width:
-        result[valid] = flat.reshape(-1, width)
-    return result
+    return from_dlpack(array.flatten()), valid
+
+
+def _fill(target: NDArray[np.float16], values: torch.Tensor, valid: NDArray[np.bool_]) -> None:
+    """Write vectors (m, E) to the m rows of (n, E) that have one."""
+    vectors = values.reshape(-1, target.shape[1])
+    if valid.all():  # torch rounds several times as fast as numpy
+        torch.from_numpy(target).copy_(vectors)
+    else:
+        target[valid] = vectors.numpy()

@@ -50,8 +50,8 @@ def routes(view: View) -> list[web.RouteDef]:
         return page(await view.work("index", make))
 
     async def image_page(request: web.Request) -> web.Response:
-        image_id = given(request.query, "id")
-        return page(await view.work("index", _image_page, view, image_id))
+        image_id, text = given(request.query, "id"), request.query.get("q", "").strip()
+        return page(await view.work("index", _image_page, view, image_id, text))
 
     async def picture(request: web.Request) -> web.Response:
         side = request.query.get("side", "")
@@ -136,7 +136,8 @@ def _search_page(
         data={
             "grid": view.results.grid,
             "images": _maps(view, ids, stored),
-            "late": [[key, f"heat?{urlencode({'q': text})}"] for key, text in late.items()],
+            "ids": ids,
+            "late": _late(late),
         },
     )
 
@@ -170,7 +171,12 @@ def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[di
     ]
 
 
-def _image_page(view: View, image_id: str) -> str:
+def _late(texts: Mapping[str, str]) -> list[list[str]]:
+    """Key and address of the heat of each text that no query holds, for `late.js`."""
+    return [[key, f"heat?{urlencode({'q': text})}"] for key, text in texts.items()]
+
+
+def _image_page(view: View, image_id: str, text: str) -> str:
     view.pictures.rows([image_id])  # raises if there is none
     names = [q.name for q in view.results.queries]
     baselines = {q.name for q in view.results.queries if q.role is Role.BASELINE}
@@ -181,12 +187,20 @@ def _image_page(view: View, image_id: str) -> str:
     ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
     stored = [name for name in (OWN_LABEL, *ordered) if has_maps(view.results, name)]
     maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
+    query = stored_query(view, text)
+    late = {} if query or not text or view.texts.problem else {"late": text}
     return pages_with(view, [image_id]).render(
         "image.html",
         root="",
         image=Chosen(image_id, np.nan, np.nan),
         facts={name: row[name] for name in columns if row[name] is not None},
         scores=scores,
-        maps=list(maps[0]),
-        data={"grid": view.results.grid, "images": maps},
+        maps={**late, **{name: name for name in maps[0]}},
+        chosen=query,
+        data={
+            "grid": view.results.grid,
+            "images": maps,
+            "ids": [image_id],
+            "late": _late(late),
+        },
     )

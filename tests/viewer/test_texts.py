@@ -51,6 +51,10 @@ def test_pages_show_pictures_and_late_heat(demo_run: DemoRun) -> None:
         image_id = web.run(web.view.index()).ids[0].as_py()
         picture = web.get("/picture", params={"side": "192", "id": image_id})
         assert (picture.status, picture.headers["content-type"]) == (200, "image/webp")
+        full = web.get("/image", params={"q": "a red kite", "id": image_id}).text
+        assert '<option value="late">a red kite</option>' in full
+        stored = web.get("/image", params={"q": QUERY, "id": image_id}).text
+        assert f'<option value="{QUERY}" selected>' in stored
         heat = web.get("/heat", params={"q": "a red kite", "id": image_id})
         assert heat.status == 200
         assert web.get("/heat", params={"q": "a red kite", "id": "nothing"}).status == 404

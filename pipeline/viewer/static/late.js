@@ -1,20 +1,18 @@
 // Heat of a text that no query holds: one image after another, each shown as it comes.
 "use strict";
 (async () => {
-  const { late } = JSON.parse(document.getElementById("data").textContent);
-  const boxes = [...document.querySelectorAll("#chosen input[name=id]")];
+  const { late, ids } = JSON.parse(document.getElementById("data").textContent);
   const status = document.getElementById("late");
   let missing = 0;
   for (const [kind, address] of late) {
-    for (const [place, box] of boxes.entries()) {
+    for (const [place, id] of ids.entries()) {
       status.hidden = false;
-      status.textContent = `computing heat: ${place} of ${boxes.length} images`;
-      const number = Number(box.closest("figure").querySelector("canvas").dataset.image);
+      status.textContent = `computing heat: ${place} of ${ids.length} images`;
       try {
-        const reply = await fetch(`${address}&id=${encodeURIComponent(box.value)}`);
+        const reply = await fetch(`${address}&id=${encodeURIComponent(id)}`);
         const told = await reply.text();
         if (reply.ok) {
-          window.legradHeat(number, kind, JSON.parse(told));
+          window.legradHeat(place, kind, JSON.parse(told));
         }
         missing += reply.ok ? 0 : 1;
       } catch (error) { // the page is being left, or the server has ended
