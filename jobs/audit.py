@@ -8,6 +8,7 @@ import typer
 
 from jobs.options import (
     AuditOptions,
+    ClassifierRun,
     ClassLabels,
     Limit,
     OutputsArgument,
@@ -58,6 +59,7 @@ class FileOptions:
             "prediction: adds its accuracy with and without each flagged cue.",
         ),
     ] = None
+    classifier: ClassifierRun = None
     export: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write all pairs to this .csv, .parquet or .json file."),
@@ -73,7 +75,7 @@ class GateOptions:
         typer.Option(
             metavar="CLAIM",
             help="Exit with code 1 if a pair is flagged: for any claim (flagged), or for one "
-            "(association, clip_reliance, probe_reliance). With :verified, as in "
+            "(association, clip_reliance, probe_reliance, model_reliance). With :verified, as in "
             "association:verified, only pairs whose association people's labels verify.",
         ),
     ] = None
@@ -128,6 +130,7 @@ def audit(
         verdicts=verdicts.verdicts,
         labels=tuple(files.labels or ()),
         class_labels=files.class_labels,
+        classifier=files.classifier,
         tell=log,
     )
     if view.dry_run:

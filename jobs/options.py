@@ -47,6 +47,14 @@ ClassLabels = Annotated[
         "usual names), without a second run.",
     ),
 ]
+ClassifierRun = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OUT",
+        help="Run of your own classifier over the same images: does it use the flagged cues? "
+        "Implies --depth reliance.",
+    ),
+]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),

@@ -7,6 +7,7 @@ import typer
 
 from jobs.options import (
     AuditOptions,
+    ClassifierRun,
     ClassLabels,
     OutputsArgument,
     StorageOptions,
@@ -70,6 +71,7 @@ def report(
     ] = "report",
     verdicts: VerdictsFile = None,
     class_labels: ClassLabels = None,
+    classifier: ClassifierRun = None,
 ) -> None:
     """Write the audit as web pages: a table of pairs, a page per pair and per class."""
     from jobs.display import console, log
@@ -82,6 +84,7 @@ def report(
         settings=options.config(),
         verdicts=verdicts,
         class_labels=class_labels,
+        classifier=classifier,
         tell=log,
     )
     first_page = build_report(audit, to, limits.limits(), tell=log)

@@ -23,6 +23,7 @@ from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
 if TYPE_CHECKING:  # imports torch and Ray
+    from pipeline.reliance.model_reliance import ModelReliance
     from pipeline.reliance.reliance import Reliance
 
 VERDICTS = "verdicts.csv"
@@ -45,6 +46,7 @@ class Audit(Computed):
         verdicts: str | None = None,
         labels: Sequence[str] = (),
         class_labels: str | None = None,
+        classifier: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
@@ -58,6 +60,8 @@ class Audit(Computed):
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
             labels: files with people's answers on images that `legrad label` drew.
             class_labels: table that replaces the labels of the images, see `open_results`.
+            classifier: output of a run of your own classifier over the same images, for the claim
+                ``model_reliance``; it asks for the depth ``reliance``.
             tell: called with messages about long steps.
 
         Raises:
@@ -70,11 +74,13 @@ class Audit(Computed):
             if isinstance(settings, AuditConfig)
             else AuditConfig.model_validate(dict(settings or {}))
         )
+        if classifier is not None:
+            chosen = chosen.model_copy(update={"depth": "reliance"})
         default = results.folder.root.child("_run", VERDICTS)
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # checks the names before anything is read
-        return cls(results, chosen, file, storage_options, tell, tuple(labels))
+        return cls(results, chosen, file, storage_options, tell, tuple(labels), classifier)
 
     @cached_property
     def exact(self) -> pd.DataFrame:
@@ -94,6 +100,21 @@ class Audit(Computed):
 
         self.findings.population.refuse_sets("reliance")
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
+
+    @cached_property
+    def model_reliance(self) -> "ModelReliance":
+        """The claim about your own classifier; it makes the edits that are missing.
+
+        Raises:
+            UsageError: the audit was made without ``classifier``, or that is no run of one.
+        """
+        from pipeline.reliance.model_reliance import ModelReliance
+
+        if self.classifier is None:
+            raise UsageError("model_reliance: expected classifier=, the output of its run")
+        made = ModelReliance(self.reliance, open_results(self.classifier, self.options))
+        made.config  # noqa: B018 - refuses a run of another kind before anything is edited
+        return made
 
     def discover(
         self,
@@ -154,7 +175,7 @@ class Audit(Computed):
         """All pairs of class and cue, flagged ones first, by the claim's lower bound.
 
         Args:
-            by: ``association``, ``clip_reliance`` or ``probe_reliance``.
+            by: ``association``, ``clip_reliance``, ``probe_reliance`` or ``model_reliance``.
             decoys: whether decoys are included.
             flagged: whether only pairs flagged for the claim are returned.
             exact: whether the properties of `exact` are included; they have no other claim.
@@ -254,8 +275,13 @@ class Audit(Computed):
     @cached_property
     def _claims(self) -> pd.DataFrame:
         """All pairs, unsorted, with the claims that the depth asks for."""
-        frame, deep = self.findings.frame, self.settings.depth == "reliance"
-        return ranking.with_reliance(frame, self.reliance.frame) if deep else frame
+        if self.settings.depth != "reliance":
+            return self.findings.frame
+        if self.classifier is None:
+            return ranking.with_reliance(self.findings.frame, self.reliance.frame)
+        own = self.model_reliance.frame
+        tested = self.reliance.frame.merge(own, on=["class", "cue"])
+        return ranking.with_reliance(self.findings.frame, tested, ranking.CLAIMS[1:])
 
     @cached_property
     def _with_evidence(self) -> pd.DataFrame:

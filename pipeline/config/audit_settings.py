@@ -37,6 +37,11 @@ class Gates(Settings):
         probe_auc: what the lower bound of the probe's held-out AUC, class against rival, must
             exceed.
         probe_share: what the lower bound of the cue's share of the probe's evidence must exceed.
+        model_auc: what the lower bound of a classifier's AUC, class against rival, must exceed.
+        model_share: what the lower bound of the cue's share of a classifier's logit gap must
+            exceed; a pair is flagged for this or for the next.
+        model_flips: what the lower bound of the share of decisions that deletion of the cue
+            changes, beyond the control, must exceed.
     """
 
     separation: Annotated[float, Field(gt=0)] = 4.0
@@ -54,6 +59,9 @@ class Gates(Settings):
     clip_effect: Annotated[float, Field(ge=0)] = 0.5
     probe_auc: Share = 0.55
     probe_share: Share = 0.25
+    model_auc: Share = 0.55
+    model_share: Share = 0.25
+    model_flips: Share = 0.02
 
 
 class RelianceConfig(Settings):

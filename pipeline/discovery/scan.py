@@ -26,7 +26,7 @@ ECHO = 0.8
 """Correlation of two words' scores within classes from which they count as one word."""
 NAMES = 0.7
 """Cosine of a word's and a class's text, less the vocabulary's mean, from which it is a name."""
-NEARLY = 0.8
+NEARLY = 0.7
 """Share of the first word's effect from which a preferred word of a group names the group."""
 
 

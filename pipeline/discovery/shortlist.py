@@ -12,7 +12,7 @@ from legrad.queries.query import Role
 from pipeline.audit.directions import Directions
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population
-from pipeline.audit.vocabulary import artefacts
+from pipeline.audit.vocabulary import vocabulary
 from pipeline.discovery.confirm import PairOfWord
 from pipeline.discovery.scan import ECHO, NAMES, Leader, Likenesses, Scan, Sums, leaders
 from pipeline.discovery.words import Relation, wordnet
@@ -69,7 +69,8 @@ class Shortlist:
         every = np.stack(of_cues) if cues else np.zeros((0, width))
         self.of_cues = every[[name not in decoys for name in cues]]
         self.repeats = self.likenesses.with_any(every, sums.covariance) > ECHO
-        self.artefacts = np.array([phrase in artefacts() for phrase in directions.phrases])
+        ordinary = set(vocabulary())
+        self.ordinary = np.array([phrase in ordinary for phrase in directions.phrases])
         self.names = np.nan_to_num(scanned.alike, nan=-1) > NAMES
 
     @property
@@ -100,7 +101,7 @@ class Shortlist:
         names = np.array([relation is Relation.NAME for relation in relations])
         left_out = self.repeats | self.names[code] | names
         by_shift, by_probe = (
-            leaders(values[code], left_out, self.likenesses, self.top, self.artefacts)
+            leaders(values[code], left_out, self.likenesses, self.top, self.ordinary)
             for values in (self.scanned.shift, self.scanned.probe)
         )
         found = [
