@@ -59,7 +59,7 @@ def run(
     options = ModelOptions(**({"model": "mini"} | model))
     target = None if out is None else str(folder / out)
     saved = None if maps is None else str(folder / maps)
-    return draw(inside, TEXTS, target, saved, options, view or ViewOptions())
+    return draw(inside, TEXTS, target, saved, options.config(), view or ViewOptions())
 
 
 def test_broken_images_are_named_and_the_others_done(
@@ -68,7 +68,7 @@ def test_broken_images_are_named_and_the_others_done(
     monkeypatch.chdir(scenes)
     apple = (scenes / "apple.png").as_uri()
     images = ["boat.png", "notes.txt", "absent.png", "half.jpg", apple]
-    assert not draw(images, TEXTS, None, "maps.npz", ModelOptions("mini"), ViewOptions())
+    assert not draw(images, TEXTS, None, "maps.npz", ModelOptions("mini").config(), ViewOptions())
     said = capsys.readouterr()
     for words in (
         "warning: model mini was trained on the demo's drawn scenes only",
@@ -112,7 +112,7 @@ def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scene
 
 def test_one_image_names_its_figure(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(scenes)
-    assert draw(["boat.png"], TEXTS, None, None, ModelOptions("mini"), ViewOptions())
+    assert draw(["boat.png"], TEXTS, None, None, ModelOptions("mini").config(), ViewOptions())
     assert (scenes / "boat.legrad.png").exists()
 
 
@@ -192,7 +192,14 @@ def test_no_image_at_all_is_a_failure_that_says_why(scenes: Path) -> None:
     with pytest.raises(RunError, match=r"(?s)no image.*notes\.txt: not_an_image.*absent"):
         run(scenes, ["notes.txt", "absent.png"])
     with pytest.raises(UsageError, match="none of them empty"):
-        draw([str(scenes / "boat.png")], [" "], None, None, ModelOptions("mini"), ViewOptions())
+        draw(
+            [str(scenes / "boat.png")],
+            [" "],
+            None,
+            None,
+            ModelOptions("mini").config(),
+            ViewOptions(),
+        )
 
 
 def save_random(name: str, path: Path) -> None:
@@ -281,4 +288,6 @@ def test_distinct_texts(scenes: Path) -> None:
         assert not np.allclose(distinct["maps"][:, :2], plain["maps"][:, :2], rtol=0.05)
         assert distinct["maps"][:, 2] == pytest.approx(plain["maps"][:, 2])
     with pytest.raises(UsageError, match="two texts"):
-        draw([str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini"), view)
+        draw(
+            [str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini").config(), view
+        )
