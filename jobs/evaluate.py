@@ -22,7 +22,11 @@ def evaluate(
     ] = 200,
     layers: Annotated[
         str,
-        typer.Option(metavar="LIST", help="Numbers of last blocks to compare; all is every block."),
+        typer.Option(
+            metavar="LIST",
+            help="Numbers of last blocks to compare, all for every block; those that the model "
+            "lacks are left out.",
+        ),
     ] = "1,2,4,all",
     resize: Annotated[
         str,

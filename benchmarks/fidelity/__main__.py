@@ -78,11 +78,11 @@ def masked(method: Method, found: Cases) -> Row:
             counts(upsample(h, m.shape), m)[0] for h, (_, m) in zip(others, outlined, strict=True)
         ]
         row["mIoU, wrong text"] = str(estimate(_by_image(wrong, things), mean_iou))
-    pointed = [(heat, t) for heat, t in zip(maps, things, strict=True) if t.points is not None]
-    if pointed:
-        hits = np.stack([point_counts(heat, t.points) for heat, t in pointed])
-        names = [found.texts[t.text] for _, t in pointed]
-        row["p-mIoU"] = str(point_miou(hits, names, [t.image for _, t in pointed]))
+    points = [t.points for t in things if t.points is not None]
+    if len(points) == len(things):
+        hits = [point_counts(heat, values) for heat, values in zip(maps, points, strict=True)]
+        names = [found.texts[thing.text] for thing in things]
+        row["p-mIoU"] = str(point_miou(np.stack(hits), names, [t.image for t in things]))
     return row
 
 
@@ -166,11 +166,13 @@ def main() -> None:
     if args.photographs:
         found = cases.photographs(model, args.photographs, args.count)
     elif args.segmentation:
-        found = cases.segmentation(model, *args.segmentation, args.count)
+        file, names = args.segmentation
+        found = cases.segmentation(model, file, names, args.count)
     elif args.points:
         found = cases.open_vocabulary(model, args.points, args.count)
     elif args.validation:
-        found = cases.validation(model, *args.validation, args.count)
+        images, kit = args.validation
+        found = cases.validation(model, images, kit, args.count)
     else:
         found = cases.drawn_scenes(model, args.count)
     rows: dict[str, Row] = {}

@@ -16,7 +16,7 @@ from legrad.method.explainer import LeGrad
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import ResizeMode
 from legrad.queries.query import Query, Role, encode_queries
-from pipeline.config import RunConfig
+from pipeline.config import ModelConfig, RunConfig
 from pipeline.errors import UsageError
 from pipeline.fidelity.estimates import Array, Estimate, estimate
 from pipeline.fidelity.perturbation import areas
@@ -129,10 +129,15 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
         say: told what is being done.
 
     Raises:
-        UsageError: fewer than two classes, texts that the model cannot encode, or a mask of another
+        UsageError: a classifier, fewer than two classes, texts that the model cannot encode, or a mask of another
             size than its image.
         RunError: no image can be decoded.
     """
+    about = config.model
+    if not isinstance(about, ModelConfig):
+        raise UsageError(
+            f"model.kind: classifier: expected a vision-language model, found {about.name}"
+        )
     classes = [n for n, query in enumerate(config.queries) if query.role is Role.CLASS]
     if len(classes) < 2:
         raise UsageError(
@@ -142,17 +147,17 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
     pictures, failed = draw_pictures(config, wanted.images, wanted.masks)
     measured: list[Measured] = []
     notes: list[str] = []
-    for resize in dict.fromkeys((config.model.resize, *wanted.resize)):
+    for resize in dict.fromkeys((about.resize, *wanted.resize)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            model = _load(config, resize)
+            model = _load(about, resize)
             directions, without = _directions(model, config.queries)
         notes += [str(w.message) for w in caught if w.category is UserWarning] + without
         bench = _Bench(
             model, Inputs.of(pictures, model.preprocess, config.source), pictures, classes
         )
         blocks = len(model.tower.blocks)
-        default = config.model.layers or model.default_layers
+        default = about.layers or model.default_layers
         layers = dict.fromkeys((default, *(blocks if n is None else n for n in wanted.layers)))
         own = any(query.distinct for query in config.queries if query.role is Role.CLASS)
         for count, distinct in itertools.product(layers, sorted(directions, key=own.__ne__)):
@@ -236,10 +241,12 @@ class _Bench:
         return np.array(rows).reshape(-1, 10)
 
 
-def _load(config: RunConfig, resize: ResizeMode) -> VisionLanguageModel:
+def _load(about: ModelConfig, resize: ResizeMode) -> VisionLanguageModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = config.model.model_copy(update={"resize": resize})
-    return ReplicaSettings(settings, device, cores(), _BATCH).load()
+    settings = about.model_copy(update={"resize": resize})
+    model = ReplicaSettings(settings, device, cores(), _BATCH).load()
+    assert isinstance(model, VisionLanguageModel)  # as its settings are
+    return model
 
 
 def _directions(
@@ -248,7 +255,10 @@ def _directions(
     """Directions (Q, E) of texts as they are (False) and made distinct (True), and notes."""
     made, notes = {}, []
     for distinct in (False, True):
-        changed = [q.model_copy(update={"distinct": distinct and bool(q.prompts)}) for q in queries]
+        changed = [
+            q.model_copy(update={"distinct": bool(q.prompts) and distinct and (q.distinct or True)})
+            for q in queries
+        ]
         try:
             made[distinct] = encode_queries(model, changed)
         except FileNotFoundError as error:
