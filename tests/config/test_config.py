@@ -390,6 +390,8 @@ def test_a_classifier_brings_its_own_queries(tmp_path: Path) -> None:
     assert again == config
     with pytest.raises(UsageError, match="a classifier explains its classes only"):
         load_config(write(tmp_path, data | {"queries": queries}))
+    with pytest.raises(UsageError, match="model: no classifier is called 'nett'"):
+        load_config(write(tmp_path, data), ["model.name=nett"])
     with pytest.raises(UsageError, match="layers 3"):
         load_config(write(tmp_path, data), ["model.layers=3"])
     with pytest.raises(UsageError, match=r"model\.checkpont|unknown key 'checkpont'"):
