@@ -129,8 +129,8 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
         say: told what is being done.
 
     Raises:
-        UsageError: a classifier, fewer than two classes, texts that the model cannot encode, or a mask of another
-            size than its image.
+        UsageError: a classifier, fewer than two classes, texts that the model cannot encode, or a
+            mask of another size than its image.
         RunError: no image can be decoded.
     """
     about = config.model
