@@ -118,6 +118,7 @@ def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
     for name, values in (("predicted", by_predicted), ("target", by_target)):
         for column, kind in enumerate(("negative", "positive")):
             row[f"{kind}, {name}"] = str(estimate(values[:, column]))
+        row[f"gap, {name}"] = str(estimate(values[:, 0] - values[:, 1]))
     scale = model.logit["scale"] or 1.0
     coefficients = []
     for number in range(min(_SACO_IMAGES, len(every))):
@@ -186,6 +187,11 @@ def main() -> None:
         table.to_csv(args.out)
     pd.set_option("display.width", 250, "display.max_columns", 40)
     print(f"{len(found.pixels)} images, {len(found.things)} things\n{table.T.to_string()}")
+    things = [thing for thing in found.things if thing.mask is not None]
+    if things:
+        empty = [compared(np.zeros(t.mask.shape), t.mask) for t in things if t.mask is not None]
+        nothing = summary(_by_image(empty, things))
+        print(f"a map that marks nothing: {nothing}")
 
 
 def _model(args: argparse.Namespace) -> VisionLanguageModel:
