@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from jobs.options import ConfigArgument, say
-from legrad.preprocess import RESIZE_MODES, ResizeMode
 from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from legrad.preprocess import ResizeMode
     from pipeline.fidelity.estimates import Estimate
     from pipeline.fidelity.evaluate import Evaluation, Variant
 
@@ -85,7 +85,9 @@ def _layers(text: str) -> int | None:
     return int(text)
 
 
-def _mode(text: str) -> ResizeMode:
+def _mode(text: str) -> "ResizeMode":
+    from legrad.preprocess import RESIZE_MODES
+
     if text not in RESIZE_MODES:
         raise ValueError(f"expected {', '.join(RESIZE_MODES)}, found {text!r}")
     return text  # type: ignore[return-value]
