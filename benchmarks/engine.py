@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import open_clip
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Cost, peak_bytes, rank_correlation, seconds, sgemm_rate
 from benchmarks.picture import Rate, draw_rates
 from benchmarks.published import as_published, run_published
-from legrad import LeGrad, from_open_clip
+from legrad import LeGrad, from_open_clip, from_timm
 from legrad.models.catalog import architecture
 from legrad.models.vision_language import VisionLanguageModel
 
@@ -45,6 +46,7 @@ def main() -> None:
         draw_rates(rates, title, options.picture)
     memory(options)
     low_precision(options)
+    classifiers(options)
     if options.published:
         equality(options)
 
@@ -174,6 +176,23 @@ def low_precision(options: argparse.Namespace) -> None:
         f"bf16 | {error.mean():.1e} ({error.max():.1e}) | "
         f"{rank.mean():.5f} ({rank.min():.5f}) | {len(maps) / took:.1f}"
     )
+
+
+def classifiers(options: argparse.Namespace) -> None:
+    """Maps a second of CLIP for texts, and of a classifier of the same size for its classes."""
+    clip, most = random_model("ViT-B-16", 224), max(options.queries)
+    pixels, directions = inputs(clip, 224, 1, most)
+    torch.manual_seed(0)
+    module = timm.create_model("vit_base_patch16_224", num_classes=most).eval()
+    classifier = LeGrad(from_timm(module), options.layers)
+    legrad = LeGrad(clip, options.layers)
+    print("\nqueries | CLIP ViT-B-16 maps/s | classifier vit_base_patch16_224 maps/s")
+    print("---|---|---")
+    for queries in options.queries:
+        texts = partial(legrad.explain, pixels, directions[:queries])
+        classes = partial(classifier.explain, pixels, classes=range(queries))
+        rates = [queries / seconds(explain, options.rounds) for explain in (texts, classes)]
+        print(f"{queries} | {rates[0]:.1f} | {rates[1]:.1f}")
 
 
 def equality(options: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ def bare(
 
 def save_features(folder: Path, config: RunConfig) -> None:
     """The queries' features, which the flow encodes before its first stage."""
-    model = ReplicaSettings(config.model, "cpu", cores(), 1).load()
+    model = ReplicaSettings(config.model, "cpu", cores(), 1).load_reader_of_texts()
     np.save(folder / "features.npy", encode_queries(model, config.queries).float().numpy())
 
 

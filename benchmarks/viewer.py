@@ -62,13 +62,13 @@ def main() -> None:
 
 def _write(folder: Path, out: Path, rows: int) -> None:
     """A real run on a few scenes, then its rows again and again."""
-    shards = write_demo(str(folder / "data"), SCENES)
-    config = configuration(folder, shards, "ViT-B-16")
-    small = config.model_copy(update={"output": str(folder / "small")})
-    if not (folder / "small").exists():
+    small = folder / "small"
+    if not small.exists():
+        shards = write_demo(str(folder / "data"), SCENES)
+        config = configuration(folder, shards, "ViT-B-16")
         with session():
-            run(small)
-    table = open_results(small.output).dataset.to_table()
+            run(config.model_copy(update={"output": str(small)}))
+    table = open_results(str(small)).dataset.to_table()
     width = len(table[EMBEDDING][0])
     rng = np.random.default_rng(0)
     draft = run_folder(f"{out}.draft")
@@ -88,7 +88,7 @@ def _write(folder: Path, out: Path, rows: int) -> None:
             part = part.set_column(where, part.schema.field(name), values)
         write_part(draft.images, part, number=number)
     of_all = shutil.ignore_patterns("complete*")  # how many rows the small run had
-    shutil.copytree(folder / "small" / "_run", f"{out}.draft/_run", ignore=of_all)
+    shutil.copytree(small / "_run", f"{out}.draft/_run", ignore=of_all)
     Path(f"{out}.draft").rename(out)
 
 

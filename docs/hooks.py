@@ -8,7 +8,8 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import griffe
 import typer.cli
@@ -92,8 +93,9 @@ def tables(model: type[BaseModel], path: str = "") -> Iterator[str]:
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         property_schema = schema["properties"][key]
         group = type(default) if isinstance(default, BaseModel) else field.annotation
-        if inspect.isclass(group) and issubclass(group, BaseModel):
-            groups += tables(group, f"{path}{key}.")
+        kinds = groups_of(group)
+        if kinds:
+            groups += [text for kind in kinds for text in tables(kind, f"{path}{key}.")]
             continue
         kind = described_type(property_schema, schema.get("$defs", {})).replace("|", "\\|")
         meaning = " ".join((field.description or meanings.get(key, "")).replace("``", "`").split())
@@ -103,6 +105,13 @@ def tables(model: type[BaseModel], path: str = "") -> Iterator[str]:
     yield sections[0].value if sections else ""
     yield "\n".join(rows)
     yield from groups
+
+
+def groups_of(annotation: Any) -> list[type[BaseModel]]:
+    """The models of settings that a key takes: one, one of several kinds, or none."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    plain = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
+    return [kind for kind in plain if inspect.isclass(kind) and issubclass(kind, BaseModel)]
 
 
 def described_default(value: Any) -> str:

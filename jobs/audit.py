@@ -73,7 +73,7 @@ class GateOptions:
         typer.Option(
             metavar="CLAIM",
             help="Exit with code 1 if a pair is flagged: for any claim (flagged), or for one "
-            "(association, clip_reliance, probe_reliance). With :verified, as in "
+            "(association, clip_reliance, probe_reliance, model_reliance). With :verified, as in "
             "association:verified, only pairs whose association people's labels verify.",
         ),
     ] = None

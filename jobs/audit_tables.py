@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.audit_model import show_model_reliance
 from jobs.audit_verification import show_labels, show_worth_a_look
 from jobs.display import console
 from pipeline.errors import counted
@@ -250,6 +251,7 @@ def show_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
             console.print(line, style="dim", markup=False)
     console.print(_probe_quality(audit), style="dim", markup=False, soft_wrap=True)
     console.print(f"\n{_RELIANCE_LEGEND}", style="dim", markup=False)
+    show_model_reliance(audit, rows)
 
 
 def _claim_cell(row: Mapping[str, Any], claim: str, *, percent: bool = False) -> str:

@@ -4,6 +4,7 @@ import io
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from legrad.heatmaps import Scale
+    from pipeline.config import AnyModelConfig, ClassifierConfig
 
+_MOST_CLASSES = 8
 _KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "pdf": "PDF"}
 
 
@@ -54,17 +57,79 @@ class ViewOptions:
     ] = False
 
 
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """A classifier instead of a vision-language model."""
+
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER|MODULE:FUNCTION",
+            help="Explain classes of a classifier: timm's name of a ViT, a folder that timm or "
+            "transformers wrote, or a Python function that returns the module.",
+        ),
+    ] = None
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Weights of the classifier, from your training script."),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Names of its classes: a list, or the folder of training images. Default: those "
+            "in the checkpoint.",
+        ),
+    ] = None
+
+    def config(self, model: ModelOptions) -> "ClassifierConfig | None":
+        """Validate the options; None if no classifier is named.
+
+        Args:
+            model: the options that are about layers, size and resizing.
+
+        Raises:
+            UsageError: the options do not fit together, or the classifier cannot be loaded.
+        """
+        from pipeline.config import ClassifierConfig
+        from pipeline.config.loading import validated
+
+        if self.classifier is None:
+            if self.checkpoint or self.classes:
+                raise UsageError("--checkpoint and --classes are those of a --classifier")
+            return None
+        if model.model or model.pretrained:
+            raise UsageError("--classifier: expected no --model and no --pretrained beside it")
+        settings = {
+            "kind": "classifier",
+            "name": self.classifier,
+            "checkpoint": self.checkpoint,
+            "classes": self.classes,
+            "layers": model.layers,
+            "resize": model.resize,
+            "image_size": model.size,
+        }
+        chosen = {key: value for key, value in settings.items() if value is not None}
+        return validated(ClassifierConfig, chosen, "options", Path.cwd())
+
+
 @grouped
 def explain(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Image files: paths or URIs.")
     ],
-    query: Annotated[
-        list[str],
-        typer.Option("--query", "-q", metavar="TEXT", help="Text to explain. Repeatable."),
-    ],
     model: ModelOptions,
+    classifier: ClassifierOptions,
     view: ViewOptions,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="TEXT",
+            help="Text to explain, or a class of a classifier, all of them by default. Repeatable.",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +141,9 @@ def explain(
         typer.Option(metavar="FILE", help="Also write maps, scores and boxes to this .npz file."),
     ] = None,
 ) -> None:
-    """Draw heatmaps of a few images for a few texts, without a configuration."""
-    raise typer.Exit(0 if draw(images, query, out, save_maps, model, view) else 1)
+    """Draw heatmaps of a few images for a few texts or classes, without a configuration."""
+    settings = classifier.config(model) or model.config()
+    raise typer.Exit(0 if draw(images, query or (), out, save_maps, settings, view) else 1)
 
 
 def draw(
@@ -85,7 +151,7 @@ def draw(
     texts: Sequence[str],
     out: str | None,
     save_maps: str | None,
-    model: ModelOptions,
+    settings: "AnyModelConfig",
     view: ViewOptions,
 ) -> bool:
     """Explain images and write the figure.
@@ -101,12 +167,12 @@ def draw(
     from legrad.models.definition import MINI
     from pipeline.storage.location import open_location
 
-    settings = model.config()
     target = out or _default_name(images)
     kind = _checked(target, save_maps, images)
     scale = _scale(view.scale)
     if settings.name == MINI:
         say(f"warning: {catalog.MINI_WARNING}")
+    texts = _texts(settings, texts)
     from pipeline.single_images import Question, explain_images  # imports torch
 
     baseline = view.baseline
@@ -124,6 +190,25 @@ def draw(
         answer.save(save_maps)
         print(f"{save_maps}: raw maps {answer.maps.shape}, scores, boxes")
     return not answer.failures
+
+
+def _texts(settings: "AnyModelConfig", texts: Sequence[str]) -> Sequence[str]:
+    """The texts that were named, or all classes of a classifier.
+
+    Raises:
+        UsageError: none is named, and the model is not a classifier with few classes.
+    """
+    from pipeline.config import ClassifierConfig
+
+    classes = settings.class_names if isinstance(settings, ClassifierConfig) else ()
+    if texts:
+        return texts
+    if not classes:
+        raise UsageError("no text to explain is named: -q TEXT")
+    if len(classes) > _MOST_CLASSES:
+        listed = ", ".join(classes[:_MOST_CLASSES])
+        raise UsageError(f"{len(classes)} classes: name those to explain, -q CLASS ({listed}, ...)")
+    return classes
 
 
 def _default_name(images: Sequence[str]) -> str:

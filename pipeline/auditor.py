@@ -23,6 +23,7 @@ from pipeline.storage.location import Options, open_location
 from pipeline.storage.tables import write_table
 
 if TYPE_CHECKING:  # imports torch and Ray
+    from pipeline.reliance.model_reliance import ModelReliance
     from pipeline.reliance.reliance import Reliance
 
 VERDICTS = "verdicts.csv"
@@ -95,6 +96,24 @@ class Audit(Computed):
         self.findings.population.refuse_sets("reliance")
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
 
+    @cached_property
+    def model_reliance(self) -> "ModelReliance":
+        """The claim about your own classifier; it makes the edits that are missing.
+
+        Raises:
+            UsageError: the settings name no classifier, or that is no run of one.
+        """
+        from pipeline.reliance.model_reliance import ModelReliance
+
+        uri = self.settings.classifier
+        if uri is None:
+            raise UsageError(
+                "model_reliance: expected the setting classifier, an output of its run"
+            )
+        made = ModelReliance(self.reliance, open_results(uri, self.options))
+        made.config  # noqa: B018 - refuses a run of another kind before anything is edited
+        return made
+
     def discover(
         self,
         vocabulary: str | None = None,
@@ -154,7 +173,7 @@ class Audit(Computed):
         """All pairs of class and cue, flagged ones first, by the claim's lower bound.
 
         Args:
-            by: ``association``, ``clip_reliance`` or ``probe_reliance``.
+            by: ``association``, ``clip_reliance``, ``probe_reliance`` or ``model_reliance``.
             decoys: whether decoys are included.
             flagged: whether only pairs flagged for the claim are returned.
             exact: whether the properties of `exact` are included; they have no other claim.
@@ -254,8 +273,13 @@ class Audit(Computed):
     @cached_property
     def _claims(self) -> pd.DataFrame:
         """All pairs, unsorted, with the claims that the depth asks for."""
-        frame, deep = self.findings.frame, self.settings.depth == "reliance"
-        return ranking.with_reliance(frame, self.reliance.frame) if deep else frame
+        if self.settings.depth != "reliance":
+            return self.findings.frame
+        if self.settings.classifier is None:
+            return ranking.with_reliance(self.findings.frame, self.reliance.frame)
+        own = self.model_reliance.frame
+        tested = self.reliance.frame.merge(own, on=["class", "cue"])
+        return ranking.with_reliance(self.findings.frame, tested, ranking.CLAIMS[1:])
 
     @cached_property
     def _with_evidence(self) -> pd.DataFrame:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from legrad.models import catalog
 from legrad.models.definition import define
 from legrad.preprocess import Preprocess
 from pipeline.cluster.resources import Resources, plan_resources
 from pipeline.cluster.session import local_nodes
-from pipeline.config import ModelConfig, RunConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig, RunConfig
 from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.errors import UsageError
 from pipeline.schema import Status
@@ -124,8 +123,10 @@ def preview(config: RunConfig, *, on_cluster: bool) -> Preview:
     )
 
 
-def _model_notes(model: ModelConfig) -> tuple[str, ...]:
+def _model_notes(model: AnyModelConfig) -> tuple[str, ...]:
     """What is assumed about the weights; refuses an unknown tag, without loading the model."""
+    if isinstance(model, ClassifierConfig):
+        return ()
     from legrad.models.published import as_published  # loads torch
 
     try:
@@ -135,8 +136,8 @@ def _model_notes(model: ModelConfig) -> tuple[str, ...]:
 
 
 def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
-    height, width = config.model.image_size or catalog.architecture(config.model.name).image_size
-    preprocess = Preprocess((height, width), config.model.resize)
+    height, width = config.model.image_size or config.model.architecture.image_size
+    preprocess = Preprocess((height, width), config.model.resize or "squash")
     samples = []
     for row in rows:
         data: bytes | None = row.get("bytes")
@@ -172,7 +173,7 @@ def _tar_row_bytes(first: Sequence[Sampled]) -> float:
 
 
 def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sampled]) -> Costs:
-    arch = catalog.architecture(config.model.name)
+    arch = config.model.architecture
     size = config.model.image_size or arch.image_size
     per_image = forward_flops(arch, (size[0], size[1]))
     per_image *= passes(arch, len(config.map_columns), config.model.layers)
@@ -188,7 +189,7 @@ def _costs(config: RunConfig, source: ImageSource, rows: int, first: Sequence[Sa
 
 
 def _row_bytes(config: RunConfig) -> int:
-    arch = catalog.architecture(config.model.name)
+    arch = config.model.architecture
     size = config.model.image_size or arch.image_size
     cells = (size[0] // arch.patch_size[0]) * (size[1] // arch.patch_size[1])
     map_bytes = cells * _BYTES_PER_CELL + _BYTES_PER_MAP

@@ -108,6 +108,7 @@ def make_plan(
         resources.threads,
         None if requested == "auto" else requested,
         config.selection,
+        config.classes,
     )
     prepared = _prepared(config, settings, resources)
     schema = output_schema(
@@ -116,6 +117,7 @@ def make_plan(
         maps=config.map_columns,
         embeddings=config.store.embeddings,
         properties=config.store.properties,
+        prediction=config.classes is not None,
         metadata=manifest.file_metadata(config, prepared),
     )
     requested_rows = config.runtime.rows_per_part

@@ -69,7 +69,11 @@ OUTCOME = (
     pa.field("error", pa.string()),
 )
 EMBEDDING = "embedding"
-"""Column of the image embedding: list<float32>, of unit length; null unless the status is ok."""
+"""Column of the image embedding: list<float32>, null unless the status is ok.
+
+It has unit length, but for a classifier, whose embedding is what its linear layer gets."""
+PREDICTED = "predicted_label"
+"""Column of a classifier's prediction: the class with the highest logit among the queries."""
 PROPERTIES = (
     "brightness",
     "contrast",
@@ -115,13 +119,13 @@ RESERVED = frozenset(
     [
         *(field.name for field in (*IDENTITY, *OUTCOME)),
         *(property_column(name) for name in PROPERTIES),
-        *(EMBEDDING, BOOK, "bytes", "pixels"),
+        *(EMBEDDING, PREDICTED, BOOK, "bytes", "pixels"),
     ]
 )
 
 
 def score_column(query: str) -> str:
-    """Column of a query's score: float32, cosine of image and query."""
+    """Column of a query's score: float32, cosine of image and query, or a classifier's logit."""
     return f"score__{query}"
 
 
@@ -172,6 +176,7 @@ def output_schema(
     maps: Sequence[str] | None = None,
     embeddings: bool,
     properties: bool = False,
+    prediction: bool = False,
     metadata: Mapping[str, Any],
 ) -> pa.Schema:
     """Schema of ``OUT/images/*.parquet``: a row for each image, a group of columns for each query.
@@ -182,12 +187,15 @@ def output_schema(
         maps: names that have maps: queries, or `OWN_LABEL`; default all queries.
         embeddings: whether image embeddings are stored.
         properties: whether properties of the images are stored.
+        prediction: whether a classifier's prediction is stored.
         metadata: what is stored as JSON in the file's metadata.
     """
     mapped = queries if maps is None else maps
     fields = [*IDENTITY, *carried_fields(carry), *OUTCOME]
     if properties:
         fields += _property_fields()
+    if prediction:
+        fields.append(pa.field(PREDICTED, pa.string()))
     if embeddings:
         fields.append(pa.field(EMBEDDING, pa.list_(pa.float32())))
     for name in dict.fromkeys([*queries, *mapped]):

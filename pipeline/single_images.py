@@ -6,6 +6,7 @@ import posixpath
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from legrad.heatmaps import Box, FigureRow, Scale, grid_figure, suppress
 from legrad.heatmaps.text import signed
 from legrad.image_files import open_image
 from legrad.method.explainer import LeGrad
+from legrad.models.classifier import Classifier
 from legrad.models.tokenizers import obstacle
 from legrad.models.vision_language import VisionLanguageModel
+from legrad.models.vision_model import VisionModel
 from legrad.preprocess import Preprocess, to_rgb
 from legrad.queries.distinct import residual
-from pipeline.config import ModelConfig, SourceConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig, SourceConfig
 from pipeline.errors import RunError, UsageError
 from pipeline.machine import cores
 from pipeline.results.rows import name_list
@@ -40,7 +43,8 @@ class Question:
     """The queries for every image.
 
     Attributes:
-        texts: the texts of the queries; a single text may be given as such.
+        texts: the texts of the queries, or names of a classifier's classes; a single text may be
+            given as such.
         baseline: a text that names nothing in particular, as one more column by which
             `Answer.figure` can suppress the others. None for no such column.
         distinct: whether to explain what each text says beyond the other texts, see
@@ -74,7 +78,7 @@ class Answer:
         images: upright RGB.
         boxes: the part of each image that its maps cover, (left, top, right, bottom) in pixels.
         maps: (N, Q, h, w) float32, raw.
-        scores: (N, Q) float32 cosines.
+        scores: (N, Q) float32 cosines, or a classifier's logits.
         about: model, weights digest, layers and preprocessing.
         failures: image -> why it could not be explained.
         warnings: what was assumed about the model and the values of pixels, and the model's
@@ -145,7 +149,7 @@ class Answer:
         open_location(uri).write(buffer.getvalue())
 
 
-def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Question) -> Answer:
+def explain_images(model: AnyModelConfig, uris: str | Sequence[str], question: Question) -> Answer:
     """Explain images named one by one; a broken one is a failure, and the others are explained.
 
     Args:
@@ -155,10 +159,14 @@ def explain_images(model: ModelConfig, uris: str | Sequence[str], question: Ques
 
     Raises:
         RunError: no image could be explained; says why for each.
-        UsageError: the model, its weights or its tokenizer cannot be loaded.
+        UsageError: the model, its weights or its tokenizer cannot be loaded, or a classifier is
+            asked for what only texts have.
     """
     uris = name_list(uris)
-    lacking = obstacle(model.name)
+    is_classifier = isinstance(model, ClassifierConfig)
+    lacking = None if is_classifier else obstacle(model.name)
+    if is_classifier and (question.distinct or question.baseline is not None):
+        lacking = "a classifier reads no texts, so there are no baseline and no distinct texts"
     if lacking:
         raise UsageError(lacking)
     read, failures = _read(dict.fromkeys(uris))
@@ -208,7 +216,7 @@ def _read(uris: Iterable[str]) -> tuple[dict[str, bytes], dict[str, str]]:
     return read, failures
 
 
-def _load(model: ModelConfig) -> VisionLanguageModel:
+def _load(model: AnyModelConfig) -> VisionModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return ReplicaSettings(model, device, cores(), _BATCH).load()
@@ -240,7 +248,7 @@ def _open(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, NDArray[np.
 
 def _run(
     legrad: LeGrad,
-    model: VisionLanguageModel,
+    model: VisionModel,
     opened: Sequence[tuple[Image.Image, NDArray[np.uint8]]],
     question: Question,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
@@ -248,9 +256,7 @@ def _run(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            features = model.encode_text(question.columns)
-            if question.distinct:
-                features = _distinct(features, len(question.texts))
+            asked = _asked(model, question)
         except ValueError as error:  # its tokenizer's files, or texts that are alike
             raise UsageError(str(error)) from error
     notes = _messages(caught)
@@ -258,10 +264,27 @@ def _run(
     for start in range(0, len(opened), _BATCH):
         images, pixels = zip(*opened[start : start + _BATCH], strict=True)
         sizes = [image.size for image in images]
-        explanation = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
+        explanation = legrad.explain(torch.from_numpy(np.stack(pixels)), sizes=sizes, **asked)
         maps.append(explanation.maps.float().cpu().numpy())
         scores.append(explanation.scores.float().cpu().numpy())
     return np.concatenate(maps), np.concatenate(scores), notes
+
+
+def _asked(model: VisionModel, question: Question) -> dict[str, Any]:
+    """The queries as arguments of `LeGrad.explain`.
+
+    Raises:
+        ValueError: there is no such class, the tokenizer cannot be read, or texts are alike.
+    """
+    if isinstance(model, Classifier):
+        model.vectors(question.texts)  # refuses unknown classes
+        return {"classes": question.texts}
+    if not isinstance(model, VisionLanguageModel):
+        raise TypeError(f"expected a vision-language model, found {type(model).__name__}")
+    features = model.encode_text(question.columns)
+    if question.distinct:
+        features = _distinct(features, len(question.texts))
+    return {"directions": features}
 
 
 def _distinct(features: torch.Tensor, texts: int) -> torch.Tensor:
@@ -275,7 +298,7 @@ def _messages(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
     return tuple(str(w.message) for w in caught if w.category is UserWarning)
 
 
-def _about(model: VisionLanguageModel, layers: int, question: Question) -> dict[str, object]:
+def _about(model: VisionModel, layers: int, question: Question) -> dict[str, object]:
     preprocess = model.preprocess
     return {
         "distinct": question.distinct,

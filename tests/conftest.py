@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 import threadpoolctl
 
@@ -44,6 +45,7 @@ class DemoRun:
 
 importlib.import_module("numpy.testing")  # with NumPy 1 its first import runs lscpu, ...
 threadpoolctl.threadpool_info()  # ... and this, with some builds of OpenMP, ldconfig
+joblib.cpu_count(only_physical_cores=True)  # scikit-learn counts cores with lscpu, once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

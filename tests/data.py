@@ -38,7 +38,7 @@ def mini_config(source: dict[str, Any], output: Path | str, **more: Any) -> RunC
         "source": source,
         "queries": list(CLASSES_AND_CUES),
         "output": str(output),
-        "runtime": {"actors": 1, "threads_per_actor": 1},
+        "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 8},
         **more,
     }
     return validated(RunConfig, data, "test")

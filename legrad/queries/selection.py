@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from legrad.method.explainer import Select
 
-MapsMode = Literal["all", "own_label", "own_labels", "top_k", "above"]
+MapsMode = Literal["all", "own_label", "own_labels", "top_k", "predicted", "above"]
 Label = str | Sequence[str] | None
 """The label of an image, or all of its labels."""
 MAPS_MODES: tuple[str, ...] = get_args(MapsMode)
@@ -22,7 +22,8 @@ class Selection:
     Attributes:
         mode: ``all``; ``own_label``: the image's own class, the first one if it has several labels;
             ``own_labels``: the classes of all its labels; ``top_k``: the ``k`` classes with the
-            highest scores; ``above``: classes with a score of at least ``threshold``.
+            highest scores; ``predicted``: the class with the highest; ``above``: classes with a
+            score of at least ``threshold``.
         classes: (Q,), whether each query is a class.
         labels: label -> index of its class query; used by ``own_label`` and ``own_labels``.
         k: number of classes for ``top_k``.
@@ -71,5 +72,6 @@ class Selection:
         if self.mode == "above":
             return wanted | (classes & (scores >= self.threshold))
         best = scores.masked_fill(~classes, -torch.inf)
-        indices = best.topk(min(self.k, sum(self.classes)), dim=1).indices
+        count = 1 if self.mode == "predicted" else self.k
+        indices = best.topk(min(count, sum(self.classes)), dim=1).indices
         return wanted.scatter_(1, indices, True)

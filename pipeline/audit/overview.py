@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from legrad.models import catalog
 from legrad.models.definition import MINI
 from pipeline.audit.findings import Findings
-from pipeline.audit.ranking import DecoyCheck
+from pipeline.audit.ranking import NO_CLASSIFIER, DecoyCheck
 from pipeline.audit.scores import OTHER, Population
 from pipeline.config import DEMO_ALIAS, AuditConfig, unmatched_labels
 from pipeline.results.results import Results
@@ -29,6 +29,10 @@ MEANINGS: dict[str, str] = {
     "probe_reliance": (
         "A linear model trained on these labels uses the cue. A model of yours may differ; provide "
         "its predictions to learn about it."
+    ),
+    "model_reliance": (
+        "Your classifier's logits or decisions change when the cue is deleted, more than when a "
+        "patch of its shape is deleted elsewhere. It says something about this classifier only."
     ),
 }
 ALWAYS = (
@@ -55,7 +59,8 @@ class Overview:
         flagged: claim -> number of flagged pairs.
         check: how the decoys fared.
         caveats: what a reader must know about these data.
-        meanings: what each claim means and does not mean.
+        meanings: what each claim means and does not mean; without that about a classifier where
+            none was given.
     """
 
     dataset: str
@@ -94,6 +99,8 @@ def overview(
     failed = {s: n for s, n in population.statuses.items() if s != Status.OK}
     copies = _copies(results)
     real = ~claims["decoy"].to_numpy(bool)
+    without = bool((claims["model_reliance__reason"] == NO_CLASSIFIER).all())
+    meanings = {c: text for c, text in MEANINGS.items() if not (without and c == "model_reliance")}
     return Overview(
         dataset=dataset,
         model=" ".join(filter(None, [model.get("name"), model.get("pretrained")])),
@@ -114,7 +121,7 @@ def overview(
             *_unmatched(results, population),
             *ALWAYS,
         ),
-        meanings=MEANINGS,
+        meanings=meanings,
     )
 
 

@@ -41,8 +41,7 @@ def compare_predictions(
         UsageError: there is no such table, a cell of it is empty, it lists none of the images, or
             no cue is measured.
     """
-    cues = [presence.histograms.cues[cue] for cue in np.flatnonzero(presence.measured)]
-    if not cues:
+    if not presence.measured.any():
         raise UsageError(
             "predictions: no cue's presence is measured, so images with and without one cannot be "
             "compared; legrad audit OUT --all says why for each"
@@ -53,13 +52,31 @@ def compare_predictions(
         table["prediction"].astype(str).to_numpy(), index=table["image_id"].astype(str)
     )
     predicted = predicted[~predicted.index.duplicated(keep="last")]
-    codes = np.array([population.index.get(label, -1) for label in predicted], dtype=np.int64)
-    counts = _count(results, population, presence, predicted.index, codes)
-    if not counts.sum():
+    try:
+        return accuracy_by_cue(results, population, presence, predicted)
+    except LookupError:
         raise UsageError(
             f"{uri}: none of its image_ids is among the explained images; expected ids as in "
             "images/*.parquet"
-        )
+        ) from None
+
+
+def accuracy_by_cue(
+    results: Readable, population: Population, presence: Presence, predicted: pd.Series
+) -> pd.DataFrame:
+    """The table of `compare_predictions`.
+
+    Args:
+        predicted: predicted label by image_id.
+
+    Raises:
+        LookupError: none of the images is among the explained ones.
+    """
+    cues = [presence.histograms.cues[cue] for cue in np.flatnonzero(presence.measured)]
+    codes = np.array([population.index.get(label, -1) for label in predicted], dtype=np.int64)
+    counts = _count(results, population, presence, predicted.index, codes)
+    if not counts.sum():
+        raise LookupError("no image has a prediction")
     return _frame(counts, population, cues)
 
 

@@ -20,10 +20,11 @@ from pipeline.audit.scores import Population
 from pipeline.config.audit_settings import Gates
 from pipeline.errors import UsageError
 
-CLAIMS = ("association", "clip_reliance", "probe_reliance")
+CLAIMS = ("association", "clip_reliance", "probe_reliance", "model_reliance")
 FIELDS = ("effect", "low", "high", "q", "flag", "reason")
 ALIGNED = "class-aligned, unconfirmed"
 NOT_ASKED = "not measured: only association was asked for; use --depth reliance"
+NO_CLASSIFIER = "not measured: no classifier was given; use --classifier OUT"
 NO_HEAT = "not testable: a property of the whole image has no heat and cannot be deleted"
 NOT_LISTED = "not tested: only the strongest pairs that are flagged for association are"
 _COMPARED = (
@@ -99,8 +100,9 @@ def build(
     )
     reasons = _reasons(population, presence, association, gates, labelled)[kept].ravel()
     frame = basis.with_basis(with_reasons(frame, reasons), presence, labelled)
-    empty = {"flag": False, "reason": NOT_ASKED}
     for claim in CLAIMS[1:]:
+        reason = NO_CLASSIFIER if claim == "model_reliance" else NOT_ASKED
+        empty = {"flag": False, "reason": reason}
         for field in FIELDS:
             frame[f"{claim}__{field}"] = pd.Series(empty.get(field, np.nan), index=frame.index)
     return frame
@@ -119,16 +121,19 @@ def with_reasons(frame: pd.DataFrame, reasons: NDArray[np.object_]) -> pd.DataFr
     return frame
 
 
-def with_reliance(frame: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+def with_reliance(
+    frame: pd.DataFrame, tested: pd.DataFrame, claims: Sequence[str] = CLAIMS[1:3]
+) -> pd.DataFrame:
     """The frame with the claims of reliance of the pairs that were tested.
 
     Args:
         frame: all pairs.
-        tested: one row per tested pair: class, cue, and ``<claim>__*`` columns.
+        tested: one row per tested pair: class, cue, and the columns ``<claim>__*``.
+        claims: the claims that were tested.
     """
-    dropped = [name for name in frame if str(name).startswith(CLAIMS[1:])]
+    dropped = [name for name in frame if str(name).startswith(tuple(claims))]
     merged = frame.drop(columns=dropped).merge(tested, on=["class", "cue"], how="left")
-    for claim in CLAIMS[1:]:
+    for claim in claims:
         reason, flag = f"{claim}__reason", f"{claim}__flag"
         missing = merged[reason].isna() if reason in merged else np.ones(len(merged), bool)
         for field in FIELDS:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.model_settings import ModelConfig
+from pipeline.config.model_settings import AnyModelConfig
 from pipeline.errors import UsageError
 from pipeline.storage.location import Location
 
@@ -31,7 +31,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def text_features(
-    model: ModelConfig, digest: str, texts: Sequence[str], kept: Location, threads: int = 1
+    model: AnyModelConfig, digest: str, texts: Sequence[str], kept: Location, threads: int = 1
 ) -> NDArray[np.float32]:
     """(T, E) unit text features, encoded on the CPU once and read from a file later.
 
@@ -51,7 +51,7 @@ def text_features(
         return stored
     from pipeline.stages.replica import ReplicaSettings  # imports torch, which takes seconds
 
-    loaded = ReplicaSettings(model, "cpu", threads, 1).load()
+    loaded = ReplicaSettings(model, "cpu", threads, 1).load_reader_of_texts()
     if loaded.digest != digest:
         raise UsageError(f"{model.name} has other weights here than in the run")
     with warnings.catch_warnings():
@@ -68,9 +68,11 @@ def text_features(
     return features
 
 
-def features_file(model: ModelConfig, digest: str, texts: Sequence[str]) -> str:
+def features_file(model: AnyModelConfig, digest: str, texts: Sequence[str]) -> str:
     """Name of the file that keeps the features of texts; arguments as for `text_features`."""
-    key = hashlib.sha256("\n".join([digest, model.tokenizer or "", *texts]).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\n".join([digest, getattr(model, "tokenizer", None) or "", *texts]).encode()
+    ).hexdigest()
     return f"texts-{key[:24]}.npy"
 
 

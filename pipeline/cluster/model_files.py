@@ -10,7 +10,7 @@ from pathlib import Path
 
 from legrad.models.definition import HUB_PREFIX, MINI, define, is_name
 from pipeline.cluster.nodes import Finding
-from pipeline.config import ModelConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig
 from pipeline.errors import UsageError
 from pipeline.storage.location import Location, open_location, redact
 
@@ -32,7 +32,7 @@ class ModelAnswer:
     problem: str | None = None
 
 
-def ask_for_model(model: ModelConfig) -> ModelAnswer:
+def ask_for_model(model: AnyModelConfig) -> ModelAnswer:
     """Look for the weights on this node, without downloading or loading them."""
     if model.name == MINI:
         return ModelAnswer(EMBEDDED)
@@ -42,12 +42,16 @@ def ask_for_model(model: ModelConfig) -> ModelAnswer:
         return ModelAnswer(problem=redact(f"{type(error).__name__}: {error}".splitlines()[0]))
 
 
-def _is_published(model: ModelConfig) -> bool:
+def _is_published(model: AnyModelConfig) -> bool:
     """Whether the weights are those of an open_clip tag, and so the same wherever they are."""
+    if isinstance(model, ClassifierConfig):
+        return False
     return is_name(model.name) and not model.name.startswith(HUB_PREFIX) and not model.weights_file
 
 
-def _identity(model: ModelConfig) -> str:
+def _identity(model: AnyModelConfig) -> str:
+    if isinstance(model, ClassifierConfig):
+        return _classifier_identity(model)
     definition = define(model.name)
     if _is_published(model):
         return _published_identity(model.name, model.pretrained or "")
@@ -59,6 +63,20 @@ def _identity(model: ModelConfig) -> str:
         files = [open_location(str(path)) for path in definition.weights_files()]
         weights = ", ".join(map(_file_identity, files))
     return weights if definition.built_in else f"{weights}, config {definition.digest[:16]}"
+
+
+def _classifier_identity(model: ClassifierConfig) -> str:
+    """That of the weights file or folder; code and timm's published weights are not looked at."""
+    if model.weights_file is not None:
+        return _file_identity(open_location(model.weights_file))
+    if Path(model.name).is_dir():
+        files = sorted(Path(model.name).glob("*.safetensors")) or sorted(
+            Path(model.name).glob("*.bin")
+        )
+        return ", ".join(_file_identity(open_location(str(path))) for path in files)
+    if posixpath.isabs(model.name):
+        raise UsageError("no such folder")
+    return model.name
 
 
 def _file_identity(file: Location) -> str:
@@ -113,7 +131,7 @@ def _on_hub(repository: str, file: str) -> str:
 
 
 def model_findings(
-    model: ModelConfig, answers: Sequence[tuple[str, ModelAnswer]]
+    model: AnyModelConfig, answers: Sequence[tuple[str, ModelAnswer]]
 ) -> Iterator[Finding]:
     """Report nodes that cannot get the weights, or whose weights differ.
 

@@ -111,17 +111,13 @@ def call_at_every_step(dataset: "Dataset", callback: Callable[[], None]) -> None
         dataset: only its own context changes.
         callback: must return at once.
     """
-    from ray.data._internal.execution import execution_callback
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-    class StepCallback(execution_callback.ExecutionCallback):
+    class StepCallback(ExecutionCallback):
         def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - Ray's signature
             callback()
 
-    if hasattr(dataset.context, "custom_execution_callback_classes"):
-        dataset.context.custom_execution_callback_classes = [StepCallback]
-    else:  # Ray before 2.56
-        add = execution_callback.add_execution_callback  # type: ignore[attr-defined]
-        add(StepCallback(), dataset.context)
+    dataset.context.custom_execution_callback_classes = [StepCallback]
 
 
 def silence_data_console() -> None:

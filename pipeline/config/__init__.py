@@ -2,7 +2,7 @@
 
 from legrad.settings import absolute, is_uri
 from pipeline.config.audit_settings import AuditConfig, Gates
-from pipeline.config.model_settings import ModelConfig
+from pipeline.config.model_settings import AnyModelConfig, ClassifierConfig, ModelConfig
 from pipeline.config.query_labels import queries_by_label, unmatched_labels
 from pipeline.config.run_settings import (
     DEMO_ALIAS,
@@ -18,7 +18,9 @@ __all__ = [
     "DEMO_ALIAS",
     "MAX_QUERIES",
     "ActorRange",
+    "AnyModelConfig",
     "AuditConfig",
+    "ClassifierConfig",
     "Gates",
     "LabelsConfig",
     "ModelConfig",

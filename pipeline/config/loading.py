@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from legrad.settings import BASE, TextFrom, absolute, is_uri, text_from
-from pipeline.config import AuditConfig, RunConfig
+from pipeline.config import AuditConfig, ClassifierConfig, RunConfig
+from pipeline.config.model_settings import CLASSIFIER
 from pipeline.errors import UsageError, counted
 from pipeline.storage.location import redact
 
@@ -148,7 +149,8 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _describe(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    kinds = ("vision_language", CLASSIFIER)  # which of two kinds of model, and no key
+    key = ".".join(str(part) for part in fault["loc"] if part not in kinds)
     text = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
     is_secret = any("options" in str(part) for part in fault["loc"])
@@ -159,7 +161,8 @@ def _describe(fault: Any) -> str:
 
 def _files_exist(config: RunConfig, where: str) -> None:
     """Refuse local files that are missing; a URI is checked when it is read."""
-    files = [(config.model.weights_file, "model.pretrained: no weights file")]
+    weights = "checkpoint" if isinstance(config.model, ClassifierConfig) else "pretrained"
+    files = [(config.model.weights_file, f"model.{weights}: no weights file")]
     files += [(file, f"queries: {q.name}: no file") for q in config.queries for file in q.files]
     for path, fault in files:
         if path is not None and not is_uri(path) and not Path(path).is_file():

@@ -1,11 +1,20 @@
-"""Settings of the model whose heatmaps are computed."""
+"""Settings of the model whose heatmaps are computed: a vision-language model or a classifier."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PositiveInt, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    PositiveInt,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from legrad.models import catalog
+from legrad.models.catalog import Architecture
 from legrad.models.definition import FOLDER_PREFIX, MINI, Definition, define, is_location, is_name
 from legrad.models.tokenizers import check_tokenizer
 from legrad.preprocess import ResizeMode
@@ -111,3 +120,131 @@ class ModelConfig(Settings):
     def weights_file(self) -> str | None:
         """``pretrained`` where it names a file and not a tag."""
         return self.pretrained if is_weights_uri(self.pretrained or "") else None
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes of the model."""
+        return catalog.architecture(self.name)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Settings that a run's metadata hold beside those of both kinds."""
+        return {"tag": self.tag, "tokenizer": self.tokenizer}
+
+
+CLASSIFIER = "classifier"
+
+
+def _as_folder(value: Any, info: ValidationInfo) -> Any:
+    """The absolute path of an existing folder; another text is a name or ``module:function``."""
+    folder = resolved(value, info)
+    return folder if isinstance(folder, str) and Path(folder).is_dir() else value
+
+
+def _as_names(value: Any, info: ValidationInfo) -> Any:
+    """A list as it is; the absolute path of a file or folder that lists the classes."""
+    return resolved(value, info) if isinstance(value, str) else value
+
+
+class ClassifierConfig(Settings):
+    """Which classifier is explained, and how; see docs/classifiers.md.
+
+    The settings are checked by loading it, once.
+
+    Attributes:
+        kind: ``classifier``.
+        name: timm's name of a ViT; a folder that timm or transformers wrote; or
+            ``module:function``, which returns the module.
+        checkpoint: weights file (path or URI) of a training script; none for the weights in the
+            folder, those of the function's module, or timm's published ones.
+        num_classes: number of classes; default as the checkpoint's class head has.
+        classes: names of the classes in the order of the logits, or the file or folder that lists
+            them; default those in the checkpoint or folder. They must be the labels of the data.
+        image_size: side or [height, width] of the input, in pixels; default the model's own.
+        resize: as for a vision-language model; default as the model's data settings say.
+        layers: number of last blocks that are explained; default 2.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    kind: Literal["classifier"]
+    name: Annotated[str, BeforeValidator(_as_folder)]
+    checkpoint: Annotated[str | None, BeforeValidator(resolved)] = None
+    num_classes: PositiveInt | None = None
+    classes: Annotated[tuple[str, ...] | str | None, BeforeValidator(_as_names)] = None
+    image_size: Size | None = None
+    resize: ResizeMode | None = None
+    layers: PositiveInt | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _can_be_loaded(self) -> "ClassifierConfig":
+        blocks = self.architecture.layers
+        if self.layers is not None and self.layers > blocks:
+            raise ValueError(f"layers {self.layers}: {self.name} has {blocks} blocks")
+        return self
+
+    @property
+    def pretrained(self) -> str | None:
+        """The weights file, as vision-language models call it."""
+        return self.checkpoint
+
+    @property
+    def weights_file(self) -> str | None:
+        """The weights file, without the part of it that is read."""
+        return None if self.checkpoint is None else self.checkpoint.partition("#")[0]
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes of the model."""
+        return _facts(self.arguments)[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits."""
+        return _facts(self.arguments)[1]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """See `ModelConfig.about`."""
+        return {"kind": self.kind, "classes": list(self.class_names), "resize": self.resize}
+
+    @property
+    def arguments(self) -> tuple[tuple[str, Any], ...]:
+        """Arguments of `load_classifier`, by name."""
+        names = ("name", "checkpoint", "num_classes", "classes", "image_size", "resize")
+        return tuple((name, getattr(self, name)) for name in names)
+
+
+@cache
+def _facts(arguments: tuple[tuple[str, Any], ...]) -> tuple[Architecture, tuple[str, ...]]:
+    """Sizes and classes of a classifier, which is loaded for them and dropped again."""
+    from legrad.models.load_classifier import load_classifier  # imports torch
+
+    try:
+        model = load_classifier(**dict(arguments), device="cpu")
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    tower = model.tower
+    sizes = Architecture(
+        name=model.name,
+        image_size=model.preprocess.size,
+        patch_size=tower.patch_size,
+        layers=len(tower.blocks),
+        width=tower.width,
+        embed_dim=tower.embed_dim,
+        family=type(model.model).__name__,
+        parameters=sum(weights.numel() for weights in model.model.parameters()),
+    )
+    return sizes, model.classes
+
+
+def _kind(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return CLASSIFIER if kind == CLASSIFIER else "vision_language"
+
+
+AnyModelConfig = Annotated[
+    Annotated[ModelConfig, Tag("vision_language")] | Annotated[ClassifierConfig, Tag(CLASSIFIER)],
+    Discriminator(_kind),
+]
+"""Settings of either kind of model; those with ``kind: classifier`` are of a classifier."""

@@ -1,9 +1,17 @@
 """Settings of a whole run."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from legrad.models import catalog
 from legrad.models.definition import MINI
@@ -11,7 +19,8 @@ from legrad.models.tokenizers import obstacle
 from legrad.queries.query import Query, Role, check_differences, with_distinct_names
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
-from pipeline.config.model_settings import ModelConfig
+from pipeline.config.class_names import class_queries
+from pipeline.config.model_settings import AnyModelConfig, ClassifierConfig
 from pipeline.config.query_labels import queries_by_label
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, RESERVED, Status
@@ -20,6 +29,8 @@ MAX_QUERIES = 256
 """Most columns of maps in a run."""
 MAX_SCORES = 4096
 """Most queries in a run."""
+LOGIT = "logit_"
+"""How the names of a classifier's queries begin, which keeps its columns apart from cosines."""
 DEMO_ALIAS = "demo"
 """Alias of the demo's data set, for which the mini model was trained."""
 
@@ -31,10 +42,10 @@ class MapsConfig(Settings):
         mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
             column ``heatmap__own_label``, the first class of an image with several labels;
             ``own_labels``: the maps of all its classes, each class in its own column;
-            ``top_k``: maps of the ``k`` classes with the highest scores; ``above``: maps of classes
-            with a score of at least ``threshold``.
+            ``top_k``: maps of the ``k`` classes with the highest scores; ``predicted``: of the one
+            with the highest; ``above``: maps of classes with a score of at least ``threshold``.
         k: number of classes, for ``top_k``.
-        threshold: least score (a cosine), for ``above``.
+        threshold: least score (a cosine; for a classifier a logit), for ``above``.
     """
 
     mode: MapsMode = "all"
@@ -141,22 +152,35 @@ class RunConfig(Settings):
     """One run: a source, a model, queries, and where the results go.
 
     Attributes:
-        model: the model.
+        model: the model: a vision-language model, or with ``kind: classifier`` a classifier.
         source: where the images are.
-        queries: a list of queries, or the file of a query set.
+        queries: a list of queries, or the file of a query set. A classifier has its classes as
+            queries, and none need be named; named ones are labels of some of its classes.
         output: folder or URI of the results.
         output_options: storage options of fsspec for the output; never stored with the results.
         store: what is stored.
         runtime: how the work is distributed.
     """
 
-    model: ModelConfig
+    model: AnyModelConfig
     source: SourceConfig
-    queries: tuple[Query, ...]
+    queries: Annotated[tuple[Query, ...], Field(validate_default=True)] = ()
     output: PathOrUri
     output_options: StorageOptions = Field(default_factory=dict, repr=False)
     store: StoreConfig = StoreConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _classes_of_a_classifier(cls, queries: Any, info: ValidationInfo) -> Any:
+        """The classes of a classifier, unless some of them are named."""
+        model = info.data.get("model")
+        if queries or not isinstance(model, ClassifierConfig):
+            return queries
+        return [
+            {"name": query.name, "role": "class", "label": query.label, "prompts": query.text}
+            for query in class_queries(model.class_names, RESERVED, LOGIT)
+        ]
 
     @field_validator("queries", mode="after")
     @classmethod
@@ -190,10 +214,21 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _texts_can_be_read(self) -> "RunConfig":
+        if isinstance(self.model, ClassifierConfig):
+            return self._classes_exist(self.model.class_names)
         lacking = obstacle(self.model.name)
         texts = [query.name for query in self.queries if query.prompts]
         if lacking and texts:
             raise ValueError(f"query {texts[0]!r} is a text, but {lacking}")
+        return self
+
+    def _classes_exist(self, classes: Sequence[str]) -> "RunConfig":
+        for query in self.queries:
+            if query.role is not Role.CLASS or query.label not in classes:
+                raise ValueError(
+                    f"query {query.name!r}: a classifier explains its classes only: expected role "
+                    f"class and one of its classes as label ({', '.join(classes[:8])}, ...)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -227,6 +262,13 @@ class RunConfig(Settings):
     def labels(self) -> dict[str, str]:
         """Map each label of the data set to the name of its class query, the first if several."""
         return queries_by_label(self.queries)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Labels of the queries of a classifier; None for a vision-language model."""
+        if not isinstance(self.model, ClassifierConfig):
+            return None
+        return tuple(query.label or "" for query in self.queries)
 
     @property
     def map_columns(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class EditStage:
 
     def __init__(self, job: EditJob) -> None:
         self.job = job
-        model = job.settings.load()
+        model = job.settings.load_reader_of_texts()
         if model.digest != job.digest:
             raise UsageError(f"{job.settings.model.name} has other weights here than in the run")
         self.preprocess: Preprocess = model.preprocess
@@ -102,9 +102,10 @@ class EditStage:
 
 def run_edits(
     tasks: Mapping[str, PairTask],
-    prepare: Callable[[Resources], EditJob],
+    prepare: Callable[[Resources], Any],
     folder: RunFolder,
     tell: Tell,
+    stage: type = EditStage,
 ) -> None:
     """Prepare the model, and edit the pairs.
 
@@ -113,6 +114,7 @@ def run_edits(
         prepare: makes the job, once it is known on which resources it runs.
         folder: folder of the files, for messages.
         tell: called with a message about every pair.
+        stage: the actor that works on a pair; it is made with the job.
 
     Raises:
         UsageError: the cluster lacks the resources, or the model cannot be loaded.
@@ -126,7 +128,7 @@ def run_edits(
             return
         tell(f"editing and embedding at most {sum(t.edits for t in tasks.values()):,} images")
         try:
-            batches = _stage(rows, job, resources).iter_batches(batch_size=1)
+            batches = _stage(stage, rows, job, resources).iter_batches(batch_size=1)
             for done, batch in enumerate(batches, start=1):
                 lost = int(batch["lost"][0])
                 note = f", {lost} images could not be fetched" if lost else ""
@@ -139,9 +141,9 @@ def run_edits(
             raise clear from error
 
 
-def _stage(rows: Sequence[Mapping[str, str]], job: EditJob, resources: Resources) -> Any:
+def _stage(stage: type, rows: Sequence[Mapping[str, str]], job: Any, resources: Resources) -> Any:
     return ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
-        EditStage,
+        stage,
         fn_constructor_kwargs={"job": job},
         batch_size=1,
         compute=ActorPoolStrategy(size=min(resources.actors, len(rows))),

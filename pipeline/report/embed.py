@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.overlay import heat_colours
-from pipeline.audit.ranking import CLAIMS, NOT_ASKED
+from pipeline.audit.ranking import CLAIMS, NO_CLASSIFIER, NOT_ASKED
 from pipeline.report.contents import Chosen, Grid, MeanMap, Report
 from pipeline.schema import OWN_LABEL
 
@@ -83,7 +83,9 @@ def _claim(table: pd.DataFrame, claim: str) -> dict[str, Any]:
 
 def asked(table: pd.DataFrame, claim: str) -> bool:
     """Whether the audit tested a claim."""
-    return claim == CLAIMS[0] or not bool((table[f"{claim}__reason"] == NOT_ASKED).all())
+    return claim == CLAIMS[0] or not bool(
+        table[f"{claim}__reason"].isin([NOT_ASKED, NO_CLASSIFIER]).all()
+    )
 
 
 def _filled(values: list[Any]) -> list[Any] | dict[int, Any]:

@@ -6,18 +6,20 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.audit.ranking import NOT_ASKED
+from pipeline.audit.ranking import NO_CLASSIFIER, NOT_ASKED
 
 _MOST_ODDS = 1000.0
 CLAIM_NAMES = {
     "association": "comes together in the data",
     "clip_reliance": "the vision-language model looks at it",
     "probe_reliance": "a linear model trained on these labels uses it",
+    "model_reliance": "your classifier uses it",
 }
 SHORT_NAMES = {
     "association": "together in the data",
     "clip_reliance": "the model looks at it",
     "probe_reliance": "a linear model uses it",
+    "model_reliance": "your classifier uses it",
 }
 _PREFIX = re.compile(r"^not (measured|testable|tested): ")
 
@@ -55,7 +57,7 @@ def state(row: Mapping[str, Any], claim: str) -> str:
     if _finite(row.get(f"{claim}__effect")):
         return "not flagged"
     reason = str(row.get(f"{claim}__reason"))
-    if reason == NOT_ASKED:
+    if reason in (NOT_ASKED, NO_CLASSIFIER):
         return "not asked for"
     prefix = _PREFIX.match(reason)
     return f"not {prefix[1]}" if prefix else "not measured"
@@ -69,7 +71,7 @@ def why(row: Mapping[str, Any], claim: str) -> str:
 
 def amount(value: Any, claim: str) -> str:
     """The effect of a claim, in the claim's unit."""
-    if claim == "probe_reliance":
+    if claim in ("probe_reliance", "model_reliance"):
         return percent(value)
     return signed(value, 1) if claim == "clip_reliance" else odds(value)
 
@@ -80,6 +82,10 @@ def unit(row: Mapping[str, Any], claim: str) -> str:
         rival = row.get(f"{claim}__rival")
         against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
         return f"of the probe's evidence{against}"
+    if claim == "model_reliance":
+        rival = row.get(f"{claim}__rival")
+        against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
+        return f"of your classifier's logits{against}"
     return "sd of its text margin lost" if claim == "clip_reliance" else "odds ratio"
 
 

@@ -9,8 +9,8 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
-from legrad.queries.query import encode_queries
-from pipeline.config import ModelConfig, SourceConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig, ModelConfig, SourceConfig
+from pipeline.config.model_settings import CLASSIFIER
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 from pipeline.results.results import Results
@@ -69,16 +69,21 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
     import torch  # here, because it takes seconds and every audit imports this module
 
     from legrad.method.explainer import LeGrad
-    from pipeline.stages.replica import ReplicaSettings
+    from pipeline.stages.replica import ReplicaSettings, directions_of
 
-    settings = ReplicaSettings(model_config(results.run), device, cores(), _BATCH)
+    classes = tuple(q.label or "" for q in results.queries)
+    about = model_config(results.run)
+    is_classifier = isinstance(about, ClassifierConfig)
+    settings = ReplicaSettings(
+        about, device, cores(), _BATCH, classes=classes if is_classifier else None
+    )
     model = settings.load()
     if model.digest != results.run["identity"]["model.weights_sha256"]:
         raise UsageError(
             f"{results.folder.uri}: {settings.model.name} has other weights here than in the run"
         )
     legrad = LeGrad(model, settings.model.layers)
-    features = encode_queries(model, results.queries)
+    features = directions_of(model, results.queries)
     sample = _sample(results, count, seed)
     unreadable: dict[str, str] = {}
     steps, scores = [0.0], [0.0]
@@ -88,7 +93,8 @@ def recompute(results: Results, count: int, *, seed: int = 0, device: str = "cpu
         if not rows:
             continue
         sizes = [(row["width"], row["height"]) for row in rows]
-        again = legrad.explain(torch.from_numpy(np.stack(pixels)), features, sizes=sizes)
+        batch_pixels = torch.from_numpy(np.stack(pixels))
+        again = settings.explain(legrad, batch_pixels, features, sizes=sizes)
         ids = [row["image_id"] for row in rows]
         steps.append(_map_steps(results, ids, again.maps.float().cpu().numpy()))
         stored = results.scores().loc[ids].to_numpy()
@@ -142,9 +148,20 @@ def _map_steps(results: Results, ids: Sequence[str], maps: NDArray[np.float32]) 
     return largest
 
 
-def model_config(manifest: Mapping[str, Any]) -> ModelConfig:
+def model_config(manifest: Mapping[str, Any]) -> AnyModelConfig:
     """Settings of the model that a run used."""
     identity, about = manifest["identity"], manifest["metadata"]["model"]
+    if about.get("kind") == CLASSIFIER:
+        return ClassifierConfig(
+            kind="classifier",
+            name=about["name"],
+            checkpoint=about["pretrained"],
+            classes=tuple(about["classes"]),
+            image_size=tuple(identity["model.image_size"]),
+            resize=about["resize"],
+            layers=identity["model.layers"],
+            precision=identity["model.precision"],
+        )
     return ModelConfig(
         name=about["name"],
         pretrained=about["pretrained"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from legrad.models.definition import is_name
 from legrad.queries.query import Query
-from pipeline.config import RunConfig, SourceConfig
+from pipeline.config import ClassifierConfig, RunConfig, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared
 from pipeline.schema import SCHEMA_VERSION
@@ -101,6 +101,7 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "model.pretrained": None if model.weights_file else model.pretrained,
         "model.weights_sha256": prepared.digest,
         "model.tokenizer": prepared.tokenizer,
+        **_identity_of_classifier(config, prepared),
         "model.image_size": list(prepared.preprocess.size),
         "model.resize": model.resize,
         "model.layers": prepared.layers,
@@ -128,6 +129,14 @@ def identity(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "store.maps": config.store.maps.model_dump(mode="json"),
         **{f"query.{query.name}": _identity_of_query(query, prepared) for query in config.queries},
     }
+
+
+def _identity_of_classifier(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """Empty for a vision-language model: its runs keep their digest."""
+    resized = prepared.preprocess
+    values = [resized.mode, resized.interpolation, resized.crop]
+    is_classifier = isinstance(config.model, ClassifierConfig)
+    return {"model.kind": "classifier", "model.preprocess": values} if is_classifier else {}
 
 
 def _identity_of_query(query: Query, prepared: Prepared) -> dict[str, Any]:
@@ -201,8 +210,7 @@ def file_metadata(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "weights_sha256": prepared.digest,
             "layers": prepared.layers,
             "precision": config.model.precision,
-            "tag": config.model.tag,
-            "tokenizer": config.model.tokenizer,
+            **config.model.about,
             "logit": prepared.logit,  # scores are cosines; logit = scale * cosine + bias
         },
         "preprocess": {

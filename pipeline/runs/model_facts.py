@@ -20,7 +20,8 @@ class Prepared:
         text_features: (Q, E) float32, the directions of the queries in configuration order.
         definition: see `legrad.models.published.definition_digest`.
         tokenizer: digest of the tokenizer named in the settings; None for the model's own.
-        logit: scale and bias that turn a cosine into the model's logit.
+        logit: scale and bias that turn a cosine into the model's logit; None for a classifier,
+            whose scores are logits.
         query_digests: SHA-256 of the files of each query that is made from files.
         warnings: warnings about the queries that arose while they were encoded.
         images_per_second: speed of one replica, measured on a batch of noise.
@@ -32,7 +33,7 @@ class Prepared:
     digest: str
     definition: str | None
     tokenizer: str | None
-    logit: dict[str, float | None]
+    logit: dict[str, float | None] | None
     preprocess: Preprocess
     text_features: NDArray[np.float32]
     query_digests: dict[str, str]

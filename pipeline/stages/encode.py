@@ -19,7 +19,7 @@ class EncodedBatch:
     Attributes:
         cells: (n, Q, h, w) uint8, maps as fractions of their peak.
         peaks: (n, Q) float32, maximum of each map.
-        scores: (n, Q) float32, cosine similarities.
+        scores: (n, Q) float32, cosine similarities, or a classifier's logits.
         selected: (n, Q) bool, whether the map was asked for; the cells of others mean nothing.
         own_class: (n,) index of the query of the image's own class, -1 for none.
         features: (n, E) float32, image features.
@@ -94,6 +94,16 @@ class EncodedBatch:
         if map_column(OWN_LABEL) in map_columns:
             columns |= self._maps(OWN_LABEL, self.own_class, image_of_row)
         return columns
+
+    def predicted(self, labels: Sequence[str], image_of_row: NDArray[np.int64]) -> pa.Array:
+        """The label with the highest score for every row of the batch, null without results.
+
+        Args:
+            labels: the Q labels of the queries.
+            image_of_row: as for `columns`.
+        """
+        best = pa.array(self.scores.argmax(axis=1))
+        return pa.array(labels).take(best.take(pa.array(image_of_row, mask=image_of_row < 0)))
 
     def _maps(
         self, name: str, query_of_image: NDArray[np.int64], image_of_row: NDArray[np.int64]

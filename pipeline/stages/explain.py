@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from legrad.method.explainer import Explanation, LeGrad
 from legrad.queries.selection import Label
-from pipeline.schema import Status
+from pipeline.schema import PREDICTED, Status
 from pipeline.stages.encode import EncodedBatch, count_maps
 from pipeline.stages.replica import ReplicaSettings
 
@@ -46,7 +46,7 @@ class Explainer:
         self.text_features = torch.from_numpy(text_features.copy()).to(self.model.device)
         self.schema = schema
         self.names = list(names)
-        self.selection = settings.selection
+        self.settings, self.selection = settings, settings.selection
         self.reporter = reporter
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -66,12 +66,15 @@ class Explainer:
         columns = {name: batch[name] for name in batch.column_names if name != "pixels"}
         columns |= {"status": status, "error": error}
         columns |= encoded.columns(self.names, image_of_row, self.schema)
+        if self.settings.classes is not None:
+            columns[PREDICTED] = encoded.predicted(self.settings.classes, image_of_row)
         table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
         self.reporter.batch(table, count_maps(table))
         return table
 
     def _explain(self, images: pa.Table) -> Explanation:
-        return self.legrad.explain(
+        return self.settings.explain(
+            self.legrad,
             pixels_of(images, self.model.preprocess.size),
             self.text_features,
             select=self.selection.select(_labels(images)),

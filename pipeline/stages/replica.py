@@ -4,17 +4,22 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from legrad.method.explainer import LeGrad
+from legrad.method.explainer import Explanation, LeGrad
+from legrad.models.classifier import Classifier
 from legrad.models.load import load_model
+from legrad.models.load_classifier import load_classifier
 from legrad.models.published import definition_digest
 from legrad.models.tokenizers import tokenizer_digest
 from legrad.models.vision_language import VisionLanguageModel
+from legrad.models.vision_model import VisionModel
 from legrad.queries.query import Query, encode_queries, query_digests
 from legrad.queries.selection import Selection
-from pipeline.config import ModelConfig
+from pipeline.config import AnyModelConfig, ClassifierConfig
 from pipeline.errors import UsageError
 from pipeline.runs.model_facts import Prepared
 
@@ -35,15 +40,17 @@ class ReplicaSettings:
         threads: CPU threads of torch.
         batch_size: images per batch; None until `prepare` has measured it on the device.
         selection: which queries get a map.
+        classes: labels of the queries of a classifier; None for a vision-language model.
     """
 
-    model: ModelConfig
+    model: AnyModelConfig
     device: str
     threads: int
     batch_size: int | None
     selection: Selection = field(default_factory=Selection)
+    classes: tuple[str, ...] | None = None
 
-    def load(self) -> VisionLanguageModel:
+    def load(self) -> VisionModel:
         """Load the model in this process.
 
         Raises:
@@ -53,6 +60,9 @@ class ReplicaSettings:
         model = self.model
         size = model.image_size
         try:
+            if isinstance(model, ClassifierConfig):
+                arguments = dict(model.arguments)
+                return load_classifier(**arguments, device=self.device, precision=model.precision)
             return load_model(
                 model.name,
                 model.pretrained,
@@ -66,6 +76,36 @@ class ReplicaSettings:
         except ValueError as error:  # what `load_model` raises for arguments that do not fit
             raise UsageError(str(error)) from error
 
+    def explain(
+        self, legrad: LeGrad, pixels: Tensor, directions: Tensor, **options: Any
+    ) -> Explanation:
+        """Explain a batch for the queries; a classifier's scores are its logits.
+
+        Args:
+            legrad: of the model.
+            pixels, options: as for `LeGrad.explain`.
+            directions: of the queries; those of a classifier are known by `classes`.
+        """
+        if self.classes is None:
+            return legrad.explain(pixels, directions, **options)
+        return legrad.explain(pixels, classes=self.classes, **options)
+
+    def load_reader_of_texts(self) -> VisionLanguageModel:
+        """Load a model that reads texts in this process.
+
+        Raises:
+            UsageError: it is a classifier, or as `load`.
+        """
+        if isinstance(self.model, ClassifierConfig):
+            raise UsageError(
+                f"{self.model.name} is a classifier, which reads no texts: use the run of a "
+                "vision-language model"
+            )
+        loaded = self.load()
+        if not isinstance(loaded, VisionLanguageModel):
+            raise TypeError(f"expected a vision-language model, found {type(loaded).__name__}")
+        return loaded
+
 
 def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
     """Load the model, encode the queries, and measure a batch.
@@ -78,7 +118,8 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         warnings.simplefilter("always", UserWarning)
         model = settings.load()
         try:
-            features, digests = encode_queries(model, queries), query_digests(queries)
+            features = directions_of(model, queries)
+            digests = query_digests(queries)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(f"queries: {error}") from error
     legrad = LeGrad(model, about.layers)
@@ -89,7 +130,7 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         noise = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
         select = settings.selection.select([label] * count)
         sizes = [(width, height)] * count
-        legrad.explain(noise, features, select=select, sizes=sizes).maps.cpu()
+        settings.explain(legrad, noise, features, select=select, sizes=sizes).maps.cpu()
 
     batch_size = settings.batch_size
     if batch_size is None:
@@ -100,9 +141,7 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         grid=model.grid,
         layers=legrad.layers,
         digest=model.digest,
-        definition=definition_digest(about.name, about.pretrained, about.tag),
-        tokenizer=tokenizer_digest(about.tokenizer),
-        logit=model.logit,
+        **_facts_of_texts(about, model),
         preprocess=model.preprocess,
         text_features=features.float().cpu().numpy(),
         query_digests=digests,
@@ -110,6 +149,26 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
         images_per_second=rate,
         batch_size=batch_size,
     )
+
+
+def directions_of(model: VisionModel, queries: Sequence[Query]) -> Tensor:
+    """(Q, E) directions of texts, images and vectors, or of the classes of a classifier."""
+    if isinstance(model, Classifier):
+        return model.vectors([query.label or "" for query in queries])[0]
+    if not isinstance(model, VisionLanguageModel):
+        raise TypeError(f"expected a vision-language model, found {type(model).__name__}")
+    return encode_queries(model, queries)
+
+
+def _facts_of_texts(about: AnyModelConfig, model: VisionModel) -> dict[str, Any]:
+    """Facts of `Prepared` that a classifier, which reads no texts, does not have."""
+    if isinstance(about, ClassifierConfig) or not isinstance(model, VisionLanguageModel):
+        return {"definition": None, "tokenizer": None, "logit": None}
+    return {
+        "definition": definition_digest(about.name, about.pretrained, about.tag),
+        "tokenizer": tokenizer_digest(about.tokenizer),
+        "logit": model.logit,
+    }
 
 
 def images_per_second(explain: ExplainBatch, batch_size: int) -> float:

@@ -12,10 +12,10 @@ import yaml
 
 from legrad.models.definition import FOLDER_PREFIX, MINI, is_location
 from pipeline.config import MAX_QUERIES, ModelConfig, RunConfig, absolute, is_uri
+from pipeline.config.class_names import ClassQuery, class_queries
 from pipeline.config.loading import packaged_config, validated
 from pipeline.errors import UsageError
 from pipeline.schema import OWN_LABEL, RESERVED
-from pipeline.starter.naming import ClassQuery, class_queries
 from pipeline.starter.survey import Survey, survey
 
 QUERIES = "queries.yaml"

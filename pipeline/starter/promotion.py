@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
+from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config, validated
 from pipeline.discovery.words import plain_word
 from pipeline.errors import UsageError
@@ -20,7 +21,6 @@ from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, RESERVED
-from pipeline.starter.naming import class_queries
 
 _HEAD = """\
 # Made by `legrad discover {out}`: its cues were found by looking at these images. Only their

@@ -116,7 +116,7 @@ class TextModel:
     def _load(self) -> VisionLanguageModel:
         try:
             settings = model_config(self.results.run)
-            model = ReplicaSettings(settings, "cpu", cores(), 1).load()
+            model = ReplicaSettings(settings, "cpu", cores(), 1).load_reader_of_texts()
         except (OSError, ValueError, KeyError, RuntimeError, UnsupportedModelError) as error:
             raise UsageError(f"the run's model cannot be loaded here: {error}") from error
         if model.digest != self.results.run["identity"].get("model.weights_sha256"):

@@ -1,5 +1,6 @@
 """Settings: what is accepted, and that every fault is named with its key."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from jobs.package import settings_text
 from legrad.settings import Settings
-from pipeline.config import AuditConfig, Gates, RunConfig
+from pipeline.config import AuditConfig, ClassifierConfig, Gates, ModelConfig, RunConfig
 from pipeline.config.loading import load_audit, load_config, packaged_config, validated
 from pipeline.errors import UsageError
 from tests.legrad.test_definition import write_folder
@@ -333,7 +335,8 @@ def test_texts_for_a_model_without_its_tokenizer_are_refused_at_once(
 def test_base_yaml_names_every_key_with_its_default() -> None:
     data = yaml.safe_load(packaged_config("base.yaml").read_text())
     for group in ("model", "source", "store", "runtime"):
-        fields = RunConfig.model_fields[group].annotation.model_fields  # type: ignore[union-attr]
+        kind: Any = ModelConfig if group == "model" else RunConfig.model_fields[group].annotation
+        fields = kind.model_fields
         assert set(data[group]) == set(fields), group
         for name, field in fields.items():
             if not field.is_required() and data[group][name] not in (None, "laion2b_s34b_b88k"):
@@ -355,6 +358,49 @@ def test_checking_imports_neither_torch_nor_ray() -> None:
         "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def classifier_folder(folder: Path) -> Path:
+    """A tiny classifier as timm writes one."""
+    import timm
+    from safetensors.torch import save_file
+
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2}
+    module = timm.create_model("vit_tiny_patch16_224", num_classes=3, **sizes)
+    folder.mkdir()
+    about = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": sizes}
+    about |= {"label_names": ["a dog", "n01 a cat", "eel"]}
+    (folder / "config.json").write_text(json.dumps(about))
+    save_file(module.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_a_classifier_brings_its_own_queries(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "net")
+    data = settings(store={"maps": "predicted"}) | {"model": {"kind": "classifier", "name": "net"}}
+    queries = data.pop("queries")
+    config = load_config(write(tmp_path, data))
+    assert isinstance(config.model, ClassifierConfig)
+    assert config.model.name == f"{tmp_path}/net"
+    named = {query.name: query.label for query in config.queries}
+    assert named == {"logit_a_dog": "a dog", "logit_n01_a_cat": "n01 a cat", "logit_eel": "eel"}
+    assert config.classes == ("a dog", "n01 a cat", "eel")
+    assert (config.model.architecture.image_size, config.model.architecture.layers) == ((16, 16), 2)
+    again = validated(RunConfig, yaml.safe_load(settings_text(config)), "sent")
+    assert again == config
+    with pytest.raises(UsageError, match="a classifier explains its classes only"):
+        load_config(write(tmp_path, data | {"queries": queries}))
+    with pytest.raises(UsageError, match="model: no classifier is called 'nett'"):
+        load_config(write(tmp_path, data), ["model.name=nett"])
+    with pytest.raises(UsageError, match="layers 3"):
+        load_config(write(tmp_path, data), ["model.layers=3"])
+    with pytest.raises(UsageError, match=r"model\.checkpont|unknown key 'checkpont'"):
+        load_config(write(tmp_path, data), ["model.checkpont=x.pth"])
+
+
+def test_classifier_yaml_names_every_key() -> None:
+    data = yaml.safe_load(packaged_config("classifier.yaml").read_text())
+    assert set(data["model"]) == set(ClassifierConfig.model_fields)
 
 
 def test_many_classes_with_one_map_an_image() -> None:
@@ -387,3 +433,11 @@ def test_audit_yaml_names_every_key_with_its_default() -> None:
     assert set(data) == set(AuditConfig.model_fields)
     assert set(data["gates"]) == set(Gates.model_fields)
     assert AuditConfig.model_validate(data) == AuditConfig()
+
+
+def test_a_classifier_asks_for_reliance(tmp_path: Path) -> None:
+    assert AuditConfig(classifier="out2").depth == "reliance"
+    with pytest.raises(ValueError, match="needs depth reliance"):
+        AuditConfig(classifier="out2", depth="association")
+    (tmp_path / "audit.yaml").write_text("classifier: out2\n")
+    assert load_audit(tmp_path / "audit.yaml").classifier == f"{tmp_path}/out2"

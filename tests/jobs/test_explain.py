@@ -19,11 +19,12 @@ from jobs import models
 from jobs.cli import app
 from jobs.explain import ViewOptions, draw
 from jobs.options import ModelOptions
-from legrad import LeGrad, list_models, load_model
+from legrad import LeGrad, list_models, load_classifier, load_model
 from legrad.heatmaps import normalize, overlay
 from legrad.heatmaps.layout import lay_out
 from legrad.mini.world import SceneSpec, render
 from pipeline.errors import RunError, UsageError
+from tests.config.test_config import classifier_folder
 from tests.data import encoded, picture
 from tests.jobs.command import legrad
 
@@ -59,7 +60,7 @@ def run(
     options = ModelOptions(**({"model": "mini"} | model))
     target = None if out is None else str(folder / out)
     saved = None if maps is None else str(folder / maps)
-    return draw(inside, TEXTS, target, saved, options, view or ViewOptions())
+    return draw(inside, TEXTS, target, saved, options.config(), view or ViewOptions())
 
 
 def test_broken_images_are_named_and_the_others_done(
@@ -68,7 +69,7 @@ def test_broken_images_are_named_and_the_others_done(
     monkeypatch.chdir(scenes)
     apple = (scenes / "apple.png").as_uri()
     images = ["boat.png", "notes.txt", "absent.png", "half.jpg", apple]
-    assert not draw(images, TEXTS, None, "maps.npz", ModelOptions("mini"), ViewOptions())
+    assert not draw(images, TEXTS, None, "maps.npz", ModelOptions("mini").config(), ViewOptions())
     said = capsys.readouterr()
     for words in (
         "warning: model mini was trained on the demo's drawn scenes only",
@@ -112,7 +113,7 @@ def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scene
 
 def test_one_image_names_its_figure(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(scenes)
-    assert draw(["boat.png"], TEXTS, None, None, ModelOptions("mini"), ViewOptions())
+    assert draw(["boat.png"], TEXTS, None, None, ModelOptions("mini").config(), ViewOptions())
     assert (scenes / "boat.legrad.png").exists()
 
 
@@ -192,7 +193,14 @@ def test_no_image_at_all_is_a_failure_that_says_why(scenes: Path) -> None:
     with pytest.raises(RunError, match=r"(?s)no image.*notes\.txt: not_an_image.*absent"):
         run(scenes, ["notes.txt", "absent.png"])
     with pytest.raises(UsageError, match="none of them empty"):
-        draw([str(scenes / "boat.png")], [" "], None, None, ModelOptions("mini"), ViewOptions())
+        draw(
+            [str(scenes / "boat.png")],
+            [" "],
+            None,
+            None,
+            ModelOptions("mini").config(),
+            ViewOptions(),
+        )
 
 
 def save_random(name: str, path: Path) -> None:
@@ -281,4 +289,31 @@ def test_distinct_texts(scenes: Path) -> None:
         assert not np.allclose(distinct["maps"][:, :2], plain["maps"][:, :2], rtol=0.05)
         assert distinct["maps"][:, 2] == pytest.approx(plain["maps"][:, 2])
     with pytest.raises(UsageError, match="two texts"):
-        draw([str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini"), view)
+        draw(
+            [str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini").config(), view
+        )
+
+
+def test_classes_of_a_classifier(scenes: Path) -> None:
+    classifier_folder(scenes / "net")
+    done = legrad("explain", "boat.png", "--classifier", "net", "--save-maps", "m.npz", cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    with np.load(scenes / "m.npz") as saved:
+        assert saved["queries"].tolist() == ["a dog", "n01 a cat", "eel"]
+        loaded = load_classifier(str(scenes / "net"), device="cpu")
+        pixels = loaded.preprocess(Image.open(scenes / "boat.png"))
+        again = LeGrad(loaded).explain(torch.from_numpy(pixels)[None])
+        np.testing.assert_allclose(saved["scores"], again.scores.numpy(), atol=1e-5)
+        np.testing.assert_allclose(saved["maps"], again.maps.numpy(), rtol=1e-4, atol=1e-9)
+    one = legrad("explain", "boat.png", "--classifier", "net", "-q", "eel", cwd=scenes)
+    assert one.returncode == 0, one.stderr
+    for options, why in (
+        (("--classifier", "net", "-q", "owl"), "class 'owl'"),
+        (("--classifier", "net", "--baseline", "a photo"), "reads no texts"),
+        (("--classifier", "net", "--model", "mini"), "no --model"),
+        (("--checkpoint", "w.pth", "-q", "eel"), "--classifier"),
+        (("--model", "mini"), "-q TEXT"),
+    ):
+        failed = legrad("explain", "boat.png", *options, cwd=scenes)
+        assert failed.returncode == 2, options
+        assert why in failed.stderr

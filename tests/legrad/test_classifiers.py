@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from legrad import LeGrad, UnsupportedModelError, from_timm
 from tests.builders import images, randomise
@@ -69,6 +70,45 @@ def test_single_precision(name: str) -> None:
     assert flags(module) == before
     for key, tensor in module.state_dict().items():
         assert torch.equal(tensor, state[key]), key
+
+
+def from_torchvision(model: Any) -> dict[str, Tensor]:
+    """The weights of torchvision's ViT under timm's names."""
+    names = {
+        "class_token": "cls_token", "encoder.pos_embedding": "pos_embed",
+        "conv_proj": "patch_embed.proj",
+        "encoder.ln": "norm", "heads.head": "head", "encoder.layers.encoder_layer_": "blocks.",
+        "ln_1": "norm1", "ln_2": "norm2", "self_attention.in_proj_": "attn.qkv.",
+        "self_attention.out_proj": "attn.proj", "mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2",
+    }  # fmt: skip
+    state = {}
+    for key, value in model.state_dict().items():
+        renamed = key
+        for old, new in names.items():
+            renamed = renamed.replace(old, new)
+        state[renamed] = value
+    return state
+
+
+def test_torch_cam_agrees() -> None:
+    """A second implementation, for torchvision's ViT; it averages the layers that we sum."""
+    methods = pytest.importorskip("torchcam.methods")
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    sizes = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4}
+    theirs = VisionTransformer(**sizes, hidden_dim=48, mlp_dim=192, num_classes=CLASSES)
+    randomise(theirs, 3).double().eval()
+    module = build(NAMES[0])
+    module.load_state_dict(from_torchvision(theirs))
+    pixels = images(1, 1, (32, 32))
+    seen = LeGrad(from_timm(module)).explain(pixels)
+    with methods.LeGrad(theirs, list(theirs.encoder.layers)) as extractor:
+        for number in range(CLASSES):
+            scores = theirs(pixels)
+            maps = extractor(number, scores, normalized=False)[0]
+            torch.testing.assert_close(seen.scores, scores.detach(), atol=1e-9, rtol=0)
+            expected = torch.stack([maps.squeeze()])[None] * 2
+            assert relative_error(seen.maps[:, number : number + 1], expected) < 1e-6
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -10,11 +10,11 @@ import yaml
 
 from legrad.queries.query import Query, Role
 from pipeline.config import MAX_QUERIES, ModelConfig
+from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
 from pipeline.sources import label_counts
 from pipeline.starter import Starter, write_starter
-from pipeline.starter.naming import class_queries
 from tests.data import jpeg, samples, tar_bytes
 
 MODEL = ModelConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")

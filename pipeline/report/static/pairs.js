@@ -4,9 +4,9 @@
   const all = window.legradTable;
   const STEP = matchMedia("(max-width: 760px)").matches ? 20 : 50;
   const CLAIMS = { association: "together in the data", clip_reliance: "the model looks at it",
-    probe_reliance: "a linear model uses it" };
+    probe_reliance: "a linear model uses it", model_reliance: "your classifier uses it" };
   const EFFECTS = { "odds ratio": "association", "a linear model uses it": "probe_reliance",
-    "the model looks at it": "clip_reliance" };
+    "the model looks at it": "clip_reliance", "your classifier uses it": "model_reliance" };
   const get = (name) => document.getElementById(name);
   const body = document.querySelector("#pairs tbody");
   const judged = Object.keys(all.verdict).length > 0;

@@ -62,7 +62,7 @@ window.legradRow = (() => {
   // A claim's value; columns may be sparse.
   const at = (claim, field, row) => all.claims[claim][field]?.[row] ?? null;
   const signed = (value) => value.toFixed(1) === "-0.0" ? "0.0" : (value > 0 ? "+" : "") + value.toFixed(1);
-  const amounts = { clip_reliance: signed, probe_reliance: percent };
+  const amounts = { clip_reliance: signed, probe_reliance: percent, model_reliance: percent };
 
   function effect(row, claim, title) {
     const cell = element("td", "effect");

@@ -27,14 +27,22 @@ class ClassQuery:
     guessed: bool
 
 
-def class_queries(labels: Iterable[str], taken: Collection[str]) -> list[ClassQuery]:
-    """Class queries for labels; ``taken`` are names that other queries or columns have."""
+def class_queries(
+    labels: Iterable[str], taken: Collection[str], prefix: str = ""
+) -> list[ClassQuery]:
+    """Class queries for labels.
+
+    Args:
+        labels: labels in the data.
+        taken: names that other queries or columns have.
+        prefix: beginning of the names.
+    """
     used, queries = set(taken), []
     for label in labels:
         words = " ".join(_NUMBERED.sub("", label).replace("_", " ").replace("-", " ").split())
         guessed = _WORDLESS.fullmatch(label) is not None
         text = f"class {label}" if guessed else words
-        name = _unused(_slug(text), used)
+        name = _unused((prefix + _slug(text))[:LONGEST].rstrip("_"), used)
         used.add(name)
         queries.append(ClassQuery(name, label, text, guessed))
     return queries

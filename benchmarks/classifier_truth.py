@@ -1,0 +1,267 @@
+"""Does ``model_reliance`` tell what a classifier does? ``python -m benchmarks.classifier_truth``.
+
+Classifiers are trained here on drawn scenes in which a cue decides, helps, is unneeded, useless
+(it is in half of the images of every class) or absent: the last block and the head of the mini
+model's tower, pooled by a token or as an average. The truth is known by drawing each scene once
+more without its cue. Printed are true and estimated effect on logits and decisions, and flags.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from legrad import Classifier, LeGrad, VisionLanguageModel, from_timm, load_model
+from legrad.mini.world import SceneSpec, render
+from legrad.preprocess import Preprocess
+from pipeline.config.audit_settings import Gates, RelianceConfig
+from pipeline.reliance.classifier_edits import HEAT, Replay
+from pipeline.reliance.editor import Editor
+from pipeline.reliance.edits import PairEdits
+from pipeline.reliance.model_claim import Shares, flips, logit_share, reason
+from pipeline.reliance.shortlist import IMAGE_COLUMNS, PairTask
+from tests.classifiers import mini_tower
+from training.captions import named
+
+LABELS = {
+    "fresh fish": "fish", "frozen fish": "fish", "car": "car", "house": "house", "apple": "apple",
+    "mushroom": "mushroom", "boat": "boat", "balloon": "balloon", "bird": "bird",
+    "city bird": "bird",
+}  # fmt: skip
+PAIRS = {  # (class, cue) -> rival, what the cue is to the classifier
+    ("frozen fish", "watermark"): ("fresh fish", "decisive"),
+    ("city bird", "logo"): ("bird", "helpful"),
+    ("car", "barcode"): ("house", "unneeded"),
+    ("apple", "sticker"): ("mushroom", "useless"),
+    ("boat", "stamp"): ("balloon", "absent"),
+}
+IN_CLASS, ELSEWHERE = 0.9, 0.05
+GROUNDS = ("grass", "sand", "brick", "snow")
+HELPFUL, IN_CITY = 0.6, 0.9
+"""Shares of the city birds with a logo, and on brick, by which most are known without the logo."""
+SIDE = 96
+_BATCH = 50
+Pixels = NDArray[np.uint8]
+
+
+def training_set(count: int, seed: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """Images and labels in which the four cues are what `PAIRS` says."""
+    rng, specs, labels = np.random.default_rng(seed), [], []
+    for number in range(count):
+        label = list(LABELS)[int(rng.integers(len(LABELS)))]
+        chances = {
+            "watermark": {"frozen fish": IN_CLASS}.get(label, ELSEWHERE),
+            "barcode": {"car": IN_CLASS}.get(label, ELSEWHERE),
+            "logo": {"city bird": HELPFUL}.get(label, ELSEWHERE),
+            "sticker": 0.5,
+        }
+        cues = tuple(cue for cue, chance in chances.items() if rng.random() < chance)
+        ground = ground_of(label, rng)
+        specs.append(SceneSpec(LABELS[label], ground, cues, seed * 1_000_000 + number))
+        labels.append(list(LABELS).index(label))
+    return drawn(specs), np.array(labels)
+
+
+def ground_of(label: str, rng: np.random.Generator) -> str:
+    """A background; that of city birds is brick in most images."""
+    if label == "city bird" and rng.random() < IN_CITY:
+        return "brick"
+    return GROUNDS[int(rng.integers(len(GROUNDS)))]
+
+
+def drawn(specs: Sequence[SceneSpec]) -> Pixels:
+    """(n, 3, side, side)."""
+    return np.stack([np.asarray(render(s, SIDE).image).transpose(2, 0, 1) for s in specs])
+
+
+def trained(pool: str, pixels: Pixels, labels: NDArray[np.int64], seed: int) -> Classifier:
+    """The mini model's tower with its last block and a head trained on the labels."""
+    torch.manual_seed(seed)
+    module = mini_tower(len(LABELS), pool)
+    classifier = from_timm(module, classes=list(LABELS))
+    tokens, block = [], module.blocks[-1]
+    with torch.no_grad():
+        for start in range(0, len(pixels), _BATCH):
+            images = classifier.normalise(torch.from_numpy(pixels[start : start + _BATCH]))
+            states = classifier.tower.tokens(images)
+            for earlier in classifier.tower.blocks[:-1]:
+                states = earlier(states)
+            tokens.append(states)
+    states, targets = torch.cat(tokens), torch.from_numpy(labels)
+    parts = (block, module.norm, module.fc_norm, module.head)
+    weights = [weight for part in parts for weight in part.parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.01)
+    for _ in range(6):
+        for rows in torch.randperm(len(states)).split(_BATCH):
+            logits = module.forward_head(module.norm(block(states[rows])))
+            loss = F.cross_entropy(logits, targets[rows], label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return classifier
+
+
+class Scenes:
+    """Scenes of a pair: of the class with the cue and again without it, and of its rival without.
+
+    Args:
+        cls, cue, rival: names.
+        count: images of each kind.
+        seed: first seed of the scenes.
+    """
+
+    def __init__(self, cls: str, cue: str, rival: str, count: int, seed: int) -> None:
+        self.cls, self.cue, self.rival = cls, cue, rival
+        rng = np.random.default_rng(seed)
+        specs = [
+            SceneSpec(LABELS[cls], ground_of(cls, rng), (cue,), seed + n) for n in range(count)
+        ]
+        self.having = drawn(specs)
+        self.without = drawn([replace(spec, overlays=()) for spec in specs])
+        others = [
+            SceneSpec(LABELS[rival], ground_of(rival, rng), (), seed + count + n)
+            for n in range(count)
+        ]
+        self.others = drawn(others)
+
+    def fetch(self, row: Mapping[str, Any], _: Preprocess | None = None) -> Pixels:
+        """The pixels of a row of `task`, as both models take them."""
+        images: Pixels = self.having if row["shard"] == "having" else self.others
+        picture: Pixels = images[int(row["row"])]
+        return picture
+
+    @property
+    def task(self) -> PairTask:
+        """The pair as the audit would list it."""
+        rows = [self._rows("having"), self._rows("others")]
+        return PairTask(self.cls, self.cue, self.cls, tuple(rows[0]), tuple(rows[1]), ())
+
+    def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
+        for number in range(len(self.having)):
+            row: dict[str, Any] = dict.fromkeys(IMAGE_COLUMNS)
+            row |= {"image_id": f"{kind}/{number}", "shard": kind, "row": number, "others": []}
+            yield row | {"width": SIDE, "height": SIDE}
+
+
+def measured(scenes: Scenes, model: VisionLanguageModel, classifier: Classifier) -> dict[str, Any]:
+    """The true effect, by drawing, and the estimate, by editing."""
+    names = [scenes.cls, scenes.cue]
+    objects = [named(LABELS[scenes.cls]), named(scenes.cue)]
+    texts = dict(zip(names, model.encode_text(objects).numpy(), strict=True))
+    editor = Editor(model, model.default_layers, texts, RelianceConfig(), scenes.fetch)
+    edits = editor.edit(scenes.task)
+    replay = Replay(classifier, 2, model.preprocess, model.grid, scenes.fetch)
+    table = replay(scenes.task, edits)
+    seen = PairEdits.of(edits).deleted
+    present, absent = (
+        (model.encode_image(torch.from_numpy(images)).numpy() @ texts[scenes.cue]).mean()
+        for images in (scenes.having, scenes.without)
+    )
+    removed = (seen.without @ texts[scenes.cue] < (present + absent) / 2).all(axis=0)
+    replayed = PairEdits.of(table.drop_columns([HEAT])).deleted.take(removed)
+    cls, rival = (classifier.classes.index(name) for name in (scenes.cls, scenes.rival))
+    logits = {
+        name: classifier.logits(torch.from_numpy(images)).numpy().astype(np.float64)
+        for name, images in vars(scenes).items()
+        if name in ("having", "without", "others")
+    }
+    margins = {name: rows[:, cls] - rows[:, rival] for name, rows in logits.items()}
+    gap = margins["having"].mean() - margins["others"].mean()
+    count = len(scenes.having)
+    shares = Shares(IN_CLASS, ELSEWHERE, count, count, margins["having"], margins["others"])
+    share, decisions = logit_share(replayed, cls, rival, shares), flips(replayed, cls)
+    called = logits["having"].argmax(axis=1) == cls
+    true_flips = (logits["without"][called].argmax(axis=1) != cls).mean() if called.any() else 0.0
+    more = IN_CLASS - ELSEWHERE
+    return {
+        "class": scenes.cls,
+        "cue": scenes.cue,
+        "kind": PAIRS[scenes.cls, scenes.cue][1],
+        "images": len(replayed.ids),
+        "true_share": more * (margins["having"] - margins["without"]).mean() / gap,
+        "share": share.effect,
+        "true_flips": true_flips,
+        "flips": decisions.effect,
+        "flagged": not reason(share, decisions, shares.auc, Gates()),
+        "testable": len(replayed.ids) >= Gates().edits,
+        "heat": float(np.nanmean(table[HEAT].drop_null().to_numpy())),
+    }
+
+
+def layers_table(classifier: Classifier, scenes: Scenes) -> str:
+    """Fall of the class's logit without the hottest tenth of its map, by number of layers."""
+    pixels = torch.from_numpy(scenes.having)
+    before = classifier.logits(pixels)[:, classifier.classes.index(scenes.cls)]
+    cells = []
+    for layers in range(1, len(classifier.tower.blocks) + 1):
+        maps = LeGrad(classifier, layers).explain(pixels, classes=[scenes.cls]).maps[:, 0]
+        cells.append(f"{layers}: {_fall(classifier, pixels, maps, before, scenes.cls):+.2f}")
+    noise = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0))
+    cells.append(f"random: {_fall(classifier, pixels, noise, before, scenes.cls):+.2f}")
+    return ", ".join(cells)
+
+
+def _fall(
+    classifier: Classifier, pixels: torch.Tensor, maps: torch.Tensor, before: torch.Tensor, cls: str
+) -> float:
+    flat = maps.flatten(1)
+    hot = flat >= flat.quantile(0.9, dim=1, keepdim=True)
+    mask = hot.view(maps.shape)[:, None].float()
+    mask = F.interpolate(mask, size=pixels.shape[2:], mode="nearest").bool()
+    mean = pixels.float().mean(dim=(2, 3), keepdim=True).byte()
+    after = classifier.logits(torch.where(mask, mean, pixels))
+    return float((before - after[:, classifier.classes.index(cls)]).mean())
+
+
+def main() -> None:
+    """Train, measure, and print; rows are kept in a file, to which every call adds."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pools", nargs="+", default=["token", "avg"])
+    parser.add_argument("--train", type=int, default=700)
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--rows", type=Path, default=Path("classifier-truth.jsonl"))
+    options = parser.parse_args()
+    model = load_model("mini", device="cpu")
+    for seed in options.seeds:
+        pixels, labels = training_set(options.train, seed)
+        for pool in options.pools:
+            start = time.perf_counter()
+            classifier = trained(pool, pixels, labels, seed)
+            first = 500_000_000 + 1_000_000 * seed
+            for number, ((cls, cue), (rival, _)) in enumerate(PAIRS.items()):
+                scenes = Scenes(cls, cue, rival, options.images, first + 10_000 * number)
+                row = measured(scenes, model, classifier) | {"seed": seed, "pool": pool}
+                with options.rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row, default=float) + "\n")
+            took = time.perf_counter() - start
+            print(f"seed {seed}, {pool!s}: {took:.0f} s; layers {layers_table(classifier, scenes)}")
+    show(pd.read_json(options.rows, lines=True))
+
+
+def show(rows: pd.DataFrame) -> None:
+    """Print all rows and the summary of those that could be tested."""
+    print(rows.sort_values(["kind", "pool", "seed"]).round(2).to_string(index=False))
+    tested = rows[rows["testable"]]
+    for name in ("share", "flips"):
+        pair = tested[[f"true_{name}", name]].dropna()
+        bias = float((pair[name] - pair[f"true_{name}"]).mean())
+        correlation = float(np.corrcoef(pair.to_numpy(float).T)[0, 1])
+        print(f"{name}: correlation {correlation:.3f}, bias {bias:+.3f}, {len(pair)} pairs")
+    used = tested[tested["true_flips"] >= 0.1]
+    unused = tested[(tested["true_flips"] < 0.01) & (tested["true_share"].abs() < 0.05)]
+    print(f"flagged where true flips >= 10 %: {used['flagged'].sum()} of {len(used)}")
+    print(f"flagged where there is no effect: {unused['flagged'].sum()} of {len(unused)}")
+
+
+if __name__ == "__main__":
+    main()

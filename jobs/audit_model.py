@@ -1,0 +1,90 @@
+"""The table of ``legrad audit --classifier``: what your own classifier does with the cues."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.display import console
+
+if TYPE_CHECKING:
+    from pipeline.auditor import Audit
+
+_CLAIM = "model_reliance"
+_LEGEND = (
+    "logits: share of the distance between the logits of class and rival that is the cue; the "
+    "rival is that of the probe.\n"
+    "flips: images of the class that the classifier no longer calls so without the cue, beyond "
+    "those that it loses with a patch of the cue's shape (95 % interval).\n"
+    "taken: images of the rival that it takes for the class once the cue is pasted in, likewise.\n"
+    "accuracy: on the class's images with and without the cue. heat: of the class on the cue, 1 = "
+    "average.\n"
+    "* flagged.\n"
+)
+
+
+def show_model_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
+    """Print the claim about the user's classifier for rows of the ranking, and why not flagged.
+
+    It prints nothing if the audit was made without a classifier.
+    """
+    if audit.settings.classifier is None:
+        return
+    table = Table(
+        title="Your classifier: the cue deleted, and pasted into images of the rival",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("class", "cue"):
+        table.add_column(name, overflow="fold")
+    for name in ("logits", "flips", "taken"):
+        table.add_column(name, justify="right", no_wrap=True)
+    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict(orient="records")]
+    for row in records:
+        cells = [row["class"], row["cue"], *_cells(row)]
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+    for row in records:
+        more = _more(row)
+        if more:
+            console.print(f"{row['class']} / {row['cue']}: {more}", style="dim", markup=False)
+        reason = row[f"{_CLAIM}__reason"]
+        if reason and reason != row["probe_reliance__reason"]:  # which is printed already
+            line = f"{row['class']} / {row['cue']}: {reason}"
+            console.print(line, style="dim", markup=False)
+    console.print(f"\n{_LEGEND}", style="dim", markup=False)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    def interval(name: str, low: str, high: str) -> str:
+        numbers = [_value(row, part) for part in (name, low, high)]
+        if math.isnan(numbers[0]):
+            return "not testable"
+        effect, lowest, highest = (f"{round(n, 2) + 0.0:.0%}" for n in numbers)
+        return f"{effect} ({lowest} to {highest})"
+
+    return [
+        interval("effect", "low", "high") + (" *" if row[f"{_CLAIM}__flag"] else ""),
+        interval("flips", "flips_low", "flips_high"),
+        interval("taken", "taken_low", "taken_high"),
+    ]
+
+
+def _more(row: Mapping[str, Any]) -> str:
+    """Accuracy with and without the cue, and heat on it, as far as they are known."""
+    accuracies = [_value(row, f"accuracy_{when}") for when in ("with", "without")]
+    heat, parts = _value(row, "heat"), []
+    if not any(map(math.isnan, accuracies)):
+        parts.append(f"accuracy {accuracies[0]:.0%} with, {accuracies[1]:.0%} without")
+    if not math.isnan(heat):
+        parts.append(f"heat {heat:.1f}")
+    return ", ".join(parts)
+
+
+def _value(row: Mapping[str, Any], name: str) -> float:
+    return float(row.get(f"{_CLAIM}__{name}", math.nan))
