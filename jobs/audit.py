@@ -8,7 +8,6 @@ import typer
 
 from jobs.options import (
     AuditOptions,
-    ClassifierRun,
     ClassLabels,
     Limit,
     OutputsArgument,
@@ -59,7 +58,6 @@ class FileOptions:
             "prediction: adds its accuracy with and without each flagged cue.",
         ),
     ] = None
-    classifier: ClassifierRun = None
     export: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write all pairs to this .csv, .parquet or .json file."),
@@ -130,7 +128,6 @@ def audit(
         verdicts=verdicts.verdicts,
         labels=tuple(files.labels or ()),
         class_labels=files.class_labels,
-        classifier=files.classifier,
         tell=log,
     )
     if view.dry_run:

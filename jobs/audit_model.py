@@ -32,7 +32,7 @@ def show_model_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
 
     It prints nothing if the audit was made without a classifier.
     """
-    if audit.classifier is None:
+    if audit.settings.classifier is None:
         return
     table = Table(
         title="Your classifier: the cue deleted, and pasted into images of the rival",

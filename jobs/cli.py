@@ -18,6 +18,7 @@ from jobs.audit import audit
 from jobs.check import check
 from jobs.discover import discover
 from jobs.doctor import doctor
+from jobs.evaluate import evaluate
 from jobs.explain import explain
 from jobs.export import export
 from jobs.label import label
@@ -238,6 +239,7 @@ def compact(
 for command in (
     check,
     explain,
+    evaluate,
     models,
     doctor,
     audit,

@@ -47,14 +47,6 @@ ClassLabels = Annotated[
         "usual names), without a second run.",
     ),
 ]
-ClassifierRun = Annotated[
-    str | None,
-    typer.Option(
-        metavar="OUT",
-        help="Run of your own classifier over the same images: does it use the flagged cues? "
-        "Implies --depth reliance.",
-    ),
-]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),
@@ -288,6 +280,14 @@ class AuditOptions:
             "the labels, lose.",
         ),
     ] = None
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT",
+            help="Run of your own classifier over the same images: does it use the flagged cues? "
+            "Implies --depth reliance.",
+        ),
+    ] = None
     settings: Annotated[
         str | None,
         typer.Option(
@@ -312,5 +312,8 @@ class AuditOptions:
         """
         from pipeline.config.loading import load_audit
 
-        depth = [] if self.depth is None else [f"depth={self.depth}"]
-        return load_audit(self.settings, [*(self.overrides or ()), *depth])
+        chosen = {"depth": self.depth, "classifier": self.classifier}
+        if self.classifier and self.depth is None:
+            chosen["depth"] = "reliance"
+        sets = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+        return load_audit(self.settings, [*(self.overrides or ()), *sets])

@@ -7,7 +7,6 @@ import typer
 
 from jobs.options import (
     AuditOptions,
-    ClassifierRun,
     ClassLabels,
     OutputsArgument,
     StorageOptions,
@@ -71,7 +70,6 @@ def report(
     ] = "report",
     verdicts: VerdictsFile = None,
     class_labels: ClassLabels = None,
-    classifier: ClassifierRun = None,
 ) -> None:
     """Write the audit as web pages: a table of pairs, a page per pair and per class."""
     from jobs.display import console, log
@@ -84,7 +82,6 @@ def report(
         settings=options.config(),
         verdicts=verdicts,
         class_labels=class_labels,
-        classifier=classifier,
         tell=log,
     )
     first_page = build_report(audit, to, limits.limits(), tell=log)

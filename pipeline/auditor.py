@@ -46,7 +46,6 @@ class Audit(Computed):
         verdicts: str | None = None,
         labels: Sequence[str] = (),
         class_labels: str | None = None,
-        classifier: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
         """Audit a run's output.
@@ -60,8 +59,6 @@ class Audit(Computed):
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
             labels: files with people's answers on images that `legrad label` drew.
             class_labels: table that replaces the labels of the images, see `open_results`.
-            classifier: output of a run of your own classifier over the same images, for the claim
-                ``model_reliance``; it asks for the depth ``reliance``.
             tell: called with messages about long steps.
 
         Raises:
@@ -74,13 +71,11 @@ class Audit(Computed):
             if isinstance(settings, AuditConfig)
             else AuditConfig.model_validate(dict(settings or {}))
         )
-        if classifier is not None:
-            chosen = chosen.model_copy(update={"depth": "reliance"})
         default = results.folder.root.child("_run", VERDICTS)
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # checks the names before anything is read
-        return cls(results, chosen, file, storage_options, tell, tuple(labels), classifier)
+        return cls(results, chosen, file, storage_options, tell, tuple(labels))
 
     @cached_property
     def exact(self) -> pd.DataFrame:
@@ -106,13 +101,16 @@ class Audit(Computed):
         """The claim about your own classifier; it makes the edits that are missing.
 
         Raises:
-            UsageError: the audit was made without ``classifier``, or that is no run of one.
+            UsageError: the settings name no classifier, or that is no run of one.
         """
         from pipeline.reliance.model_reliance import ModelReliance
 
-        if self.classifier is None:
-            raise UsageError("model_reliance: expected classifier=, the output of its run")
-        made = ModelReliance(self.reliance, open_results(self.classifier, self.options))
+        uri = self.settings.classifier
+        if uri is None:
+            raise UsageError(
+                "model_reliance: expected the setting classifier, an output of its run"
+            )
+        made = ModelReliance(self.reliance, open_results(uri, self.options))
         made.config  # noqa: B018 - refuses a run of another kind before anything is edited
         return made
 
@@ -150,7 +148,7 @@ class Audit(Computed):
             ``share_elsewhere``, ``odds_ratio``, ``odds_low``, ``odds_high`` (95 %) and ``q``, as in
             `rank`; ``heat_on_class``, for listed rows: heat of the class where the word's heat is,
             as a share of that where its own heat is (a part or another name of the object from
-            about .5, something beside it below), and ``picture`` of the clearest images with heat,
+            about .6, something beside it below), and ``picture`` of the clearest images with heat,
             a file in ``_run``. Decoys have the columns of the test only.
 
         Raises:
@@ -277,7 +275,7 @@ class Audit(Computed):
         """All pairs, unsorted, with the claims that the depth asks for."""
         if self.settings.depth != "reliance":
             return self.findings.frame
-        if self.classifier is None:
+        if self.settings.classifier is None:
             return ranking.with_reliance(self.findings.frame, self.reliance.frame)
         own = self.model_reliance.frame
         tested = self.reliance.frame.merge(own, on=["class", "cue"])

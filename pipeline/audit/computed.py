@@ -36,7 +36,6 @@ class Computed:
         options: storage options.
         tell: called with messages about long steps.
         label_files: files with people's answers, see `labels`.
-        classifier: output of a run of the user's classifier over the same images, or None.
     """
 
     results: Results
@@ -45,7 +44,6 @@ class Computed:
     options: Options | None = field(default=None, repr=False)
     tell: Callable[[str], None] = field(default=lambda text: None, repr=False)
     label_files: tuple[str, ...] = ()
-    classifier: str | None = None
 
     @cached_property
     def cues(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Settings of the audit: gates, tables of the user, and limits of the cost."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -102,6 +102,8 @@ class AuditConfig(Settings):
         gates: conditions for a finding.
         reliance: settings of the depth ``reliance``.
         thresholds: score from which a cue is present, for cues whose threshold is known.
+        classifier: output of a run of your own classifier over the same images, for the claim
+            ``model_reliance``; the depth is then ``reliance``.
         examples: CSV or Parquet table with ``image_id``, ``cue`` and ``present``, from which
             thresholds are learned.
         decoys: cues that the data set does not have, besides the queries with role ``decoy``.
@@ -122,6 +124,7 @@ class AuditConfig(Settings):
     gates: Gates = Gates()
     reliance: RelianceConfig = RelianceConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)
+    classifier: PathOrUri | None = None
     examples: PathOrUri | None = None
     decoys: tuple[str, ...] = ()
     discovered: tuple[str, ...] = ()
@@ -135,9 +138,19 @@ class AuditConfig(Settings):
     evidence_images: PositiveInt = 200
     evidence_total: PositiveInt = 20_000
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_deep_as_needed(cls, data: Any) -> Any:
+        """A classifier sees edited images, so it asks for the depth ``reliance``."""
+        if isinstance(data, dict) and data.get("classifier") and "depth" not in data:
+            return data | {"depth": "reliance"}
+        return data
+
     @model_validator(mode="after")
     def _one_role_each(self) -> "AuditConfig":
         both = sorted(set(self.decoys) & set(self.discovered))
         if both:
             raise ValueError(f"{both[0]} is in decoys and in discovered: expected one of them")
+        if self.classifier and self.depth != "reliance":
+            raise ValueError("classifier: needs depth reliance; leave depth out")
         return self

@@ -178,8 +178,9 @@ class ClassifierConfig(Settings):
 
     @model_validator(mode="after")
     def _can_be_loaded(self) -> "ClassifierConfig":
-        if self.layers is not None and self.layers > self.architecture.layers:
-            raise ValueError(f"layers {self.layers}: {self.name} has {self.architecture.layers}")
+        blocks = self.architecture.layers
+        if self.layers is not None and self.layers > blocks:
+            raise ValueError(f"layers {self.layers}: {self.name} has {blocks} blocks")
         return self
 
     @property

@@ -14,7 +14,7 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and its 95 % interval over images."""
+    """A value, and its interval over images."""
 
     value: float
     low: float
@@ -28,18 +28,21 @@ def _first(means: Array) -> Array:
     return means[:, 0]
 
 
-def estimate(rows: NDArray[np.floating], statistic: Statistic = _first) -> Estimate:
+def estimate(
+    rows: NDArray[np.floating], statistic: Statistic = _first, level: float = 0.95
+) -> Estimate:
     """The value of a statistic over images, with a percentile bootstrap interval.
 
     Args:
         rows: (N,) or (N, K), one row an image.
         statistic: from the K column means to the value, for many draws at once; default: the first
             mean.
+        level: share of the draws that the interval holds.
     """
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
     weights = np.random.default_rng(0).multinomial(
         len(table), np.full(len(table), 1 / len(table)), size=DRAWS
     )
     drawn = statistic(weights @ table / len(table))
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    low, high = np.nanquantile(drawn, ((1 - level) / 2, (1 + level) / 2))
     return Estimate(float(statistic(table.mean(axis=0)[None])[0]), float(low), float(high))

@@ -6,7 +6,7 @@ ascending heat (negative); the figure is the area under the accuracy as a functi
 faithful map has a large negative and a small positive area.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,19 @@ from legrad.heatmaps import upsample
 
 SHARES = tuple(step / 10 for step in range(10))
 _SPACING = 0.1
+Shown = tuple[slice, slice]
+"""Rows and columns of an input that show the image; the rest is padding."""
+_ALL = (slice(None), slice(None))
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.integer]]
 """Inputs of the model, uint8 (B, 3, height, width) -> the class (B,) that it gives each."""
 
 
 def erased(
-    pixels: NDArray[np.uint8], heat: NDArray[np.floating], *, hottest: bool
+    pixels: NDArray[np.uint8],
+    heat: NDArray[np.floating],
+    *,
+    hottest: bool,
+    shown: Shown = _ALL,
 ) -> NDArray[np.uint8]:
     """The input with 10, 20, ... 90 % of its pixels erased: uint8 (9, 3, height, width).
 
@@ -29,16 +36,19 @@ def erased(
         heat: (h, w), the map on the patch grid. Equal pixels are erased in random order, always
             the same, so that a constant map is a random one.
         hottest: whether the hottest pixels go first, and not the coldest.
+        shown: the part of the input that is erased and that the shares are of.
     """
-    size = (pixels.shape[1], pixels.shape[2])
-    values = upsample(heat, size).ravel()
+    inside = upsample(heat, (pixels.shape[1], pixels.shape[2]))[shown]
+    values = inside.ravel()
     tie = np.random.default_rng(0).permutation(values.size)
     order = np.lexsort((tie, -values if hottest else values))
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
-    gone = [rank < round(share * rank.size) for share in SHARES[1:]]
-    kept = ~np.stack(gone).reshape(-1, 1, *size)
-    return np.where(kept, pixels, np.uint8(0))
+    result = np.repeat(pixels[None], len(SHARES) - 1, axis=0)
+    for image, share in zip(result, SHARES[1:], strict=True):
+        gone = (rank < round(share * rank.size)).reshape(inside.shape)
+        image[:, *shown][:, gone] = 0
+    return result
 
 
 def area(kept: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -57,6 +67,7 @@ def areas(
     heat: NDArray[np.floating],
     truth: NDArray[np.integer],
     first: NDArray[np.integer],
+    shown: Sequence[Shown] | None = None,
 ) -> NDArray[np.float64]:
     """Negative and positive area of every image, (N, 2) in percent; see the module.
 
@@ -66,10 +77,12 @@ def areas(
         heat: (N, h, w), the map of each image.
         truth: (N,), the class that counts as right: the label, or else the model's first answer.
         first: (N,), the model's answer to the whole images.
+        shown: the N parts of the inputs that are not padding; None: all.
     """
     rows = np.empty((len(pixels), 2))
     for number, (image, values, right) in enumerate(zip(pixels, heat, truth, strict=True)):
-        parts = [erased(image, values, hottest=hottest) for hottest in (False, True)]
+        part = _ALL if shown is None else shown[number]
+        parts = [erased(image, values, hottest=h, shown=part) for h in (False, True)]
         kept = (classify(np.concatenate(parts)) == right).reshape(2, -1)
         start = np.full((2, 1), first[number] == right)
         rows[number] = area(np.concatenate([start, kept], axis=1))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import photographs_model
 from benchmarks.photographs_model import ARCHITECTURE, STEPS, WEIGHTS, Trainer, ready
@@ -15,6 +16,9 @@ from legrad.mini.world import OVERLAYS
 from pipeline.config import ModelConfig
 from pipeline.stages.replica import ReplicaSettings
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.optim, "Muon"), reason="the benchmark needs torch 2.9 or later"
+)
 CLASSES = ("bus", "cow", "dog", "elk", "fox")
 
 

@@ -390,6 +390,8 @@ def test_a_classifier_brings_its_own_queries(tmp_path: Path) -> None:
     assert again == config
     with pytest.raises(UsageError, match="a classifier explains its classes only"):
         load_config(write(tmp_path, data | {"queries": queries}))
+    with pytest.raises(UsageError, match="model: no classifier is called 'nett'"):
+        load_config(write(tmp_path, data), ["model.name=nett"])
     with pytest.raises(UsageError, match="layers 3"):
         load_config(write(tmp_path, data), ["model.layers=3"])
     with pytest.raises(UsageError, match=r"model\.checkpont|unknown key 'checkpont'"):
@@ -431,3 +433,11 @@ def test_audit_yaml_names_every_key_with_its_default() -> None:
     assert set(data) == set(AuditConfig.model_fields)
     assert set(data["gates"]) == set(Gates.model_fields)
     assert AuditConfig.model_validate(data) == AuditConfig()
+
+
+def test_a_classifier_asks_for_reliance(tmp_path: Path) -> None:
+    assert AuditConfig(classifier="out2").depth == "reliance"
+    with pytest.raises(ValueError, match="needs depth reliance"):
+        AuditConfig(classifier="out2", depth="association")
+    (tmp_path / "audit.yaml").write_text("classifier: out2\n")
+    assert load_audit(tmp_path / "audit.yaml").classifier == f"{tmp_path}/out2"

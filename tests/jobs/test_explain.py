@@ -19,11 +19,12 @@ from jobs import models
 from jobs.cli import app
 from jobs.explain import ViewOptions, draw
 from jobs.options import ModelOptions
-from legrad import LeGrad, list_models, load_model
+from legrad import LeGrad, list_models, load_classifier, load_model
 from legrad.heatmaps import normalize, overlay
 from legrad.heatmaps.layout import lay_out
 from legrad.mini.world import SceneSpec, render
 from pipeline.errors import RunError, UsageError
+from tests.config.test_config import classifier_folder
 from tests.data import encoded, picture
 from tests.jobs.command import legrad
 
@@ -291,3 +292,28 @@ def test_distinct_texts(scenes: Path) -> None:
         draw(
             [str(scenes / "boat.png")], ("a boat",), None, None, ModelOptions("mini").config(), view
         )
+
+
+def test_classes_of_a_classifier(scenes: Path) -> None:
+    classifier_folder(scenes / "net")
+    done = legrad("explain", "boat.png", "--classifier", "net", "--save-maps", "m.npz", cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    with np.load(scenes / "m.npz") as saved:
+        assert saved["queries"].tolist() == ["a dog", "n01 a cat", "eel"]
+        loaded = load_classifier(str(scenes / "net"), device="cpu")
+        pixels = loaded.preprocess(Image.open(scenes / "boat.png"))
+        again = LeGrad(loaded).explain(torch.from_numpy(pixels)[None])
+        np.testing.assert_allclose(saved["scores"], again.scores.numpy(), atol=1e-5)
+        np.testing.assert_allclose(saved["maps"], again.maps.numpy(), rtol=1e-4, atol=1e-9)
+    one = legrad("explain", "boat.png", "--classifier", "net", "-q", "eel", cwd=scenes)
+    assert one.returncode == 0, one.stderr
+    for options, why in (
+        (("--classifier", "net", "-q", "owl"), "class 'owl'"),
+        (("--classifier", "net", "--baseline", "a photo"), "reads no texts"),
+        (("--classifier", "net", "--model", "mini"), "no --model"),
+        (("--checkpoint", "w.pth", "-q", "eel"), "--classifier"),
+        (("--model", "mini"), "-q TEXT"),
+    ):
+        failed = legrad("explain", "boat.png", *options, cwd=scenes)
+        assert failed.returncode == 2, options
+        assert why in failed.stderr

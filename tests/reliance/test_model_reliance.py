@@ -142,8 +142,8 @@ def test_a_run_stores_logits_predictions_and_their_maps(
 def test_the_classifier_uses_the_cue_that_decides(
     demo_run: DemoRun, classifier_run: str, tmp_path: Path
 ) -> None:
-    settings = chosen(tmp_path / "work")
-    audit = Audit.from_results(demo_run.output, settings=settings, classifier=classifier_run)
+    settings = chosen(tmp_path / "work") | {"classifier": classifier_run}
+    audit = Audit.from_results(demo_run.output, settings=settings)
     ranked = audit.rank("model_reliance")
     mark = of(ranked, "frozen fish", "watermark")
     assert mark["model_reliance__flag"]
@@ -157,9 +157,7 @@ def test_the_classifier_uses_the_cue_that_decides(
     files = sorted((tmp_path / "work").glob("logits-*.parquet"))
     assert len(files) == len(audit.reliance.listed)
     told: list[str] = []
-    again = Audit.from_results(
-        demo_run.output, settings=settings, classifier=classifier_run, tell=told.append
-    )
+    again = Audit.from_results(demo_run.output, settings=settings, tell=told.append)
     pd.testing.assert_frame_equal(again.rank(), audit.rank())
     assert not any("edit" in text for text in told)
     command = [demo_run.output, "--classifier", classifier_run, "--fail-on", "model_reliance"]
@@ -174,5 +172,6 @@ def test_the_classifier_uses_the_cue_that_decides(
 def test_without_a_classifier(demo_run: DemoRun, tmp_path: Path) -> None:
     audit = Audit.from_results(demo_run.output, settings={"maps": False, "suspicions": False})
     assert (audit.rank()["model_reliance__reason"] == NO_CLASSIFIER).all()
+    assert "model_reliance" not in audit.summary.meanings
     with pytest.raises(UsageError, match="kind: classifier"):
-        Audit.from_results(demo_run.output, classifier=demo_run.output).rank()
+        Audit.from_results(demo_run.output, settings={"classifier": demo_run.output}).rank()

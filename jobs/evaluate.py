@@ -1,0 +1,140 @@
+"""``legrad evaluate``: which layers, texts and resizing give faithful maps; it never starts Ray."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from jobs.options import ConfigArgument, say
+from legrad.preprocess import RESIZE_MODES, ResizeMode
+from pipeline.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    from pipeline.fidelity.evaluate import Evaluation, Variant
+
+Value = TypeVar("Value")
+
+
+def evaluate(
+    config: ConfigArgument,
+    images: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Number of images, drawn at random.")
+    ] = 200,
+    layers: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Numbers of last blocks to compare, all for every block; those that the model "
+            "lacks are left out.",
+        ),
+    ] = "1,2,4,all",
+    resize: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Ways of resizing to compare: squash, center_crop, pad. Default: that of CONFIG.",
+        ),
+    ] = "",
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Masks as FOLDER/QUERY/STEM.png, of the size of the image with that file name and "
+            "white where it shows what the query names; adds mIoU, mAP and pointing.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting of CONFIG, such as model.name=ViT-L-14. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Measure how faithful the maps are on your images, and recommend layers and texts."""
+    from pipeline.config.loading import load_config
+
+    settings = load_config(config, overrides or ())
+    for warning in settings.warnings:
+        say(f"warning: {warning}")
+    counts, modes = _each(layers, _layers, "layers"), _each(resize, _mode, "resize")
+    from pipeline.fidelity import evaluate as bench  # imports torch
+
+    result = bench.evaluate(settings, bench.Wanted(images, counts, modes, masks), say)
+    for note in result.notes:
+        say(f"note: {note}")
+    _print(result)
+
+
+def _each(text: str, parse: Callable[[str], Value], option: str) -> tuple[Value, ...]:
+    try:
+        return tuple(parse(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"--{option} {text}: {error}") from error
+
+
+def _layers(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"expected numbers from 1, or all, found {text!r}")
+    return int(text)
+
+
+def _mode(text: str) -> ResizeMode:
+    if text not in RESIZE_MODES:
+        raise ValueError(f"expected {', '.join(RESIZE_MODES)}, found {text!r}")
+    return text  # type: ignore[return-value]
+
+
+def _print(result: "Evaluation") -> None:
+    from rich.table import Table
+
+    from jobs.display import console
+    from pipeline.fidelity.estimates import estimate
+    from pipeline.fidelity.segmentation import summary
+
+    table = Table(title="Fidelity of the maps (95 % intervals over images)")
+    masked = len(result.measured[0].masked)
+    columns = ["maps", "right", "negative", "positive", "gap"]
+    for column in [*columns, *(("mIoU", "mAP", "pointing") if masked else ()), "ms a map"]:
+        table.add_column(column, justify="left" if column == "maps" else "right")
+    for one in result.measured:
+        areas = [estimate(values) for values in (*one.areas.T, one.gap)]
+        found = summary(one.masked) if masked else {}
+        outlines = [found[name] for name in ("mIoU at .5", "mAP", "pointing") if masked]
+        cells = [f"{one.accuracy:.0f}%", *map(str, (*areas, *outlines)), f"{one.seconds * 1e3:.0f}"]
+        table.add_row(_named(one.variant), *cells)
+    console.print(table)
+    failed = f"; {counted(result.failed, 'row')} not decoded" if result.failed else ""
+    print(
+        f"{counted(result.images, 'image')}, {result.labelled:,} with the label of a class{failed}"
+    )
+    if masked:
+        print(f"{counted(masked, 'mask')}")
+    print(_recommendation(result))
+
+
+def _named(variant: "Variant") -> str:
+    texts = "distinct" if variant.distinct else "plain"
+    return f"{counted(variant.layers, 'layer')}, {texts}, {variant.resize}"
+
+
+def _recommendation(result: "Evaluation") -> str:
+    """What to set, if it is better than the settings beyond chance."""
+    best, own = result.best, result.measured[0]
+    if best is own:
+        return f"recommended: keep the settings ({_named(own.variant)}); no other has a larger gap"
+    gain = result.gain()
+    if gain.low <= 0:
+        return (
+            f"recommended: keep the settings ({_named(own.variant)}); {_named(best.variant)} "
+            f"gains {gain}, which may be chance"
+        )
+    changes = [f"model.layers: {best.variant.layers}"]
+    if best.variant.resize != own.variant.resize:
+        changes.append(f"model.resize: {best.variant.resize}")
+    if best.variant.distinct != own.variant.distinct:
+        changes.append(f"distinct: {str(best.variant.distinct).lower()} for the queries")
+    return f"recommended: {', '.join(changes)}; the gap gains {gain}"
