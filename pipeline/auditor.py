@@ -148,7 +148,7 @@ class Audit(Computed):
             ``share_elsewhere``, ``odds_ratio``, ``odds_low``, ``odds_high`` (95 %) and ``q``, as in
             `rank`; ``heat_on_class``, for listed rows: heat of the class where the word's heat is,
             as a share of that where its own heat is (a part or another name of the object from
-            about .5, something beside it below), and ``picture`` of the clearest images with heat,
+            about .6, something beside it below), and ``picture`` of the clearest images with heat,
             a file in ``_run``. Decoys have the columns of the test only.
 
         Raises:

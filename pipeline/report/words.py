@@ -141,9 +141,10 @@ def _finite(value: Any) -> bool:
 
 
 def word_of(row: Mapping[str, Any]) -> str:
-    """A candidate of a discovery: its word, or the words nearest to a thing without one."""
+    """A candidate of a discovery: its word, or the word nearest to a thing without one."""
     if row["kind"] == "part":
         return f"{row['word']} (a part)"
     if row["kind"] == "thing":
-        return f"{row['word']}, like {row['also']}"
+        nearest = str(row["also"]).partition("), ")[0].rstrip(")")
+        return f"{row['word']}, like {nearest})"
     return str(row["word"])
