@@ -187,10 +187,10 @@ def main() -> None:
         table.to_csv(args.out)
     pd.set_option("display.width", 250, "display.max_columns", 40)
     print(f"{len(found.pixels)} images, {len(found.things)} things\n{table.T.to_string()}")
-    things = [thing for thing in found.things if thing.mask is not None]
-    if things:
-        empty = [compared(np.zeros(t.mask.shape), t.mask) for t in things if t.mask is not None]
-        nothing = summary(_by_image(empty, things))
+    masks = [thing.mask for thing in found.things if thing.mask is not None]
+    if masks:
+        empty = [compared(np.zeros_like(mask, np.float32), mask) for mask in masks]
+        nothing = {n: str(v) for n, v in summary(_by_image(empty, list(found.things))).items()}
         print(f"a map that marks nothing: {nothing}")
 
 
