@@ -172,5 +172,6 @@ def test_the_classifier_uses_the_cue_that_decides(
 def test_without_a_classifier(demo_run: DemoRun, tmp_path: Path) -> None:
     audit = Audit.from_results(demo_run.output, settings={"maps": False, "suspicions": False})
     assert (audit.rank()["model_reliance__reason"] == NO_CLASSIFIER).all()
+    assert "model_reliance" not in audit.summary.meanings
     with pytest.raises(UsageError, match="kind: classifier"):
         Audit.from_results(demo_run.output, settings={"classifier": demo_run.output}).rank()

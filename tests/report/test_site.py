@@ -98,6 +98,19 @@ def test_hundred_classes_are_small(tmp_path: Path) -> None:
     assert sum(sizes) / len(sizes) < 6500
 
 
+def test_a_classifier_has_a_card(tmp_path: Path) -> None:
+    report = made_up(["cat", "dog"], ["sky"], flagged=1, reliance=True)
+    numbers = {"effect": 0.6, "low": 0.4, "high": 0.8, "q": 0.01, "flips": 0.79, "flips_low": 0.5}
+    numbers |= {"flips_high": 0.9, "flips_images": 40, "taken": 0.53, "heat": 1.2}
+    values = numbers | {"flag": True, "reason": "", "rival": "dog"}
+    row = dict(report.pairs[0].row) | {f"model_reliance__{k}": v for k, v in values.items()}
+    write_report(replace(report, pairs=[replace(report.pairs[0], row=row)]), tmp_path)
+    (page,) = (tmp_path / "pairs").iterdir()
+    text = page.read_text("utf-8").replace("\u00a0", " ")
+    for said in ("Your classifier uses it", "60 %", "79 % of its decisions", "logits against"):
+        assert said in text
+
+
 def test_words_that_no_query_names_are_listed(tmp_path: Path) -> None:
     confirmed = {"class": "a", "word": "<b>fence", "effect": 6.2, "confirmed": True}
     confirmed |= {"share": 0.61, "share_elsewhere": 0.05, "presence": "measured"}
