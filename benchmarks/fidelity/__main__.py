@@ -118,6 +118,7 @@ def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
     for name, values in (("predicted", by_predicted), ("target", by_target)):
         for column, kind in enumerate(("negative", "positive")):
             row[f"{kind}, {name}"] = str(estimate(values[:, column]))
+        row[f"gap, {name}"] = str(estimate(values[:, 0] - values[:, 1]))
     scale = model.logit["scale"] or 1.0
     coefficients = []
     for number in range(min(_SACO_IMAGES, len(every))):
@@ -186,6 +187,11 @@ def main() -> None:
         table.to_csv(args.out)
     pd.set_option("display.width", 250, "display.max_columns", 40)
     print(f"{len(found.pixels)} images, {len(found.things)} things\n{table.T.to_string()}")
+    masks = [thing.mask for thing in found.things if thing.mask is not None]
+    if masks:
+        empty = [compared(np.zeros_like(mask, np.float32), mask) for mask in masks]
+        nothing = {n: str(v) for n, v in summary(_by_image(empty, list(found.things))).items()}
+        print(f"a map that marks nothing: {nothing}")
 
 
 def _model(args: argparse.Namespace) -> VisionLanguageModel:
