@@ -1,15 +1,18 @@
 """``legrad evaluate``: which layers, texts and resizing give faithful maps; it never starts Ray."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from jobs.options import ConfigArgument, say
-from legrad.preprocess import RESIZE_MODES, ResizeMode
 from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from legrad.preprocess import ResizeMode
+    from pipeline.fidelity.estimates import Estimate
     from pipeline.fidelity.evaluate import Evaluation, Variant
 
 Value = TypeVar("Value")
@@ -82,38 +85,58 @@ def _layers(text: str) -> int | None:
     return int(text)
 
 
-def _mode(text: str) -> ResizeMode:
+def _mode(text: str) -> "ResizeMode":
+    from legrad.preprocess import RESIZE_MODES
+
     if text not in RESIZE_MODES:
         raise ValueError(f"expected {', '.join(RESIZE_MODES)}, found {text!r}")
     return text  # type: ignore[return-value]
 
 
 def _print(result: "Evaluation") -> None:
-    from rich.table import Table
-
     from jobs.display import console
     from pipeline.fidelity.estimates import estimate
-    from pipeline.fidelity.segmentation import summary
+    from pipeline.fidelity.segmentation import HALF, summary
 
-    table = Table(title="Fidelity of the maps (95 % intervals over images)")
-    masked = len(result.measured[0].masked)
-    columns = ["maps", "right", "negative", "positive", "gap"]
-    for column in [*columns, *(("mIoU", "mAP", "pointing") if masked else ()), "ms a map"]:
-        table.add_column(column, justify="left" if column == "maps" else "right")
+    rows = []
     for one in result.measured:
-        areas = [estimate(values) for values in (*one.areas.T, one.gap)]
-        found = summary(one.masked) if masked else {}
-        outlines = [found[name] for name in ("mIoU at .5", "mAP", "pointing") if masked]
-        cells = [f"{one.accuracy:.0f}%", *map(str, (*areas, *outlines)), f"{one.seconds * 1e3:.0f}"]
-        table.add_row(_named(one.variant), *cells)
+        areas = [_short(estimate(values)) for values in (*one.areas.T, one.gap)]
+        rows.append([f"{one.accuracy:.0f}%", *areas, f"{one.seconds * 1e3:.3g}"])
+    table = _table(result, ("right", "negative", "positive", "gap", "ms a map"), rows)
+    console.print("Fidelity of the maps: areas in percent, with 95 % intervals over images")
     console.print(table)
+    masks = len(result.measured[0].masked)
+    if masks:
+        names = (f"mIoU {HALF}", "mAP", "pointing")
+        found = [summary(one.masked) for one in result.measured]
+        rows = [[_short(values[name]) for name in names] for values in found]
+        console.print(f"Agreement with {counted(masks, 'mask')}, in percent")
+        console.print(_table(result, names, rows))
     failed = f"; {counted(result.failed, 'row')} not decoded" if result.failed else ""
-    print(
-        f"{counted(result.images, 'image')}, {result.labelled:,} with the label of a class{failed}"
-    )
-    if masked:
-        print(f"{counted(masked, 'mask')}")
+    images = counted(result.images, "image")
+    print(f"{images}, {result.labelled:,} with the label of a class{failed}")
     print(_recommendation(result))
+
+
+def _table(result: "Evaluation", names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """A row for each variant; ways of resizing are named if there are several."""
+    from jobs.display import plain_table
+
+    table = plain_table()
+    resized = len({one.variant.resize for one in result.measured}) > 1
+    for name in ("layers", "texts", *(("resize",) if resized else ())):
+        table.add_column(name)
+    for name in names:
+        table.add_column(name, justify="right")
+    for one, row in zip(result.measured, rows, strict=True):
+        variant = one.variant
+        texts = "distinct" if variant.distinct else "plain"
+        table.add_row(str(variant.layers), texts, *((variant.resize,) if resized else ()), *row)
+    return table
+
+
+def _short(value: "Estimate") -> str:
+    return f"{value.value:.0f} ({value.low:.0f} to {value.high:.0f})"
 
 
 def _named(variant: "Variant") -> str:

@@ -118,6 +118,7 @@ def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
     for name, values in (("predicted", by_predicted), ("target", by_target)):
         for column, kind in enumerate(("negative", "positive")):
             row[f"{kind}, {name}"] = str(estimate(values[:, column]))
+        row[f"gap, {name}"] = str(estimate(values[:, 0] - values[:, 1]))
     scale = model.logit["scale"] or 1.0
     coefficients = []
     for number in range(min(_SACO_IMAGES, len(every))):
@@ -136,10 +137,13 @@ def correlated(found: Cases, model: VisionLanguageModel) -> pd.DataFrame:
     count = min(_CORRELATED, len(found.pixels))
     pixels = torch.from_numpy(found.pixels[:count])
     rows = texts[torch.arange(count) % len(texts)]
-    own = {method.name: method(pixels, rows).float() for method in methods(model, texts)}
+    own = {
+        method.name: method(pixels, rows).float()
+        for method in methods(model, texts, found.baseline)
+    }
     table: dict[str, Row] = {name: {} for name in own}
     for stage, changed in enumerate(randomised(model), 1):
-        for method in methods(changed, texts):
+        for method in methods(changed, texts, found.baseline):
             values = 100 * rank_correlation(own[method.name], method(pixels, rows).float())
             table[method.name][f"last {stage} random"] = str(estimate(values))
     return pd.DataFrame(table).T
@@ -176,7 +180,7 @@ def main() -> None:
     else:
         found = cases.drawn_scenes(model, args.count)
     rows: dict[str, Row] = {}
-    for method in methods(model, found.directions):
+    for method in methods(model, found.directions, found.baseline):
         rows[method.name] = masked(method, found) if found.things else {}
         if found.labels is not None:
             rows[method.name] |= perturbed(method, found, model)
@@ -186,6 +190,11 @@ def main() -> None:
         table.to_csv(args.out)
     pd.set_option("display.width", 250, "display.max_columns", 40)
     print(f"{len(found.pixels)} images, {len(found.things)} things\n{table.T.to_string()}")
+    masks = [thing.mask for thing in found.things if thing.mask is not None]
+    if masks:
+        empty = [compared(np.zeros_like(mask, np.float32), mask) for mask in masks]
+        nothing = {n: str(v) for n, v in summary(_by_image(empty, list(found.things))).items()}
+        print(f"a map that marks nothing: {nothing}")
 
 
 def _model(args: argparse.Namespace) -> VisionLanguageModel:

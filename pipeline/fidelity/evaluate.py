@@ -17,7 +17,7 @@ from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import ResizeMode
 from legrad.queries.query import Query, Role, encode_queries
 from pipeline.config import ModelConfig, RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.fidelity.estimates import Array, Estimate, estimate
 from pipeline.fidelity.perturbation import areas
 from pipeline.fidelity.pictures import Inputs, Picture, draw_pictures
@@ -164,7 +164,8 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
             if count > blocks:
                 continue
             variant = Variant(count, distinct, resize)
-            say(f"{count} layers, {'distinct' if distinct else 'plain'} texts, {resize}")
+            texts = "distinct" if distinct else "plain"
+            say(f"{counted(count, 'layer')}, {texts} texts, {resize}")
             measured.append(bench.measured(variant, directions[distinct], directions[False]))
     labelled = sum(picture.own >= 0 for picture in pictures)
     return Evaluation(tuple(measured), len(pictures), labelled, failed, tuple(dict.fromkeys(notes)))
