@@ -27,8 +27,8 @@ MEANINGS: dict[str, str] = {
         "deleted. It says something about that model, not about yours."
     ),
     "probe_reliance": (
-        "A linear model trained on these labels uses the cue. A model of yours may differ; provide "
-        "its predictions to learn about it."
+        "A linear model trained on these labels uses the cue. Your own model may not; to test it, "
+        "give the audit a run of your classifier, or its predictions."
     ),
     "model_reliance": (
         "Your classifier's logits or decisions change when the cue is deleted, more than when a "
@@ -55,12 +55,12 @@ class Overview:
         classes: label -> number of images.
         cues, decoys: their names.
         measured: names of the cues whose presence is known.
-        not_measured: name of each other cue -> why it is not.
+        not_measured: name of each other cue -> why its presence is not known.
         flagged: claim -> number of flagged pairs.
-        check: how the decoys fared.
+        check: how many decoys were flagged.
         caveats: what a reader must know about these data.
-        meanings: what each claim means and does not mean; without that about a classifier where
-            none was given.
+        meanings: what each claim means and does not mean; the claim about a classifier only if one
+            was given.
     """
 
     dataset: str
