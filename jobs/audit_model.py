@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 _CLAIM = "model_reliance"
 _LEGEND = (
-    "logits: share of the distance between the logits of class and rival that is the cue; the "
-    "rival is that of the probe.\n"
-    "flips: images of the class that the classifier no longer calls so without the cue, beyond "
-    "those that it loses with a patch of the cue's shape (95 % interval).\n"
-    "taken: images of the rival that it takes for the class once the cue is pasted in, likewise.\n"
-    "accuracy: on the class's images with and without the cue. heat: of the class on the cue, 1 = "
-    "average.\n"
+    "logits: the cue's share of the difference between the logits of the class and of its rival; "
+    "the rival is the one of the probe.\n"
+    "flips: share of the class's images that the classifier stops assigning to the class when the "
+    "cue is deleted, minus the share when a patch of the same shape is deleted elsewhere.\n"
+    "taken: share of the rival's images that it assigns to the class when the cue is pasted in, "
+    "minus the share for the control.\n"
+    "Parentheses hold 95 % intervals.\n"
+    "accuracy: on the class's images with and without the cue. heat: the class's mean heat on the "
+    "cue, 1 = average.\n"
     "* flagged.\n"
 )
 
@@ -35,7 +37,7 @@ def show_model_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
     if audit.settings.classifier is None:
         return
     table = Table(
-        title="Your classifier: the cue deleted, and pasted into images of the rival",
+        title="Your classifier when the cue is deleted, or pasted into images of the rival",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

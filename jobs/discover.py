@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 _APART = "Beside the object of the class, or without heat to compare"
 _ON_CLASS = "On the object: a part of it, another name, or something behind it"
 _LEGEND = (
-    "unusual: how far the class's mean score of the word lies beyond what likeness to the class "
-    "explains, in deviations of the vocabulary, on the half where it was found and on the other.\n"
-    "probe: the same for the weights of a linear model of the labels. with it, others, odds "
-    "ratio: by two states of the word's scores on the other half, with the 95 % interval; "
-    "without them nothing is confirmed.\n"
-    "heat: of the class where the word's heat is, in the clearest images; 100 % where its own is.\n"
+    "unusual: how far the class's mean score for the word exceeds what the similarity of word and "
+    "class explains, in standard deviations over the vocabulary; first on the half of the images "
+    "where the word was found, then on the other half.\n"
+    "probe: the same for the weights of a linear model that is trained on the labels.\n"
+    "with it, others, odds ratio: shares of images that show the word, and their odds ratio with "
+    "its 95 % interval, on the other half; empty if the word is not confirmed. Only a word whose "
+    "scores separate into two groups can be confirmed.\n"
+    "heat: the class's heat in the hottest tenth of the word's map, as a share of its heat in the "
+    "hottest tenth of its own map, in the clearest images.\n"
 )
 
 
@@ -38,8 +41,8 @@ class DiscoveryFiles:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Your own vocabulary, a phrase a line. Default: some 9,400 words for what can be "
-            "seen, from WordNet, and artefacts of data sets.",
+            help="Your own vocabulary, one phrase per line. Default: about 9,400 words for visible "
+            "things, from WordNet, and for artefacts of data sets.",
         ),
     ] = None
     export: Annotated[
@@ -88,15 +91,15 @@ def discover(
         bool,
         typer.Option(
             "--heat/--no-heat",
-            help="Whether to compute maps of what was found, which reads images again.",
+            help="Whether to compute maps of the candidates, which reads images again.",
         ),
     ] = True,
     limit: Limit = 20,
 ) -> None:
     """Find cues that no query names: words of a vocabulary, and things without a word.
 
-    They are found on one half of the images and tested on the other. What is found is a candidate
-    for a query and no claim about your data until somebody has looked.
+    They are found on one half of the images and tested on the other. A result is a candidate for a
+    query. It is no claim about your data until somebody has looked at the images.
     """
     from jobs.display import console, log
     from pipeline import open_results

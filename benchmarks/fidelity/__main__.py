@@ -137,10 +137,13 @@ def correlated(found: Cases, model: VisionLanguageModel) -> pd.DataFrame:
     count = min(_CORRELATED, len(found.pixels))
     pixels = torch.from_numpy(found.pixels[:count])
     rows = texts[torch.arange(count) % len(texts)]
-    own = {method.name: method(pixels, rows).float() for method in methods(model, texts)}
+    own = {
+        method.name: method(pixels, rows).float()
+        for method in methods(model, texts, found.baseline)
+    }
     table: dict[str, Row] = {name: {} for name in own}
     for stage, changed in enumerate(randomised(model), 1):
-        for method in methods(changed, texts):
+        for method in methods(changed, texts, found.baseline):
             values = 100 * rank_correlation(own[method.name], method(pixels, rows).float())
             table[method.name][f"last {stage} random"] = str(estimate(values))
     return pd.DataFrame(table).T
@@ -177,7 +180,7 @@ def main() -> None:
     else:
         found = cases.drawn_scenes(model, args.count)
     rows: dict[str, Row] = {}
-    for method in methods(model, found.directions):
+    for method in methods(model, found.directions, found.baseline):
         rows[method.name] = masked(method, found) if found.things else {}
         if found.labels is not None:
             rows[method.name] |= perturbed(method, found, model)

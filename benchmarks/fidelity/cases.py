@@ -30,6 +30,7 @@ from training.scenes import HELD_OUT, random_specs
 POINTS_PER_SIDE = 10
 """Points on a thing, and beside it, where they are drawn from a mask."""
 _PROMPT = "A photo of a {}"
+_BASELINE = "a photo"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Cases:
         pixels: uint8 (N, 3, height, width).
         texts: what the texts say.
         directions: (K, E) unit features of the texts.
+        baseline: (E,) unit feature of a text that names nothing.
         labels: (N,) number of the text of each image's class; None if images have no class.
         classes: how many of the first texts are classes.
         things: where things are.
@@ -65,6 +67,7 @@ class Cases:
     pixels: NDArray[np.uint8]
     texts: Sequence[str]
     directions: Tensor
+    baseline: Tensor
     labels: NDArray[np.int64] | None = None
     classes: int = 0
     things: Sequence[Thing] = field(default_factory=list)
@@ -109,7 +112,7 @@ def segmentation(model: VisionLanguageModel, file: Path, names: Path, count: int
         Thing(row, texts.index(by_wnid[one.wnid]), one.mask, None) for row, one in enumerate(found)
     ]
     pixels = np.stack([model.preprocess(one.image) for one in found])
-    return Cases(pixels, texts, _encoded(model, texts), things=things)
+    return Cases(pixels, texts, *_encoded(model, texts), things=things)
 
 
 def open_vocabulary(model: VisionLanguageModel, files: Sequence[Path], count: int) -> Cases:
@@ -125,7 +128,7 @@ def open_vocabulary(model: VisionLanguageModel, files: Sequence[Path], count: in
     for one in found:
         with Image.open(one.file) as image:
             pixels.append(model.preprocess(image))
-    return Cases(np.stack(pixels), texts, _encoded(model, texts), things=things)
+    return Cases(np.stack(pixels), texts, *_encoded(model, texts), things=things)
 
 
 def validation(model: VisionLanguageModel, images: Path, kit: Path, count: int) -> Cases:
@@ -133,13 +136,15 @@ def validation(model: VisionLanguageModel, images: Path, kit: Path, count: int) 
     labels = imagenet_labels(kit)
     found = [p for p, _ in zip(imagenet_validation(images, labels), range(count), strict=False)]
     pixels = np.stack([model.preprocess(image) for image, _ in found])
-    directions = _encoded(model, labels.names)
+    directions, baseline = _encoded(model, labels.names)
     own = np.array([label for _, label in found])
-    return Cases(pixels, labels.names, directions, own, len(labels.names))
+    return Cases(pixels, labels.names, directions, baseline, own, len(labels.names))
 
 
-def _encoded(model: VisionLanguageModel, names: Sequence[str]) -> Tensor:
-    return model.encode_text([_PROMPT.format(name) for name in names])
+def _encoded(model: VisionLanguageModel, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Directions of names, and that of the baseline."""
+    rows = model.encode_text([*(_PROMPT.format(name) for name in names), _BASELINE])
+    return rows[:-1], rows[-1]
 
 
 def _cases(
@@ -152,13 +157,13 @@ def _cases(
 ) -> Cases:
     """Cases of the drawn world's names, with points drawn from the masks."""
     rng = np.random.default_rng(8)
-    directions = model.encode_text([named(name) for name in names])
+    directions = model.encode_text([*map(named, names), _BASELINE])
     things = [
         Thing(row, names.index(name), mask, _points(mask, rng))
         for row, name, mask in masks
         if SMALLEST_MASK <= mask.mean() < 1
     ]
-    return Cases(pixels, names, directions, labels, classes, things)
+    return Cases(pixels, names, directions[:-1], directions[-1], labels, classes, things)
 
 
 def _points(mask: Mask, rng: np.random.Generator) -> Points:

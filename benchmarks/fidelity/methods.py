@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from legrad.heatmaps import suppress
 from legrad.method.explainer import LeGrad
 from legrad.models.vision_model import VisionModel
 from legrad.queries.distinct import residual
@@ -56,23 +57,31 @@ class Ours(Method):
 
     Attributes:
         others: (K, E) unit texts that each text is made distinct from; None: texts as they are.
+        baseline: (E,) unit text that names nothing; where its map is hot, that of a text is
+            zeroed (`legrad.heatmaps.suppress`). None: maps as they are.
     """
 
     model: VisionModel
     layers: int
     others: Tensor | None = None
+    baseline: Tensor | None = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.explainer = LeGrad(self.model, self.layers)
         distinct = "" if self.others is None else ", distinct"
-        self.name = f"LeGrad, {self.layers} layers{distinct}"
+        suppressed = "" if self.baseline is None else ", suppressed"
+        layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
+        self.name = f"LeGrad, {layers}{distinct}{suppressed}"
 
     def __call__(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """See `Method`."""
         own = torch.eye(len(texts), dtype=torch.bool)
         maps = self.explainer.explain(pixels, self._directions(texts), select=own).maps
-        return maps[own]
+        if self.baseline is None:
+            return maps[own]
+        hot = self.explainer.explain(pixels, self.baseline[None]).maps[:, 0]
+        return torch.from_numpy(suppress(maps[own].numpy(), hot.numpy()))
 
     def _directions(self, texts: Tensor) -> Tensor:
         if self.others is None:
@@ -231,16 +240,18 @@ class Centre(Method):
         return gaussian.expand(len(pixels), -1, -1)
 
 
-def methods(model: VisionModel, others: Tensor) -> list[Method]:
-    """All methods for a model; LeGrad for 1, 2, 4 and all layers, with texts distinct and not.
+def methods(model: VisionModel, others: Tensor, baseline: Tensor) -> list[Method]:
+    """All methods for a model; LeGrad for 1, 2, 4 and all layers, corrected in two ways and not.
 
     Args:
         model: its tower pools a token or averages.
         others: (K, E) unit texts that texts are made distinct from.
+        baseline: (E,) unit text that names nothing.
     """
     blocks, grid = len(model.tower.blocks), model.grid
     layers = sorted({n for n in (1, 2, 4) if n < blocks} | {blocks})
-    ours = [Ours(model, n, texts) for texts in (None, others) for n in layers]
+    corrections = ((None, None), (others, None), (None, baseline))
+    ours = [Ours(model, n, *correction) for correction in corrections for n in layers]
     rivals = [kind(model) for kind in (RawAttention, Rollout, GradCam, Gae, DenseSimilarity)]
     return [*ours, *rivals, Random(grid), Centre(grid)]
 

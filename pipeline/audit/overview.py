@@ -113,7 +113,7 @@ def overview(
         decoys=decoys,
         measured=tuple(c for c, good in zip(cues, presence.measured, strict=True) if good),
         not_measured={c: why for c, why in zip(cues, presence.reason, strict=True) if why},
-        flagged={claim: int(claims.loc[real, f"{claim}__flag"].sum()) for claim in MEANINGS},
+        flagged={claim: int(claims.loc[real, f"{claim}__flag"].sum()) for claim in meanings},
         check=findings.decoys,
         caveats=(
             *model_caveats(model, dataset),

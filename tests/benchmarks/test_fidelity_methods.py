@@ -141,14 +141,28 @@ def test_ours_is_the_product_for_each_image_and_its_own_text(
     )
 
 
+def test_ours_suppresses_what_a_text_without_meaning_lights(
+    model: VisionLanguageModel, inputs: tuple[Tensor, Tensor]
+) -> None:
+    pixels, texts = inputs
+    baseline = unit_directions(4, 1)
+    plain = torch.einsum("iihw->ihw", oracle_maps(model.model, pixels, texts, 2)[0])
+    hot = oracle_maps(model.model, pixels, baseline, 2)[0][:, 0].flatten(1)
+    low, high = hot.min(dim=1, keepdim=True).values, hot.max(dim=1, keepdim=True).values
+    zeroed = ((hot - low) / (high - low) > 0.8).view_as(plain)
+    assert zeroed.any()
+    expected = plain.masked_fill(zeroed, 0).float()
+    torch.testing.assert_close(Ours(model, 2, None, baseline[0])(pixels, texts), expected)
+
+
 def test_every_method_gives_a_map_and_leaves_the_model_as_it_was(
     model: VisionLanguageModel, inputs: tuple[Tensor, Tensor]
 ) -> None:
     pixels, texts = inputs
     before = model.encode_image(pixels)
-    found = methods(model, unit_directions(9, 5))
+    found = methods(model, unit_directions(9, 5), unit_directions(4, 1)[0])
     names = [method.name for method in found]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 16
     for method in found:
         maps = method(pixels, texts)
         assert maps.shape == (COUNT, *GRID)

@@ -180,7 +180,7 @@ def test_the_command(demo_run: DemoRun, work: Path, audit: Audit) -> None:
     sets = [part for value in values for part in ("--set", value)]
     cost = legrad("audit", demo_run.output, "--depth", "reliance", "--dry-run", *sets)
     assert cost.returncode == 0
-    assert "all of them edited already" in cost.stdout
+    assert "only arithmetic is left" in cost.stdout
     fresh = legrad("audit", demo_run.output, "--dry-run", "--set", f"reliance.work={work}-other")
     assert "images to fetch again and to explain" in fresh.stdout
     shown = legrad("audit", demo_run.output, "--depth", "reliance", *sets)
