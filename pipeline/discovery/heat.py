@@ -43,6 +43,7 @@ ON_CLASS = 0.6
 """Heat of the class on the hottest tenth of the cue's map, as a share of that on its own hottest
 tenth, from which the cue lies on the class. On the demo's scenes overlays that are there reach .0
 to .5, and words that the object itself raises .7 to 1."""
+_CLEAREST = 10  # only a tenth of a class is clear: a rare cue is in few of its images
 PICTURES, _EACH = 12, 3
 """Candidates of which a picture is drawn, and the images in it."""
 _TABLE, _VECTORS = "images.parquet", "directions.safetensors"
@@ -119,7 +120,8 @@ def plan_heat(results: Results, population: Population, found: Discovery) -> Hea
             for number, word in enumerate(mine):
                 earlier = best.get((code, word), (np.zeros(0, np.float32), np.zeros(0, object)))
                 both = np.append(earlier[0], scores[:, number]), np.append(earlier[1], ids[members])
-                kept = np.argsort(-both[0], kind="stable")[: max(1, HEAT_IMAGES // len(mine))]
+                most = min(HEAT_IMAGES // len(mine), int(population.sizes[code]) // _CLEAREST)
+                kept = np.argsort(-both[0], kind="stable")[: max(1, most)]
                 best[code, word] = both[0][kept], both[1][kept]
     things = set(rows.loc[rows["kind"] == "thing", "word"])
     return HeatPlan(

@@ -23,15 +23,16 @@ FOUND = (("apple", "a sticker"), ("house", "unnamed 1"), ("mushroom", "a mushroo
 def found(demo_run: DemoRun) -> Discovery:
     """Two overlays, one of them without a word, and an object, as if they had been found."""
     results = open_results(demo_run.output)
-    words = ["a sticker", "a timestamp", "a mushroom"]
-    directions = run_directions(results, lambda text: None, words)
-    lines = directions.words.astype(np.float32)
+    directions = run_directions(results, lambda text: None, ["a timestamp"])
+    queries = directions.queries
+    lines = np.stack([queries["sticker"], directions.words[0], queries["mushroom"]])
     rows = [
         {"class": cls, "word": word, "kind": "thing" if "unnamed" in word else "cue"}
         for cls, word in FOUND
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).assign(confirmed=True)
-    named = {word: line for (_, word), line in zip(FOUND, lines, strict=True)}
+    singles = zip(FOUND, lines.astype(np.float32), strict=True)
+    named = {word: line for (_, word), line in singles}
     return Discovery(frame, frame.head(0), 3, (), named, 11, 260)
 
 
