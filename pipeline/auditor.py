@@ -98,10 +98,10 @@ class Audit(Computed):
 
     @cached_property
     def model_reliance(self) -> "ModelReliance":
-        """The claim about your own classifier; it makes the edits that are missing.
+        """The claim about your own classifier; missing edits are computed.
 
         Raises:
-            UsageError: the settings name no classifier, or that is no run of one.
+            UsageError: the settings name no classifier, or not a run of a classifier.
         """
         from pipeline.reliance.model_reliance import ModelReliance
 
@@ -126,30 +126,31 @@ class Audit(Computed):
 
         They are found on one half of the images (`pipeline.audit.split`) and tested on the other.
         The first call for a run loads its model on this machine and encodes the words with it. Maps
-        of what is listed are computed by a run of their own, which reads images again.
+        of the listed candidates are computed by a separate run, which reads images again.
 
         Args:
-            vocabulary: a file with a phrase a line; default the shipped one.
+            vocabulary: a file with one phrase per line; default the shipped one.
             top: words that are tested for each class, from each of the two scans.
-            decoys: return the words that were drawn at random and tested likewise instead.
+            decoys: return the words that were drawn at random and tested in the same way instead.
             heat: whether maps are computed.
 
         Returns:
             One row per class and word, confirmed ones first. ``class``, ``word``; ``kind``
-            (``cue``; ``part`` where WordNet has the word as a part of the class; ``thing`` for a
-            thing without a word); ``rank`` in the class, of things apart; ``also`` (words that tell
-            images apart in the same way; of a thing, the nearest words with the correlation of
-            their scores); ``found_by`` (``shift``, ``probe`` or both, or ``clusters``);
-            ``effect`` and ``effect_again`` (how far the class's mean score lies beyond what
-            likeness explains, in deviations of the vocabulary, on the first and the second half);
-            ``probe_effect`` (the same for weights of a linear probe); ``probe_score`` (that of
-            BEE); ``likeness`` of word and class text; ``confirmed``, and ``reason`` where it is
-            not; ``images`` of the class in the second half, ``presence``, ``share``,
-            ``share_elsewhere``, ``odds_ratio``, ``odds_low``, ``odds_high`` (95 %) and ``q``, as in
-            `rank`; ``heat_on_class``, for listed rows: heat of the class where the word's heat is,
-            as a share of that where its own heat is (a part or another name of the object from
-            about .6, something beside it below), and ``picture`` of the clearest images with heat,
-            a file in ``_run``. Decoys have the columns of the test only.
+            (``cue``; ``part`` if the word is a part of the class in WordNet; ``thing`` for a thing
+            without a word); ``rank`` in the class, separate for things; ``also`` (words with nearly
+            the same scores; for a thing, the nearest words with the correlation of their scores);
+            ``found_by`` (``shift``, ``probe`` or both, or ``clusters``); ``effect`` and
+            ``effect_again`` (how far the class's mean score exceeds what similarity explains, in
+            standard deviations over the vocabulary, on the first and the second half);
+            ``probe_effect`` (the same for weights of a linear probe); ``probe_score`` (the score of
+            BEE); ``likeness`` (similarity of the texts of word and class); ``confirmed``, and
+            ``reason`` where it is not; ``images`` of the class in the second half, ``presence``,
+            ``share``, ``share_elsewhere``, ``odds_ratio``, ``odds_low``, ``odds_high`` (95 %) and
+            ``q``, as in `rank`; ``heat_on_class``, for listed rows: the class's heat where the
+            word's heat is, as a share of its heat where its own heat is (from about .6 the word
+            names a part of the object or the object itself, below it something beside the object);
+            and ``picture``, a file in ``_run`` that shows the clearest images with heat. Decoys
+            have only the columns of the test.
 
         Raises:
             UsageError: the run has no embeddings, or its model cannot be loaded here.

@@ -38,7 +38,7 @@ class LeGrad:
     Products of its weights are computed once, here: make a new LeGrad after the weights changed.
 
     Args:
-        model: from `load_model`, `from_open_clip`, `load_classifier` or `from_timm`.
+        model: a model from `load_model`, `from_open_clip`, `load_classifier` or `from_timm`.
         layers: how many of the last blocks to explain, 1 to all; None takes the model's default
             (2, as in the published code; for the mini model, what its card says).
         chunk_bytes: bound in bytes on the arrays of the (image, query) pairs that are worked on at
@@ -97,7 +97,7 @@ class LeGrad:
                 mean features of images, differences of these, weights of a linear probe. The score
                 is the dot product with the unit image feature; maps and scores are linear in the
                 length. For a classifier, whose features are not normalised: differences of rows of
-                its linear layer, or other vectors. None: ``classes``.
+                its linear layer, or other vectors. None: explain ``classes``.
             classes: names or indices of a classifier's classes, whose scores are their logits;
                 default all.
             select: which pairs get a map: (B, Q) bool, or a function from scores (B, Q) to that,
@@ -131,7 +131,7 @@ class LeGrad:
         return Explanation(maps, queries.scores(features), features, selected, self.layers, boxes)
 
     def _features(self, tokens: Tensor) -> Tensor:
-        """(B, E) image features from the tokens after the last block, unit but for a classifier."""
+        """(B, E) features of the tokens after the last block; unit rows, unless of a classifier."""
         with self.model.autocast():
             embedded = self.tower.embed(tokens)
         return self.model.finished(embedded.to(self.model.exact_dtype))

@@ -37,8 +37,8 @@ class Checkpoint:
     """The content of a checkpoint.
 
     Attributes:
-        uri: how it was named.
-        tensors: weights by name, with whatever prefix they have.
+        uri: path or URI that the user gave.
+        tensors: weights by name, including any prefix.
         content: everything in the file; empty for safetensors.
     """
 

@@ -44,7 +44,7 @@ def names_from(values: Any, where: str) -> tuple[str, ...]:
 
     Args:
         values: the sequence or mapping.
-        where: where it comes from, for messages.
+        where: source of the values, for messages.
 
     Raises:
         ValueError: as for `read_names`.

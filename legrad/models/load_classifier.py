@@ -37,7 +37,7 @@ class _Made:
     """A module with its weights, and what came with them.
 
     Attributes:
-        module: on the CPU.
+        module: the module, on the CPU.
         data: input size, mean, std, interpolation, crop_pct and crop_mode, as timm names them; the
             first only if it is not the module's own.
         classes: names of the classes, if they are known.
@@ -70,7 +70,7 @@ def load_classifier(
         checkpoint: weights file (path or URI) as a training script saves it, see
             `legrad.models.checkpoints.read_checkpoint`. None: timm's published weights for a name,
             those in the folder, or those of the function's module.
-        num_classes: number of classes; default: as the checkpoint's class head has.
+        num_classes: number of classes; default: the size of the checkpoint's class head.
         classes: names of the classes in the order of the logits, see
             `legrad.models.class_names.read_names`; default: those in the checkpoint or folder, else
             the numbers from 0.

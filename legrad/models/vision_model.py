@@ -24,7 +24,7 @@ class VisionModel(ABC):
     """What a vision-language model and a classifier have in common; the module is never changed.
 
     Attributes:
-        name: how the model was named.
+        name: name of the model, as the user gave it.
         pretrained: the tag or file its weights came from.
         model: the module, in the dtype of its weights.
         preprocess: PIL image -> uint8 (3, height, width).
@@ -48,7 +48,7 @@ class VisionModel(ABC):
         """The adapter through which LeGrad reads the vision tower."""
 
     def finished(self, embedded: Tensor) -> Tensor:
-        """Embeddings (B, E) of the tower as scores take them: unit rows, but for a classifier."""
+        """Embeddings (B, E) as scores need them: at unit length, except for a classifier."""
         return F.normalize(embedded, dim=-1) if self.tower.head.normalised else embedded
 
     @property

@@ -39,7 +39,7 @@ class Gates(Settings):
         probe_share: what the lower bound of the cue's share of the probe's evidence must exceed.
         model_auc: what the lower bound of a classifier's AUC, class against rival, must exceed.
         model_share: what the lower bound of the cue's share of a classifier's logit gap must
-            exceed; a pair is flagged for this or for the next.
+            exceed; a pair is flagged if it passes this gate or the next one.
         model_flips: what the lower bound of the share of decisions that deletion of the cue
             changes, beyond the control, must exceed.
     """

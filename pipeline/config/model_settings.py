@@ -157,11 +157,11 @@ class ClassifierConfig(Settings):
             ``module:function``, which returns the module.
         checkpoint: weights file (path or URI) of a training script; none for the weights in the
             folder, those of the function's module, or timm's published ones.
-        num_classes: number of classes; default as the checkpoint's class head has.
+        num_classes: number of classes; default the size of the checkpoint's class head.
         classes: names of the classes in the order of the logits, or the file or folder that lists
             them; default those in the checkpoint or folder. They must be the labels of the data.
         image_size: side or [height, width] of the input, in pixels; default the model's own.
-        resize: as for a vision-language model; default as the model's data settings say.
+        resize: as for a vision-language model; default the one in the model's data settings.
         layers: number of last blocks that are explained; default 2.
         precision: ``fp32``, ``bf16`` or ``fp16``.
     """

@@ -41,9 +41,10 @@ class MapsConfig(Settings):
     Attributes:
         mode: ``all``: every map; ``own_label``: the map of the image's own class, in the single
             column ``heatmap__own_label``, the first class of an image with several labels;
-            ``own_labels``: the maps of all its classes, each class in its own column;
-            ``top_k``: maps of the ``k`` classes with the highest scores; ``predicted``: of the one
-            with the highest; ``above``: maps of classes with a score of at least ``threshold``.
+            ``own_labels``: the maps of all its classes, each class in its own column; ``top_k``:
+            maps of the ``k`` classes with the highest scores; ``predicted``: the map of the one
+            with the highest score; ``above``: maps of classes with a score of at least
+            ``threshold``.
         k: number of classes, for ``top_k``.
         threshold: least score (a cosine; for a classifier a logit), for ``above``.
     """
@@ -155,7 +156,8 @@ class RunConfig(Settings):
         model: the model: a vision-language model, or with ``kind: classifier`` a classifier.
         source: where the images are.
         queries: a list of queries, or the file of a query set. A classifier has its classes as
-            queries, and none need be named; named ones are labels of some of its classes.
+            queries, so none need be named; queries that are named are the labels of some of its
+            classes.
         output: folder or URI of the results.
         output_options: storage options of fsspec for the output; never stored with the results.
         store: what is stored.

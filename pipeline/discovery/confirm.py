@@ -2,7 +2,7 @@
 
 A word counts as confirmed if its score has two states within classes and the class has one of them
 more often, by the gates of the audit. q is adjusted over the pairs that were found and their
-decoys: words of the same vocabulary, drawn at random, that take the same way.
+decoys: words of the same vocabulary, drawn at random, that go through the same test.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +105,10 @@ def _tested(
         values |= {name: row[f"association__{name}"] for name in ("effect", "low", "high")}
         p, reason = tested.p[index[pair.word], pair.code], row["association__reason"]
         if pair in echoes:
-            p, reason = np.nan, f"its presence goes with that of {echoes[pair]}, seen more clearly"
+            p = np.nan
+            reason = (
+                f"its presence goes with that of {echoes[pair]}, which the model sees more clearly"
+            )
         rows[pair] = values | {"p": p, "reason": reason}
     return rows
 
@@ -119,7 +122,7 @@ def _echoes(
 ) -> dict[PairOfWord, str]:
     """Pairs whose presence goes with that of another word of the same class, and that word.
 
-    Only the word that is seen most clearly stays. A word of another class takes nothing away: it
+    Only the word that is seen most clearly stays. A word of another class does not count: it
     may be another name for what is planted here.
     """
     phi = np.nan_to_num(np.abs(together.phi()))

@@ -1,8 +1,8 @@
 """Where the heat of a found cue lies: on the heat of its class, or apart from it.
 
 A word whose heat lies where the class's own heat lies names a part of the object, or the object
-once more. One whose heat lies elsewhere names something beside it. Maps are computed by a run of
-its own, restricted to the clearest images: those of the class with the highest scores of the cue.
+itself. One whose heat lies elsewhere names something beside it. Maps are computed by a separate
+run, restricted to the clearest images: those of the class with the highest scores for the cue.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class HeatPlan:
     Attributes:
         images: (class, word) -> ids of the clearest images, the clearest first.
         names: word -> name of its query.
-        directions: word -> (E,) for those that no text gives.
+        directions: name of a thing without a word -> (E,) its direction.
     """
 
     images: Mapping[_Pair, Sequence[str]]
@@ -72,7 +72,7 @@ class HeatPlan:
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its run: another plan has another one."""
+        """Name of the folder of its run; each plan has its own."""
         lines = {word: line.tolist() for word, line in self.directions.items()}
         content = [[*pair, *ids] for pair, ids in self.images.items()]
         digest = hashlib.sha256(json.dumps([content, lines]).encode()).hexdigest()
@@ -86,16 +86,16 @@ def with_heat(
     tell: Callable[[str], None],
     options: Options | None = None,
 ) -> Discovery:
-    """The discovery with the column ``heat_on_class``, of what is listed.
+    """The discovery with the column ``heat_on_class`` for the listed candidates.
 
-    Maps that an earlier call computed are not computed again, and a run of maps that was killed is
-    continued. Where there are no maps, since the images cannot be read again or the output cannot
-    be written, a message says why.
+    Maps that an earlier call computed are not computed again, and an interrupted
+    run of maps is continued. If there are no maps, because the images cannot be read again or the
+    output cannot be written, a message says why.
     """
     plan = plan_heat(results, count_population(results, settings.max_classes), found)
     if not plan.images:
         return found
-    tell(f"{plan.maps:,} maps of what was found, on the clearest images of each class")
+    tell(f"{plan.maps:,} maps of the candidates, on the clearest images of each class")
     try:
         return add_heat(results, plan, found, options)
     except (UsageError, RunError) as error:
@@ -104,7 +104,7 @@ def with_heat(
 
 
 def plan_heat(results: Results, population: Population, found: Discovery) -> HeatPlan:
-    """Choose the clearest images of what was found, by one pass over the embeddings."""
+    """Choose the clearest images of each listed candidate, in one pass over the embeddings."""
     rows = listed(found.candidates)
     words = list(dict.fromkeys(map(str, rows["word"])))[:MAX_QUERIES]
     of_class: dict[int, list[str]] = defaultdict(list)
@@ -134,7 +134,7 @@ def plan_heat(results: Results, population: Population, found: Discovery) -> Hea
 def add_heat(
     results: Results, plan: HeatPlan, found: Discovery, options: Options | None = None
 ) -> Discovery:
-    """The discovery with heat and pictures of what is listed; computes maps not stored yet.
+    """The discovery with heat and pictures of the listed candidates; computes missing maps.
 
     Raises:
         UsageError: the images cannot be read, the model cannot be loaded here, or the output

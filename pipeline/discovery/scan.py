@@ -155,14 +155,14 @@ def leaders(
 ) -> list[Leader]:
     """The first words of a class, each standing for the words that echo it.
 
-    A model that does not tell some words apart may put any of them first, so a group is named by
-    its first preferred word if that is nearly as strong.
+    A model that does not distinguish some words may put any of them first, so a group is named
+    after its first preferred word if that is nearly as strong.
 
     Args:
         values: (W,) by which words are ordered, the largest first; NaN is left out.
         left_out: (W,) words that cannot be among them.
         most: number of leaders.
-        preferred: (W,) words that name a group rather than others.
+        preferred: (W,) words that a group is named after rather than others.
     """
     groups: dict[int, list[int]] = {}
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")

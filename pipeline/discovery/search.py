@@ -66,15 +66,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found.
+    """Candidates and decoys of a discovery.
 
     Attributes:
         candidates: one row per class and word that stands for a group of words, confirmed ones
             first: see `Audit.discover`.
-        decoys: the same of words that were drawn at random from the vocabulary and tested likewise.
+        decoys: the same for words drawn at random from the vocabulary, which got the same test.
         words: number of words that the model tells apart.
         named: words that repeat a cue which a query names already.
-        directions: word, or name of a thing -> (E,) what was tested.
+        directions: word, or name of a thing -> (E,) the direction that was tested.
         classes: number of classes that were scanned.
         images: labelled images of both halves.
     """

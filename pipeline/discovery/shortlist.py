@@ -34,7 +34,7 @@ class Found:
         candidate: class and word.
         leader: the word, and those that it stands for.
         by: which scans found it.
-        relation: what it is to the class, by WordNet.
+        relation: its relation to the class in WordNet.
     """
 
     candidate: PairOfWord

@@ -2,10 +2,10 @@
 
 Embeddings are whitened by the covariance within classes, so that what varies in every class
 (places, sizes) varies by 1 in each direction, and a thing that comes with one class stands out in
-it. What tells the classes apart is taken out: it would mix the object into the direction. In each
-class the images are clustered along the few directions in which they vary most, and the difference
-between a cluster and the rest of the class is a direction. A direction is no claim: it passes
-through the same test on the other half as a word does.
+it. The directions that separate the classes are projected out, because they would mix the object
+into the result. In each class the images are clustered along the few directions in which they vary
+most, and the difference between a cluster and the rest of the class is a direction. A direction is
+no claim: it is tested on the other half like a word.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ class Thing:
         code: code of the class.
         name: such as ``unnamed 3``.
         direction: (E,) unit direction from the rest of the class to the cluster.
-        variance: of the class's images along the whitened direction; 1 is usual.
+        variance: variance of the class's images along the whitened direction; 1 is usual.
     """
 
     code: int
@@ -62,12 +62,12 @@ def find_things(
 
     Args:
         half: the half on which things are found.
-        population: its classes, with the sizes in this half.
-        sums: its sums.
+        population: the classes of this half and their sizes in it.
+        sums: sums of the embeddings of this half.
         ridge: what is added to the covariance, as a share of its mean eigenvalue.
-        cues: (C, E) directions of the run's cues. What they explain together is left out.
+        cues: (C, E) directions of the run's cues. A thing that they explain together is left out.
         named: code of a class -> (D, E) words that were found for it and need not be found again.
-        seed: of the clusters.
+        seed: seed of the clustering.
     """
     whitening = _whitening(sums, ridge)
     things: list[Thing] = []
@@ -96,7 +96,7 @@ def find_things(
 
 
 def _whitening(sums: Sums, ridge: float) -> Array:
-    """(E, E) what makes embeddings vary by 1, without what tells the classes apart."""
+    """(E, E) whitening matrix that projects out the directions separating the classes."""
     covariance, width = sums.covariance, len(sums.covariance)
     strength = max(ridge * np.trace(covariance) / width, 1e-12)
     values, vectors = np.linalg.eigh(covariance + strength * np.eye(width))
@@ -159,7 +159,7 @@ def _splits(images: Array, seed: int) -> list[tuple[float, Array]]:
 
 
 def _refined(images: Array, inside: NDArray[np.bool_]) -> tuple[float, Array] | None:
-    """Move the border of a cluster to the middle between it and the rest, some times."""
+    """Move the border of a cluster to the middle between it and the rest, several times."""
     line = np.zeros(images.shape[1])
     for _ in range(_ROUNDS):
         if min(inside.sum(), (~inside).sum()) < FEWEST:
@@ -178,13 +178,13 @@ def things_frame(
     phrases: Sequence[str],
     covariance: Array,
 ) -> pd.DataFrame:
-    """One row per thing, with its nearest words and how alike they tell images apart.
+    """One row per thing, with its nearest words and the correlations of their scores with its own.
 
     Args:
         classes: labels by code.
-        likenesses: of the words.
+        likenesses: similarities of the words.
         phrases: the words.
-        covariance: (E, E) within classes.
+        covariance: (E, E) covariance within classes.
     """
     rows = []
     for thing in things:

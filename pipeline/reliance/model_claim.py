@@ -6,10 +6,10 @@ same shape is deleted elsewhere; ``gap`` is the distance of the two classes' mea
 logits in the run of the classifier. It is the statistic of ``probe_reliance`` for a model that is
 given: nothing is fitted, so images are independent and its error follows by the delta method.
 
-**Decisions**: the share of images that the classifier calls y, and no longer does when the cue is
-deleted, minus the same share for the control; and the share of the rival's images that become y
-when the cue is pasted in, minus that of the control. Intervals of such paired differences are those
-of Agresti and Min (2005).
+**Decisions**: of the images that the classifier assigns to y, the share that it no longer does when
+the cue is deleted, minus the same share for the control; and the share of the rival's images that
+become y when the cue is pasted in, minus that of the control. Intervals of such paired differences
+are those of Agresti and Min (2005).
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,12 +81,12 @@ class Shares:
 
 
 def logit_share(deletion: Deletion, cls: int, rival: int, shares: Shares) -> Change:
-    """Share of the logit gap that is the cue.
+    """The cue's share of the logit gap.
 
     Args:
         deletion: logits (n, K) and (F, n, K) of images of the class from which the cue was removed.
-        cls, rival: which logits.
-        shares: how often the cue occurs, and the gap.
+        cls, rival: numbers of the class and of its rival among the logits.
+        shares: shares of images with the cue, and the logit gap.
     """
     margin = deletion.change[..., cls] - deletion.change[..., rival]  # (F, n)
     count = margin.shape[1]
@@ -108,10 +108,10 @@ def logit_share(deletion: Deletion, cls: int, rival: int, shares: Shares) -> Cha
 
 
 def flips(deletion: Deletion, cls: int) -> Change:
-    """Share of the images called ``cls`` that are not any more, beyond the control.
+    """Share of images assigned to ``cls`` that leave it without the cue, beyond the control.
 
     Args:
-        deletion: as for `logit_share`.
+        deletion: logits of images from which the cue was deleted, see `logit_share`.
         cls: number of the class.
     """
     called = deletion.before.argmax(axis=1) == cls
@@ -123,7 +123,7 @@ def flips(deletion: Deletion, cls: int) -> Change:
 
 
 def taken(insertion: Insertion, appeared: NDArray[np.bool_], cls: int) -> Change:
-    """Share of the rival's images not called ``cls`` that are, once the cue is pasted in.
+    """Share of the rival's images that become ``cls`` with the pasted cue, beyond the control.
 
     Args:
         insertion: logits (m, K) of images of the rival class.
@@ -159,8 +159,8 @@ def reason(share: Change, decisions: Change, auc: tuple[float, float], gates: Ga
     """Why a pair is not flagged for ``model_reliance``; empty if it is.
 
     Args:
-        share: from `logit_share`.
-        decisions: from `flips`.
+        share: result of `logit_share`.
+        decisions: result of `flips`.
         auc: AUC of the margin and its lower bound.
         gates: what the lower bounds must exceed.
     """

@@ -82,9 +82,9 @@ class ReplicaSettings:
         """Explain a batch for the queries; a classifier's scores are its logits.
 
         Args:
-            legrad: of the model.
+            legrad: explainer of the model.
             pixels, options: as for `LeGrad.explain`.
-            directions: of the queries; those of a classifier are known by `classes`.
+            directions: (Q, E) directions of the queries; a classifier uses `classes` instead.
         """
         if self.classes is None:
             return legrad.explain(pixels, directions, **options)
