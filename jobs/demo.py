@@ -50,7 +50,7 @@ def run_demo(out: Path, images: int, seed: int) -> None:
     display.summary(summary)
     console.print()
     show(audit, limit=_TABLE_ROWS, notes=_planted_shortcuts())
-    console.print(f"\nNo query names two cues that were planted as well: {_hidden()}.\n")
+    console.print(f"\nTwo more cues were planted that no query names: {_hidden()}.\n")
     show_discovery(found, _TABLE_ROWS)
     console.print(
         f"\n[bold]report[/bold]  {report}\n"
@@ -66,7 +66,7 @@ def run_demo(out: Path, images: int, seed: int) -> None:
 
 
 def discovered(audit: Audit) -> Discovery:
-    """What no query of the run names, with heat, kept for the report."""
+    """Candidates that no query of the run names, with heat, stored for the report."""
     found = discover(audit.results, audit.settings, words(), tell=audit.tell)
     found = with_heat(audit.results, audit.settings, found, audit.tell)
     store(audit.results, found)

@@ -27,8 +27,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="LIST",
-            help="Numbers of last blocks to compare, all for every block; those that the model "
-            "lacks are left out.",
+            help="Numbers of last blocks to compare; all means every block. Numbers above the "
+            "model's number of blocks are left out.",
         ),
     ] = "1,2,4,all",
     resize: Annotated[
@@ -42,8 +42,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Masks as FOLDER/QUERY/STEM.png, of the size of the image with that file name and "
-            "white where it shows what the query names; adds mIoU, mAP and pointing.",
+            help="Masks as FOLDER/QUERY/STEM.png, each of the size of the image with that file "
+            "name, and white where the image shows what the query names. Adds mIoU, mAP and "
+            "pointing.",
         ),
     ] = None,
     overrides: Annotated[
@@ -145,10 +146,10 @@ def _named(variant: "Variant") -> str:
 
 
 def _recommendation(result: "Evaluation") -> str:
-    """What to set, if it is better than the settings beyond chance."""
+    """What to set, if its gain over the settings is beyond chance."""
     best, own = result.best, result.measured[0]
     if best is own:
-        return f"recommended: keep the settings ({_named(own.variant)}); no other has a larger gap"
+        return f"recommended: keep the settings ({_named(own.variant)}), which have the largest gap"
     gain = result.gain()
     if gain.low <= 0:
         return (

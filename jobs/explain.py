@@ -77,8 +77,8 @@ class ClassifierOptions:
         str | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            help="Names of its classes: a list, or the folder of training images. Default: those "
-            "in the checkpoint.",
+            help="Names of the classes: a file that lists them, or the folder of training images. "
+            "Default: the names in the checkpoint.",
         ),
     ] = None
 
@@ -86,7 +86,7 @@ class ClassifierOptions:
         """Validate the options; None if no classifier is named.
 
         Args:
-            model: the options that are about layers, size and resizing.
+            model: options of the model; layers, size and resizing apply to a classifier, too.
 
         Raises:
             UsageError: the options do not fit together, or the classifier cannot be loaded.
@@ -96,10 +96,10 @@ class ClassifierOptions:
 
         if self.classifier is None:
             if self.checkpoint or self.classes:
-                raise UsageError("--checkpoint and --classes are those of a --classifier")
+                raise UsageError("--checkpoint and --classes need --classifier NAME")
             return None
         if model.model or model.pretrained:
-            raise UsageError("--classifier: expected no --model and no --pretrained beside it")
+            raise UsageError("--classifier takes no --model and no --pretrained: leave them out")
         settings = {
             "kind": "classifier",
             "name": self.classifier,
@@ -127,7 +127,7 @@ def explain(
             "--query",
             "-q",
             metavar="TEXT",
-            help="Text to explain, or a class of a classifier, all of them by default. Repeatable.",
+            help="Text to explain, or class of a classifier (default: all classes). Repeatable.",
         ),
     ] = None,
     out: Annotated[
@@ -207,7 +207,9 @@ def _texts(settings: "AnyModelConfig", texts: Sequence[str]) -> Sequence[str]:
         raise UsageError("no text to explain is named: -q TEXT")
     if len(classes) > _MOST_CLASSES:
         listed = ", ".join(classes[:_MOST_CLASSES])
-        raise UsageError(f"{len(classes)} classes: name those to explain, -q CLASS ({listed}, ...)")
+        raise UsageError(
+            f"{len(classes)} classes: name the ones to explain with -q CLASS ({listed}, ...)"
+        )
     return classes
 
 

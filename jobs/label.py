@@ -23,8 +23,8 @@ class FileOptions:
         typer.Option(
             "--labels",
             metavar="FILE",
-            help="A saved labels.csv to continue with. Repeatable. One in the folder is read "
-            "without being named.",
+            help="A saved labels.csv to continue with. Repeatable. A labels.csv in the folder of "
+            "--out is read by default.",
         ),
     ] = None
     class_labels: ClassLabels = None
@@ -106,7 +106,7 @@ def _print_next(written: "Written", out: Sequence[str], files: FileOptions) -> N
         lines.append(f"note     {written.unreadable:,} images could not be read from their source")
     if written.design_beside:
         lines.append(
-            f"note     {out[0]} cannot be written to: what was drawn is stored in {files.to}"
+            f"note     {out[0]} cannot be written to, so the design is stored in {files.to}"
         )
     again = ["--class-labels", files.class_labels] if files.class_labels else []
     command = shlex.join(["legrad", "audit", *out, *again, "--labels", str(written.table)])

@@ -284,8 +284,8 @@ class AuditOptions:
         str | None,
         typer.Option(
             metavar="OUT",
-            help="Run of your own classifier over the same images: does it use the flagged cues? "
-            "Implies --depth reliance.",
+            help="Output of a run of your own classifier over the same images: tests whether it "
+            "uses the flagged cues. Implies --depth reliance.",
         ),
     ] = None
     settings: Annotated[

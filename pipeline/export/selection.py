@@ -1,4 +1,4 @@
-"""Images that a person selected, whatever for, in the formats of other tools."""
+"""Images that a person selected, in the formats of other tools."""
 
 import json
 import shutil
@@ -22,17 +22,17 @@ from pipeline.results import Results
 from pipeline.storage.tables import write_table
 
 MOST_PICTURES = 5000
-"""Images of a file that holds their pictures."""
+"""Largest number of images in a file that holds their pictures."""
 _SIDE = 256
 
 
 def write_groups(audit: Audit, images: pd.DataFrame, file: Path) -> None:
-    """The group of each image by the presence of the cue it was found by, or of the flagged cues.
+    """Write each image's group: by presence of the searched cue, or of the flagged cues.
 
     Args:
         audit: audit of the run.
-        images: ``image_id``, ``class`` (its label, or empty), ``cue`` (the query or text that it
-            was found by, or empty) and ``score``.
+        images: ``image_id``, ``class`` (its label, or empty), ``cue`` (the query or text of
+            the search, or empty) and ``score``.
         file: the .csv to write.
 
     Raises:
@@ -45,7 +45,7 @@ def write_groups(audit: Audit, images: pd.DataFrame, file: Path) -> None:
 
 
 def write_coco(audit: Audit, images: pd.DataFrame, file: Path) -> None:
-    """The heat of the query that the images were found by, as regions; see `coco`.
+    """Write the heat of the searched query as regions; see `coco`.
 
     Args:
         audit: audit of the run.
@@ -53,7 +53,7 @@ def write_coco(audit: Audit, images: pd.DataFrame, file: Path) -> None:
         file: the .json to write.
 
     Raises:
-        UsageError: they were not found by a query whose maps are stored.
+        UsageError: the search was not for a query whose maps are stored.
     """
     cues = [str(cue) for cue in images["cue"].unique()]
     if not cues or not all(cue and has_maps(audit.results, cue) for cue in cues):
@@ -85,7 +85,7 @@ def zip_fiftyone(audit: Audit, images: pd.DataFrame, file: Path) -> None:
 def write_atlas(
     results: Results, images: pd.DataFrame, vectors: NDArray[np.float32], file: Path
 ) -> None:
-    """One row an image with its place on a map and its picture, as Embedding Atlas opens it.
+    """Write one row per image with its coordinates and picture, for Embedding Atlas.
 
     ``x`` and ``y`` are the two principal components of the embeddings, ``image`` is a small WebP,
     null where the source no longer has the image.

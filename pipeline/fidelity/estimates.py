@@ -34,9 +34,9 @@ def estimate(
     """The value of a statistic over images, with a percentile bootstrap interval.
 
     Args:
-        rows: (N,) or (N, K), one row an image.
-        statistic: from the K column means to the value, for many draws at once; default: the first
-            mean.
+        rows: (N,) or (N, K), one row per image.
+        statistic: function from the means of the K columns to the value, for many draws at once;
+            default: the first mean.
         level: share of the draws that the interval holds.
     """
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)

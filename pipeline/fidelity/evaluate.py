@@ -1,4 +1,4 @@
-"""Choose layers, texts and resizing by the fidelity of the maps on one's own images."""
+"""Choose layers, texts and resizing by the fidelity of the maps on a user's images."""
 
 import itertools
 import time
@@ -36,7 +36,7 @@ class Variant:
         layers: number of last blocks that are explained.
         distinct: whether texts are made distinct from the other texts, see
             `legrad.queries.distinct`.
-        resize: how an image becomes the model's input.
+        resize: how an image is resized to the model's input.
     """
 
     layers: int
@@ -46,12 +46,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is compared.
+    """The images and variants to compare.
 
     Attributes:
         images: number of images.
         layers: numbers of last blocks; None for all.
-        resize: ways of resizing; empty for that of the settings.
+        resize: ways of resizing; empty for the one in the settings.
         masks: folder or URI with ``QUERY/STEM.png``, white where the image with that file name
             shows what the query names; None for no masks.
     """
@@ -70,8 +70,8 @@ class Measured:
         variant: the variant.
         areas: (N, 2) negative and positive area of every image, see `perturbation`.
         masked: (M, 10) comparison with every mask, see `segmentation.compared`.
-        accuracy: share of the images whose explained class the model names, in percent.
-        seconds: time for a map.
+        accuracy: share of the images for which the model predicts the explained class, in percent.
+        seconds: mean time per map.
     """
 
     variant: Variant
@@ -82,7 +82,7 @@ class Measured:
 
     @property
     def gap(self) -> Array:
-        """(N,) negative less positive area: how much of the answer depends on where the heat is."""
+        """(N,) negative minus positive area: how far the answer depends on where the heat is."""
         gap: Array = self.areas[:, 0] - self.areas[:, 1]
         return gap
 
@@ -92,11 +92,11 @@ class Evaluation:
     """The figures of all variants over the same images.
 
     Attributes:
-        measured: the variants, that of the settings first.
+        measured: the variants, the one of the settings first.
         images: number of images N.
-        labelled: how many of them have the label of a class; of the others the class that the
-            model gives is explained.
-        failed: number of rows that were read and could not be decoded.
+        labelled: number of images with the label of a class; for the others the predicted class
+            is explained.
+        failed: number of rows that were read but could not be decoded.
         notes: variants that do not exist for these texts, and warnings of the model.
     """
 
@@ -112,7 +112,7 @@ class Evaluation:
         return max(self.measured, key=lambda one: float(one.gap.mean()))
 
     def gain(self) -> Estimate:
-        """The best variant's gap less that of the settings, paired over images.
+        """The best variant's gap minus that of the settings, paired over images.
 
         The interval is widened for choosing the best of several (Bonferroni).
         """
@@ -125,8 +125,8 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
 
     Args:
         config: source, model and queries; nothing is written to its output.
-        wanted: what is compared.
-        say: told what is being done.
+        wanted: the images and variants to compare.
+        say: receives messages about progress.
 
     Raises:
         UsageError: a classifier, fewer than two classes, texts that the model cannot encode, or a
@@ -172,7 +172,7 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
 
 
 class _Bench:
-    """The images as one model gets them."""
+    """The images as a model's input."""
 
     def __init__(
         self,

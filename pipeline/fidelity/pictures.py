@@ -41,7 +41,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model gets.
+    """Inputs of a model.
+
 
     Attributes:
         pixels: uint8 (N, 3, height, width).
@@ -63,7 +64,7 @@ class Inputs:
 
 
 def draw_pictures(config: RunConfig, count: int, masks: str | None) -> tuple[list[Picture], int]:
-    """Images of a configuration's source at random, and how many more could not be decoded.
+    """Random images of a configuration's source, and the number that could not be decoded.
 
     Args:
         config: its source is sampled, unless it has a sample or a limit of its own.

@@ -1,9 +1,9 @@
-"""The edits of a pair once more, before the user's own classifier.
+"""The edits of a pair, repeated for the user's own classifier.
 
 Regions, fills, donors and controls are those of the vision-language run, whose file of edits names
-them. The classifier may bring images to another size, so an edited region is carried over: a pixel
-of the classifier's input that shows an edited cell takes the value that the edit gave to this place
-of the picture, and every other pixel stays as the classifier would see it.
+them. The classifier may resize images differently, so an edited region is transferred: a pixel of
+the classifier's input that shows an edited cell takes the value that the edit gave to the same
+position in the picture, and every other pixel keeps the classifier's own value.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from pipeline.stages.replica import ReplicaSettings
 from pipeline.storage.location import Location
 
 HEAT = "heat"
-"""Column: mean heat of the class on the cue's region, 1 = average; for unchanged images only."""
+"""Column: mean heat of the class on the cue's region, 1 = average; only for unchanged images."""
 _KINDS = (
     *(Kind.ORIGINAL, Kind.DELETED, Kind.DELETED_ELSEWHERE),
     *(Kind.TARGET, Kind.INSERTED, Kind.INSERTED_OTHER),

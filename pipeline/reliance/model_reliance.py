@@ -1,4 +1,4 @@
-"""``model_reliance`` for the pairs of an audit: a run of a classifier beside the one audited."""
+"""``model_reliance`` for the pairs of an audit: a classifier's run beside the audited run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +65,8 @@ class ModelReliance:
         config = model_config(self.classifier.run)
         if not isinstance(config, ClassifierConfig):
             raise UsageError(
-                f"{self.classifier.folder.uri}: the run of {config.name}, expected a run whose "
-                "model has `kind: classifier`"
+                f"{self.classifier.folder.uri}: expected a run whose model has `kind: classifier`, "
+                f"found one of {config.name}"
             )
         return config
 
@@ -147,7 +147,7 @@ class ModelReliance:
         return row | self._accuracies(pair) | {"flag": not why, "reason": why}
 
     def _shares(self, pair: EditedPair) -> Shares:
-        """How often class and rival have the cue, and how the classifier tells them apart."""
+        """How often class and rival have the cue, and how well the classifier separates them."""
         frame = self.reliance.findings.frame
         about = {name: self._of(frame, name, pair.cue) for name in (pair.cls, pair.rival)}
         return Shares(

@@ -78,7 +78,7 @@ def suspicious_rows(audit: Audit) -> list[dict[str, Any]]:
 
 
 def discovered_rows(audit: Audit, *, pictures: bool = True) -> list[dict[str, Any]]:
-    """What no query names, of the last discovery, the confirmed ones first, with pictures."""
+    """Candidates of the last discovery, the confirmed ones first, with pictures."""
     found = stored_candidates(audit.results, audit.findings.population.total)
     beside, on_class = apart(listed(found))
     rows = _records(beside.head(_DISCOVERED).assign(on_class=False))

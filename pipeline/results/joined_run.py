@@ -106,7 +106,7 @@ def as_one(results: Results) -> Results:
         if _made_by(run) != _made_by(first):
             raise UsageError(
                 f"{run.folder.uri} and {first.folder.uri} cannot be joined: another model, other "
-                "weights, layers or sizes. Audit each for itself"
+                "weights, layers or sizes. Audit each on its own"
             )
     manifest = _with_queries(first.manifest, results.queries, results.runs)
     joined = JoinedRun(first.folder, manifest, first.origin, results.runs)

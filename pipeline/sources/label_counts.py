@@ -32,7 +32,7 @@ class Counted:
         unlabelled: number of images without a label.
         empty: number of images with an empty set of labels.
         images: number of images that were looked at.
-        scope: which these are, in words; empty if they are all.
+        scope: which images these are, in words; empty for all images of the source.
     """
 
     labels: Counter[str] = field(default_factory=Counter)

@@ -70,12 +70,12 @@ class Decoding:
 
     @classmethod
     def of_source(cls, source: "SourceConfig") -> "Decoding":
-        """As the settings say."""
+        """The decoding that the settings ask for."""
         return cls(source.max_pixels, source.decode == "fast")
 
     @classmethod
     def of_run(cls, identity: Mapping[str, Any]) -> "Decoding":
-        """As in a run, whose identity says nothing of it if it decoded at the full size."""
+        """The decoding of a run; at full size if its identity does not mention it."""
         return cls(identity["source.max_pixels"], identity.get("source.decode") == "fast")
 
 
@@ -129,11 +129,11 @@ _OTHER_CONTENTS = {
     b"/9j/": "a JPEG file as base64 text; store its bytes",
     b"ivborw0kgg": "a PNG file as base64 text; store its bytes",
 }
-"""What files are that are often found in place of an image, by their beginning in lower case."""
+"""Kinds of files that often take the place of an image, by their first bytes in lower case."""
 
 
 def _reduce(image: Image.Image, preprocess: Preprocess) -> int:
-    """Let libjpeg decode at a reduced scale; returns by how much: 1, 2, 4 or 8."""
+    """Let libjpeg decode at a reduced scale; returns the factor: 1, 2, 4 or 8."""
     longer = max(image.size)
     upright = image.size[::-1] if orientation(image) in _SIDEWAYS else image.size
     factor = min(preprocess.scale(*upright) / _DETAIL, longer / _LONGER_SIDE)
@@ -143,14 +143,14 @@ def _reduce(image: Image.Image, preprocess: Preprocess) -> int:
 
 
 def _area(rgb: Image.Image, size: tuple[int, int], scale: int, turn: int) -> Box:
-    """Where the picture lies in an image that was decoded at a reduced scale and turned upright.
+    """The area of the picture in an image that was decoded at a reduced scale and turned upright.
 
     The last row and column as stored are whole pixels, of which the picture may fill a part.
 
     Args:
         rgb: the upright image.
         size: (width, height) of the upright original in pixels.
-        scale: by which it was reduced.
+        scale: factor by which it was reduced.
         turn: EXIF orientation.
     """
     width, height = size[0] / scale, size[1] / scale
