@@ -1,9 +1,10 @@
-"""Does ``model_reliance`` tell what a classifier does? ``python -m benchmarks.classifier_truth``.
+"""Is ``model_reliance`` right about a classifier? ``python -m benchmarks.classifier_truth``.
 
-Classifiers are trained here on drawn scenes in which a cue decides, helps, is unneeded, useless
-(it is in half of the images of every class) or absent: the last block and the head of the mini
-model's tower, pooled by a token or as an average. The truth is known by drawing each scene once
-more without its cue. Printed are true and estimated effect on logits and decisions, and flags.
+Classifiers are trained on drawn scenes in which a cue decides the class, helps, is unneeded,
+useless (it is in half of the images of every class) or absent. Trained are the last block and the
+head of the mini model's tower, with class-token or average pooling. The truth is measured by
+drawing each scene once more without its cue. The script prints true and estimated effects on logits
+and decisions, and which pairs are flagged.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def trained(pool: str, pixels: Pixels, labels: NDArray[np.int64], seed: int) -> 
 
 
 class Scenes:
-    """Scenes of a pair: of the class with the cue and again without it, and of its rival without.
+    """Scenes of a pair: of the class with the cue and without it, and of its rival without it.
 
     Args:
         cls, cue, rival: names.
@@ -153,7 +154,7 @@ class Scenes:
 
 
 def measured(scenes: Scenes, model: VisionLanguageModel, classifier: Classifier) -> dict[str, Any]:
-    """The true effect, by drawing, and the estimate, by editing."""
+    """The true effect, from drawing, and the estimate, from editing."""
     names = [scenes.cls, scenes.cue]
     objects = [named(LABELS[scenes.cls]), named(scenes.cue)]
     texts = dict(zip(names, model.encode_text(objects).numpy(), strict=True))
@@ -223,7 +224,7 @@ def _fall(
 
 
 def main() -> None:
-    """Train, measure, and print; rows are kept in a file, to which every call adds."""
+    """Train, measure, and print; every call adds its rows to a file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--pools", nargs="+", default=["token", "avg"])

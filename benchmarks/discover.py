@@ -3,14 +3,14 @@
     python -m benchmarks.discover --images 100000
     python -m benchmarks.discover --seeds 101 102 103 104 105 [--weights FILE] [--no-cues]
 
-Without seeds: embeddings of noise with planted directions, which are found among as many random
-words as the shipped vocabulary has. Encoding the words, which takes the model once a run, is left
-out.
+Without seeds, it makes embeddings of noise with planted directions, which are to be found among as
+many random words as the shipped vocabulary has. The time to encode the words, which a run needs
+once, is not included.
 
-With seeds: the demo's data set is drawn with other seeds and embedded with the mini model. Printed
-is which planted cues that no query names are among the first three of their class, what else was
-confirmed, and how many decoys. ``--no-cues`` leaves out the demo's queries for cues, so that
-nothing that is planted is named.
+With seeds, it draws the demo's data set with other seeds and embeds it with the mini model. It
+prints which planted cues that no query names are among the first three candidates of their class,
+what else was confirmed, and how many decoys. ``--no-cues`` leaves out the demo's queries for cues,
+so that no planted cue is named.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Everything that a GPU changes, in one command of less than eight minutes.
+"""Everything that a GPU changes, measured by one command in less than eight minutes.
 
-``python -m benchmarks.gpu`` prints, for a model with random weights: maps and images a second by
-precision, batch and number of queries, with and without ``torch.compile``, beside the rate of the
-device's own matrix product; how far bf16 maps are from fp32 maps; operations in the loop that make
-the host wait for the device; memory by number of queries; the cores that decoding needs; the
-published package on the same device; and the whole pipeline on photographs beside a bare loop.
-``--device cpu`` runs all of it at small sizes, to check the script.
+``python -m benchmarks.gpu`` prints, for a model with random weights: maps and images per second by
+precision, batch and number of queries, with and without ``torch.compile``, and the rate of the
+device's matrix product for comparison; how far bf16 maps are from fp32 maps; operations in the loop
+that make the host wait for the device; memory by number of queries; the cores that decoding needs;
+the published package on the same device; and the whole pipeline on photographs, compared with a
+bare loop. ``--device cpu`` runs all of it at small sizes, to check the script.
 """
 
 import argparse
@@ -46,15 +46,15 @@ _DECODING = Decoding(10**8)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurements.
 
     Attributes:
         model: architecture of open_clip.
         side: input side in pixels.
-        batches: images at once.
-        queries: directions.
-        rounds: medians are of so many.
-        images: photographs for the pipeline.
+        batches: numbers of images per batch.
+        queries: numbers of queries.
+        rounds: number of rounds, of which the median is taken.
+        images: number of photographs for the pipeline.
     """
 
     model: str
@@ -136,7 +136,7 @@ def print_rates(model: VisionLanguageModel, sizes: Sizes, device: torch.device) 
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         peak = product_rate(device, dtype, sizes.rounds)
         print(f"\n{precision}: matrix product {peak / 1e12:.2f} TFLOP/s")
-        print("batch | queries | images/s | maps/s | of the product | compiled: maps/s")
+        print("batch | queries | images/s | maps/s | share of its rate | compiled: maps/s")
         print("---|---|---|---|---|---")
         engines = [LeGrad(current)]
         if device.type == "cuda":
@@ -177,7 +177,7 @@ def print_bf16(model: VisionLanguageModel, sizes: Sizes) -> None:
 def print_waits(model: VisionLanguageModel, sizes: Sizes, device: torch.device) -> None:
     """Operations of a batch that make the host wait."""
     if device.type != "cuda":
-        print("\nwaits of the host: not measured on the CPU")
+        print("\noperations that make the host wait: not measured on the CPU")
         return
     legrad = LeGrad(moved(model, device, "bf16"))
     noise = torch.randint(0, 256, (16, 3, sizes.side, sizes.side), dtype=torch.uint8)
@@ -189,7 +189,7 @@ def print_waits(model: VisionLanguageModel, sizes: Sizes, device: torch.device) 
         legrad.explain(noise, directions)
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(each.message) for each in caught if "synchron" in str(each.message)]
-    print(f"\nwaits of the host in a batch: {len(waits)}", *waits, sep="\n  ")
+    print(f"\noperations in a batch that make the host wait: {len(waits)}", *waits, sep="\n  ")
 
 
 def print_memory(model: VisionLanguageModel, sizes: Sizes, device: torch.device) -> None:

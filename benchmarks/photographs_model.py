@@ -74,8 +74,8 @@ class Trainer:
     """The model, the photographs and the overlays.
 
     Args:
-        photographs: those that it learns from.
-        held_out: those that training is followed by.
+        photographs: photographs to train on.
+        held_out: photographs on which progress is measured.
         seed: seed of the weights and of all that is drawn.
         vision: open_clip's settings of the image tower, whose input and patch are `SIDE` and
             `PATCH` pixels.
@@ -105,8 +105,8 @@ class Trainer:
 
         Args:
             minutes: longest training of the image tower.
-            folder: where model and figures go.
-            strict: refuse an image tower that is not done by then; else it is taken as it is.
+            folder: folder for the model and the figures.
+            strict: raise an error if the image tower is not good enough by then; else keep it.
 
         Raises:
             SystemExit: the image tower is not done within these minutes.
@@ -142,7 +142,9 @@ class Trainer:
                 return
             if seconds > 60 * minutes:
                 if strict:
-                    raise SystemExit(f"{step} steps in {minutes:g} minutes and not done: --minutes")
+                    raise SystemExit(
+                        f"{step} steps in {minutes:g} minutes were not enough: raise --minutes"
+                    )
                 return
 
     def _whiten(self) -> None:

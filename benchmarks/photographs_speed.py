@@ -5,7 +5,7 @@
 Two photographs (of scikit-learn) are enlarged, with noise that falls off as in photographs, to 500
 pixels, 2 and 12 megapixels, and written as JPEG, PNG and WebP. The decode stage brings them to
 224 px in full (``exact``) and at the reduced scale (``fast``), beside a bare loop of Pillow that
-decodes and resizes. CPU time of one core is counted, and the fastest of several turns is printed.
+decodes and resizes. It counts CPU time of one core, and prints the fastest of several rounds.
 Then a model explains both kinds of pixels: rank correlation of the maps of the same image, and
 difference of the scores, beside what bf16 changes. Without ``--pretrained`` its weights are random.
 """
@@ -93,7 +93,9 @@ def pixels(data: bytes, preprocess: Preprocess, decoding: Decoding) -> NDArray[n
 def print_speed(turns: int) -> None:
     """A row for each format and size."""
     preprocess = Preprocess((224, 224))
-    print("images a second and core\n                  bare Pillow    exact     fast   fast/exact")
+    print(
+        "images per second and core\n                  bare Pillow    exact     fast   fast/exact"
+    )
     for kind in KINDS:
         for size in SIZES:
             files = [encoded(photograph(number, size), kind) for number in (0, 1)]

@@ -2,9 +2,9 @@
 
 Explains drawn scenes by a ViT-B-16 with random weights and repeats their rows with other embeddings
 until there are a million, in parts as a run writes them. Then it starts the viewer as a user does
-and measures from outside: seconds until pages are there, seconds of text queries, the process's
-memory, and, in chromium, when the first and the last heatmap of a page of results are painted. A
-folder that holds such a run already is used again.
+and measures from outside: seconds until pages are served, seconds of text queries, the process's
+memory, and in chromium the time until the first and the last heatmap of a page of results are
+painted. If the folder already holds such a run, it is used again.
 """
 
 import argparse

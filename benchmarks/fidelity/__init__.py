@@ -1,1 +1,1 @@
-"""How good are the maps? LeGrad and its rivals by the published protocols, on one bench."""
+"""How good are the maps? LeGrad and other methods, compared by the published protocols."""

@@ -1,16 +1,16 @@
-"""LeGrad and its rivals by the published protocols: ``python -m benchmarks.fidelity``.
+"""LeGrad and other methods by the published protocols: ``python -m benchmarks.fidelity``.
 
     python -m benchmarks.fidelity.models FOLDER [--images PHOTOGRAPHS]
     python -m benchmarks.fidelity --model FOLDER [--photographs PHOTOGRAPHS]
 
-Without a data set, it draws scenes. The published sets are read as their owners ship them:
+Without a data set, it draws scenes. The published data sets are read in their original files:
 
     ... --model ViT-B-16 --pretrained TAG --segmentation gtsegs_ijcv.mat words.txt
     ... --points point-labels.csv class-descriptions.csv IMAGES
     ... --validation ILSVRC2012_img_val.tar ILSVRC2012_devkit_t12.tar.gz
 
-All figures have 95 % intervals over images. Chance is not a number that one knows: read the rows
-``random`` and ``centre prior``.
+All figures have 95 % intervals over images. The level of chance is shown by the rows ``random`` and
+``centre prior``.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the methods are tried on, drawn or published, in one form."""
+"""The images, texts and masks on which methods are compared, drawn or published, in one form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,10 +38,10 @@ class Thing:
     """Something that a text names in an image.
 
     Attributes:
-        image: its number.
+        image: number of the image.
         text: the number of the text.
-        mask: where it is, at any size with the image's aspect; None if only points are known.
-        points: where it is and is not.
+        mask: its area, at any size with the image's aspect; None if only points are known.
+        points: (P, 3) points on it and beside it, see `protocols`.
     """
 
     image: int
@@ -52,16 +52,16 @@ class Thing:
 
 @dataclass(frozen=True)
 class Cases:
-    """N images, texts, and what is known of them.
+    """N images, texts, and what is known about them.
 
     Attributes:
         pixels: uint8 (N, 3, height, width).
-        texts: what the texts say.
+        texts: the K texts.
         directions: (K, E) unit features of the texts.
         baseline: (E,) unit feature of a text that names nothing.
         labels: (N,) number of the text of each image's class; None if images have no class.
-        classes: how many of the first texts are classes.
-        things: where things are.
+        classes: number of texts that are classes; they come first.
+        things: things that texts name, with their masks and points.
     """
 
     pixels: NDArray[np.uint8]

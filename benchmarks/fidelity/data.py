@@ -1,4 +1,4 @@
-"""The published data sets, read as their owners ship them.
+"""Readers of the published data sets in their original files.
 
 ImageNet-Segmentation (Guillaumin, Küttel and Ferrari, IJCV 2014) is one HDF5 file of MATLAB,
 OpenImages V7 has a CSV of points and one of names, and ImageNet's validation set is a tar of JPEGs

@@ -1,9 +1,10 @@
-"""LeGrad and its rivals: a map for each image and its own text, on the patch grid.
+"""LeGrad and other methods: a map for each image and its own text, on the patch grid.
 
-The rivals are written from their papers, for towers that pool a class token or average; they are
-not part of the product:
+The other methods are written from their papers, for towers that pool a class token or average; they
+are not part of the product:
 
-- raw attention: that of the last block, from the token that the model pools, averaged over heads;
+- raw attention: attention of the last block from the token that the model pools, averaged over
+  heads;
 - rollout (Abnar and Zuidema, ACL 2020): the product over blocks of (A + 1) / 2, A the heads' mean;
 - GradCAM, on attention as Chefer et al. (CVPR 2021) apply it: the last block's attention row of
   the pooled token, each head weighted by the mean of its gradient, clamped;
@@ -12,7 +13,7 @@ not part of the product:
   nothing: the values take the place of the heads' outputs;
 - random noise, and a Gaussian at the centre, which every method must beat.
 
-Of a model that averages its patches, the row of the pooled token is the mean of the patches' rows.
+For a model that averages its patches, the row of the pooled token is the mean of the patches' rows.
 """
 
 from abc import ABC, abstractmethod
@@ -127,7 +128,7 @@ class Rival(Method):
         return cells.reshape(len(cells), *self.grid(pixels))
 
     def from_pooled(self, matrices: Tensor) -> Tensor:
-        """Of (..., T, T), the row of the pooled token and its patches as columns, (..., n)."""
+        """The row of the pooled token in (..., T, T), with the patches as columns: (..., n)."""
         prefix = self.model.tower.prefix
         visual: Any = self.model.tower.visual
         averages = getattr(visual, "pool_type", "tok") == "avg"

@@ -1,4 +1,4 @@
-"""Two small models whose training knew no heat and no mask, so that their maps can be judged.
+"""Two small models that were trained without heat or masks, so that their maps can be judged.
 
 Both are trained as `benchmarks.photographs_model` says, from captions alone: one on photographs,
 whose tower averages its patches, and one on drawn scenes, whose tower pools a class token.
@@ -45,7 +45,7 @@ def drawn(count: int, first_seed: int) -> Photographs:
 
 
 def main() -> None:
-    """Train a model for some minutes, and take it as it is."""
+    """Train a model for some minutes, and write it without a test of quality."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument(
