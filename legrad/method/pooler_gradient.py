@@ -229,7 +229,7 @@ def carry_back(folded: FoldedPooler, row: MlpRow | None, lifted: tuple[Tensor, .
 
     Args:
         row: the MLP's forward pass on b images; None without an MLP.
-        lifted: from `lift`, each (b or 1, q, ...).
+        lifted: results of `lift`, each (b or 1, q, ...).
 
     Returns:
         (b, q, H d); without an MLP as many rows as ``lifted`` has.
@@ -250,7 +250,7 @@ def gradient_at_heads(
     Args:
         row: the pooler's forward pass on b images.
         directions: (b or 1, q, E).
-        lifted: from `lift` of these directions.
+        lifted: result of `lift` for these directions.
 
     Returns:
         (b, q, H d).

@@ -102,7 +102,9 @@ def read_checkpoint(uri: str) -> Checkpoint:
     except Exception as error:  # what torch and safetensors raise; the message says all of it
         raise ValueError(f"weights {uri}: {loading_fault(path, error, nn.Identity())}") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"weights {uri}: it holds a {type(content).__name__}, no tensors by name")
+        raise ValueError(
+            f"weights {uri}: expected tensors by name, found a {type(content).__name__}"
+        )
     return Checkpoint(uri, _weights(uri, content, part), content)
 
 
@@ -136,8 +138,8 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 def load_into(module: Any, checkpoint: Checkpoint) -> None:
     """Load the weights of a checkpoint into a module, in place.
 
-    A prefix that wrappers leave (``module.``, ``model.``, ``_orig_mod.``) is taken away, and a
-    timm module takes the input size that the positions in the checkpoint were trained for.
+    A prefix that wrappers leave (``module.``, ``model.``, ``_orig_mod.``) is removed, and a timm
+    module takes the input size that the positions in the checkpoint were trained for.
 
     Warns:
         UserWarning: tensors outside the prefix were left out, such as those of a loss.
@@ -156,7 +158,7 @@ def load_into(module: Any, checkpoint: Checkpoint) -> None:
     faults = differences(tensors, module)
     if faults:
         raise ValueError(
-            f"weights {checkpoint.uri}: they are not of this model: {'; '.join(faults)}"
+            f"weights {checkpoint.uri}: they do not fit this model: {'; '.join(faults)}"
         )
     if left_out:
         warnings.warn(

@@ -223,7 +223,7 @@ def _misfit(path: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> str
             f"{load_expression(path)}; c = c.get('state_dict', c)",
             key=f"k.replace('{_COMPILED}', '').removeprefix('module.')",
         )
-        return f"its names have {_COMPILED} in them, by torch.compile: take it away: {command}"
+        return f"torch.compile put {_COMPILED} into its names; remove it: {command}"
     if any(key.startswith(("vision_model.", "text_model.")) for key in tensors):
         return (
             "it holds the weights of a model of the package transformers (CLIPModel, SiglipModel): "

@@ -137,7 +137,7 @@ class Pooler:
             values (B, H, T, d); includes a final norm before the pooler.
         out: output projection of the attention.
         mlp: residual MLP after the projection, if there is one.
-        head: what follows, up to the embedding.
+        head: the layers from the pooled token to the embedding.
         skipped: how many of the first keys are not patches.
     """
 

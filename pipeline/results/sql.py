@@ -91,7 +91,7 @@ def rows_where(rows: "Rows", where: str) -> NDArray[np.bool_]:
         except (duckdb.Error, KeyError) as error:  # no such column: it is more than a condition
             raise UsageError(
                 f"condition {where!r}: {str(error).split(chr(10), 1)[0]}. Expected one such as "
-                "width >= 512, or label = 'dog' and score__leash > 0.3; text in SQL stands in "
+                "width >= 512, or label = 'dog' and score__leash > 0.3; text in SQL is written in "
                 "single quotes"
             ) from error
     result = np.zeros(len(table), bool)

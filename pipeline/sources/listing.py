@@ -107,7 +107,7 @@ def _hint(pattern: str) -> str:
     parts = re.split(r"[,;\s]+", redact(pattern))
     if len(parts) < 2 or not ("," in pattern or all("." in part for part in parts)):
         return ""
-    return f". Several places are a list: `uri: [{', '.join(parts)}]`"
+    return f". Write several locations as a list: `uri: [{', '.join(parts)}]`"
 
 
 def _list_web(location: Location, uri: str) -> list[SourceFile]:

@@ -1,4 +1,4 @@
-"""The stored embeddings of a run's images, in memory, and what they are compared with."""
+"""The stored embeddings of a run's images, kept in memory, and comparisons with them."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Embeddings:
 
     @classmethod
     def read(cls, results: Results) -> "Embeddings":
-        """Read all of them, in the order of the files."""
+        """Read all embeddings, in the order of the files."""
         if EMBEDDING not in results.rows.schema.names:
             return cls(None)
         vectors, start = None, 0
@@ -45,7 +45,7 @@ class Embeddings:
         return cls(vectors)
 
     def of(self, rows: NDArray[np.int64]) -> Vector:
-        """(m, E) of some images; 0 where there is none.
+        """(m, E) embeddings of some images; 0 for an image without one.
 
         Raises:
             UsageError: the run stored no embeddings.
@@ -68,7 +68,7 @@ class Embeddings:
         return result
 
     def mean_direction(self, rows: NDArray[np.int64]) -> Vector:
-        """(E,) unit vector between some images.
+        """(E,) unit vector of the mean direction of some images.
 
         Raises:
             UsageError: the run stored no embeddings, or none of these images has one.
@@ -76,7 +76,9 @@ class Embeddings:
         mean = self.of(rows).mean(axis=0)
         length = float(np.linalg.norm(mean))
         if not length:
-            raise UsageError("none of these images was explained, so nothing is like them")
+            raise UsageError(
+                "none of these images was explained, so no other image can be compared with them"
+            )
         direction: Vector = (mean / length).astype(np.float32)
         return direction
 
@@ -87,7 +89,7 @@ class Embeddings:
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-    """The numbers of all lists of a column in one row, and (n,) which lists are there."""
+    """The numbers of all lists of a column in one row, and (n,) whether each list exists."""
     array = column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -95,7 +97,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[torch.Tensor, NDArray[np.bool_]]:
 
 
 def _fill(target: NDArray[np.float16], values: torch.Tensor, valid: NDArray[np.bool_]) -> None:
-    """Write vectors (m, E) to the m rows of (n, E) that have one."""
+    """Write vectors (m, E) into the m of n rows (n, E) that have one."""
     vectors = values.reshape(-1, target.shape[1])
     if valid.all():  # torch rounds several times as fast as numpy
         torch.from_numpy(target).copy_(vectors)

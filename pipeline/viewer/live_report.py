@@ -53,7 +53,7 @@ class LivePages(Pages):
         return super().picture(image) | addresses
 
     def address(self, row: Mapping[str, Any]) -> str:
-        """Address of the page of a pair; of a decoy, which has none, that on which to label."""
+        """Address of the page of a pair; a decoy has none, so the page on which to label it."""
         pair = {"class": str(row["class"]), "cue": str(row["cue"])}
         return super().address(row) or f"label?{urlencode(pair)}"
 

@@ -1,4 +1,4 @@
-"""Queries for the next run, which people made of texts and of images that they chose."""
+"""Queries for the next run, which people made from texts and from images that they chose."""
 
 import io
 import json
@@ -50,7 +50,7 @@ class NextRun:
         return list(queries)
 
     def add(self, title: str, who: str, direction: NDArray[np.float32] | None = None) -> None:
-        """Make a text a query, or the direction (E,) between images under a title.
+        """Add a query: a text, or a direction (E,) between images, with a title.
 
         Raises:
             UsageError: the file cannot be read or written.
@@ -69,7 +69,7 @@ class NextRun:
         self._write([*queries, {"name": name, **made, "who": who, "when": when}])
 
     def remove(self, name: str) -> None:
-        """Take a query back.
+        """Remove a query.
 
         Raises:
             UsageError: the file cannot be read or written.
@@ -90,7 +90,9 @@ class NextRun:
         """
         cues = [{k: query[k] for k in _DEFINING if k in query} for query in self.read()]
         if not cues:
-            raise UsageError("no text and no images were made a query yet")
+            raise UsageError(
+                "no query for the next run yet: add a text or chosen images on the search page"
+            )
         try:
             return f"{_HEAD}\n{next_run(self.results, cues, self.outputs[1])}"
         except ValueError as error:

@@ -16,7 +16,7 @@ def page(text: str) -> web.Response:
 
 
 def see(address: str) -> web.Response:
-    """Go on at an address relative to this one, after something was written."""
+    """Redirect to an address relative to this one, after something was written."""
     return web.Response(status=303, headers={"Location": address})
 
 

@@ -85,7 +85,7 @@ async def find(view: View, search: Search, first: int) -> tuple[ImageIndex, Rank
     Raises:
         NotReadyError: what it needs is still being read.
         UsageError: the model or embeddings are needed and missing, or the condition is wrong.
-        UnknownNameError: there is no such image that others shall be like.
+        UnknownNameError: one of the images that others should be like does not exist.
     """
     index = await view.index()
     embeddings = await view.embeddings() if search.compares(view) else None

@@ -68,7 +68,7 @@ class Search:
         return scores[0] - scores[1] if len(scores) > 1 else scores[0] if scores else None
 
     def direction(self, index: ImageIndex, embeddings: Embeddings) -> Vector:
-        """(E,) unit vector between the images that others shall be like."""
+        """(E,) unit vector of the mean direction of the images that others should be like."""
         return embeddings.mean_direction(index.find(self.like))
 
     def compares(self, view: View) -> bool:

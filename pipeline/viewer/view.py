@@ -40,12 +40,12 @@ class View:
     """One output, or several over the same images, opened for people to look at.
 
     Attributes:
-        uri: path or URI of the output, of several the first one, which keeps what people decide.
+        uri: path or URI of the output; of several, the first one, which keeps answers and verdicts.
         read_only: whether nothing is written.
         results: results of the run.
         pictures: pictures of its images.
         texts: its model, which encodes texts.
-        doing: what is being computed for the findings.
+        doing: current step of computing the findings, in words.
         label_file: people's answers.
         waiver_file: findings that people accept for some time.
     """
