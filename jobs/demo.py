@@ -45,13 +45,13 @@ def run_demo(out: Path, images: int, seed: int) -> None:
     rows = planted_rows(config, results.images(), seed)
     title = "LeGrad on the demo: where the similarity to each text comes from"
     draw_sheet(results, rows, _COLUMNS, sheet, title)
-    found = discovered(audit)
+    discovery = discovered(audit)
     report = build_report(audit, str((out / "report").resolve()), tell=display.log)
     display.summary(summary)
     console.print()
     show(audit, limit=_TABLE_ROWS, notes=_planted_shortcuts())
     console.print(f"\nTwo more cues were planted that no query names: {_hidden()}.\n")
-    show_discovery(found, _TABLE_ROWS)
+    show_discovery(discovery, _TABLE_ROWS)
     console.print(
         f"\n[bold]report[/bold]  {report}\n"
         f"[bold]sheet[/bold]   {sheet}\n[bold]pairs[/bold]   {csv}\n"
@@ -67,10 +67,10 @@ def run_demo(out: Path, images: int, seed: int) -> None:
 
 def discovered(audit: Audit) -> Discovery:
     """Candidates that no query of the run names, with heat, stored for the report."""
-    found = discover(audit.results, audit.settings, words(), tell=audit.tell)
-    found = with_heat(audit.results, audit.settings, found, audit.tell)
-    store(audit.results, found)
-    return found
+    discovery = discover(audit.results, audit.settings, words(), tell=audit.tell)
+    discovery = with_heat(audit.results, audit.settings, discovery, audit.tell)
+    store(audit.results, discovery)
+    return discovery
 
 
 def _hidden() -> str:

@@ -118,30 +118,30 @@ def discover(
         costs = discovery_costs(results, settings, vocabulary, top)
         console.print(f"discover: {costs}", soft_wrap=True, markup=False)
         return
-    found = find(results, settings, vocabulary, top, log)
+    discovery = find(results, settings, vocabulary, top, log)
     if heat:
-        found = with_heat(results, settings, found, log, storage_options)
-    store(results, found)
-    show(found, limit)
+        discovery = with_heat(results, settings, discovery, log, storage_options)
+    store(results, discovery)
+    show(discovery, limit)
     if files.export is not None:
-        write_table(found.candidates, files.export, storage_options)
+        write_table(discovery.candidates, files.export, storage_options)
         console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
-    _promote(results, out, found, files)
+    _promote(results, out, discovery, files)
 
 
-def show(found: "Discovery", limit: int) -> None:
+def show(discovery: "Discovery", limit: int) -> None:
     """Print what was found, in two lists by where its heat lies."""
     from jobs.display import console
     from pipeline.discovery import apart, listed
 
     console.print(
-        f"{counted(found.words, 'word')} that the model tells apart, "
-        f"{counted(found.classes, 'class', 'classes')}; "
-        f"{counted(len(found.candidates), 'candidate')}",
+        f"{counted(discovery.words, 'word')} that the model tells apart, "
+        f"{counted(discovery.classes, 'class', 'classes')}; "
+        f"{counted(len(discovery.candidates), 'candidate')}",
         soft_wrap=True,
         markup=False,
     )
-    rows = listed(found.candidates)
+    rows = listed(discovery.candidates)
     confirmed = int(rows["confirmed"].sum())
     if len(rows):
         look = "" if confirmed == len(rows) else f", {len(rows) - confirmed} unusual on both halves"
@@ -154,9 +154,9 @@ def show(found: "Discovery", limit: int) -> None:
         if len(part):
             _table(title, part, limit)
     console.print(_LEGEND, style="dim", markup=False)
-    confirmed_decoys = int(found.decoys["confirmed"].sum())
+    confirmed_decoys = int(discovery.decoys["confirmed"].sum())
     console.print(
-        f"decoys: {confirmed_decoys} of {len(found.decoys)} words drawn at random from the "
+        f"decoys: {confirmed_decoys} of {len(discovery.decoys)} words drawn at random from the "
         "vocabulary were confirmed by the same test",
         soft_wrap=True,
         markup=False,
@@ -200,22 +200,24 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
 
 
 def _promote(
-    results: "Results", out: Sequence[str], found: "Discovery", files: DiscoveryFiles
+    results: "Results", out: Sequence[str], discovery: "Discovery", files: DiscoveryFiles
 ) -> None:
     """Write the configuration if it is asked for, and say what comes next."""
     from jobs.display import console
     from pipeline.discovery import listed
     from pipeline.starter.promotion import chosen, write_queries
 
-    candidates = listed(found.candidates)
+    candidates = listed(discovery.candidates)
     if files.word:
-        candidates = chosen(found.candidates, files.word)
+        candidates = chosen(discovery.candidates, files.word)
     if files.queries is None:
         if len(candidates):
             command = shlex.join(["legrad", "discover", *out, "--write-queries", "discovered.yaml"])
             console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
         return
-    written = write_queries(results, candidates, files.queries, found.directions, force=files.force)
+    written = write_queries(
+        results, candidates, files.queries, discovery.directions, force=files.force
+    )
     for note in written.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     run = shlex.join(["legrad", "run", str(written.config)])

@@ -100,17 +100,17 @@ def _print(result: "Evaluation") -> None:
     from pipeline.fidelity.segmentation import HALF, summary
 
     rows = []
-    for one in result.measured:
-        areas = [_short(estimate(values)) for values in (*one.areas.T, one.gap)]
-        rows.append([f"{one.accuracy:.0f}%", *areas, f"{one.seconds * 1e3:.3g}"])
+    for figures in result.measured:
+        areas = [_short(estimate(values)) for values in (*figures.areas.T, figures.gap)]
+        rows.append([f"{figures.accuracy:.0f}%", *areas, f"{figures.seconds * 1e3:.3g}"])
     table = _table(result, ("right", "negative", "positive", "gap", "ms a map"), rows)
     console.print("Fidelity of the maps: areas in percent, with 95 % intervals over images")
     console.print(table)
     masks = len(result.measured[0].masked)
     if masks:
         names = (f"mIoU {HALF}", "mAP", "pointing")
-        found = [summary(one.masked) for one in result.measured]
-        rows = [[_short(values[name]) for name in names] for values in found]
+        summaries = [summary(figures.masked) for figures in result.measured]
+        rows = [[_short(values[name]) for name in names] for values in summaries]
         console.print(f"Agreement with {counted(masks, 'mask')}, in percent")
         console.print(_table(result, names, rows))
     failed = f"; {counted(result.failed, 'row')} not decoded" if result.failed else ""
@@ -124,13 +124,13 @@ def _table(result: "Evaluation", names: Sequence[str], rows: Sequence[Sequence[s
     from jobs.display import plain_table
 
     table = plain_table()
-    resized = len({one.variant.resize for one in result.measured}) > 1
+    resized = len({figures.variant.resize for figures in result.measured}) > 1
     for name in ("layers", "texts", *(("resize",) if resized else ())):
         table.add_column(name)
     for name in names:
         table.add_column(name, justify="right")
-    for one, row in zip(result.measured, rows, strict=True):
-        variant = one.variant
+    for figures, row in zip(result.measured, rows, strict=True):
+        variant = figures.variant
         texts = "distinct" if variant.distinct else "plain"
         table.add_row(str(variant.layers), texts, *((variant.resize,) if resized else ()), *row)
     return table

@@ -50,30 +50,30 @@ Row = dict[str, str]
 
 
 def maps_of(
-    method: Method, found: Cases, images: NDArray[np.int64], texts: NDArray[np.int64]
+    method: Method, bench: Cases, images: NDArray[np.int64], texts: NDArray[np.int64]
 ) -> Maps:
     """Maps (M, h, w), one for each image and its text."""
     parts = []
     for start in range(0, len(images), _BATCH):
         part = slice(start, start + _BATCH)
-        pixels = torch.from_numpy(found.pixels[images[part]])
-        parts.append(method(pixels, found.directions[texts[part]]).float().numpy())
+        pixels = torch.from_numpy(bench.pixels[images[part]])
+        parts.append(method(pixels, bench.directions[texts[part]]).float().numpy())
     return np.concatenate(parts)
 
 
-def masked(method: Method, found: Cases) -> Row:
+def masked(method: Method, bench: Cases) -> Row:
     """Segmentation, pointing and points, for the right text and for a wrong one."""
-    things = list(found.things)
+    things = list(bench.things)
     images = np.array([thing.image for thing in things])
     right = np.array([thing.text for thing in things])
     began = time.perf_counter()
-    maps = maps_of(method, found, images, right)
+    maps = maps_of(method, bench, images, right)
     row = {"ms a map": f"{1e3 * (time.perf_counter() - began) / len(maps):.2f}"}
     outlined = [(heat, t.mask) for heat, t in zip(maps, things, strict=True) if t.mask is not None]
     if outlined:
         rows = [compared(upsample(heat, mask.shape), mask) for heat, mask in outlined]
         row |= {name: str(value) for name, value in summary(_by_image(rows, things)).items()}
-        others = maps_of(method, found, images, wrong_texts(right, len(found.texts)))
+        others = maps_of(method, bench, images, wrong_texts(right, len(bench.texts)))
         wrong = [
             counts(upsample(h, m.shape), m)[0] for h, (_, m) in zip(others, outlined, strict=True)
         ]
@@ -81,7 +81,7 @@ def masked(method: Method, found: Cases) -> Row:
     points = [t.points for t in things if t.points is not None]
     if len(points) == len(things):
         hits = [point_counts(heat, values) for heat, values in zip(maps, points, strict=True)]
-        names = [found.texts[thing.text] for thing in things]
+        names = [bench.texts[thing.text] for thing in things]
         row["p-mIoU"] = str(point_miou(np.stack(hits), names, [t.image for t in things]))
     return row
 
@@ -94,10 +94,10 @@ def _by_image(rows: list[NDArray[np.float64]], things: list[Thing]) -> NDArray[n
     return np.stack([np.mean(group, axis=0) for group in grouped.values()])
 
 
-def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
+def perturbed(method: Method, bench: Cases, model: VisionLanguageModel) -> Row:
     """Perturbation for the predicted and the target class, and SaCo for the predicted one."""
-    assert found.labels is not None
-    every, texts = np.arange(len(found.pixels)), found.directions[: found.classes]
+    assert bench.labels is not None
+    every, texts = np.arange(len(bench.pixels)), bench.directions[: bench.classes]
 
     def scores(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (model.encode_image(torch.from_numpy(pixels)) @ texts.T).numpy()
@@ -106,14 +106,14 @@ def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
         return np.asarray(scores(pixels).argmax(axis=1))
 
     starts = range(0, len(every), _BATCH)
-    first = np.concatenate([classify(found.pixels[s : s + _BATCH]) for s in starts])
-    predicted = maps_of(method, found, every, first)
-    by_predicted = areas(classify, found.pixels, predicted, found.labels, first)
-    differ = np.flatnonzero(first != found.labels)  # elsewhere both are the same map
+    first = np.concatenate([classify(bench.pixels[s : s + _BATCH]) for s in starts])
+    predicted = maps_of(method, bench, every, first)
+    by_predicted = areas(classify, bench.pixels, predicted, bench.labels, first)
+    differ = np.flatnonzero(first != bench.labels)  # elsewhere both are the same map
     by_target = by_predicted.copy()
     if len(differ):
-        target, labels = maps_of(method, found, differ, found.labels[differ]), found.labels[differ]
-        by_target[differ] = areas(classify, found.pixels[differ], target, labels, first[differ])
+        target, labels = maps_of(method, bench, differ, bench.labels[differ]), bench.labels[differ]
+        by_target[differ] = areas(classify, bench.pixels[differ], target, labels, first[differ])
     row = {}
     for name, values in (("predicted", by_predicted), ("target", by_target)):
         for column, kind in enumerate(("negative", "positive")):
@@ -127,23 +127,23 @@ def perturbed(method: Method, found: Cases, model: VisionLanguageModel) -> Row:
             logits = torch.from_numpy(scores(pixels)) * scale
             return np.asarray(logits.softmax(dim=1)[:, of].numpy())
 
-        coefficients.append(100 * saco(probability, found.pixels[number], predicted[number]))
+        coefficients.append(100 * saco(probability, bench.pixels[number], predicted[number]))
     return row | {"SaCo": str(estimate(np.array(coefficients)))}
 
 
-def correlated(found: Cases, model: VisionLanguageModel) -> pd.DataFrame:
+def correlated(bench: Cases, model: VisionLanguageModel) -> pd.DataFrame:
     """Rank correlation of maps with those of a model randomised from the top, by method."""
-    texts = found.directions
-    count = min(_CORRELATED, len(found.pixels))
-    pixels = torch.from_numpy(found.pixels[:count])
+    texts = bench.directions
+    count = min(_CORRELATED, len(bench.pixels))
+    pixels = torch.from_numpy(bench.pixels[:count])
     rows = texts[torch.arange(count) % len(texts)]
     own = {
         method.name: method(pixels, rows).float()
-        for method in methods(model, texts, found.baseline)
+        for method in methods(model, texts, bench.baseline)
     }
     table: dict[str, Row] = {name: {} for name in own}
     for stage, changed in enumerate(randomised(model), 1):
-        for method in methods(changed, texts, found.baseline):
+        for method in methods(changed, texts, bench.baseline):
             values = 100 * rank_correlation(own[method.name], method(pixels, rows).float())
             table[method.name][f"last {stage} random"] = str(estimate(values))
     return pd.DataFrame(table).T
@@ -166,34 +166,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the tables to this CSV file")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model, found = _model(args), None
+    model, bench = _model(args), None
     if args.photographs:
-        found = cases.photographs(model, args.photographs, args.count)
+        bench = cases.photographs(model, args.photographs, args.count)
     elif args.segmentation:
         file, names = args.segmentation
-        found = cases.segmentation(model, file, names, args.count)
+        bench = cases.segmentation(model, file, names, args.count)
     elif args.points:
-        found = cases.open_vocabulary(model, args.points, args.count)
+        bench = cases.open_vocabulary(model, args.points, args.count)
     elif args.validation:
         images, kit = args.validation
-        found = cases.validation(model, images, kit, args.count)
+        bench = cases.validation(model, images, kit, args.count)
     else:
-        found = cases.drawn_scenes(model, args.count)
+        bench = cases.drawn_scenes(model, args.count)
     rows: dict[str, Row] = {}
-    for method in methods(model, found.directions, found.baseline):
-        rows[method.name] = masked(method, found) if found.things else {}
-        if found.labels is not None:
-            rows[method.name] |= perturbed(method, found, model)
+    for method in methods(model, bench.directions, bench.baseline):
+        rows[method.name] = masked(method, bench) if bench.things else {}
+        if bench.labels is not None:
+            rows[method.name] |= perturbed(method, bench, model)
         print(method.name, rows[method.name], flush=True)
-    table = pd.DataFrame(rows).T.join(correlated(found, model))
+    table = pd.DataFrame(rows).T.join(correlated(bench, model))
     if args.out:
         table.to_csv(args.out)
     pd.set_option("display.width", 250, "display.max_columns", 40)
-    print(f"{len(found.pixels)} images, {len(found.things)} things\n{table.T.to_string()}")
-    masks = [thing.mask for thing in found.things if thing.mask is not None]
+    print(f"{len(bench.pixels)} images, {len(bench.things)} things\n{table.T.to_string()}")
+    masks = [thing.mask for thing in bench.things if thing.mask is not None]
     if masks:
         empty = [compared(np.zeros_like(mask, np.float32), mask) for mask in masks]
-        nothing = {n: str(v) for n, v in summary(_by_image(empty, list(found.things))).items()}
+        nothing = {n: str(v) for n, v in summary(_by_image(empty, list(bench.things))).items()}
         print(f"a map that marks nothing: {nothing}")
 
 

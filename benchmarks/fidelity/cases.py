@@ -106,27 +106,28 @@ def photographs(model: VisionLanguageModel, folder: Path, count: int) -> Cases:
 def segmentation(model: VisionLanguageModel, file: Path, names: Path, count: int) -> Cases:
     """ImageNet-Segmentation."""
     by_wnid = words(names)
-    found = [s for s, _ in zip(imagenet_segmentation(file), range(count), strict=False)]
-    texts = sorted({by_wnid[one.wnid] for one in found})
+    samples = [s for s, _ in zip(imagenet_segmentation(file), range(count), strict=False)]
+    texts = sorted({by_wnid[sample.wnid] for sample in samples})
     things = [
-        Thing(row, texts.index(by_wnid[one.wnid]), one.mask, None) for row, one in enumerate(found)
+        Thing(row, texts.index(by_wnid[sample.wnid]), sample.mask, None)
+        for row, sample in enumerate(samples)
     ]
-    pixels = np.stack([model.preprocess(one.image) for one in found])
+    pixels = np.stack([model.preprocess(sample.image) for sample in samples])
     return Cases(pixels, texts, *_encoded(model, texts), things=things)
 
 
 def open_vocabulary(model: VisionLanguageModel, files: Sequence[Path], count: int) -> Cases:
     """OpenImages V7; the files are those of points, of names, and the folder of images."""
-    found = [p for p, _ in zip(openimages_points(*files), range(count), strict=False)]
-    texts = sorted({name for one in found for name in one.points})
+    samples = [p for p, _ in zip(openimages_points(*files), range(count), strict=False)]
+    texts = sorted({name for sample in samples for name in sample.points})
     things = [
         Thing(row, texts.index(name), None, points)
-        for row, one in enumerate(found)
-        for name, points in one.points.items()
+        for row, sample in enumerate(samples)
+        for name, points in sample.points.items()
     ]
     pixels = []
-    for one in found:
-        with Image.open(one.file) as image:
+    for sample in samples:
+        with Image.open(sample.file) as image:
             pixels.append(model.preprocess(image))
     return Cases(np.stack(pixels), texts, *_encoded(model, texts), things=things)
 
@@ -134,10 +135,10 @@ def open_vocabulary(model: VisionLanguageModel, files: Sequence[Path], count: in
 def validation(model: VisionLanguageModel, images: Path, kit: Path, count: int) -> Cases:
     """ImageNet's validation set, for perturbation."""
     labels = imagenet_labels(kit)
-    found = [p for p, _ in zip(imagenet_validation(images, labels), range(count), strict=False)]
-    pixels = np.stack([model.preprocess(image) for image, _ in found])
+    samples = [p for p, _ in zip(imagenet_validation(images, labels), range(count), strict=False)]
+    pixels = np.stack([model.preprocess(image) for image, _ in samples])
     directions, baseline = _encoded(model, labels.names)
-    own = np.array([label for _, label in found])
+    own = np.array([label for _, label in samples])
     return Cases(pixels, labels.names, directions, baseline, own, len(labels.names))
 
 

@@ -110,18 +110,18 @@ class Rival(Method):
     def attentions(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
         """Attention (B, H, T, T) of every block, in one graph with the unit features (B, E)."""
         tower, images = self.model.tower, self.model.normalise(pixels)
-        with torch.enable_grad(), explicit_attention() as found:
+        with torch.enable_grad(), explicit_attention() as attentions:
             tokens = tower.tokens(images)
             for block in tower.blocks_at(self.grid(pixels)):
                 tokens = block(tokens)
             features = self.model.finished(tower.embed(tokens))
-        return found, features
+        return attentions, features
 
     def gradients(self, pixels: Tensor, texts: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Attentions of every block, and the gradients of the score with respect to them."""
-        found, features = self.attentions(pixels)
-        gradients = torch.autograd.grad((features * texts).sum(), found)
-        return [a.detach() for a in found], list(gradients)
+        attentions, features = self.attentions(pixels)
+        gradients = torch.autograd.grad((features * texts).sum(), attentions)
+        return [a.detach() for a in attentions], list(gradients)
 
     def laid_out(self, cells: Tensor, pixels: Tensor) -> Tensor:
         """(B, h w) -> (B, h, w)."""
@@ -156,9 +156,9 @@ class Rollout(Rival):
     def __call__(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """See `Method`."""
         del texts
-        found = [a.detach() for a in self.attentions(pixels)[0]]
-        flow = torch.eye(found[0].shape[-1]).to(found[0])
-        for attention in found:
+        attentions = [a.detach() for a in self.attentions(pixels)[0]]
+        flow = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+        for attention in attentions:
             flow = (attention.mean(dim=1) + torch.eye(len(flow[0])).to(flow)) / 2 @ flow
         return self.laid_out(self.from_pooled(flow), pixels)
 
@@ -170,9 +170,9 @@ class GradCam(Rival):
 
     def __call__(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """See `Method`."""
-        found, gradients = self.gradients(pixels, texts)
+        attentions, gradients = self.gradients(pixels, texts)
         weight = self.from_pooled(gradients[-1]).mean(dim=-1, keepdim=True)  # (B, H, 1)
-        maps = (self.from_pooled(found[-1]) * weight).mean(dim=1).clamp(min=0)
+        maps = (self.from_pooled(attentions[-1]) * weight).mean(dim=1).clamp(min=0)
         return self.laid_out(maps, pixels)
 
 
@@ -183,9 +183,9 @@ class Gae(Rival):
 
     def __call__(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """See `Method`."""
-        found, gradients = self.gradients(pixels, texts)
-        relevance = torch.eye(found[0].shape[-1]).to(found[0])
-        for attention, gradient in zip(found, gradients, strict=True):
+        attentions, gradients = self.gradients(pixels, texts)
+        relevance = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+        for attention, gradient in zip(attentions, gradients, strict=True):
             step = (attention * gradient).clamp(min=0).mean(dim=1)
             relevance = relevance + step @ relevance
         return self.laid_out(self.from_pooled(relevance), pixels)
@@ -260,18 +260,18 @@ def methods(model: VisionModel, others: Tensor, baseline: Tensor) -> list[Method
 @contextmanager
 def explicit_attention() -> Iterator[list[Tensor]]:
     """Inside, attention is computed as softmax(q k / sqrt d + mask) v; yields the matrices."""
-    fused, found = F.scaled_dot_product_attention, []
+    fused, matrices = F.scaled_dot_product_attention, []
 
     def explicit(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
         matrix = torch.softmax(logits if attn_mask is None else logits + attn_mask, dim=-1)
         if not matrix.requires_grad:
             matrix.requires_grad_()
-        found.append(matrix)
+        matrices.append(matrix)
         return matrix @ v
 
     F.scaled_dot_product_attention = explicit  # type: ignore[assignment]
     try:
-        yield found
+        yield matrices
     finally:
         F.scaled_dot_product_attention = fused

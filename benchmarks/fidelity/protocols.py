@@ -78,8 +78,8 @@ def saco(
         inside = np.isin(np.arange(values.size), group).reshape(size)
         painted.append(np.where(inside, mean, pixels))
         salience.append(values[group].sum())
-    found = probability(np.stack(painted))
-    fall = found[0] - found[1:]
+    probabilities = probability(np.stack(painted))
+    fall = probabilities[0] - probabilities[1:]
     first, second = np.triu_indices(GROUPS, k=1)
     weight = np.array(salience)[first] - np.array(salience)[second]
     total = np.abs(weight).sum()

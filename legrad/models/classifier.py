@@ -115,9 +115,9 @@ def check_logits(classifier: Classifier) -> None:
         expected = classifier.model(pixels)
     shape, count = getattr(expected, "shape", None), len(classifier.classes)
     if shape != (1, count):
-        found = f"{type(expected).__name__} of shape {tuple(shape or ())}"
+        kind = f"{type(expected).__name__} of shape {tuple(shape or ())}"
         raise UnsupportedModelError(
-            f"the classifier returns a {found}: expected logits (1, {count})"
+            f"the classifier returns a {kind}: expected logits (1, {count})"
         )
     difference = (classifier.logits(pixels) - expected).abs().amax()
     allowed = _EXACT if classifier.compute_dtype.itemsize >= 4 else _ROUGH

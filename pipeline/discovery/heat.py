@@ -82,7 +82,7 @@ class HeatPlan:
 def with_heat(
     results: Results,
     settings: AuditConfig,
-    found: Discovery,
+    discovery: Discovery,
     tell: Callable[[str], None],
     options: Options | None = None,
 ) -> Discovery:
@@ -92,20 +92,20 @@ def with_heat(
     run of maps is continued. If there are no maps, because the images cannot be read again or the
     output cannot be written, a message says why.
     """
-    plan = plan_heat(results, count_population(results, settings.max_classes), found)
+    plan = plan_heat(results, count_population(results, settings.max_classes), discovery)
     if not plan.images:
-        return found
+        return discovery
     tell(f"{plan.maps:,} maps of the candidates, on the clearest images of each class")
     try:
-        return add_heat(results, plan, found, options)
+        return add_heat(results, plan, discovery, options)
     except (UsageError, RunError) as error:
         tell(f"no heat: {error}")
-        return found
+        return discovery
 
 
-def plan_heat(results: Results, population: Population, found: Discovery) -> HeatPlan:
+def plan_heat(results: Results, population: Population, discovery: Discovery) -> HeatPlan:
     """Choose the clearest images of each listed candidate, in one pass over the embeddings."""
-    rows = listed(found.candidates)
+    rows = listed(discovery.candidates)
     words = list(dict.fromkeys(map(str, rows["word"])))[:MAX_QUERIES]
     of_class: dict[int, list[str]] = defaultdict(list)
     for cls, word in rows[["class", "word"]].itertuples(index=False, name=None):
@@ -116,7 +116,7 @@ def plan_heat(results: Results, population: Population, found: Discovery) -> Hea
         vectors, ids = embeddings(batch.table), batch.table["image_id"].to_pandas().to_numpy(object)
         for code, mine in of_class.items():
             members = batch.members.rows[batch.members.codes == code]
-            scores = vectors[members] @ np.stack([found.directions[word] for word in mine]).T
+            scores = vectors[members] @ np.stack([discovery.directions[word] for word in mine]).T
             for number, word in enumerate(mine):
                 earlier = best.get((code, word), (np.zeros(0, np.float32), np.zeros(0, object)))
                 both = np.append(earlier[0], scores[:, number]), np.append(earlier[1], ids[members])
@@ -127,12 +127,12 @@ def plan_heat(results: Results, population: Population, found: Discovery) -> Hea
     return HeatPlan(
         {(population.classes[code], word): tuple(ids) for (code, word), (_, ids) in best.items()},
         {word: f"found_{number}" for number, word in enumerate(words, 1)},
-        {word: found.directions[word] for word in words if word in things},
+        {word: discovery.directions[word] for word in words if word in things},
     )
 
 
 def add_heat(
-    results: Results, plan: HeatPlan, found: Discovery, options: Options | None = None
+    results: Results, plan: HeatPlan, discovery: Discovery, options: Options | None = None
 ) -> Discovery:
     """The discovery with heat and pictures of the listed candidates; computes missing maps.
 
@@ -161,12 +161,12 @@ def add_heat(
         if len(own):
             whole = np.nanmean(heat_enrichment(own, own))
             heat[cls, word] = float(np.nanmean(heat_enrichment(own, of_word)) / whole)
-    pairs = list(found.candidates[["class", "word"]].itertuples(index=False, name=None))
-    frame = found.candidates.assign(
+    pairs = list(discovery.candidates[["class", "word"]].itertuples(index=False, name=None))
+    frame = discovery.candidates.assign(
         heat_on_class=[heat.get(pair, np.nan) for pair in pairs],
         picture=[pictures.get(pair, "") for pair in pairs],
     )
-    return replace(found, candidates=frame)
+    return replace(discovery, candidates=frame)
 
 
 def _save(picture: "Image.Image", file: Location) -> None:
@@ -179,8 +179,8 @@ def _maps(results: Results, plan: HeatPlan, options: Options | None) -> Results:
     """Results of the run that the plan describes, which is continued or made if need be."""
     from pipeline.flow import run  # imports Ray
 
-    parent, place = results.folder, ("_run", "discovery", plan.folder)
-    folder = RunFolder(parent.root.child(*place), "/".join((parent.uri, *place)))
+    parent, path = results.folder, ("_run", "discovery", plan.folder)
+    folder = RunFolder(parent.root.child(*path), "/".join((parent.uri, *path)))
     storage = dict(options or {})
     source = source_config(results.run, storage, f"{folder.uri}/{_TABLE}")
     folder.root.child(_TABLE).write(_table(plan, source.id_prefix))

@@ -90,8 +90,8 @@ def find_things(
                 break
     order = sorted(range(len(things)), key=lambda n: -things[n].variance)[:MOST_THINGS]
     return [
-        Thing(things[n].code, f"unnamed {place}", things[n].direction, things[n].variance)
-        for place, n in enumerate(sorted(order), 1)
+        Thing(things[n].code, f"unnamed {number}", things[n].direction, things[n].variance)
+        for number, n in enumerate(sorted(order), 1)
     ]
 
 
@@ -150,11 +150,11 @@ def _splits(images: Array, seed: int) -> list[tuple[float, Array]]:
     count = min(_COMPONENTS, *images.shape)
     components = PCA(count, random_state=seed).fit(images).components_
     reduced = images @ components.T
-    found = []
+    splits = []
     for clusters in _CLUSTERS:
         labels = KMeans(clusters, n_init=_STARTS, random_state=seed).fit_predict(reduced)
-        found += [_refined(reduced, labels == cluster) for cluster in range(clusters)]
-    lines = [(one[0], one[1] @ components) for one in found if one is not None]
+        splits += [_refined(reduced, labels == cluster) for cluster in range(clusters)]
+    lines = [(split[0], split[1] @ components) for split in splits if split is not None]
     return sorted(lines, key=lambda line: -line[0])
 
 

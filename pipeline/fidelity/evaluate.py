@@ -109,7 +109,7 @@ class Evaluation:
     @property
     def best(self) -> Measured:
         """The variant with the largest mean gap."""
-        return max(self.measured, key=lambda one: float(one.gap.mean()))
+        return max(self.measured, key=lambda figures: float(figures.gap.mean()))
 
     def gain(self) -> Estimate:
         """The best variant's gap minus that of the settings, paired over images.
@@ -215,7 +215,7 @@ class _Bench:
         self, variant: Variant, directions: torch.Tensor, truth: NDArray[np.int64]
     ) -> tuple[list[dict[int, NDArray[np.float32]]], int]:
         """For each image its maps by number of the query, and how many there are."""
-        legrad, found = LeGrad(self.model, variant.layers), []
+        legrad, wanted_maps = LeGrad(self.model, variant.layers), []
         numbers = [{int(t), *p.masks} for t, p in zip(truth, self.pictures, strict=True)]
         for start in range(0, len(numbers), _BATCH):
             part = slice(start, start + _BATCH)
@@ -230,8 +230,8 @@ class _Bench:
             ).maps
             rows = maps.float().cpu().numpy()
             pairs = zip(rows, numbers[part], strict=True)
-            found += [{n: row[n] for n in wanted} for row, wanted in pairs]
-        return found, sum(map(len, numbers))
+            wanted_maps += [{n: row[n] for n in wanted} for row, wanted in pairs]
+        return wanted_maps, sum(map(len, numbers))
 
     def _masked(self, maps: Sequence[Mapping[int, NDArray[np.float32]]]) -> Array:
         rows = []

@@ -106,7 +106,7 @@ def _masks(
     folder: str, key: str, size: tuple[int, int], queries: Sequence[Query]
 ) -> dict[int, Mask]:
     """By number of the query, the masks of an image of this size that are in the folder."""
-    found: dict[int, Mask] = {}
+    masks: dict[int, Mask] = {}
     for number, query in enumerate(queries):
         uri = f"{folder.rstrip('/')}/{query.name}/{PurePosixPath(key).stem}.png"
         location = open_location(uri)
@@ -120,5 +120,5 @@ def _masks(
                 f"found {mask.shape[1]} x {mask.shape[0]}"
             )
         if mask.any():
-            found[number] = mask
-    return found
+            masks[number] = mask
+    return masks

@@ -82,14 +82,14 @@ class JoinedDataset(StreamedDataset):
 def _joined(table: pa.Table, run: Run, columns: Sequence[str]) -> pa.Table:
     """The rows of a table that a run has too, with some of its columns."""
     new = [name for name in columns if name not in table.column_names]
-    found = run.rows.select(table[ID].to_pylist(), [ID, _STATUS, *new])
-    present = found[ID].is_valid()
-    table, found = table.filter(present), found.filter(present)
+    rows = run.rows.select(table[ID].to_pylist(), [ID, _STATUS, *new])
+    present = rows[ID].is_valid()
+    table, rows = table.filter(present), rows.filter(present)
     explained = pc.equal(table[_STATUS], str(Status.OK))
-    status = pc.if_else(explained, found[_STATUS].cast(pa.string()), table[_STATUS])
+    status = pc.if_else(explained, rows[_STATUS].cast(pa.string()), table[_STATUS])
     table = table.set_column(table.column_names.index(_STATUS), _STATUS, status)
     for name in new:
-        table = table.append_column(name, found[name])
+        table = table.append_column(name, rows[name])
     return table
 
 

@@ -39,9 +39,9 @@ def routes(view: View) -> list[web.RouteDef]:
         if kind not in _FILES:
             raise UsageError(f"format {kind!r}: expected one of {', '.join(_FILES)}")
         search = Search.of(request)
-        index, found = await find(view, search, len(view.results))
+        index, ranking = await find(view, search, len(view.results))
         chosen = request.query.getall("id", ())
-        rows, images = _selected(view, index, found, search, chosen)
+        rows, images = _selected(view, index, ranking, search, chosen)
         write: Callable[..., Any]
         if kind in _AUDITED:
             thread, write = "audit", partial(_AUDITED[kind], await view.audit())
@@ -62,22 +62,22 @@ def routes(view: View) -> list[web.RouteDef]:
 
 
 def _selected(
-    view: View, index: ImageIndex, found: Ranking, search: Search, chosen: Any
+    view: View, index: ImageIndex, ranking: Ranking, search: Search, chosen: Any
 ) -> tuple[Any, pd.DataFrame]:
     """Row numbers and a table of the chosen images of a ranking, or of all of it."""
     images = pd.DataFrame(
         {
-            "image_id": index.ids.take(found.rows).to_pylist(),
-            "class": index.labels_of(found.rows),
+            "image_id": index.ids.take(ranking.rows).to_pylist(),
+            "class": index.labels_of(ranking.rows),
             "cue": "" if search.other else stored_query(view, search.text),
-            "status": index.statuses.take(found.rows).to_pylist(),
-            "score": found.scores,
+            "status": index.statuses.take(ranking.rows).to_pylist(),
+            "score": ranking.scores,
         }
     )
     if not len(chosen):
-        return found.rows, images
+        return ranking.rows, images
     kept = images["image_id"].isin(chosen).to_numpy()
-    return found.rows[kept], images[kept].reset_index(drop=True)
+    return ranking.rows[kept], images[kept].reset_index(drop=True)
 
 
 def _write_csv(images: pd.DataFrame, file: Path) -> None:
