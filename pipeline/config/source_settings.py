@@ -118,7 +118,7 @@ class SourceConfig(Settings):
         max_pixels: largest number of pixels; larger images (decompression bombs) are refused.
         decode: ``exact`` decodes every pixel; ``fast`` lets libjpeg decode a large JPEG at the
             smallest scale that still has twice the model's input along each side, which changes
-            maps less than bf16 does.
+            maps about as much as bf16 does.
         only: CSV or Parquet table whose column ``image_id`` names the only images to process.
         shards: glob; only files whose name, or path below the root, matches it are read.
         sample: number of images of every label in a random sample. The labels of tar shards are not

@@ -71,7 +71,7 @@ class Planted:
         label, cue: the label, and the cue that its images have.
         strength: share of the label's images that have the cue.
         elsewhere: the share for other labels; for a decisive cue, for the label's twin only.
-        kind: what the cue is to the class.
+        kind: relation of the cue to the class.
     """
 
     label: str

@@ -44,7 +44,7 @@ class Decoded:
         width, height: size of the upright original in pixels; None if unknown, and as stored if
             the image is broken.
         error: the reason in words; of a decoded image, what was guessed about its values.
-        sample: what its properties are measured on; None unless it was asked for.
+        sample: pixels on which its properties are measured; None unless it was asked for.
     """
 
     status: Status

@@ -59,7 +59,7 @@ def missing_data(data: bytes, image: Image.Image, scale: int = 1) -> str | None:
     Args:
         data: contents of the file.
         image: the decoded image, as stored (not rotated).
-        scale: 1, 2, 4 or 8, by which it was reduced when it was decoded.
+        scale: factor by which it was reduced when it was decoded: 1, 2, 4 or 8.
     """
     try:
         frame = _frame(data)
