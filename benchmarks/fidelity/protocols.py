@@ -94,7 +94,7 @@ def wrong_texts(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
 
 
 def randomised(model: VisionLanguageModel) -> Iterator[VisionLanguageModel]:
-    """The model with the last block drawn anew, then the last two, ... then all (Adebayo 2018).
+    """The model with random weights in the last block, then the last two, ... all (Adebayo 2018).
 
     Every parameter is drawn from a normal distribution with its own mean and standard deviation.
     """

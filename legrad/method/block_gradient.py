@@ -62,7 +62,7 @@ class Pooled:
         sigma: (B, 1), its standard deviation.
         count: T.
         unit: (B, E), the normalised embedding; None if the head does not normalise.
-        length: (B, 1), length of the embedding before it was normalised; None likewise.
+        length: (B, 1), length of the embedding before it was normalised; None as for ``unit``.
     """
 
     xhat: Tensor

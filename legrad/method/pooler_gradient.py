@@ -101,7 +101,7 @@ class PooledRow:
         scale: (B, 1), 1 / (|f| sigma), with sigma the standard deviation in the head's norm, and
             1 for |f| if the head does not normalise.
         unit: (B, E), the layer's own embedding; None if the head does not normalise.
-        along: (B, H d), ``unit`` carried back as if it were a direction; None likewise.
+        along: (B, H d), ``unit`` carried back as if it were a direction; None as for ``unit``.
         slant: (B, E), whose product with a direction is the component along norm(z); None
             without a norm.
         across: (B, H d), norm(z) carried back; None without a norm.
