@@ -35,7 +35,7 @@ def test_the_wheel_holds_configurations_and_weights(tmp_path: Path) -> None:
     code = (
         "import pipeline; from pipeline.config.loading import load_config, packaged_config;"
         "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__;"
-        "assert len(load_config(packaged_config('demo.yaml')).queries) == 38;"
+        "assert len(load_config(packaged_config('demo.yaml')).queries) == 37;"
         "from legrad import load_model; load_model('mini')"
     )
     site = str(tmp_path / "site")

@@ -30,7 +30,7 @@ from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 
 pytestmark = pytest.mark.starts
 
-IMAGES, PART = 400, 50
+IMAGES, PART = 1000, 100
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_the_command_never_imports_ray_and_its_exit_code_tells_of_failures(scene
     done = subprocess.run(command, capture_output=True, text=True, cwd=scenes, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.strip() == "x.jpg: 1 images, 1 queries"
+    assert done.stdout.strip() == "x.jpg: 1 image, 1 query"
     with Image.open(scenes / "x.jpg") as figure:
         assert figure.format == "JPEG"
 

@@ -32,7 +32,7 @@ def results(demo_run: DemoRun) -> Results:
 def test_summary_and_rows(demo_run: DemoRun, results: Results) -> None:
     summary = demo_run.summary
     assert summary.rows == summary.statuses["ok"] == len(results) == 260
-    assert summary.progress.maps == 260 * 38
+    assert summary.progress.maps == 260 * 37
     assert not summary.failures
     assert summary.parts == len(list((demo_run.folder / "out" / "images").iterdir()))
     images = results.images()
@@ -116,7 +116,7 @@ def test_file_metadata(demo_run: DemoRun) -> None:
     assert found["model"]["name"] == "mini"
     assert found["model"]["weights_sha256"] == load_model("mini").digest
     assert found["model"]["layers"] == load_model("mini").default_layers
-    assert len(found["queries"]) == 38
+    assert len(found["queries"]) == 37
     assert set(found["software"]) >= {"torch", "ray", "open_clip_torch"}
     chunk = pq.read_metadata(part).row_group(0)
     by_name = {chunk.column(i).path_in_schema: chunk.column(i) for i in range(chunk.num_columns)}
