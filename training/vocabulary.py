@@ -30,6 +30,9 @@ TOPICS |= {18: "person", 19: "phenomenon", 20: "plant", 25: "shape", 27: "substa
 QUOTAS = {"artefact": 4000, "animal": 1000, "food": 950, "plant": 750, "person": 600, "place": 450}
 QUOTAS |= {"substance": 400, "body": 250, "shape": 150, "phenomenon": 80, "sign": 150}
 QUOTAS |= {"look": 500}
+_LIKE_YOU = re.compile("eu|one\\b|once\\b|uni(?![mn])|us(?!h)|ut(?![mt])|ur[aei]")
+_SILENT_H = re.compile("heir|hones|honou?r|hour")
+"""Beginnings that are spoken with a consonant, and with a vowel, against their first letter."""
 MASS = ("food", "substance", "phenomenon")
 PEOPLE = frozenset(
     """
@@ -251,7 +254,8 @@ def _phrase(word: str, kind: str) -> str:
     plural = text.endswith("s") and not text.endswith(("ss", "us", "is"))
     if kind in MASS or plural:
         return text
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+    vowel = _SILENT_H.match(text) or (text[0] in "aeiou" and not _LIKE_YOU.match(text))
+    return f"{'an' if vowel else 'a'} {text}"
 
 
 def _lines(

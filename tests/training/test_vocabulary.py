@@ -55,3 +55,10 @@ def test_visible_words_with_what_is_above_them(
     assert rows["n00000001"] == ("", "", "")
     assert not {"n00000007", "n00000008", "n00000009", "n00000011", "a00000003"} & set(rows)
     assert "Princeton" in text
+
+
+def test_articles_follow_the_sound() -> None:
+    words = ("used-car", "unicorn", "umbrella", "hourglass", "horse", "owl", "one shot", "usher")
+    assert [vocabulary._phrase(word, "thing").split()[0] for word in words] == [
+        *("a", "a", "an", "an", "a", "an", "a", "an"),
+    ]
