@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
-from jobs.display import console
+from jobs.display import console, findings_table
 
 if TYPE_CHECKING:
     from pipeline.auditor import Audit
@@ -36,16 +34,8 @@ def show_model_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
     """
     if audit.settings.classifier is None:
         return
-    table = Table(
-        title="Your classifier when the cue is deleted, or pasted into images of the rival",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("class", "cue"):
-        table.add_column(name, overflow="fold")
-    for name in ("logits", "flips", "taken"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "Your classifier when the cue is deleted, or pasted into images of the rival"
+    table = findings_table(title, ("class", "cue"), ("logits", "flips", "taken"))
     records = [{str(k): v for k, v in row.items()} for row in rows.to_dict(orient="records")]
     for row in records:
         cells = [row["class"], row["cue"], *_cells(row)]

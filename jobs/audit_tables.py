@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from jobs.audit_model import show_model_reliance
 from jobs.audit_verification import show_labels, show_worth_a_look
-from jobs.display import console
+from jobs.display import console, findings_table
 from pipeline.errors import counted
 
 if TYPE_CHECKING:
@@ -92,17 +91,11 @@ def _counts(overview: "Overview") -> str:
 
 
 def _ranking(rows: pd.DataFrame, notes: Notes | None) -> Table:
-    table = Table(
-        title="Cues that come with a class",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("class", "cue"):
+    figures = ("with it", "others", "odds ratio", "heat")
+    table = findings_table("Cues that come with a class", ("class", "cue"), figures)
+    for column, name in zip(table.columns, ("class", "cue"), strict=False):
         longest = max((len(str(value)) for value in rows[name]), default=1)
-        table.add_column(name, overflow="fold", min_width=min(11, longest))
-    for name in ("with it", "others", "odds ratio", "heat"):
-        table.add_column(name, justify="right", no_wrap=True)
+        column.min_width = min(11, longest)
     table.add_column("verified", no_wrap=True)
     has_verdicts = "verdict" in rows and rows["verdict"].notna().any()
     if has_verdicts:
@@ -140,9 +133,7 @@ def _association_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _reasons(rows: pd.DataFrame) -> Table:
-    table = Table(title="Not flagged, and why", header_style="bold", box=box.SIMPLE_HEAD)
-    for name in ("class", "cue", "reason"):
-        table.add_column(name, overflow="fold")
+    table = findings_table("Not flagged, and why", ("class", "cue", "reason"), ())
     for row in _records(rows):
         cells = (row["class"], row["cue"], row["association__reason"])
         table.add_row(*(escape(str(cell)) for cell in cells))
@@ -193,19 +184,14 @@ def _print_more(count: int, limit: int) -> None:
 
 def show_predictions(frame: pd.DataFrame, limit: int) -> None:
     """Print the accuracy of the user's own model with and without each cue."""
-    table = Table(
-        title="Your model",
+    table = findings_table(
+        "Your model",
+        ("class", "cue"),
+        ("with", "without", "gap", "taken"),
         caption="accuracy on the class's images with and without the cue, and the difference with "
         "its 95 % interval.\ntaken: share of other classes' images that the model takes for the "
         "class, with and without the cue.",
-        caption_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
     )
-    for name in ("class", "cue"):
-        table.add_column(name, overflow="fold")
-    for name in ("with", "without", "gap", "taken"):
-        table.add_column(name, justify="right", no_wrap=True)
     for row in _records(frame.head(limit)):
         table.add_row(
             escape(str(row["class"])),
@@ -226,16 +212,8 @@ def show_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
     """
     if audit.settings.depth != "reliance" or not len(rows):
         return
-    table = Table(
-        title="Does it matter? The cue deleted, compared with a patch of its shape elsewhere",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("class", "cue", "against"):
-        table.add_column(name, overflow="fold")
-    for name in ("probe", "clip"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "Does it matter? The cue deleted, compared with a patch of its shape elsewhere"
+    table = findings_table(title, ("class", "cue", "against"), ("probe", "clip"))
     records = _records(rows)
     for row in records:
         rival = row.get("probe_reliance__rival")

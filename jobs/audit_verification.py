@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
-from jobs.display import console
+from jobs.display import console, findings_table
 from pipeline.errors import counted
 
 if TYPE_CHECKING:
@@ -67,16 +65,8 @@ def show_worth_a_look(audit: "Audit", *, every: bool, limit: int) -> None:
         rows = real.sort_values("suspicion__effect", ascending=False).head(limit)
     if not len(rows):
         return
-    table = Table(
-        title="All pairs by suspicion" if every else "Worth a look, not a claim",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("class", "cue"):
-        table.add_column(name, overflow="fold")
-    for name in ("unusual", "place in class"):
-        table.add_column(name, justify="right")
+    title = "All pairs by suspicion" if every else "Worth a look, not a claim"
+    table = findings_table(title, ("class", "cue"), ("unusual", "place in class"))
     for row in rows.to_dict(orient="records"):
         cells = [str(row["class"]), str(row["cue"])]
         cells += [f"{row['suspicion__effect']:.1f}", str(row["suspicion__rank"])]

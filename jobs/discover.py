@@ -164,18 +164,13 @@ def show(discovery: "Discovery", limit: int) -> None:
 
 
 def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    from jobs.display import console
+    from jobs.display import console, findings_table
     from pipeline.report.words import odds, word_of
 
-    table = Table(title=title, header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("class", overflow="fold")
-    table.add_column("word", overflow="fold")
-    for name in ("unusual", "probe", "with it", "others", "odds ratio", "heat"):
-        table.add_column(name, justify="right", no_wrap=True)
+    figures = ("unusual", "probe", "with it", "others", "odds ratio", "heat")
+    table = findings_table(title, ("class", "word"), figures)
     for row in rows.head(limit).to_dict(orient="records"):
         cells = [str(row["class"]), word_of({str(name): row[name] for name in row})]
         if row["kind"] == "thing":

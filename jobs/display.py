@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
@@ -69,6 +70,32 @@ def counter(text: str, total: int) -> Iterator[Callable[[int], None]]:
     with _bar() as bar:
         task = bar.add_task(text, total=total, detail="")
         yield lambda count: bar.advance(task, count)
+
+
+def findings_table(
+    title: str, words: Iterable[str], figures: Iterable[str], caption: str | None = None
+) -> Table:
+    """An empty table whose columns of words fold and whose columns of figures do not.
+
+    Args:
+        title: printed above it.
+        words: headings of the first columns.
+        figures: headings of the other columns, aligned to the right.
+        caption: printed below it.
+    """
+    table = Table(
+        title=title,
+        caption=caption,
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def plain_table() -> Table:

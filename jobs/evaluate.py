@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from jobs.options import ConfigArgument, say
+from jobs.options import ConfigArgument, ConfigOverrides, say
 from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -47,14 +47,7 @@ def evaluate(
             "pointing.",
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a setting of CONFIG, such as model.name=ViT-L-14. Repeatable.",
-        ),
-    ] = None,
+    overrides: ConfigOverrides = None,
 ) -> None:
     """Measure how faithful the maps are on your images, and recommend layers and texts."""
     from pipeline.config.loading import load_config

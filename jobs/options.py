@@ -215,18 +215,21 @@ class StorageOptions:
         return options or None
 
 
+ConfigOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting of CONFIG, such as model.layers=4. Repeatable.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Settings of a run that are given on the command line."""
 
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a setting of CONFIG, such as model.layers=4. Repeatable.",
-        ),
-    ] = None
+    overrides: ConfigOverrides = None
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read only the first N images.")
     ] = None
