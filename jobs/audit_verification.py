@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _MOST_SUSPICIOUS = 8
 _LEGEND = (
-    "unusual: how far the class's mean score of the cue lies beyond what likeness "
-    "to the class explains, in deviations of ordinary words.\n"
+    "unusual: how far the class's mean score for the cue exceeds what the similarity of "
+    "cue and class explains, in standard deviations over ordinary words.\n"
 )
 
 

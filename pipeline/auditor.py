@@ -110,9 +110,7 @@ class Audit(Computed):
             raise UsageError(
                 "model_reliance: expected the setting classifier, an output of its run"
             )
-        made = ModelReliance(self.reliance, open_results(uri, self.options))
-        made.config  # noqa: B018 - refuses a run of another kind before anything is edited
-        return made
+        return ModelReliance.of(self.reliance, open_results(uri, self.options))
 
     def discover(
         self,

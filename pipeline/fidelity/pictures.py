@@ -43,7 +43,6 @@ class Picture:
 class Inputs:
     """Inputs of a model.
 
-
     Attributes:
         pixels: uint8 (N, 3, height, width).
         sizes: (width, height) of the upright originals.

@@ -50,25 +50,27 @@ class ModelReliance:
     Attributes:
         reliance: edits, verification and settings of the audited run.
         classifier: results of the run of the classifier, over the same images.
+        config: settings of the classifier.
     """
 
     reliance: Reliance
     classifier: Results
+    config: ClassifierConfig
 
-    @cached_property
-    def config(self) -> ClassifierConfig:
-        """Settings of the classifier.
+    @classmethod
+    def of(cls, reliance: Reliance, classifier: Results) -> "ModelReliance":
+        """The claim for the run of a classifier.
 
         Raises:
             UsageError: the run is not of a classifier.
         """
-        config = model_config(self.classifier.run)
+        config = model_config(classifier.run)
         if not isinstance(config, ClassifierConfig):
             raise UsageError(
-                f"{self.classifier.folder.uri}: expected a run whose model has `kind: classifier`, "
+                f"{classifier.folder.uri}: expected a run whose model has `kind: classifier`, "
                 f"found one of {config.name}"
             )
-        return config
+        return cls(reliance, classifier, config)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
