@@ -196,3 +196,27 @@ def test_a_verdict_is_refused_where_it_makes_no_sense(web: Client, out: str) -> 
     assert web.post("/answer", data="[1]").status == 400
     assert web.post("/draw", data={"class": "dog", "cue": "ink", "number": "-1"}).status == 400
     assert files(out) == before
+
+
+ATTACKS = {
+    "read": "exists (select 1 from read_text('{secret}') where content like 'the secret%')",
+    "scan": "exists (select 1 from '{secret}')",
+    "write": "true) ; copy (select 1) to '{written}'; select (true",
+    "attach": "true); attach '{written}'; select (true",
+    "unlock": "true); set lock_configuration = false; select (true",
+    "python": "exists (select 1 from numbered)",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_conditions_neither_read_files_nor_write_any(
+    attack: str, web: Client, tmp_path: Path
+) -> None:
+    secret, written = tmp_path / "secret.csv", tmp_path / "written"
+    secret.write_text("the secret,1\n")
+    where = ATTACKS[attack].format(secret=secret, written=written)
+    page = web.get("/search", params={"where": where})
+    assert page.status == 200
+    assert "condition" in page.text
+    assert "w/000001" not in page.text
+    assert not written.exists()
