@@ -66,10 +66,15 @@ def routes(view: View) -> list[web.RouteDef]:
         return web.Response(body=copy.data, content_type="image/webp", headers=headers)
 
     async def heat(request: web.Request) -> web.Response:
-        text, image_id = given(request.query, "q"), given(request.query, "id")
-        (row,) = await view.work("pictures", view.pictures.rows, [image_id])
-        grid = await view.work("model", view.texts.heat, text, row)
-        return web.json_response([*embed.packed(grid), text])
+        texts, ids = (request.query.getall(name, []) for name in ("q", "id"))
+        if not 0 < len(texts) <= 2 or not 0 < len(ids) <= PER_PAGE:
+            raise UsageError(f"expected 1 or 2 texts (q) and 1 to {PER_PAGE} images (id)")
+        rows = await view.work("pictures", view.pictures.rows, ids)
+        found = await view.work("heat", view.texts.heat, texts, rows)
+        packed = [[embed.packed(grid) for grid in of_image] for of_image in found]
+        return web.json_response(
+            [[[*map_, text] for map_, text in zip(of, texts, strict=False)] for of in packed]
+        )
 
     return [
         web.get("/search", search_page),
@@ -89,7 +94,7 @@ async def find(view: View, search: Search, first: int) -> tuple[ImageIndex, Rank
     """
     index = await view.index()
     embeddings = await view.embeddings() if search.compares(view) else None
-    thread = "model" if search.late(view) else "index"
+    thread = "texts" if search.late(view) else "index"
     scores = await view.work(thread, search.scores, view, index, embeddings)
     ranked = partial(index.ranked, scores, search.filters, first, lowest=search.lowest)
     return index, await view.work("index", ranked)
@@ -171,9 +176,10 @@ def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[di
     ]
 
 
-def _late(texts: Mapping[str, str]) -> list[list[str]]:
-    """Key and address of the heat of each text that no query holds, for `late.js`."""
-    return [[key, f"heat?{urlencode({'q': text})}"] for key, text in texts.items()]
+def _late(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Keys of the texts that no query holds, and the address of their heat, for `late.js`."""
+    address = urlencode([("q", text) for text in texts.values()])
+    return {"kinds": list(texts), "address": f"heat?{address}"}
 
 
 def _image_page(view: View, image_id: str, text: str) -> str:

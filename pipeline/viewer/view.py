@@ -89,7 +89,8 @@ class View:
         self._tell = tell
         self._audit_options = (storage_options, settings, verdicts)
         self._threads = {
-            name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
+            name: ThreadPoolExecutor(1)
+            for name in ("audit", "index", "embeddings", "texts", "heat")
         }
         self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
@@ -101,7 +102,7 @@ class View:
         self._embeddings = self._threads["embeddings"].submit(
             self._after_index, Embeddings.read, self.results
         )
-        self._threads["model"].submit(self._after_index, self.texts.load)
+        self._threads["texts"].submit(self._after_index, self.texts.load)
         self.refresh()
 
     def _after_index(self, function: Callable[..., Result], *values: Any) -> Result:
