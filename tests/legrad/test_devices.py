@@ -22,18 +22,9 @@ from tests.towers import kinds
 SIDE, QUERIES = 32, 2
 
 
-def _fakes_a_gpu() -> bool:
-    """Whether torch computes with fake CUDA tensors without a driver; torch 2.4 does not."""
-    try:
-        with FakeTensorMode():
-            torch.empty(2, 2, device="cuda").mean(dim=1)
-    except RuntimeError:
-        return False
-    return True
-
-
 pytestmark = pytest.mark.skipif(
-    not _fakes_a_gpu(), reason="this torch needs a driver for fake CUDA tensors"
+    torch.__version__.startswith("2.4.") and not torch.cuda.is_available(),
+    reason="torch 2.4 aborts where fake CUDA tensors with gradients meet no driver",
 )
 
 
