@@ -50,15 +50,13 @@ def view(
     """
     from jobs.display import console, log
     from pipeline.viewer.server import serve
-    from pipeline.viewer.view import View
+    from pipeline.viewer.view import DecisionFiles, View
 
     opened = View(
         out,
         storage.options(),
         settings=options.config(),
-        verdicts=files.verdicts,
-        labels=files.labels,
-        waivers=files.waivers,
+        files=DecisionFiles(files.labels, files.verdicts, files.waivers),
         read_only=read_only,
         tell=log,
     )

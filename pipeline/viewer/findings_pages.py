@@ -1,5 +1,6 @@
 """Findings: the table, the page of a pair and of a class, verdicts; and the files of all pages."""
 
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -19,17 +20,41 @@ _TYPES = {".css": "text/css", ".js": "text/javascript"}
 
 def routes(view: View) -> list[web.RouteDef]:
     """Addresses of these pages."""
-    files_by_name = _assets()
+    pages, decisions = _Findings(view, _assets()), _Decisions(view)
+    return [
+        web.get("/", pages.index),
+        web.get("/index.html", pages.index),
+        web.get("/pairs/{name}.html", pages.pair),
+        web.get("/classes/{name}.html", pages.class_),
+        web.get("/assets/{name}", pages.asset),
+        web.post("/verdict", decisions.verdict),
+        web.post("/waiver", decisions.waiver),
+        web.post("/refresh", decisions.refresh),
+    ]
 
-    async def index(_: web.Request) -> web.Response:
-        overview = await view.overview()
-        return page(await view.work("audit", overview.index))
 
-    async def pair(request: web.Request) -> web.Response:
-        overview = await view.overview()
+@dataclass(frozen=True)
+class _Findings:
+    """Replies with what was found.
+
+    Attributes:
+        view: the output.
+        assets: name -> text of a style or a script.
+    """
+
+    view: View
+    assets: dict[str, str]
+
+    async def index(self, _: web.Request) -> web.Response:
+        """The table of all findings."""
+        overview = await self.view.overview()
+        return page(await self.view.work("audit", overview.index))
+
+    async def pair(self, request: web.Request) -> web.Response:
+        """A class and a cue, with the verdict and the waiver that they have now."""
+        view, overview = self.view, await self.view.overview()
         number = _number(list(overview.pair_files.values()), request.match_info["name"])
-        audit = await view.audit()
-        values = (audit, overview, number, view.pictures, view.each_page)
+        values = (await view.audit(), overview, number, view.pictures, view.each_page)
         pages = await view.work("audit", read_pair, *values)
         row = pages.report.pairs[number].row
         waivers = await view.work("audit", view.waiver_file.read)
@@ -37,57 +62,56 @@ def routes(view: View) -> list[web.RouteDef]:
         pages.env.globals |= {"waiver": own[0] if own else None}
         return page(await view.work("audit", pages.pair, number))
 
-    async def class_(request: web.Request) -> web.Response:
-        overview = await view.overview()
+    async def class_(self, request: web.Request) -> web.Response:
+        """A class."""
+        view, overview = self.view, await self.view.overview()
         number = _number(list(overview.class_files.values()), request.match_info["name"])
-        audit = await view.audit()
-        values = (audit, overview, number, view.pictures, view.each_page)
+        values = (await view.audit(), overview, number, view.pictures, view.each_page)
         pages = await view.work("audit", read_class, *values)
         return page(await view.work("audit", pages.class_, pages.report.classes[number]))
 
-    async def asset(request: web.Request) -> web.Response:
+    async def asset(self, request: web.Request) -> web.Response:
+        """A style or a script; the values of the table are one, too."""
         name = request.match_info["name"]
         if name == "table.js":
-            overview = await view.overview()
+            overview = await self.view.overview()
             return web.Response(text=overview.table_script(), content_type="text/javascript")
-        if name not in files_by_name:
+        if name not in self.assets:
             raise web.HTTPNotFound
         kind = _TYPES[name[name.rindex(".") :]]
-        return web.Response(text=files_by_name[name], content_type=kind)
+        return web.Response(text=self.assets[name], content_type=kind)
 
-    async def verdict(request: web.Request) -> web.Response:
-        form = await request.post()
-        overview, audit = await view.overview(), await view.audit()
+
+@dataclass(frozen=True)
+class _Decisions:
+    """Stores what people decide about a pair, and leads back to its page."""
+
+    view: View
+
+    async def verdict(self, request: web.Request) -> web.Response:
+        """Core, spurious or unsure."""
+        form, overview = await request.post(), await self.view.overview()
         cls, cue = _pair(overview, form)
         note, who = (str(form.get(name, "")).strip() for name in ("note", "who"))
         said = (cls, cue, given(form, "verdict"), note, who or user())
-        await view.work("audit", audit.annotate, *said)
-        view.reread()
+        await self.view.work("audit", (await self.view.audit()).annotate, *said)
+        self.view.reread()
         return see(f"pairs/{overview.pair_files[cls, cue]}.html#judge")
 
-    async def waiver(request: web.Request) -> web.Response:
-        form, overview = await request.post(), await view.overview()
+    async def waiver(self, request: web.Request) -> web.Response:
+        """Accepted until a day."""
+        form, overview = await request.post(), await self.view.overview()
         cls, cue = _pair(overview, form)
         expires = read_day(given(form, "expires"), "waiver")
         given_waiver = Waiver(cls, cue, given(form, "reason").strip(), expires)
         who = str(form.get("who", "")).strip()
-        await view.work("audit", view.waiver_file.add, given_waiver, who or user())
+        await self.view.work("audit", self.view.waiver_file.add, given_waiver, who or user())
         return see(f"pairs/{overview.pair_files[cls, cue]}.html#waiver")
 
-    async def refresh(_: web.Request) -> web.Response:
-        view.refresh()
+    async def refresh(self, _: web.Request) -> web.Response:
+        """Compute the findings again, with the answers of now."""
+        self.view.refresh()
         return see("index.html")
-
-    return [
-        web.get("/", index),
-        web.get("/index.html", index),
-        web.get("/pairs/{name}.html", pair),
-        web.get("/classes/{name}.html", class_),
-        web.get("/assets/{name}", asset),
-        web.post("/verdict", verdict),
-        web.post("/waiver", waiver),
-        web.post("/refresh", refresh),
-    ]
 
 
 def _pair(overview: LivePages, form: MultiMapping[Any]) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Labelling: which pairs, the images that were drawn for one, answers, and what they say."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,9 +22,25 @@ FIRST = 50
 
 def routes(view: View) -> list[web.RouteDef]:
     """Addresses of these pages."""
+    pages = _Labels(view)
+    return [
+        web.get("/label", pages.label),
+        web.post("/draw", pages.draw),
+        web.post("/answer", pages.answer),
+        web.get("/estimate", pages.estimate),
+    ]
 
-    async def label(request: web.Request) -> web.Response:
-        overview, audit = await view.overview(), await view.audit()
+
+@dataclass(frozen=True)
+class _Labels:
+    """Replies with images to label, and stores answers."""
+
+    view: View
+
+    async def label(self, request: web.Request) -> web.Response:
+        """The images of a pair, or the pairs that may be labelled."""
+        view, overview = self.view, await self.view.overview()
+        audit = await view.audit()
         if "class" not in request.query:
             pairs = await view.work("audit", _pairs, view, audit)
             return page(overview.render("label_pairs.html", root="", rows=pairs))
@@ -31,16 +48,18 @@ def routes(view: View) -> list[web.RouteDef]:
         values = await view.work("audit", _label_values, view, audit, pair)
         return page(overview.render("label.html", root="", **values))
 
-    async def draw(request: web.Request) -> web.Response:
-        form, audit = await request.post(), await view.audit()
+    async def draw(self, request: web.Request) -> web.Response:
+        """Draw images of a pair."""
+        form, audit = await request.post(), await self.view.audit()
         pair, count = _pair(audit, form), given(form, "number")
         if not count.isdecimal() or not 0 < int(count) <= 10_000:
             raise UsageError(f"number {count!r}: expected 1 to 10000")
-        await view.work("audit", view.draw, audit, pair, int(count))
+        await self.view.work("audit", self.view.draw, audit, pair, int(count))
         return see(f"label?{urlencode({'class': pair[0], 'cue': pair[1]})}")
 
-    async def answer(request: web.Request) -> web.Response:
-        values, audit = await sent_json(request), await view.audit()
+    async def answer(self, request: web.Request) -> web.Response:
+        """Store a person's answers."""
+        view, values, audit = self.view, await sent_json(request), await self.view.audit()
         pair, who = _pair(audit, values), str(values.get("who", "")).strip()
         said = values.get("answers")
         if not isinstance(said, list) or not said or not all(_is_answer(one) for one in said):
@@ -54,19 +73,13 @@ def routes(view: View) -> list[web.RouteDef]:
         await view.work("audit", record)
         return web.json_response({"stored": len(said)})
 
-    async def estimate(request: web.Request) -> web.Response:
-        audit = await view.audit()
+    async def estimate(self, request: web.Request) -> web.Response:
+        """What the answers say about a pair."""
+        audit = await self.view.audit()
         pair = _pair(audit, request.query)
-        row = await view.work("audit", view.label_file.estimate, audit, *pair)
+        row = await self.view.work("audit", self.view.label_file.estimate, audit, *pair)
         finite = {k: v for k, v in (row or {}).items() if math.isfinite(v)}
         return web.json_response(finite or None)
-
-    return [
-        web.get("/label", label),
-        web.post("/draw", draw),
-        web.post("/answer", answer),
-        web.get("/estimate", estimate),
-    ]
 
 
 def _pair(audit: Audit, values: Any) -> Pair:

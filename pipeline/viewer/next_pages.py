@@ -1,5 +1,7 @@
 """The next run: texts and chosen images become its queries."""
 
+from dataclasses import dataclass
+
 from aiohttp import web
 
 from pipeline.errors import UsageError
@@ -14,25 +16,41 @@ from pipeline.viewer.view import View
 
 def routes(view: View) -> list[web.RouteDef]:
     """Addresses of these pages."""
-    next_run = NextRun(view.results)
+    pages = _NextRun(view, NextRun(view.results))
+    return [
+        web.get("/next", pages.show),
+        web.post("/promote", pages.add),
+        web.post("/demote", pages.remove),
+        web.get(f"/{FILE}", pages.settings),
+    ]
 
-    async def show(request: web.Request) -> web.Response:
+
+@dataclass(frozen=True)
+class _NextRun:
+    """Replies with the list of queries, and changes it."""
+
+    view: View
+    next_run: NextRun
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The list, and what may be added to it."""
         text, ids = request.query.get("q", "").strip(), request.query.getall("id", [])
 
         def made() -> str:
-            return pages_with(view, ids).render(
+            return pages_with(self.view, ids).render(
                 "next.html",
                 root="",
-                queries=next_run.read(),
+                queries=self.next_run.read(),
                 text=text,
                 chosen=[Chosen(name, float("nan"), float("nan")) for name in ids],
-                outputs=next_run.outputs,
-                notes=notes(view.results, FILE),
+                outputs=self.next_run.outputs,
+                notes=notes(self.view.results, FILE),
             )
 
-        return page(await view.work("index", made))
+        return page(await self.view.work("index", made))
 
-    async def add(request: web.Request) -> web.Response:
+    async def add(self, request: web.Request) -> web.Response:
+        """Add a text, or the mean direction of images."""
         form = await request.post()
         title, ids = given(form, "title").strip(), [str(name) for name in form.getall("id", [])]
         if not title:
@@ -40,24 +58,19 @@ def routes(view: View) -> list[web.RouteDef]:
         who = str(form.get("who", "")).strip() or user()
         direction = None
         if ids:
-            rows = (await view.index()).find(ids)
-            direction = (await view.embeddings()).mean_direction(rows)
-        await view.work("index", next_run.add, title, who, direction)
+            rows = (await self.view.index()).find(ids)
+            direction = (await self.view.embeddings()).mean_direction(rows)
+        await self.view.work("index", self.next_run.add, title, who, direction)
         return see("next")
 
-    async def remove(request: web.Request) -> web.Response:
+    async def remove(self, request: web.Request) -> web.Response:
+        """Remove a query."""
         name = given(await request.post(), "name")
-        await view.work("index", next_run.remove, name)
+        await self.view.work("index", self.next_run.remove, name)
         return see("next")
 
-    async def settings(_: web.Request) -> web.Response:
-        text = await view.work("index", next_run.settings)
+    async def settings(self, _: web.Request) -> web.Response:
+        """The settings of the next run, as a file."""
+        text = await self.view.work("index", self.next_run.settings)
         disposition = {"Content-Disposition": f'attachment; filename="{FILE}"'}
         return web.Response(text=text, content_type="application/yaml", headers=disposition)
-
-    return [
-        web.get("/next", show),
-        web.post("/promote", add),
-        web.post("/demote", remove),
-        web.get(f"/{FILE}", settings),
-    ]

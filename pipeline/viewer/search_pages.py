@@ -1,7 +1,7 @@
 """Search: images by text, stored query or likeness; one image in full; pictures; heat."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -37,46 +37,59 @@ _FACTS = ("label", "labels", "status", "error", "width", "height", "shard", "key
 
 def routes(view: View) -> list[web.RouteDef]:
     """Addresses of these pages."""
+    pages = _Search(view)
+    return [
+        web.get("/search", pages.search),
+        web.get("/image", pages.image),
+        web.get("/picture", pages.picture),
+        web.get("/heat", pages.heat),
+    ]
 
-    async def search_page(request: web.Request) -> web.Response:
-        search, problem = Search.of(request), ""
+
+@dataclass(frozen=True)
+class _Search:
+    """Replies with images, pictures and heat."""
+
+    view: View
+
+    async def search(self, request: web.Request) -> web.Response:
+        """A page of the images that were searched for."""
+        view, search, problem = self.view, Search.of(request), ""
         try:
             index, found = await find(view, search, (search.number + 1) * PER_PAGE)
         except UsageError as error:
             problem = str(error)
             nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
             index, found = await view.index(), Ranking(*nothing, 0)
-        make = lambda: _search_page(view, index, search, found, problem)  # noqa: E731
-        return page(await view.work("index", make))
+        return page(await view.work("index", _search_page, view, index, search, found, problem))
 
-    async def image_page(request: web.Request) -> web.Response:
+    async def image(self, request: web.Request) -> web.Response:
+        """An image in full."""
         image_id, text = given(request.query, "id"), request.query.get("q", "").strip()
-        return page(await view.work("index", _image_page, view, image_id, text))
+        return page(await self.view.work("index", _image_page, self.view, image_id, text))
 
-    async def picture(request: web.Request) -> web.Response:
-        side = request.query.get("side", "")
+    async def picture(self, request: web.Request) -> web.Response:
+        """A small copy of an image."""
+        side, image_id = request.query.get("side", ""), given(request.query, "id")
         if side not in map(str, SIDES):
             raise UsageError(f"side {side!r}: expected one of {', '.join(map(str, SIDES))}")
-        copy = await view.work(
-            "pictures", view.pictures.copy, given(request.query, "id"), int(side)
-        )
+        copy = await self.view.work("pictures", self.view.pictures.copy, image_id, int(side))
         if copy.data is None:
             return web.Response(status=404, text=f"{copy.why}\n")
         headers = {"Cache-Control": "private, max-age=3600"}
         return web.Response(body=copy.data, content_type="image/webp", headers=headers)
 
-    async def heat(request: web.Request) -> web.Response:
-        text, image_id = given(request.query, "q"), given(request.query, "id")
-        (row,) = await view.work("pictures", view.pictures.rows, [image_id])
-        grid = await view.work("model", view.texts.heat, text, row)
-        return web.json_response([*embed.packed(grid), text])
-
-    return [
-        web.get("/search", search_page),
-        web.get("/image", image_page),
-        web.get("/picture", picture),
-        web.get("/heat", heat),
-    ]
+    async def heat(self, request: web.Request) -> web.Response:
+        """The heat of one or two texts in some images, for `late.js`."""
+        texts, ids = (request.query.getall(name, []) for name in ("q", "id"))
+        if not 0 < len(texts) <= 2 or not 0 < len(ids) <= PER_PAGE:
+            raise UsageError(f"expected 1 or 2 texts (q) and 1 to {PER_PAGE} images (id)")
+        rows = await self.view.work("pictures", self.view.pictures.rows, ids)
+        found = await self.view.work("heat", self.view.texts.heat, texts, rows)
+        packed = [[embed.packed(grid) for grid in of_image] for of_image in found]
+        return web.json_response(
+            [[[*map_, text] for map_, text in zip(of, texts, strict=False)] for of in packed]
+        )
 
 
 async def find(view: View, search: Search, first: int) -> tuple[ImageIndex, Ranking]:
@@ -89,7 +102,7 @@ async def find(view: View, search: Search, first: int) -> tuple[ImageIndex, Rank
     """
     index = await view.index()
     embeddings = await view.embeddings() if search.compares(view) else None
-    thread = "model" if search.late(view) else "index"
+    thread = "texts" if search.late(view) else "index"
     scores = await view.work(thread, search.scores, view, index, embeddings)
     ranked = partial(index.ranked, scores, search.filters, first, lowest=search.lowest)
     return index, await view.work("index", ranked)
@@ -171,9 +184,10 @@ def _maps(view: View, ids: Sequence[str], queries: Mapping[str, str]) -> list[di
     ]
 
 
-def _late(texts: Mapping[str, str]) -> list[list[str]]:
-    """Key and address of the heat of each text that no query holds, for `late.js`."""
-    return [[key, f"heat?{urlencode({'q': text})}"] for key, text in texts.items()]
+def _late(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Keys of the texts that no query holds, and the address of their heat, for `late.js`."""
+    address = urlencode([("q", text) for text in texts.values()])
+    return {"kinds": list(texts), "address": f"heat?{address}"}
 
 
 def _image_page(view: View, image_id: str, text: str) -> str:

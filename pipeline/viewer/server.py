@@ -11,7 +11,8 @@ from aiohttp.typedefs import Handler, Middleware
 from pipeline.errors import UnknownNameError, UsageError
 from pipeline.viewer import export_pages, findings_pages, label_pages, next_pages, search_pages
 from pipeline.viewer.access import TOKEN, Access
-from pipeline.viewer.view import NotReadyError, View
+from pipeline.viewer.threads import NotReadyError
+from pipeline.viewer.view import View
 
 HOST = "127.0.0.1"
 _PAUSE = 0.2

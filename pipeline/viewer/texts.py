@@ -2,9 +2,10 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from legrad.heatmaps.codec import encode_maps
 from legrad.method.explainer import LeGrad
 from legrad.models.vision_language import VisionLanguageModel
 from pipeline.errors import UsageError
-from pipeline.machine import cores
+from pipeline.machine import cores, map_in_threads
 from pipeline.report.contents import Grid
 from pipeline.results import Results
 from pipeline.results.reproduce import model_config, pixels_again
@@ -29,7 +30,9 @@ _KEPT = 2000
 
 @dataclass
 class TextModel:
-    """Encodes texts as the run did.
+    """Encodes texts as the run did, and explains images for them.
+
+    A text is encoded in any thread, also while images are explained in another one.
 
     Attributes:
         results: the run.
@@ -40,7 +43,7 @@ class TextModel:
     problem: str = ""
     _model: VisionLanguageModel | None = None
     _legrad: LeGrad | None = None
-    _lock: Lock = field(default_factory=Lock)
+    _lock: RLock = field(default_factory=RLock)
     _directions: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _heat: OrderedDict[tuple[str, str], Grid] = field(default_factory=OrderedDict)
 
@@ -50,73 +53,95 @@ class TextModel:
         Raises:
             UsageError: the model cannot be loaded here, or has other weights than in the run.
         """
-        with self._lock:
-            return self._direction(text)
+        with self._lock:  # not every tokenizer can be used by two threads
+            if text not in self._directions:
+                model = self._loaded()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
+                    features = model.encode_text([text])
+                self._directions[text] = features[0].float().cpu().numpy()
+            return self._directions[text]
 
-    def heat(self, text: str, row: Mapping[str, Any]) -> Grid:
-        """The heat of a text in one image, computed now or kept from before.
+    def heat(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[Grid]]:
+        """The heat of some texts in some images, computed now or kept from before.
+
+        Images are explained together, which takes less time than one after another, and for all
+        texts at once, which takes one forward pass. To be called from one thread only.
 
         Args:
-            row: row of the image, with `PICTURE_COLUMNS`.
+            texts: the texts.
+            rows: row of each image, with `PICTURE_COLUMNS`.
+
+        Returns:
+            For each image the heat of each text, or nothing if the image cannot be fetched.
 
         Raises:
-            UsageError: the model cannot be loaded here, or the image cannot be fetched.
+            UsageError: the model cannot be loaded here, or has other weights than in the run.
         """
-        key = (text, str(row["image_id"]))
-        with self._lock:
-            if key not in self._heat:
-                self._heat[key] = self._explain(text, row)
-                while len(self._heat) > _KEPT:
-                    self._heat.popitem(last=False)
-            return self._heat[key]
+        ids = [str(row["image_id"]) for row in rows]
+        known = {(text, name) for text in texts for name in ids} & self._heat.keys()
+        self._explain(
+            texts,
+            [
+                row
+                for name, row in zip(ids, rows, strict=True)
+                if any((text, name) not in known for text in texts)
+            ],
+        )
+        found = [
+            [self._heat[text, name] for text in texts if (text, name) in self._heat] for name in ids
+        ]
+        while len(self._heat) > _KEPT:
+            self._heat.popitem(last=False)
+        return found
 
-    def _explain(self, text: str, row: Mapping[str, Any]) -> Grid:
+    def _explain(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Compute the heat of texts in the images that can be fetched, and keep it."""
         model, identity = self._loaded(), self.results.run["identity"]
         decoding = Decoding.of_run(identity)
-        pixels = pixels_again(self.results.origin, row, model.preprocess, decoding)
-        if isinstance(pixels, str):
-            raise UsageError(pixels)
+        fetched = map_in_threads(
+            lambda row: pixels_again(self.results.origin, row, model.preprocess, decoding), rows
+        )
+        readable = [
+            (row, pixels)
+            for row, pixels in zip(rows, fetched, strict=True)
+            if not isinstance(pixels, str)
+        ]
+        if not readable:
+            return
         if self._legrad is None:  # it folds the model's matrices once for all images
             self._legrad = LeGrad(model, int(identity["model.layers"]))
-        direction = torch.from_numpy(self._direction(text))[None]
-        sizes = [(int(row["width"]), int(row["height"]))]
-        image = torch.from_numpy(pixels[None].copy())
-        maps = self._legrad.explain(image, direction, sizes=sizes).maps
-        cells, peaks = encode_maps(maps[0].float().cpu().numpy())
-        return Grid(cells[0].tobytes(), float(peaks[0]))
-
-    def _direction(self, text: str) -> NDArray[np.float32]:
-        if text not in self._directions:
-            model = self._loaded()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
-                features = model.encode_text([text])
-            self._directions[text] = features[0].float().cpu().numpy()
-        return self._directions[text]
+        directions = torch.from_numpy(np.stack([self.direction(text) for text in texts]))
+        images = torch.from_numpy(np.stack([pixels for _, pixels in readable]))
+        sizes = [(int(row["width"]), int(row["height"])) for row, _ in readable]
+        maps = self._legrad.explain(images, directions, sizes=sizes).maps.float().cpu().numpy()
+        for (row, _), of_image in zip(readable, maps, strict=True):
+            cells, peaks = encode_maps(of_image)
+            for text, grid, peak in zip(texts, cells, peaks, strict=True):
+                self._heat[text, str(row["image_id"])] = Grid(grid.tobytes(), float(peak))
 
     def load(self) -> None:
         """Load the model ahead; `problem` says why it cannot be."""
-        with self._lock:
-            try:
-                self._loaded()
-            except UsageError as error:
-                self.problem = str(error)
+        with suppress(UsageError):
+            self._loaded()
 
     def _loaded(self) -> VisionLanguageModel:
-        if self.problem:
-            raise UsageError(self.problem)
-        if self._model is None:
-            try:
-                self._model = self._load()
-            except UsageError as error:
-                self.problem = str(error)
-                raise
-        return self._model
+        with self._lock:
+            if self.problem:
+                raise UsageError(self.problem)
+            if self._model is None:
+                try:
+                    self._model = self._load()
+                except UsageError as error:
+                    self.problem = str(error)
+                    raise
+            return self._model
 
     def _load(self) -> VisionLanguageModel:
         try:
             settings = model_config(self.results.run)
-            model = ReplicaSettings(settings, "cpu", cores(), 1).load_reader_of_texts()
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = ReplicaSettings(settings, device, cores(), 1).load_reader_of_texts()
         except (OSError, ValueError, KeyError, RuntimeError, UnsupportedModelError) as error:
             raise UsageError(f"the run's model cannot be loaded here: {error}") from error
         if model.digest != self.results.run["identity"].get("model.weights_sha256"):

@@ -1,12 +1,9 @@
-"""What the server keeps: the audit, the index of images, the model, pictures and answers.
+"""What the server keeps: the audit, the index of images, the model, pictures and answers."""
 
-Each kind of long work has a thread of its own, so that pages that do not need it do not wait.
-"""
-
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.audit.decisions import WaiverFile
 from pipeline.audit.label_groups import write_design
@@ -24,16 +21,27 @@ from pipeline.viewer.live_report import LivePages, bare_report, read_overview
 from pipeline.viewer.pictures import Pictures
 from pipeline.viewer.search import ImageIndex
 from pipeline.viewer.texts import TextModel
+from pipeline.viewer.threads import Result, Threads, ready
 
 WAIVERS = "waivers.csv"
-_PATIENCE = 1.5
-"""Seconds for which a page waits for something before it says so."""
-Result = TypeVar("Result")
+_THREADS = {"audit": 1, "index": 1, "embeddings": 1, "texts": 1, "heat": 1, "pictures": IO_THREADS}
+"""Threads of each kind of work."""
 Pair = tuple[str, str]
 
 
-class NotReadyError(Exception):
-    """Something that a page needs is still being computed; the page should be asked for again."""
+@dataclass(frozen=True)
+class DecisionFiles:
+    """Where what people decide is stored: paths or URIs of CSV files; None: inside the output.
+
+    Attributes:
+        labels: answers.
+        verdicts: verdicts on pairs.
+        waivers: findings that people accept for some time.
+    """
+
+    labels: str | None = None
+    verdicts: str | None = None
+    waivers: str | None = None
 
 
 class View:
@@ -46,6 +54,7 @@ class View:
         pictures: pictures of its images.
         texts: its model, which encodes texts.
         doing: current step of computing the findings, in words.
+        work: calls a function in one of the threads, see `Threads.work`.
         label_file: people's answers.
         waiver_file: findings that people accept for some time.
     """
@@ -56,9 +65,7 @@ class View:
         storage_options: Options | None = None,
         *,
         settings: AuditConfig | None = None,
-        verdicts: str | None = None,
-        labels: str | None = None,
-        waivers: str | None = None,
+        files: DecisionFiles = DecisionFiles(),
         read_only: bool = False,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -68,9 +75,7 @@ class View:
             uri: output folder of the run, or a list of outputs that are joined as by an audit.
             storage_options: options of its storage.
             settings: settings of the audit.
-            verdicts: file of verdicts; default inside the output.
-            labels: file of answers; default inside the output.
-            waivers: file of waivers; default inside the output.
+            files: where what people decide is stored.
             read_only: whether nothing is written.
             tell: called with messages about long steps.
 
@@ -83,25 +88,22 @@ class View:
         self.results = as_one(open_results(self._uris, storage_options))
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
-        self.label_file = LabelFile(*self._file(labels, TABLE))
-        self.waiver_file = WaiverFile(*self._file(waivers, WAIVERS))
+        self.label_file = LabelFile(*self._file(files.labels, TABLE))
+        self.waiver_file = WaiverFile(*self._file(files.waivers, WAIVERS))
         self.doing = ""
         self._tell = tell
-        self._audit_options = (storage_options, settings, verdicts)
-        self._threads = {
-            name: ThreadPoolExecutor(1) for name in ("audit", "index", "embeddings", "model")
-        }
-        self._threads["pictures"] = ThreadPoolExecutor(IO_THREADS)
+        self._audit_options = (storage_options, settings, files.verdicts)
+        self._threads = Threads(_THREADS)
+        self.work = self._threads.work
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
         self.each_page = {"read_only": read_only, "live": True}
 
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
-        self._index = self._threads["index"].submit(ImageIndex.read, self.results)
-        self._embeddings = self._threads["embeddings"].submit(
-            self._after_index, Embeddings.read, self.results
-        )
-        self._threads["model"].submit(self._after_index, self.texts.load)
+        begin = self._threads.submit
+        self._index = begin("index", ImageIndex.read, self.results)
+        self._embeddings = begin("embeddings", self._after_index, Embeddings.read, self.results)
+        begin("texts", self._after_index, self.texts.load)
         self.refresh()
 
     def _after_index(self, function: Callable[..., Result], *values: Any) -> Result:
@@ -111,38 +113,32 @@ class View:
 
     def refresh(self) -> None:
         """Compute the findings, with all answers that there are now."""
-        self._audit = self._threads["audit"].submit(self._after_index, self._read_audit)
+        self._audit = self._threads.submit("audit", self._after_index, self._read_audit)
         self.reread()
 
     def reread(self) -> None:
         """Read the verdicts again; nothing else is computed again."""
-        self._overview = self._threads["audit"].submit(self._read_overview)
+        self._overview = self._threads.submit("audit", self._read_overview)
 
     def close(self) -> None:
         """End the threads, without waiting for what they compute."""
-        for pool in self._threads.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def audit(self) -> Audit:
         """The audit; raises `NotReadyError` while it is being opened."""
-        return await _ready(self._audit)
+        return await ready(self._audit)
 
     async def overview(self) -> LivePages:
         """The findings; raises `NotReadyError` while they are being computed."""
-        return await _ready(self._overview)
+        return await ready(self._overview)
 
     async def index(self) -> ImageIndex:
         """The index; raises `NotReadyError` while it is being read."""
-        return await _ready(self._index)
+        return await ready(self._index)
 
     async def embeddings(self) -> Embeddings:
         """The embeddings; raises `NotReadyError` while they are being read."""
-        return await _ready(self._embeddings)
-
-    async def work(self, name: str, function: Callable[..., Result], *values: Any) -> Result:
-        """Call a function in one of the threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads[name], function, *values)
+        return await ready(self._embeddings)
 
     def bare_pages(self) -> LivePages:
         """Pages that need no findings."""
@@ -192,10 +188,3 @@ class View:
 
     def _read_overview(self) -> LivePages:
         return read_overview(self._audit.result(), self.pictures, self.each_page)
-
-
-async def _ready(future: "Future[Result]") -> Result:
-    try:
-        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _PATIENCE)
-    except TimeoutError as error:
-        raise NotReadyError from error

@@ -73,7 +73,7 @@ def client(out: str | Sequence[str], *, enter: bool = True, **options: Any) -> I
 
         async def start() -> TestClient:
             await view.work("audit", lambda: None)
-            for name in ("index", "embeddings", "model"):
+            for name in ("index", "embeddings", "texts"):
                 await view.work(name, lambda: None)
             made = TestClient(TestServer(make_app(view, access), host="127.0.0.1"))
             await made.start_server()

@@ -34,13 +34,26 @@ def test_scores_and_heat_of_a_text_are_those_of_its_query(demo_run: DemoRun) -> 
     top = index.ranked(stored, Filters(), 3)
     ids = index.ids.take(top.rows).to_pylist()
     _, maps = results.maps(QUERY, ids)
-    for row, stored_map in zip(
-        results.rows.select(ids, list(PICTURE_COLUMNS)).to_pylist(), maps, strict=True
-    ):
-        grid = texts.heat(prompts[0], row)
+    rows = results.rows.select(ids, list(PICTURE_COLUMNS)).to_pylist()
+    for (_, grid), stored_map in zip(texts.heat(["a kite", prompts[0]], rows), maps, strict=True):
         cells = np.frombuffer(grid.cells, np.uint8).reshape(1, *results.grid)
         heat = decode_maps(cells, np.array([grid.peak], np.float32))[0]
         np.testing.assert_allclose(heat, stored_map, atol=2 * float(stored_map.max()) / 255)
+
+
+def test_heat_of_several_images_is_that_of_each(demo_run: DemoRun) -> None:
+    results = open_results(demo_run.output)
+    rows = results.rows.table(list(PICTURE_COLUMNS), "status = 'ok'").slice(0, 4).to_pylist()
+    rows[1] |= {"shard": "gone.tar"}
+    together = TextModel(results).heat(["a kite", "a pond"], rows)
+    assert [len(grids) for grids in together] == [2, 0, 2, 2]
+    alone = TextModel(results)
+    alone.heat(["a pond"], rows[2:])
+    for row, grids in ((rows[0], together[0]), (rows[3], together[3])):
+        for grid, again in zip(grids, alone.heat(["a kite", "a pond"], [row])[0], strict=True):
+            assert again.peak == pytest.approx(grid.peak, rel=1e-3)
+            steps = np.frombuffer(again.cells, np.uint8).astype(int)
+            assert np.abs(steps - np.frombuffer(grid.cells, np.uint8)).max() <= 1
 
 
 def test_pages_show_pictures_and_late_heat(demo_run: DemoRun) -> None:
@@ -55,9 +68,14 @@ def test_pages_show_pictures_and_late_heat(demo_run: DemoRun) -> None:
         assert '<option value="late">a red kite</option>' in full
         stored = web.get("/image", params={"q": QUERY, "id": image_id}).text
         assert f'<option value="{QUERY}" selected>' in stored
-        heat = web.get("/heat", params={"q": "a red kite", "id": image_id})
+        asked = [("q", "a red kite"), ("q", "a pond"), ("id", image_id)]
+        heat = web.get("/heat", params=asked)
         assert heat.status == 200
+        ((kite, pond),) = json.loads(heat.body)
+        assert [kite[2], pond[2]] == ["a red kite", "a pond"]
         assert web.get("/heat", params={"q": "a red kite", "id": "nothing"}).status == 404
+        assert web.get("/heat", params={"q": "a red kite"}).status == 400
+        assert web.get("/heat", params=[*asked, *asked]).status == 400
 
 
 def test_a_selection_with_its_pictures(demo_run: DemoRun) -> None:
