@@ -23,7 +23,7 @@ from pipeline.schema import EMBEDDING
 
 IMAGES, TOTAL = 400, 20_000
 """Images of each class that are clustered, and of all classes."""
-TOP, MOST_THINGS = 4, 400
+TOP, MOST_THINGS = 4, 200
 """Directions of each class that are tested, and of all classes."""
 FEWEST = 10
 """Images that a cluster and the rest of its class need."""
