@@ -30,11 +30,11 @@ test-quick: $(READY) ## the tests that start neither Ray nor a server, a browser
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-test-lowest: ## test-quick, and a run, with the oldest versions of constraints-lowest.txt
+test-lowest: ## test-quick, and some runs, with the oldest versions of constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c constraints-lowest.txt -e ".[test]"
 	.venv-lowest/bin/python -m pytest -m "not slow and not starts"
-	.venv-lowest/bin/python -m pytest -m "not slow" tests/results/test_results.py
+	.venv-lowest/bin/python -m pytest -m "not slow" tests/results/test_results.py tests/jobs/test_cli.py tests/cluster
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from legrad.method.direction_basis import fewest_queries
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.towers import PlainBlock, Tower
 from legrad.towers.eva import InnerNormBlock
@@ -47,8 +48,10 @@ class Cost:
     The forward pass needs, per block and image, 4 D^2 T + m D F T + 2 T^2 D, where the MLP has
     m = 2 matrices, or 3 if it is gated. The gradient adds, per explained block and pair of image
     and query, D F T + T^2 D in closed form, D^2 T + m D F T + T^2 D by autograd, and T D with a
-    pooler (D F more if that has an MLP). LayerNorms, activations, stems and the head are left out,
-    and so is the cost of a pooler's query, which is paid once for all layers and images.
+    pooler (D F more if that has an MLP). From `fewest_queries` on, the gradient by way of a basis
+    takes E D F T per block and image, and E D T + T^2 D per pair. LayerNorms, activations, stems
+    and the head are left out, and so is the cost of a pooler's query, which is paid once for all
+    layers and images.
     """
 
     def __init__(self, model: VisionLanguageModel, size: int, layers: int) -> None:
@@ -64,6 +67,11 @@ class Cost:
         mlp = (3 if gated else 2) * d * f * t
         self.forward = 2.0 * (len(tower.blocks) * (4 * d * d * t + mlp + 2 * t * t * d) + embed)
         self.pair = 2.0 * layers * self._pair(tower, mlp)
+        closed = tower.pooler is None and isinstance(block, PlainBlock)
+        e = tower.embed_dim
+        self.fewest = fewest_queries(e, f) if closed else None
+        self.basis = 2.0 * layers * e * d * f * t
+        self.pair_of_many = 2.0 * layers * (e * d * t + t * t * d)
 
     def _pair(self, tower: Tower, mlp: int) -> int:
         d, f, t = self.width, self.hidden, self.tokens
@@ -76,6 +84,8 @@ class Cost:
 
     def image(self, queries: int) -> float:
         """Operations for one image: one forward pass, and the gradients of all queries."""
+        if self.fewest is not None and queries >= self.fewest:
+            return self.forward + self.basis + queries * self.pair_of_many
         return self.forward + queries * self.pair
 
 

@@ -23,7 +23,8 @@ _ON_CLASS = "On the object: a part of it, another name, or something behind it"
 _LEGEND = (
     "unusual: how far the class's mean score for the word exceeds what the similarity of word and "
     "class explains, in standard deviations over the vocabulary; first on the half of the images "
-    "where the word was found, then on the other half.\n"
+    "where the word was found, then on the other half. For a place: how far the class's heat there "
+    "exceeds the usual heat, in departures that are usual in other classes.\n"
     "probe: the same for the weights of a linear model that is trained on the labels.\n"
     "with it, others, odds ratio: shares of images that show the word, and their odds ratio with "
     "its 95 % interval, on the other half; empty if the word is not confirmed. Only a word whose "
@@ -96,7 +97,7 @@ def discover(
     ] = True,
     limit: Limit = 20,
 ) -> None:
-    """Find cues that no query names: words of a vocabulary, and things without a word.
+    """Find cues that no query names: words of a vocabulary, things and places without a word.
 
     They are found on one half of the images and tested on the other. A result is a candidate for a
     query. It is no claim about your data until somebody has looked at the images.
@@ -173,13 +174,9 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
     table = findings_table(title, ("class", "word"), figures)
     for row in rows.head(limit).to_dict(orient="records"):
         cells = [str(row["class"]), word_of({str(name): row[name] for name in row})]
-        if row["kind"] == "thing":
-            cells += ["", ""]
-        else:
-            cells += [
-                f"{row['effect']:.1f}, {row['effect_again']:.1f}",
-                f"{row['probe_effect']:.1f}",
-            ]
+        both = (row["effect"], row["effect_again"])
+        cells.append("" if isnan(both[0]) else f"{both[0]:.1f}, {both[1]:.1f}")
+        cells.append("" if isnan(row["probe_effect"]) else f"{row['probe_effect']:.1f}")
         if row["confirmed"]:
             effect, low, high = (odds(float(row[f"odds_{n}"])) for n in ("ratio", "low", "high"))
             cells += [f"{row['share']:.0%}", f"{row['share_elsewhere']:.0%}"]

@@ -109,7 +109,7 @@ class Audit(Computed):
         decoys: bool = False,
         heat: bool = True,
     ) -> pd.DataFrame:
-        """Words of a vocabulary, and things without a word, that come with a class.
+        """Words of a vocabulary, things and places without a word, that come with a class.
 
         They are found on one half of the images (`pipeline.audit.split`) and tested on the other.
         The first call for a run loads its model on this machine and encodes the words with it. Maps
@@ -123,12 +123,13 @@ class Audit(Computed):
 
         Returns:
             One row per class and word, confirmed ones first. ``class``, ``word``; ``kind``
-            (``cue``; ``part`` if the word is a part of the class in WordNet; ``thing`` for a thing
-            without a word); ``rank`` in the class, separate for things; ``also`` (words with nearly
-            the same scores; for a thing, the nearest words with the correlation of their scores);
-            ``found_by`` (``shift``, ``probe`` or both, or ``clusters``); ``effect`` and
+            (``cue``; ``part`` if the word is a part of the class in WordNet; ``thing`` or ``place``
+            without a word); ``rank`` in the class, of each kind; ``also`` (words with nearly
+            the same scores, or the nearest words with the correlation of their scores);
+            ``found_by`` (``shift``, ``probe`` or both, ``clusters`` or ``maps``); ``effect`` and
             ``effect_again`` (how far the class's mean score exceeds what similarity explains, in
-            standard deviations over the vocabulary, on the first and the second half);
+            standard deviations over the vocabulary, on the first and the second half; for a place,
+            how far its heat exceeds the usual heat, in departures usual in other classes);
             ``probe_effect`` (the same for weights of a linear probe); ``probe_score`` (the score of
             BEE); ``likeness`` (similarity of the texts of word and class); ``confirmed``, and
             ``reason`` where it is not; ``images`` of the class in the second half, ``presence``,

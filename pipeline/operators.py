@@ -35,7 +35,7 @@ def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Encoded bytes -> uint8 pixels of the model's input size."""
     runtime = plan.config.runtime
     return rows.map_batches(
-        _decoder(plan, reporter, runtime.image_timeout).__call__,
+        decoder(plan, reporter, runtime.image_timeout).__call__,
         batch_format="pyarrow",
         batch_size=plan.batch_size,
         max_retries=RETRIES,
@@ -44,35 +44,46 @@ def decode(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
 
 def explain(pixels: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
     """Pixels -> scores, encoded maps and embeddings, in a pool of model replicas."""
-    arguments = {
+    return _in_actors(pixels, plan, Explainer, explainer_arguments(plan, reporter))
+
+
+def explain_isolated(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
+    """Encoded bytes -> maps, as `decode` and `explain`, but no image can end a worker."""
+    return _in_actors(rows, plan, IsolatedExplainer, isolated_arguments(plan, reporter))
+
+
+def explainer_arguments(plan: Plan, reporter: Reporter) -> dict[str, Any]:
+    """Arguments of the `Explainer` of a run."""
+    return {
         "settings": plan.settings,
         "text_features": plan.prepared.text_features,
         "schema": with_book(plan.schema),
         "names": plan.names,
         "reporter": reporter,
     }
-    return _in_actors(pixels, plan, Explainer, arguments)
 
 
-def explain_isolated(rows: Dataset, plan: Plan, reporter: Reporter) -> Dataset:
-    """Encoded bytes -> maps, as `decode` and `explain`, but no image can end a worker."""
-    runtime = plan.config.runtime
-    decoder = _decoder(plan, Reporter(), None)
+def isolated_arguments(plan: Plan, reporter: Reporter) -> dict[str, Any]:
+    """Arguments of the `IsolatedExplainer` of a run."""
     schema = with_book(plan.schema)
     settings = IsolatedSettings(
-        decoder, plan.settings, plan.prepared.text_features, schema, plan.names
+        decoder=decoder(plan, Reporter(), None),
+        replica=plan.settings,
+        text_features=plan.prepared.text_features,
+        schema=schema,
+        names=plan.names,
     )
-    arguments = {
+    return {
         "settings": settings.packed(),
         "schema": schema,
-        "seconds": runtime.image_timeout,
+        "seconds": plan.config.runtime.image_timeout,
         "keep_captions": plan.config.store.captions,
         "reporter": reporter,
     }
-    return _in_actors(rows, plan, IsolatedExplainer, arguments)
 
 
-def _decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
+def decoder(plan: Plan, reporter: Reporter, seconds: float | None) -> Decoder:
+    """The decode stage of a run, with a time limit for each image in seconds, or None."""
     config = plan.config
     return Decoder(
         plan.prepared.preprocess,

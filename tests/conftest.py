@@ -1,8 +1,8 @@
 """What tests share: one Ray session, one S3 server, and one run whose results many of them read.
 
 `make test-quick` leaves out what has the marker ``starts``: tests that start Ray, a server's or any
-other process, or a browser. Users of the fixtures below have it from them; other tests say it
-themselves, and fail where they forget it.
+other process, or a browser, and those of the demo run, which takes a while. Users of the fixtures
+below have it from them; other tests say it themselves, and fail where they forget it.
 """
 
 import importlib
@@ -23,13 +23,16 @@ import threadpoolctl
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
 from pipeline.demo.dataset import write_demo
-from pipeline.flow import run
 from pipeline.runs.completeness import Summary
 from tests.data import demo_config
+from tests.in_process import run
 from tests.integration.s3 import s3_server
 
 DEMO_SEED = 3
 STARTING_FIXTURES = frozenset(("ray_session", "s3", "browser"))
+NOTHING = "nothing"
+SLOW_FIXTURES = frozenset(("demo_run",))
+"""Their users are no quick tests, and may start nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,18 @@ joblib.cpu_count(only_physical_cores=True)  # scikit-learn counts cores with lsc
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if STARTING_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        if STARTING_FIXTURES.intersection(fixtures):
             item.add_marker("starts")
+        elif SLOW_FIXTURES.intersection(fixtures):
+            item.add_marker(pytest.mark.starts(NOTHING))
 
 
 @pytest.fixture(autouse=True)
 def _starts_nothing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test start a process only if it has the marker ``starts`` or ``slow``."""
-    if not any(request.node.get_closest_marker(name) for name in ("starts", "slow")):
+    marks = [mark for name in ("starts", "slow") for mark in request.node.iter_markers(name)]
+    if all(NOTHING in mark.args for mark in marks):
 
         def refused(*arguments: object, **options: object) -> None:
             pytest.fail(f"starts a process, so it needs the marker `starts`: {arguments[1:]}")
@@ -72,7 +79,7 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> DemoRun:
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     folder = tmp_path_factory.mktemp("demo")
     shards = write_demo(str(folder / "data"), 260, seed=DEMO_SEED)
     config = demo_config(shards, folder / "out")

@@ -259,11 +259,11 @@ def block_relevance(folded: FoldedBlock, traced: Trace, g_z: Tensor, scratch: Sc
     unit = (g_z / size.clamp_min(torch.finfo(g_z.dtype).tiny)).to(folded.up.dtype)
 
     u = (folded.down @ unit.view(-1, width).T).T.contiguous().view(images, queries, -1)  # (b, q, F)
-    hidden = _view(scratch.hidden, images, queries, count, u.shape[2])
+    hidden = view(scratch.hidden, images, queries, count, u.shape[2])
     torch.mul(traced.slope[:, None], u[:, :, None], out=hidden)  # back through act, 1 / sigma
     along_xhat = u @ traced.tilt.transpose(1, 2)  # (b, q, T)
     residual = (unit @ folded.out).permute(2, 0, 1).contiguous()[..., None]  # (D, b, q, 1)
-    g = _view(scratch.gradient, width, images, queries, count)
+    g = view(scratch.gradient, width, images, queries, count)
     torch.addcmul(residual, along_xhat, traced.carried[:, :, None], value=-1, out=g)
     g.view(width, -1).addmm_(folded.up, hidden.view(-1, u.shape[2]).T)  # through W1 and W_out
 
@@ -288,12 +288,13 @@ def clamped_mean(values: Tensor, g: Tensor, scratch: Scratch) -> Tensor:
         for start in range(0, heads, at_once):
             part = slice(start, start + at_once)
             some_heads = values[image, part]  # (n, T, d)
-            products = _view(scratch.products, len(some_heads), count, queries * count)
+            products = view(scratch.products, len(some_heads), count, queries * count)
             torch.bmm(some_heads, g[part, :, image], out=products).clamp_min_(0)  # max(ds/dA, 0)
             over_i = products.view(-1, count, queries, count).sum(dim=-1, dtype=exact)
             total[image] += over_i.sum(dim=0)
     return total.transpose(1, 2) / (heads * count)
 
 
-def _view(flat: Tensor, *shape: int) -> Tensor:
+def view(flat: Tensor, *shape: int) -> Tensor:
+    """The first numbers of a flat array, in a shape."""
     return flat[: math.prod(shape)].view(shape)

@@ -17,10 +17,12 @@ class Budget:
     """How much is worked on at once.
 
     Attributes:
+        numbers: numbers in the MLP and gradient arrays.
         pairs: (image, query) pairs of a chunk, at least one.
         products: numbers in the T x T arrays; one head is worked on even if it needs more.
     """
 
+    numbers: int
     pairs: int
     products: int
 
@@ -39,7 +41,7 @@ def budget(
     """
     half = chunk_bytes // 2 // number.itemsize
     products = half if device.type == "cuda" else min(half, CACHE_BYTES // number.itemsize)
-    return Budget(max(1, half // (tokens * widths)), products)
+    return Budget(half, max(1, half // (tokens * widths)), products)
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ class Chunk:
     Attributes:
         images: the b consecutive images.
         queries: (b, q) int64, the queries' indices for each image.
+        many: whether these are all queries of one image, which has many.
     """
 
     images: slice
     queries: Tensor
+    many: bool = False
 
 
 def default_bytes(device: torch.device) -> int:
@@ -61,7 +65,11 @@ def default_bytes(device: torch.device) -> int:
 
 
 def chunks(
-    shape: tuple[int, int], selected: Tensor | None, pairs: int, device: torch.device
+    shape: tuple[int, int],
+    selected: Tensor | None,
+    pairs: int,
+    device: torch.device,
+    many: int | None = None,
 ) -> list[Chunk]:
     """Split all selected pairs into chunks.
 
@@ -70,6 +78,7 @@ def chunks(
         selected: (B, Q) bool, or None for all.
         pairs: largest number of pairs in a chunk.
         device: device of `Chunk.queries`.
+        many: an image with at least so many queries is a chunk of its own; None: no image is.
     """
     images, queries = shape
     if selected is None:
@@ -78,9 +87,10 @@ def chunks(
     else:
         runs = list(_runs(selected.cpu()))
     return [
-        Chunk(slice(start, start + len(part)), part.to(device, non_blocking=True))
+        Chunk(slice(start, start + len(part)), part.to(device, non_blocking=True), large)
         for first, rows in runs
-        for start, part in _cut(first, rows, pairs)
+        for large in (many is not None and rows.shape[1] >= many,)
+        for start, part in _cut(first, rows, rows.shape[1] if large else pairs)
     ]
 
 

@@ -27,7 +27,8 @@ from legrad.method.block_gradient import (
     pool,
     trace,
 )
-from legrad.method.chunks import Chunk, budget, chunks
+from legrad.method.chunks import Budget, Chunk, budget, chunks
+from legrad.method.direction_basis import basis_relevance, fewest_queries, numbers_per_token
 from legrad.method.pooler_gradient import (
     fold_pooler,
     gradient_at_heads,
@@ -113,6 +114,12 @@ class ClosedForm(Layer):
         """See `Layer.relevance`."""
         return self._relevance(self.folded, kept.images(part), g_z, scratch)
 
+    def many(
+        self, kept: Trace, part: slice, g_basis: Tensor, directions: Tensor, scratch: Scratch
+    ) -> Tensor:
+        """(1, Q, T) for one image and many queries: see `legrad.method.direction_basis`."""
+        return basis_relevance(self.folded, kept.images(part), g_basis, directions, scratch)
+
 
 @dataclass(frozen=True)
 class BlockCall:
@@ -172,7 +179,7 @@ class BlockRelevance(Relevance):
     def __init__(
         self, tower: Tower, layers: int, dtype: torch.dtype, chunk_bytes: int, *, compiled: bool
     ) -> None:
-        self.head, self.prefix = tower.head, tower.prefix
+        self.head, self.prefix, self.embed_dim = tower.head, tower.prefix, tower.embed_dim
         self.chunk_bytes, self.dtype = chunk_bytes, dtype
         self.layers: list[Layer] = [
             ClosedForm(block, dtype, compiled=compiled)
@@ -180,6 +187,10 @@ class BlockRelevance(Relevance):
             else Replay(block, tower.width)
             for block in tower.blocks[-layers:]
         ]
+        closed = all(isinstance(layer, ClosedForm) for layer in self.layers)
+        hidden = max(layer.hidden for layer in self.layers)
+        self.fewest = fewest_queries(self.embed_dim, hidden) if closed else None
+        self._per_token = numbers_per_token(self.embed_dim, hidden, tower.width)
 
     def run(
         self, blocks: Sequence[Block], tokens: Tensor, request: Request
@@ -189,31 +200,44 @@ class BlockRelevance(Relevance):
         shape = (batch, len(request.directions))
         numbers = max(layer.numbers for layer in self.layers)
         bound = budget(self.chunk_bytes, count, numbers, self.dtype, tokens.device)
-        plan = chunks(shape, request.selected, bound.pairs, tokens.device)
-        scratch = self._scratch(plan, blocks[0].heads, bound.products, tokens)
+        many = self.fewest if self._per_token <= bound.numbers else None
+        plan = chunks(shape, request.selected, bound.pairs, tokens.device, many)
+        scratch = self._scratch(plan, blocks[0].heads, bound, tokens)
         total = request.directions.new_zeros(*shape, count - self.prefix)
         for block, layer in zip(blocks, self.layers, strict=True):
             tokens, kept = layer.run(block, tokens, request.autocast)
             pooled = pool(tokens.to(total.dtype), self.head)
             for chunk in plan:
                 directions = request.directions[chunk.queries]  # (b, q, E)
-                g_z = head_gradient(pooled.images(chunk.images), self.head, directions)
-                relevance = layer.relevance(kept, chunk.images, g_z, scratch)
+                part = chunk.images
+                if chunk.many and isinstance(layer, ClosedForm):
+                    basis = torch.eye(self.embed_dim, dtype=total.dtype, device=total.device)[None]
+                    g_basis = head_gradient(pooled.images(part), self.head, basis)
+                    relevance = layer.many(kept, part, g_basis, directions[0], scratch)
+                else:
+                    g_z = head_gradient(pooled.images(part), self.head, directions)
+                    relevance = layer.relevance(kept, part, g_z, scratch)
                 _add(total, chunk, relevance[..., self.prefix :])
             del kept  # before the next block keeps its own
         return tokens, total
 
-    def _scratch(self, plan: list[Chunk], heads: int, products: int, tokens: Tensor) -> Scratch:
+    def _scratch(self, plan: list[Chunk], heads: int, bound: Budget, tokens: Tensor) -> Scratch:
         count, width = int(tokens.shape[1]), int(tokens.shape[2])
-        pairs = max((chunk.queries.numel() for chunk in plan), default=0)
-        per_head = max((chunk.queries.shape[1] for chunk in plan), default=0) * count**2
-        at_once = min(heads, max(1, products // max(1, per_head)))
         hidden = max(layer.hidden for layer in self.layers)
+        few = [chunk for chunk in plan if not chunk.many]
+        rows = count * max((chunk.queries.numel() for chunk in few), default=0)
+        per_head = count**2 * max((chunk.queries.shape[1] for chunk in few), default=0)
+        gradients = rows
+        if len(few) < len(plan):
+            many = self.embed_dim * min(count, bound.numbers // self._per_token)
+            rows, gradients = max(rows, many), max(rows, 2 * many)
+            per_head = max(per_head, count * many)
+        at_once = min(heads, max(1, bound.products // max(1, per_head)))
         closed = any(isinstance(layer, ClosedForm) for layer in self.layers)
         empty = tokens.new_empty(0, dtype=self.dtype)
         return Scratch(
-            hidden=empty.new_empty(pairs * count * hidden),
-            gradient=empty.new_empty(pairs * count * width if closed else 0),
+            hidden=empty.new_empty(rows * hidden),
+            gradient=empty.new_empty(gradients * width if closed else 0),
             products=empty.new_empty(per_head * at_once),
         )
 

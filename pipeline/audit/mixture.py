@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.audit.densest import densest_parts
 from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
 from pipeline.audit.student import DEGREES, LOG_CONSTANT, POWER, SCALE_OF_NORMAL
@@ -27,6 +28,8 @@ _LEADING_CLASSES = 64  # the largest ones, which decide where the states are
 _FIRST_STEPS = 8
 _MOST_STEPS = 200
 _LAST_STEPS = 6
+_PATIENCE = 25  # steps after which a fit is left as it is where its states lie
+_HOPELESS = 2.0  # deviations apart or less, half of what presence needs
 _SETTLED = 1e-3  # change of a log-likelihood
 _PREFERENCE = 5.0  # log-likelihood in favour of starting a class in the middle state
 _OTHER_STATES = 0.1  # share of a class that starts outside its main state
@@ -128,11 +131,12 @@ def fit(data: HistogramSums) -> Mixture:
     """
     leading = data.leading(_LEADING_CLASSES)
     rough = leading.coarse()
-    width, core = _cores(leading)
+    width, core = densest_parts(leading)
     two, three = (
-        _settle(rough, _likeliest(rough, starts, np.maximum(width, rough.floor), core), _MOST_STEPS)
-        for starts in (_TWO, _THREE)
+        _likeliest(rough, starts, np.maximum(width, rough.floor), core) for starts in (_TWO, _THREE)
     )
+    two = _settle(rough, two, _MOST_STEPS, np.ones(len(width), bool))
+    three = _settle(rough, three, _MOST_STEPS, two.distance < _HOPELESS * two.deviation)
     gain = class_likelihoods(rough, three).sum(axis=1) - class_likelihoods(rough, two).sum(axis=1)
     images = rough.images.sum(axis=1)
     cost = 0.5 * (rough.images.shape[1] + 1) * np.log(np.maximum(images, 2))
@@ -141,7 +145,7 @@ def fit(data: HistogramSums) -> Mixture:
     two.put(chosen, three.take(chosen))
     if leading is data:
         return _settle(data, two, _LAST_STEPS)
-    started = _start(data.coarse(), two.shift, two.sigma, _cores(data)[1], two.low)
+    started = _start(data.coarse(), two.shift, two.sigma, densest_parts(data)[1], two.low)
     return _settle(data, _settle(data.coarse(), started, _FIRST_STEPS), _LAST_STEPS)
 
 
@@ -167,16 +171,30 @@ def _likeliest(
     return best
 
 
-def _settle(data: HistogramSums, mixture: Mixture, most: int) -> Mixture:
-    """Up to ``most`` further steps, for the cues whose likelihood still grows."""
+def _settle(
+    data: HistogramSums,
+    mixture: Mixture,
+    most: int,
+    may_be_left: NDArray[np.bool_] | None = None,
+) -> Mixture:
+    """Up to ``most`` further steps, for the cues whose likelihood still grows.
+
+    Args:
+        may_be_left: (C,) cues whose fit is left after `_PATIENCE` steps if its states are not
+            `_HOPELESS` apart by then. One state alone is approached so slowly that it takes most of
+            the time, and only the likeliest of all starts is continued.
+    """
     moving = np.arange(len(data.images))
     likelihood = np.full(len(moving), -np.inf)
-    for _ in range(most):
+    for step in range(most):
         stepped, before = _step(data.take(moving), mixture.take(moving))
         mixture.put(moving, stepped)
         grown = before - likelihood[moving]
         likelihood[moving] = before
         moving = moving[grown > _SETTLED]
+        if may_be_left is not None and step >= _PATIENCE:
+            near = mixture.distance[moving] < _HOPELESS * mixture.deviation[moving]
+            moving = moving[~(near & may_be_left[moving])]
         if not len(moving):
             break
     return mixture
@@ -274,33 +292,3 @@ def _start(
         np.choose(best[..., None], [option.share for option in options]),
         low,
     )
-
-
-def _cores(data: HistogramSums) -> tuple[Array, Array]:
-    """(C,) robust deviation of one state, and (C, K) centre of each class's densest half."""
-    bins = data.counts.shape[2]
-    cumulated = np.pad(data.counts.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
-    half = data.images / 2
-    spans = np.full(half.shape, bins)
-    centre = data.mean.copy()
-    step = data.centres[:, 1] - data.centres[:, 0]
-    for span in np.unique(np.geomspace(1, bins, 40).astype(int))[::-1]:
-        mass = cumulated[..., span:] - cumulated[..., :-span]
-        start = mass.argmax(axis=2)
-        enough = np.take_along_axis(mass, start[..., None], axis=2)[..., 0] >= half
-        spans = np.where(enough, span, spans)
-        middle = data.centres[:, :1] + (start + (span - 1) / 2) * step[:, None]
-        centre = np.where(enough & (data.images > 0), middle, centre)
-    large = data.images >= data.images.max(axis=1, keepdims=True) / 50
-    width = _weighted_median(spans, np.where(large, data.images, 0)) * step / 1.349
-    return np.maximum(width, data.floor), centre
-
-
-def _weighted_median(values: NDArray[np.int64], weights: Array) -> Array:
-    """(C,) weighted median of each row."""
-    order = values.argsort(axis=1)
-    cumulated = np.take_along_axis(weights, order, axis=1).cumsum(axis=1)
-    middle = (cumulated < cumulated[:, -1:] / 2).sum(axis=1)
-    ranked = np.take_along_axis(values, order, axis=1)
-    result: Array = ranked[np.arange(len(values)), middle].astype(np.float64)
-    return result

@@ -4,6 +4,7 @@ from functools import cached_property
 
 from legrad.queries.query import Role
 from pipeline.audit.findings import Findings
+from pipeline.audit.scores import Population
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
@@ -85,14 +86,7 @@ class Names:
     @cached_property
     def class_maps(self) -> dict[int, str]:
         """Code of a class -> name of the maps of that class on its own images."""
-        names = {}
-        for label, code in self.findings.population.index.items():
-            query = self.class_queries.get(label)
-            if query is not None and has_maps(self.results, query):
-                names[code] = query
-            elif query is not None and self._has_own_maps:
-                names[code] = OWN_LABEL
-        return names
+        return class_maps(self.results, self.findings.population)
 
     def maps_of(self, cls: str | None, query: str) -> str:
         """Name under which the maps of a query are stored for the images of a class.
@@ -103,17 +97,30 @@ class Names:
         if has_maps(self.results, query):
             return query
         own = cls is not None and self.class_queries.get(cls) == query
-        if own and self._has_own_maps:
+        if own and _has_own_maps(self.results, self.findings.population):
             return OWN_LABEL
         raise KeyError(f"no maps of {query!r} are stored" + (f" for {cls}" if cls else ""))
 
-    @property
-    def _has_own_maps(self) -> bool:
-        """Whether ``own_label`` holds the maps of a class on all of its images.
 
-        An image with several labels has the map of one of them there.
-        """
-        return has_maps(self.results, OWN_LABEL) and not self.findings.population.has_sets
+def class_maps(results: Results, population: Population) -> dict[int, str]:
+    """Code of a class -> name of the maps of that class on its own images."""
+    names, queries = {}, queries_by_label(results.queries)
+    own = _has_own_maps(results, population)
+    for label, code in population.index.items():
+        query = queries.get(label)
+        if query is not None and has_maps(results, query):
+            names[code] = query
+        elif query is not None and own:
+            names[code] = OWN_LABEL
+    return names
+
+
+def _has_own_maps(results: Results, population: Population) -> bool:
+    """Whether ``own_label`` holds the maps of a class on all of its images.
+
+    An image with several labels has the map of one of them there.
+    """
+    return has_maps(results, OWN_LABEL) and not population.has_sets
 
 
 def has_maps(results: Results, query: str) -> bool:

@@ -29,6 +29,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.config.run_settings import MapsConfig, StoreConfig
 from pipeline.config.source_settings import LabelsConfig
 from pipeline.discovery.search import HEAT_IMAGES, Discovery, listed
+from pipeline.discovery.words import WITHOUT_WORD
 from pipeline.errors import RunError, UsageError
 from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
@@ -58,7 +59,7 @@ class HeatPlan:
     Attributes:
         images: (class, word) -> ids of the clearest images, the clearest first.
         names: word -> name of its query.
-        directions: name of a thing without a word -> (E,) its direction.
+        directions: name of a thing or place without a word -> (E,) its direction.
     """
 
     images: Mapping[_Pair, Sequence[str]]
@@ -123,9 +124,13 @@ def plan_heat(results: Results, population: Population, discovery: Discovery) ->
                 most = min(HEAT_IMAGES // len(mine), int(population.sizes[code]) // _CLEAREST)
                 kept = np.argsort(-both[0], kind="stable")[: max(1, most)]
                 best[code, word] = both[0][kept], both[1][kept]
-    things = set(rows.loc[rows["kind"] == "thing", "word"])
+    things = set(rows.loc[rows["kind"].isin(WITHOUT_WORD), "word"])
+    clearest = {
+        (population.classes[code], word): discovery.clearest.get(word, tuple(ids))[: len(ids)]
+        for (code, word), (_, ids) in best.items()
+    }
     return HeatPlan(
-        {(population.classes[code], word): tuple(ids) for (code, word), (_, ids) in best.items()},
+        clearest,
         {word: f"found_{number}" for number, word in enumerate(words, 1)},
         {word: discovery.directions[word] for word in words if word in things},
     )
@@ -135,6 +140,8 @@ def add_heat(
     results: Results, plan: HeatPlan, discovery: Discovery, options: Options | None = None
 ) -> Discovery:
     """The discovery with heat and pictures of the listed candidates; computes missing maps.
+
+    Places are left out of the column: heat of the class is how they were found.
 
     Raises:
         UsageError: the images cannot be read, the model cannot be loaded here, or the output
@@ -152,7 +159,7 @@ def add_heat(
             file = f"discovery/{plan.folder}/{len(pictures) + 1}.webp"
             _save(both.figure(ids[:_EACH], columns), results.folder.root.child("_run", file))
             pictures[cls, word] = file
-        query = of_class.get(cls)
+        query = None if word in discovery.clearest else of_class.get(cls)
         if query is None or not (has_maps(results, query) or has_maps(results, OWN_LABEL)):
             continue
         own, of_word = results.maps(query, ids)[1], maps.maps(name, ids)[1]

@@ -5,8 +5,7 @@ and for the scores of the words that were found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -14,18 +13,21 @@ from numpy.typing import NDArray
 
 from pipeline.audit.directions import Directions, run_directions
 from pipeline.audit.inference import Array
+from pipeline.audit.names import class_maps
 from pipeline.audit.scores import Population, count_population
 from pipeline.audit.suspicion_scan import class_sums
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery.confirm import PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
+from pipeline.discovery.places import TOP as PLACES
+from pipeline.discovery.places import Place, read_places, unnamed_frame
 from pipeline.discovery.scan import Sums, scan
 from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
-from pipeline.discovery.things import MOST_THINGS, find_things, things_frame
+from pipeline.discovery.things import MOST_THINGS, Thing, find_things
 from pipeline.discovery.things import TOP as THINGS
 from pipeline.discovery.words import FEWEST_WORDS
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.results.results import Results
 from pipeline.schema import EMBEDDING
 
@@ -74,9 +76,10 @@ class Discovery:
         decoys: the same for words drawn at random from the vocabulary, which got the same test.
         words: number of words that the model tells apart.
         named: words that repeat a cue which a query names already.
-        directions: word, or name of a thing -> (E,) the direction that was tested.
+        directions: word, or name of a thing or place -> (E,) the direction that was tested.
         classes: number of classes that were scanned.
         images: labelled images of both halves.
+        clearest: name of a place -> ids of the images with the most heat in it.
     """
 
     candidates: pd.DataFrame
@@ -86,6 +89,7 @@ class Discovery:
     directions: Mapping[str, NDArray[np.float32]]
     classes: int
     images: int
+    clearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def discover(
@@ -141,13 +145,21 @@ def find_words(
     if not pairs:
         raise UsageError("no class has images in both halves, so nothing can be found")
     half = HalfScores(results, False)
-    words_in = partial(listed.words_in, pairs)
+    places = read_places(results, population, found, ridge, listed.of_cues)
+
+    def known(code: int) -> Array:
+        of_places = [place.direction for place in places if place.code == code]
+        return np.vstack([listed.words_in(pairs, code), *of_places])
+
     sizes = _of_half(population, found)
-    things = find_things(half, sizes, found, ridge, listed.of_cues, words_in, settings.seed)
+    things: list[Thing | Place] = [
+        *places,
+        *find_things(half, sizes, found, ridge, listed.of_cues, known, settings.seed),
+    ]
     decoys = listed.decoys(pairs, settings.seed)
     tell(
-        f"testing {len(pairs)} words of classes, {len(things)} things without a word and "
-        f"{len(decoys)} decoys on the other half"
+        f"testing {len(pairs)} words of classes, {len(things)} things and places without a word "
+        f"and {len(decoys)} decoys on the other half"
     )
     tried = listed.directions(pairs, decoys)
     tried |= {thing.name: thing.direction.astype(np.float32) for thing in things}
@@ -158,7 +170,7 @@ def find_words(
         [*(pair.candidate for pair in pairs), *of_things, *decoys],
         settings.model_copy(update={"bins": min(settings.bins, BINS)}),
     ).rename(columns={name: f"odds_{name}" for name in ("low", "high")} | {"effect": "odds_ratio"})
-    unnamed = things_frame(
+    unnamed = unnamed_frame(
         things, population.classes, listed.likenesses, directions.phrases, found.covariance
     )
     frame = pd.concat([listed.frame(pairs, second), unnamed], ignore_index=True).join(tested)
@@ -174,6 +186,7 @@ def find_words(
         tried,
         int(((found.images > 0) & (again.images > 0))[: population.audited].sum()),
         population.total,
+        {place.name: place.clearest for place in places},
     )
 
 
@@ -205,7 +218,8 @@ class DiscoveryCosts:
         classes: audited classes.
         words: words of the vocabulary, before the model tells which of them it tells apart.
         pairs: most words of classes that are tested, decoys not counted.
-        things: most things without a word that are tested.
+        things: most things and places without a word that are tested.
+        class_maps: columns of stored maps of the classes that are read.
         maps: most maps that are computed.
     """
 
@@ -214,15 +228,18 @@ class DiscoveryCosts:
     words: int
     pairs: int
     things: int
+    class_maps: int
     maps: int
 
     def __str__(self) -> str:
         decoys = min(self.pairs, MOST_DECOYS)
+        stored = f"{counted(self.class_maps, 'column')} of their maps, read once; "
         return (
             f"{self.words:,} words to encode with the run's model, unless an earlier call has; the "
             f"embeddings of {self.images:,} images in {self.classes:,} classes, read six times; "
-            f"at most {self.pairs:,} words, {self.things:,} things without a word and {decoys} "
-            f"decoys tested; at most {self.maps:,} maps of {self.maps:,} images"
+            f"{stored if self.class_maps else ''}at most {self.pairs:,} words, {self.things:,} "
+            f"things and places without a word and {decoys} decoys tested; at most {self.maps:,} "
+            f"maps of {self.maps:,} images"
         )
 
 
@@ -237,9 +254,11 @@ def discovery_costs(
     population = population_of(results, settings)
     pairs = min(2 * top * population.audited, MOST_PAIRS)
     classes = population.audited
-    things = min(THINGS * classes, MOST_THINGS)
+    stored = class_maps(results, population)
+    things = min(THINGS * classes, MOST_THINGS) + PLACES * len(stored)
     maps = int(np.minimum(population.sizes[:classes], HEAT_IMAGES).sum())
-    return DiscoveryCosts(population.total, classes, len(words), pairs, things, maps)
+    columns = len(set(stored.values()))
+    return DiscoveryCosts(population.total, classes, len(words), pairs, things, columns, maps)
 
 
 def population_of(results: Results, settings: AuditConfig) -> Population:

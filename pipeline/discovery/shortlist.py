@@ -18,7 +18,7 @@ from pipeline.discovery.scan import ECHO, NAMES, Leader, Likenesses, Scan, Sums,
 from pipeline.discovery.words import Relation, wordnet
 from pipeline.results.results import Results
 
-MOST_PAIRS = 1000
+MOST_PAIRS = 600
 """Pairs that are tested at most, those with the largest effects: each costs certainty of all."""
 MOST_DECOYS = 200
 """Decoys that are tested at most; they are enough to tell a rate of .05 from one of .1."""

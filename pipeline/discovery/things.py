@@ -8,11 +8,10 @@ most, and the difference between a cluster and the rest of the class is a direct
 no claim: it is tested on the other half like a word.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -24,12 +23,11 @@ from pipeline.schema import EMBEDDING
 
 IMAGES, TOTAL = 400, 20_000
 """Images of each class that are clustered, and of all classes."""
-TOP, MOST_THINGS = 4, 400
+TOP, MOST_THINGS = 4, 200
 """Directions of each class that are tested, and of all classes."""
 FEWEST = 10
 """Images that a cluster and the rest of its class need."""
 _CLUSTERS, _COMPONENTS, _ROUNDS, _STARTS = (2, 3, 4), 5, 3, 4
-_SHOWN = 3  # nearest words of a thing
 
 
 @dataclass(frozen=True)
@@ -69,20 +67,20 @@ def find_things(
         named: code of a class -> (D, E) words that were found for it and need not be found again.
         seed: seed of the clustering.
     """
-    whitening = _whitening(sums, ridge)
+    white = whitening(sums, ridge)
     things: list[Thing] = []
     for code, vectors in _sampled(half, population):
         known = Likenesses.of(named(code), sums.covariance).through
         kept: list[Array] = []
         centred = vectors - vectors.mean(axis=0)
-        for variance, line in _splits(centred @ whitening, seed):
-            direction = whitening @ line
+        for variance, line in _splits(centred @ white, seed):
+            direction = white @ line
             direction /= np.linalg.norm(direction)
             of_line = Likenesses.of(np.stack([direction, *kept]), sums.covariance)
             earlier = of_line.between(0, range(1, len(kept) + 1))
             if (earlier > ECHO).any() or (np.abs(known @ of_line.scaled[0]) > ECHO).any():
                 continue
-            if _explained(centred, direction, cues) > ECHO:
+            if explained(centred, direction, cues) > ECHO:
                 continue
             kept.append(direction)
             things.append(Thing(code, "", direction, variance))
@@ -95,7 +93,7 @@ def find_things(
     ]
 
 
-def _whitening(sums: Sums, ridge: float) -> Array:
+def whitening(sums: Sums, ridge: float) -> Array:
     """(E, E) whitening matrix that projects out the directions separating the classes."""
     covariance, width = sums.covariance, len(sums.covariance)
     strength = max(ridge * np.trace(covariance) / width, 1e-12)
@@ -108,7 +106,7 @@ def _whitening(sums: Sums, ridge: float) -> Array:
     return result
 
 
-def _explained(images: Array, direction: Array, cues: Array) -> float:
+def explained(images: Array, direction: Array, cues: Array) -> float:
     """Share of the variance of a direction's scores that the cues' scores explain, adjusted.
 
     Args:
@@ -169,29 +167,3 @@ def _refined(images: Array, inside: NDArray[np.bool_]) -> tuple[float, Array] | 
         inside = along > (along[inside].mean() + along[~inside].mean()) / 2
     line /= max(float(np.linalg.norm(line)), 1e-12)
     return float((images @ line).var()), line
-
-
-def things_frame(
-    things: Sequence[Thing],
-    classes: Sequence[str],
-    likenesses: Likenesses,
-    phrases: Sequence[str],
-    covariance: Array,
-) -> pd.DataFrame:
-    """One row per thing, with its nearest words and the correlations of their scores with its own.
-
-    Args:
-        classes: labels by code.
-        likenesses: similarities of the words.
-        phrases: the words.
-        covariance: (E, E) covariance within classes.
-    """
-    rows = []
-    for thing in things:
-        scaled = Likenesses.of(thing.direction[None], covariance).scaled[0]
-        alike = likenesses.through @ scaled
-        nearest = np.argsort(-alike, kind="stable")[:_SHOWN]
-        words = ", ".join(f"{phrases[word]} ({alike[word]:.2f})" for word in nearest)
-        rows.append((classes[thing.code], thing.name, "thing", words, "clusters"))
-    frame = pd.DataFrame(rows, columns=["class", "word", "kind", "also", "found_by"])
-    return frame.assign(rank=frame.groupby("class").cumcount() + 1)

@@ -21,6 +21,10 @@ FEWEST_WORDS = 200
 """Words that a vocabulary needs: they are the null that each of them is compared with."""
 
 
+WITHOUT_WORD = ("thing", "place")
+"""Kinds of candidates that are directions of embeddings and have no word."""
+
+
 class Relation(StrEnum):
     """What a word is to a class, by WordNet."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.audit.ranking import NO_CLASSIFIER, NOT_ASKED
+from pipeline.discovery.words import WITHOUT_WORD
 
 _MOST_ODDS = 1000.0
 CLAIM_NAMES = {
@@ -144,7 +145,7 @@ def word_of(row: Mapping[str, Any]) -> str:
     """A candidate of a discovery: its word, or the word nearest to a thing without one."""
     if row["kind"] == "part":
         return f"{row['word']} (a part)"
-    if row["kind"] == "thing":
+    if row["kind"] in WITHOUT_WORD:
         nearest = str(row["also"]).partition("), ")[0].rstrip(")")
         return f"{row['word']}, like {nearest})"
     return str(row["word"])

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from pipeline.config import RunConfig
 from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config, validated
-from pipeline.discovery.words import plain_word
+from pipeline.discovery.words import WITHOUT_WORD, plain_word
 from pipeline.errors import UsageError
 from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
@@ -69,7 +69,7 @@ def write_queries(
         candidates: rows with ``word`` and ``kind``, see `pipeline.discovery.Discovery`.
         config: the YAML file to write; directions of things without a word go into a file beside
             it that ends in .safetensors.
-        directions: word, or name of a thing -> (E,).
+        directions: word, or name of a thing or place -> (E,).
         force: whether an existing file is overwritten.
 
     Raises:
@@ -81,7 +81,7 @@ def write_queries(
     if not words:
         raise UsageError("nothing was found that could become a query; see --word")
     cues = query_names(results, map(plain_word, words))
-    things = set(candidates.loc[candidates["kind"] == "thing", "word"])
+    things = set(candidates.loc[candidates["kind"].isin(WITHOUT_WORD), "word"])
     vectors = config.with_suffix(".safetensors")
     outs, output = outputs(results, "discovered")
     made = [

@@ -12,9 +12,11 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.config.loading import load_config
 from pipeline.discovery import Discovery, apart, with_heat
 from pipeline.discovery.search import COLUMNS
-from pipeline.flow import run
 from pipeline.starter.promotion import write_queries
 from tests.conftest import DemoRun
+from tests.in_process import run
+
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 FOUND = (("apple", "a sticker"), ("house", "unnamed 1"), ("mushroom", "a mushroom"))
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from legrad import load_model
 from pipeline import open_results
 from pipeline.config.loading import load_config, packaged_config
-from pipeline.flow import run
 from pipeline.results.reproduce import recompute
 from tests.data import encoded, picture
+from tests.in_process import run
 from tests.legrad.test_weights import random_state
 
 NAMES = ("ViT-B-32-SigLIP2-256", "EVA02-B-16")
@@ -57,7 +57,7 @@ def queries(name: str, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_from_files_to_results(
-    checkpoint: tuple[str, Path], pictures: Path, tmp_path: Path, ray_session: None
+    checkpoint: tuple[str, Path], pictures: Path, tmp_path: Path
 ) -> None:
     name, weights = checkpoint
     example = packaged_config("siglip2.yaml" if "SigLIP" in name else "eva02.yaml")

@@ -11,8 +11,8 @@ import yaml
 
 from pipeline import Results, open_results
 from pipeline.errors import UsageError
-from pipeline.flow import run
 from tests.data import CLASSES_AND_CUES, hugging_face, jpeg, mini_config, picture
+from tests.in_process import run
 from tests.jobs.command import legrad
 from tests.web import web_server
 
@@ -63,13 +63,13 @@ def assert_images_are_found_again(results: Results, rows: int) -> None:
     assert results.overlay(images.index[0], "watermark").size == original.size
 
 
-def test_parquet_from_the_source_to_the_overlay(ray_session: None, folder: Path) -> None:
+def test_parquet_from_the_source_to_the_overlay(folder: Path) -> None:
     summary = run(mini_config(sources(folder)["parquet"], folder / "out"))
     assert summary.statuses == {"ok": 11, "not_an_image": 1}
     assert_images_are_found_again(open_results(str(folder / "out")), 12)
 
 
-def test_the_first_rows_of_a_list(ray_session: None, folder: Path) -> None:
+def test_the_first_rows_of_a_list(folder: Path) -> None:
     source = sources(folder)["list"]
     summary = run(mini_config(source | {"limit": 11}, folder / "out"))
     assert summary.statuses == {"ok": 10, "not_an_image": 1}
@@ -78,7 +78,7 @@ def test_the_first_rows_of_a_list(ray_session: None, folder: Path) -> None:
         run(mini_config(source | {"limit": 3}, folder / "out"))
 
 
-def test_labels_beside_images_behind_a_secret(ray_session: None, folder: Path) -> None:
+def test_labels_beside_images_behind_a_secret(folder: Path) -> None:
     """A table of labels replaces the file's own; no file of the output holds the secret."""
     table = folder / "labels.csv"
     table.write_text("\n".join(["key,label", *(f"{i},class {i % 3}" for i in range(9))]))

@@ -85,7 +85,7 @@ def settings() -> IsolatedSettings:
     return IsolatedSettings(decoder, replica, features, schema, ["fish"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def isolated(settings: IsolatedSettings) -> Iterator[IsolatedExplainer]:
     stage = IsolatedExplainer(settings.packed(), settings.schema, 120.0, True, Reporter())
     yield stage

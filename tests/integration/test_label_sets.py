@@ -9,10 +9,10 @@ import pytest
 
 from pipeline import open_results
 from pipeline.auditor import Audit
-from pipeline.flow import run
 from pipeline.report.site import build_report
 from pipeline.results import Results
 from tests.data import jpeg, mini_config
+from tests.in_process import run
 
 SETS = [["cat"], ["cat", "dog"], [], None, ["cow", "dog"]]
 QUERIES = (
@@ -34,7 +34,7 @@ def finished(place: Path, maps: str) -> Results:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return finished(tmp_path_factory.mktemp("sets"), "own_labels")
 
 
@@ -55,7 +55,7 @@ def test_every_class_of_an_image_has_its_map(results: Results) -> None:
     assert there(results, "own_label") == [True, True, False, False, True]
 
 
-def test_one_column_holds_the_first_class(tmp_path: Path, ray_session: None) -> None:
+def test_one_column_holds_the_first_class(tmp_path: Path) -> None:
     single = finished(tmp_path, "own_label")
     assert there(single, "own_label") == [True, True, False, False, True]
     assert there(single, "cat") == [True, True, False, False, False]

@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data as photographs
 
-from pipeline import open_results
+from pipeline import flow, open_results
 from pipeline.config import RunConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
-from pipeline.flow import run
 from pipeline.runs.completeness import Summary
 from tests.data import encoded
+from tests.in_process import run
 
 NAMES = (
     *("astronaut", "brick", "camera", "cat", "cell", "chelsea", "clock", "coffee", "coins"),
@@ -73,7 +73,7 @@ def settings(photos: Path, weights: Path, output: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def finished(
-    ray_session: None, photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+    photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, object], Summary]:
     """Settings of a run over the photographs, and its summary."""
     data = settings(photos, weights, tmp_path_factory.mktemp("photo-run") / "out")
@@ -140,7 +140,7 @@ def test_a_model_that_cannot_load_is_the_users_to_mend(
     data = settings(photos, weights, tmp_path / "out")
     data["model"] = {"name": "ViT-B-32", "pretrained": str(weights)} | change
     with pytest.raises(UsageError) as caught:
-        run(validated(RunConfig, data, "test"))
+        flow.run(validated(RunConfig, data, "test"))
     for word in words:
         assert word in str(caught.value)
     assert not (tmp_path / "out").exists()

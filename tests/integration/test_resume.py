@@ -16,29 +16,37 @@ import pytest
 import yaml
 
 from benchmarks import kill
-from pipeline import open_results
+from pipeline import flow, open_results
 from pipeline.config.loading import load_config
 from pipeline.demo.dataset import write_demo
 from pipeline.errors import RunError, UsageError
-from pipeline.flow import Watch, run
+from pipeline.flow import Watch
 from pipeline.progress.progress import Progress
 from pipeline.runs import lease
 from pipeline.runs.lease import Holder
 from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
+from tests.in_process import run
 
 pytestmark = pytest.mark.starts
 
 IMAGES, PART = 1000, 100
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of images, drawn once."""
+    folder = tmp_path_factory.mktemp("images")
+    write_demo(str(folder), IMAGES, seed=5)
+    return folder
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    write_demo(str(tmp_path / "data"), IMAGES, seed=5)
+def config(tmp_path: Path, images: Path) -> Path:
     data = {
         "model": {"name": "mini"},
-        "source": {"format": "webdataset", "uri": str(tmp_path / "data"), "alias": "demo"},
+        "source": {"format": "webdataset", "uri": str(images), "alias": "demo"},
         "queries": list(CLASSES_AND_CUES),
         "output": str(tmp_path / "out"),
         "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": PART},
@@ -144,16 +152,14 @@ def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: P
             stolen.append(len(committed_parts(folder)))
 
     with pytest.raises(RunError, match="on gpu-7"):
-        run(config, Watch(progress=steal, seconds=0.02))
+        flow.run(config, Watch(progress=steal, seconds=0.02))
     assert not folder.complete.exists()
     assert len(committed_parts(folder)) < 8
     folder.lease.delete()
-    assert run(config).rows == 200
+    assert flow.run(config).rows == 200
 
 
-def test_shards_come_and_go_and_finished_ones_are_not_read_again(
-    ray_session: None, tmp_path: Path
-) -> None:
+def test_shards_come_and_go_and_finished_ones_are_not_read_again(tmp_path: Path) -> None:
     shards = tmp_path / "in"
     shards.mkdir()
     for number in range(2):
@@ -179,7 +185,7 @@ def test_shards_come_and_go_and_finished_ones_are_not_read_again(
         run(config)
 
 
-def test_broken_shards_are_counted(ray_session: None, tmp_path: Path) -> None:
+def test_broken_shards_are_counted(tmp_path: Path) -> None:
     whole = tar_bytes(samples([f"k{i}" for i in range(6)]))
     folder = tmp_path / "in"
     folder.mkdir()

@@ -5,11 +5,11 @@ from pathlib import Path
 from legrad.mini.world import SceneSpec, render
 from pipeline import open_results
 from pipeline.config.loading import load_config
-from pipeline.flow import run
+from tests.in_process import run
 from tests.jobs.command import legrad
 
 
-def test_init_and_run(ray_session: None, tmp_path: Path) -> None:
+def test_init_and_run(tmp_path: Path) -> None:
     for number, name in enumerate(["boat", "apple"] * 6):
         (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
         scene = render(SceneSpec(name, "grass", (), number), 96)

@@ -118,10 +118,11 @@ def test_palette_with_transparency(transparency: int | bytes) -> None:
 
 
 def test_palette_with_its_own_alpha() -> None:
-    rgba = Image.new("RGBA", (2, 1))
-    rgba.putdata([(255, 0, 0, 255), (255, 0, 0, 0)])
-    seen = to_rgb(rgba.convert("PA"))
-    assert seen.getpixel((1, 0)) == WHITE
+    image = Image.new("PA", (2, 1))
+    image.putpalette([255, 0, 0])
+    image.putdata([(0, 255), (0, 0)])
+    seen = to_rgb(image)
+    assert [seen.getpixel((x, 0)) for x in range(2)] == [(255, 0, 0), WHITE]
 
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 40), ("RGB", (40, 40, 40))])

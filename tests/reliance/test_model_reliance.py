@@ -13,14 +13,16 @@ from pipeline.audit.ranking import NO_CLASSIFIER
 from pipeline.config import ClassifierConfig, Gates, RunConfig
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
-from pipeline.flow import run
 from pipeline.reliance.classifier_edits import positions
 from pipeline.reliance.edits import Deletion, Insertion
 from pipeline.reliance.model_claim import Change, Shares, flips, logit_share, reason, taken
 from tests.classifiers import fitted_classifier
 from tests.conftest import DemoRun
+from tests.in_process import run
 from tests.jobs.command import legrad
 from tests.reliance.test_run import chosen, of
+
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 FILLS = 2
 

@@ -22,6 +22,8 @@ from tests.conftest import DemoRun
 from tests.data import settings
 from tests.jobs.command import legrad
 
+pytestmark = pytest.mark.usefixtures("ray_session")
+
 GATES = {"edits": 6, "class_images": 10}
 
 

@@ -147,6 +147,7 @@ def test_no_run_there(tmp_path: object) -> None:
         open_results(f"{tmp_path}/nothing")
 
 
+@pytest.mark.starts
 def test_reading_needs_neither_ray_nor_torch(demo_run: DemoRun) -> None:
     code = (
         "import sys; from pipeline import open_results; r = open_results(sys.argv[1]);"

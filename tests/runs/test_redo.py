@@ -7,7 +7,6 @@ import pytest
 
 from pipeline import open_results
 from pipeline.config import RuntimeConfig
-from pipeline.flow import run
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, run_folder
 from pipeline.runs.parts import committed_parts
@@ -17,12 +16,13 @@ from pipeline.schema import BOOK
 from pipeline.sources.read_unit import Part, Unit, stand_in
 from pipeline.storage.location import Location
 from tests.data import jpeg, mini_config
+from tests.in_process import run
 from tests.parts import end, make_run, part, row, rows, tar
 
 UNITS = [tar("0.tar"), tar("1.tar")]
 
 
-def test_read_errors_are_done_again(ray_session: None, tmp_path: Path) -> None:
+def test_read_errors_are_done_again(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("a", "b", "c"):

@@ -9,7 +9,6 @@ import pytest
 
 from pipeline.config import RuntimeConfig
 from pipeline.errors import RunError, UsageError
-from pipeline.flow import run
 from pipeline.results import open_results
 from pipeline.runs.completeness import is_complete, mark_complete, refuse_unfinished
 from pipeline.runs.ledger import Ledger
@@ -20,6 +19,7 @@ from pipeline.schema import BOOK
 from pipeline.sources.listing import SourceFile
 from pipeline.sources.read_unit import Part, Unit, stand_in, stood_for
 from tests.data import jpeg, mini_config
+from tests.in_process import run
 from tests.parts import chunk, data, earlier_part, end, make_run, part, ray_name, row, rows, tar
 from tests.parts import whole as commit
 
@@ -254,9 +254,7 @@ def test_a_limit_on_shards_of_one_attempt_is_another_unit() -> None:
     assert both.key != replace(both, files=(*both.files, *tar("2.tar").files)).key
 
 
-def test_a_dead_link_does_not_make_other_files_be_read_again(
-    ray_session: None, tmp_path: Path
-) -> None:
+def test_a_dead_link_does_not_make_other_files_be_read_again(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(6):

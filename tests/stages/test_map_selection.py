@@ -16,11 +16,13 @@ from pipeline import open_results
 from pipeline.audit.evidence import heat_enrichment
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
-from pipeline.flow import run
 from pipeline.results import Results
 from pipeline.schema import read_metadata
 from pipeline.stages.explain import pixels_of
 from tests.data import mini_config, picture
+from tests.in_process import run
+
+pytestmark = pytest.mark.starts  # one run is made in isolated processes
 
 SIZES = ((40, 30), (30, 60), (64, 64))
 QUERIES = (
@@ -58,12 +60,12 @@ def finished(config: RunConfig, maps: int | None = None) -> Results:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Results:
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return finished(config_for(pictures, tmp_path_factory.mktemp("whole")))
 
 
 @pytest.fixture(scope="module")
-def own(pictures: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Results:
+def own(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Made in isolated processes. Three queries without a class have a map of each image."""
     runtime = {"actors": 1, "threads_per_actor": 1, "isolate": True}
     output = tmp_path_factory.mktemp("own")
@@ -133,9 +135,7 @@ def test_best_classes_and_a_vector(pictures: Path, tmp_path: Path, whole: Result
         run(config("v.npy", **best_of_each))
 
 
-def test_padding_has_no_heat_and_anyone_can_place_a_map(
-    ray_session: None, pictures: Path, tmp_path: Path
-) -> None:
+def test_padding_has_no_heat_and_anyone_can_place_a_map(pictures: Path, tmp_path: Path) -> None:
     config = config_for(
         pictures, tmp_path / "out", model={"name": "mini", "resize": "pad", "image_size": [96, 96]}
     )
@@ -185,9 +185,7 @@ def test_enrichment_counts_shown_cells_only() -> None:
     assert np.isnan(heat_enrichment(np.full_like(heat, np.nan), heat)[0])
 
 
-def test_a_query_file_that_does_not_fit_stops_the_run(
-    ray_session: None, pictures: Path, tmp_path: Path
-) -> None:
+def test_a_query_file_that_does_not_fit_stops_the_run(pictures: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.ones(3))
     queries = [{"name": "probe", "role": "cue", "vector": str(tmp_path / "v.npy")}]
     with pytest.raises(UsageError, match=r"v\.npy: .*128.*3"):
