@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.audit import evidence, exact_cues, findings, overview, ranking
+from pipeline.audit import evidence, findings, overview, ranking
 from pipeline.audit.computed import Computed
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Pair
@@ -76,17 +76,6 @@ class Audit(Computed):
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         cues_and_decoys(results, chosen)  # checks the names before anything is read
         return cls(results, chosen, file, storage_options, tell, tuple(labels))
-
-    @cached_property
-    def exact(self) -> pd.DataFrame:
-        """Properties that need no model (sharpness, JPEG quality, ...) against every class.
-
-        One row per pair, flagged ones first: see `pipeline.audit.exact_cues`. Empty for results
-        that were stored without properties.
-        """
-        population = self.findings.population
-        frame = exact_cues.find_exact(self.results, population, self.settings.gates)
-        return ranking.rank(frame, "association")
 
     @cached_property
     def reliance(self) -> "Reliance":

@@ -1,14 +1,14 @@
 """What an audit computes, each once and when asked for: findings, suspicions, sums of maps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.audit import evidence, findings, labelled_examples
+from pipeline.audit import evidence, exact_cues, findings, labelled_examples, ranking
 from pipeline.audit.class_maps import Difference
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Findings
@@ -76,6 +76,17 @@ class Computed:
         return findings.find(self.results, self.cues, self.decoys, settings, self.labels)
 
     @cached_property
+    def exact(self) -> pd.DataFrame:
+        """Properties that need no model (sharpness, JPEG quality, ...) against every class.
+
+        One row per pair, flagged ones first: see `pipeline.audit.exact_cues`. Empty for results
+        that were stored without properties.
+        """
+        population = self.findings.population
+        frame = exact_cues.find_exact(self.results, population, self.settings.gates)
+        return ranking.rank(frame, "association")
+
+    @cached_property
     def labels(self) -> Labels | None:
         """People's answers; None without files of labels."""
         if not self.label_files:
@@ -111,6 +122,17 @@ class Computed:
     def no_suspicions(self) -> str:
         """Why there are no suspicions; empty where there are."""
         return self._suspicions if isinstance(self._suspicions, str) else ""
+
+    def first_look(self) -> Self:
+        """The same audit by scores and properties alone: no maps, no suspicions, no edits.
+
+        What both compute is computed once, and here.
+        """
+        settings = {"maps": False, "suspicions": False, "depth": "association", "classifier": None}
+        first = replace(self, settings=self.settings.model_copy(update=settings))
+        shared = {"findings": self.findings, "exact": self.exact}
+        vars(first).update(shared)  # where cached properties keep their values
+        return first
 
     @cached_property
     def _suspicions(self) -> pd.DataFrame | str:

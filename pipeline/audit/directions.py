@@ -9,7 +9,7 @@ from legrad.errors import UnsupportedModelError
 from legrad.queries.directions import read_vector
 from legrad.queries.query import Query, distinct_texts
 from pipeline.audit.inference import Array
-from pipeline.audit.vocabulary import distinct_rows, text_features, vocabulary
+from pipeline.audit.vocabulary import Encode, distinct_rows, text_features, vocabulary
 from pipeline.errors import UsageError
 from pipeline.machine import cores
 from pipeline.results.reproduce import model_config
@@ -57,6 +57,24 @@ def run_directions(
         raise UsageError(f"the model {name} cannot be loaded here: {error}") from error
     kept = distinct_rows(features[: len(words)])
     return Directions(queries, features[kept], tuple(words[row] for row in kept))
+
+
+def encode_words(results: Results, encode: Encode) -> None:
+    """Encode the texts of `run_directions` with a model that is in memory, and keep them for it.
+
+    Args:
+        encode: encodes texts with the run's model.
+
+    Raises:
+        UsageError: the run's model is unknown here.
+    """
+    digest = str(results.run["identity"].get("model.weights_sha256"))
+    folder = results.folder.root.child("_run")
+    try:
+        model = model_config(results.run)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the run's model is unknown here: {error}") from error
+    text_features(model, digest, encoded_texts(results)[1], folder, encode=encode)
 
 
 def encoded_texts(

@@ -180,15 +180,17 @@ def batches(
     population: Population,
     queries: Sequence[str],
     columns: Sequence[str] = (),
+    rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
     """Explained rows with a label.
 
     Args:
         queries: names of the queries whose scores are read.
         columns: other columns to read.
+        rows: largest number of rows of a batch.
     """
     wanted = [*label_columns(results), "status", *columns, *map(score_column, queries)]
-    for table in _tables(results, list(dict.fromkeys(wanted))):
+    for table in _tables(results, list(dict.fromkeys(wanted)), rows):
         explained = table.filter(
             pc.and_(pc.equal(table["status"], str(Status.OK)), is_labelled(table))
         )
@@ -197,7 +199,9 @@ def batches(
             yield Batch(explained, codes, members)
 
 
-def _tables(results: Readable, columns: list[str]) -> Iterator[pa.Table]:
-    for batch in results.dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
+def _tables(results: Readable, columns: list[str], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """Some columns in batches; few are read ahead where they hold embeddings, which are large."""
+    ahead = {"batch_readahead": 2, "fragment_readahead": 1} if EMBEDDING in columns else {}
+    for batch in results.dataset.to_batches(columns=columns, batch_size=rows, **ahead):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])

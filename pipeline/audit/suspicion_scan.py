@@ -30,6 +30,7 @@ COLUMNS = ("class", "cue", "suspicion__effect", "suspicion__rank", "suspicion__s
 WORTH_A_LOOK, FIRST = 3.0, 3
 """Effect from which a pair among the first of its class is shown as worth a look. It decides what
 is printed, and flags nothing."""
+_BATCH_ROWS = 8192
 _LEVEL = 0.95  # of the decoys' effects, which a pair that is worth a look exceeds
 
 
@@ -159,7 +160,7 @@ def class_sums(
     by_class: _ClassSums | None = None
     products = total = np.zeros(0)
     shift = np.zeros(0, np.float32)
-    for batch in batches(results, population, [], [EMBEDDING]):
+    for batch in batches(results, population, [], [EMBEDDING], _BATCH_ROWS):
         vectors = embeddings(batch.table)
         if fitted is None or by_class is None:
             shift, width = vectors.mean(axis=0), vectors.shape[1]

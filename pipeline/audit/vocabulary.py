@@ -7,7 +7,7 @@ under a name that depends on the weights and the words.
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from pipeline.errors import UsageError
 from pipeline.storage.location import Location
 
 _FILE = Path(__file__).with_name("vocabulary.txt")
-_BATCH = 256
+_BATCH = 64
 _ROWS = 1024  # texts that are compared with all earlier ones at once
 _SAME = 0.999  # cosine from which two texts are one to the model
+Encode = Callable[[list[str]], NDArray[np.float32]]
+"""Unit features (n, E) of n texts."""
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -31,7 +33,12 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def text_features(
-    model: AnyModelConfig, digest: str, texts: Sequence[str], kept: Location, threads: int = 1
+    model: AnyModelConfig,
+    digest: str,
+    texts: Sequence[str],
+    kept: Location,
+    threads: int = 1,
+    encode: Encode | None = None,
 ) -> NDArray[np.float32]:
     """(T, E) unit text features, encoded on the CPU once and read from a file later.
 
@@ -41,6 +48,7 @@ def text_features(
         texts: the texts to encode.
         kept: folder for the features.
         threads: number of torch threads.
+        encode: encodes texts with the run's model; default the model is loaded for it.
 
     Raises:
         UsageError: the model here has other weights than the run's.
@@ -49,23 +57,25 @@ def text_features(
     if file.exists():
         stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return stored
-    from pipeline.stages.replica import ReplicaSettings  # imports torch, which takes seconds
-
-    loaded = ReplicaSettings(model, "cpu", threads, 1).load_reader_of_texts()
-    if loaded.digest != digest:
-        raise UsageError(f"{model.name} has other weights here than in the run")
+    encode = encode or _encoder(model, digest, threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # words that the mini model never saw
-        batches = [
-            loaded.encode_text(list(texts[i : i + _BATCH])).float().cpu().numpy()
-            for i in range(0, len(texts), _BATCH)
-        ]
+        batches = [encode(list(texts[i : i + _BATCH])) for i in range(0, len(texts), _BATCH)]
     features: NDArray[np.float32] = np.concatenate(batches).astype(np.float32)
     buffer = io.BytesIO()
     np.save(buffer, features)
     with suppress(UsageError):  # an output that can only be read; they are encoded again next time
         file.write(buffer.getvalue())
     return features
+
+
+def _encoder(model: AnyModelConfig, digest: str, threads: int) -> Encode:
+    from pipeline.stages.replica import ReplicaSettings  # imports torch, which takes seconds
+
+    loaded = ReplicaSettings(model, "cpu", threads, 1).load_reader_of_texts()
+    if loaded.digest != digest:
+        raise UsageError(f"{model.name} has other weights here than in the run")
+    return lambda texts: loaded.encode_text(texts).float().cpu().numpy()
 
 
 def features_file(model: AnyModelConfig, digest: str, texts: Sequence[str]) -> str:

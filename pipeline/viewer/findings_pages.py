@@ -54,7 +54,7 @@ class _Findings:
         """A class and a cue, with the verdict and the waiver that they have now."""
         view, overview = self.view, await self.view.overview()
         number = _number(list(overview.pair_files.values()), request.match_info["name"])
-        values = (await view.audit(), overview, number, view.pictures, view.each_page)
+        values = (await view.audit(), overview, number, view.pictures, view.each_findings_page)
         pages = await view.work("audit", read_pair, *values)
         row = pages.report.pairs[number].row
         waivers = await view.work("audit", view.waiver_file.read)
@@ -66,7 +66,7 @@ class _Findings:
         """A class."""
         view, overview = self.view, await self.view.overview()
         number = _number(list(overview.class_files.values()), request.match_info["name"])
-        values = (await view.audit(), overview, number, view.pictures, view.each_page)
+        values = (await view.audit(), overview, number, view.pictures, view.each_findings_page)
         pages = await view.work("audit", read_class, *values)
         return page(await view.work("audit", pages.class_, pages.report.classes[number]))
 

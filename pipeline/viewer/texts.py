@@ -16,6 +16,7 @@ from legrad.errors import UnsupportedModelError
 from legrad.heatmaps.codec import encode_maps
 from legrad.method.explainer import LeGrad
 from legrad.models.vision_language import VisionLanguageModel
+from pipeline.audit.directions import encode_words
 from pipeline.errors import UsageError
 from pipeline.machine import cores, map_in_threads
 from pipeline.report.contents import Grid
@@ -53,14 +54,26 @@ class TextModel:
         Raises:
             UsageError: the model cannot be loaded here, or has other weights than in the run.
         """
+        if text not in self._directions:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
+                self._directions[text] = self._encode([text])[0]
+        return self._directions[text]
+
+    def encode_words(self) -> None:
+        """Encode the words of suspicions for the audit, which would load the model a second time.
+
+        Raises:
+            UsageError: the model cannot be loaded here, or has other weights than in the run.
+        """
+        self._loaded()
+        encode_words(self.results, self._encode)
+
+    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """(n, E) unit vectors of texts."""
         with self._lock:  # not every tokenizer can be used by two threads
-            if text not in self._directions:
-                model = self._loaded()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # words the mini model never saw
-                    features = model.encode_text([text])
-                self._directions[text] = features[0].float().cpu().numpy()
-            return self._directions[text]
+            features = self._loaded().encode_text(texts)
+        return features.float().cpu().numpy()
 
     def heat(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[Grid]]:
         """The heat of some texts in some images, computed now or kept from before.

@@ -1,7 +1,8 @@
 """What the server keeps: the audit, the index of images, the model, pictures and answers."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.audit.decisions import WaiverFile
 from pipeline.audit.label_groups import write_design
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
+from pipeline.errors import UsageError
 from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS
@@ -24,7 +26,10 @@ from pipeline.viewer.texts import TextModel
 from pipeline.viewer.threads import Result, Threads, ready
 
 WAIVERS = "waivers.csv"
-_THREADS = {"audit": 1, "index": 1, "embeddings": 1, "texts": 1, "heat": 1, "pictures": IO_THREADS}
+_THREADS = {
+    **dict.fromkeys(("audit", "findings", "index", "embeddings", "texts", "heat"), 1),
+    "pictures": IO_THREADS,
+}
 """Threads of each kind of work."""
 Pair = tuple[str, str]
 
@@ -96,24 +101,27 @@ class View:
         self._threads = Threads(_THREADS)
         self.work = self._threads.work
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
-        self.each_page = {"read_only": read_only, "live": True}
+        self.each_page = {"read_only": read_only, "live": True, "partial": False}
 
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""
         begin = self._threads.submit
         self._index = begin("index", ImageIndex.read, self.results)
-        self._embeddings = begin("embeddings", self._after_index, Embeddings.read, self.results)
-        begin("texts", self._after_index, self.texts.load)
+        model = begin("texts", _after, self._index, self.texts.load)
+        # After the model: while it is loaded, its weights are in memory twice.
+        self._embeddings = begin("embeddings", _after, model, Embeddings.read, self.results)
         self.refresh()
 
-    def _after_index(self, function: Callable[..., Result], *values: Any) -> Result:
-        """Call a function once the index is there: it is small, and the first pages need it."""
-        wait([self._index])
-        return function(*values)
-
     def refresh(self) -> None:
-        """Compute the findings, with all answers that there are now."""
-        self._audit = self._threads.submit("audit", self._after_index, self._read_audit)
+        """Compute the findings, with all answers that there are now.
+
+        What needs only scores comes first, and is shown until all is there.
+        """
+        begin = self._threads.submit
+        opened = begin("findings", _after, self._index, self._open_audit)
+        self._first = begin("findings", lambda: opened.result().first_look())
+        self._complete = begin("findings", lambda: self._compute(opened.result()))
+        begin("findings", self.reread)
         self.reread()
 
     def reread(self) -> None:
@@ -125,11 +133,20 @@ class View:
         self._threads.close()
 
     async def audit(self) -> Audit:
-        """The audit; raises `NotReadyError` while it is being opened."""
-        return await ready(self._audit)
+        """The audit by scores, or the whole one once it is there; raises `NotReadyError` before."""
+        return await ready(self._best)
+
+    @property
+    def each_findings_page(self) -> dict[str, Any]:
+        """Names that every template of findings may use."""
+        return self.each_page | {"partial": not self._complete.done()}
+
+    @property
+    def _best(self) -> "Future[Audit]":
+        return self._complete if self._complete.done() else self._first
 
     async def overview(self) -> LivePages:
-        """The findings; raises `NotReadyError` while they are being computed."""
+        """The findings of `audit`; raises `NotReadyError` while they are being computed."""
         return await ready(self._overview)
 
     async def index(self) -> ImageIndex:
@@ -170,7 +187,7 @@ class View:
         inside = self.results.folder.root.child("_run", name)
         return inside, f"{self.uri.rstrip('/')}/_run/{name}"
 
-    def _read_audit(self) -> Audit:
+    def _open_audit(self) -> Audit:
         options, settings, verdicts = self._audit_options
         files = () if self.label_file.read().empty else (self.label_file.uri,)
         return Audit.from_results(
@@ -182,9 +199,26 @@ class View:
             tell=self._report,
         )
 
+    def _compute(self, audit: Audit) -> Audit:
+        """The same audit, with all that pages show computed."""
+        if audit.settings.suspicions:
+            self._report("encoding words")
+            with suppress(UsageError):  # the audit says why there are no suspicions
+                self.texts.encode_words()
+        self._report("reading maps")
+        audit.rank()
+        return audit
+
     def _report(self, text: str) -> None:
         self.doing = text
         self._tell(text)
 
     def _read_overview(self) -> LivePages:
-        return read_overview(self._audit.result(), self.pictures, self.each_page)
+        audit = self._best.result()
+        return read_overview(audit, self.pictures, self.each_findings_page)
+
+
+def _after(first: "Future[Any]", function: Callable[..., Result], *values: Any) -> Result:
+    """Call a function once something else has been done, whether or not it succeeded."""
+    wait([first])
+    return function(*values)

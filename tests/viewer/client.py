@@ -72,8 +72,7 @@ def client(out: str | Sequence[str], *, enter: bool = True, **options: Any) -> I
     with ThreadPoolExecutor(1) as thread, asyncio.Runner() as runner:
 
         async def start() -> TestClient:
-            await view.work("audit", lambda: None)
-            for name in ("index", "embeddings", "texts"):
+            for name in ("index", "texts", "embeddings", "findings", "audit"):
                 await view.work(name, lambda: None)
             made = TestClient(TestServer(make_app(view, access), host="127.0.0.1"))
             await made.start_server()

@@ -1,9 +1,12 @@
 """What the pages find, and what they write."""
 
+import asyncio
 import io
 import json
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from shutil import copytree
 
@@ -18,8 +21,10 @@ from pipeline import Audit, open_results
 from pipeline.audit.decisions import gate, read_waivers
 from pipeline.audit.label_design import ELSEWHERE
 from pipeline.config.loading import load_config
+from pipeline.viewer import View
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.search import Filters, ImageIndex
+from pipeline.viewer.threads import NotReadyError
 from tests.audit.worlds import World
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
@@ -151,6 +156,46 @@ def test_texts_and_images_become_queries_of_a_run(tmp_path: Path) -> None:
     direction = embeddings.mean_direction(index.find(ids))
     np.testing.assert_array_equal(read_vector(mark.vector), direction)
     assert config.output == f"{out}-next"
+
+
+def test_findings_by_scores_are_shown_while_maps_are_read(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, read = threading.Event(), threading.Event()
+    look = Audit.rank
+
+    def waiting(audit: Audit, *arguments: str, **options: bool) -> pd.DataFrame:
+        if audit.settings.maps and not read.is_set():
+            begun.set()
+            assert read.wait(60)
+        return look(audit, *arguments, **options)
+
+    monkeypatch.setattr(Audit, "rank", waiting)
+    view = View(out)
+    view.start()
+
+    async def until(partial: bool) -> Audit:
+        while True:
+            with suppress(NotReadyError):
+                overview, audit = await view.overview(), await view.audit()
+                if overview.env.globals["partial"] is partial:
+                    assert 'id="pairs"' in overview.index()
+                    assert ("still being computed" in overview.index()) is partial
+                    return audit
+            await asyncio.sleep(0.05)
+
+    try:
+        first = asyncio.run(asyncio.wait_for(until(partial=True), 60))
+        assert begun.wait(60)
+        read.set()
+        whole = asyncio.run(asyncio.wait_for(until(partial=False), 60))
+    finally:
+        read.set()
+        view.close()
+    assert first.findings is whole.findings
+    assert (first.settings.maps, whole.settings.maps) == (False, True)
+    columns = [name for name in whole.rank() if name.startswith("association__")]
+    pd.testing.assert_frame_equal(first.rank()[columns], whole.rank()[columns])
 
 
 def test_equal_scores_are_ordered_by_id_wherever_the_cut_falls(out: str) -> None:
