@@ -213,4 +213,4 @@ def write_finding(
             f"{uri}: the driver does not see what {unseen[0]} writes there, so that node writes to "
             f"a disk of its own. {_SHARED_STORAGE}",
         )
-    return Finding("output", True, f"{uri}: written from {len(answers)} nodes")
+    return Finding("output", True, f"{uri}: written from {counted(len(answers), 'node')}")

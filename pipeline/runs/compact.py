@@ -144,7 +144,7 @@ def _begin(old: RunFolder, new: RunFolder, report_message: Callable[[str], None]
         files = foreign
     if files:
         raise UsageError(
-            f"--output {new.uri}: {len(files)} files are in it, for example "
+            f"--output {new.uri}: {counted(len(files), 'file')} in it, for example "
             f"{_below(files[0], new)}. Choose another folder, or delete them."
         )
     new.compacting.write(json.dumps({"from": old.root.path}).encode())

@@ -162,5 +162,5 @@ def test_a_cluster_that_wants_a_token(tmp_path: Path) -> None:
             assert "Traceback" not in refused.stderr
         there = cluster.legrad("doctor", "run.yaml", "--address", cluster.address, cwd=home)
         assert there.returncode == 0, there.stdout + there.stderr
-        for words in ("2 actors x 1 CPUs", "read from 1 nodes", "written from 1 nodes", "embedded"):
+        for words in ("2 actors x 1 CPUs", "read from 1 node", "written from 1 node", "embedded"):
             assert words in there.stdout

@@ -153,7 +153,7 @@ def test_output_folders_that_are_not_empty(whole: RunFolder, tmp_path: Path) -> 
             compact(whole.uri, output)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "file").write_text("x")
-    with pytest.raises(UsageError, match="1 files"):
+    with pytest.raises(UsageError, match="1 file in it"):
         compact(whole.uri, new_uri(tmp_path))
     with pytest.raises(UsageError, match=r"manifest\.json is missing"):
         compact(str(tmp_path / "nowhere"), str(tmp_path / "new2"))
