@@ -141,6 +141,6 @@ def _refuse_changed(folder: RunFolder, changed: Sequence[str]) -> None:
         names = ", ".join(changed[:_NAMED]) + (", ..." if len(changed) > _NAMED else "")
         raise UsageError(
             f"{folder.uri}: {counted(len(changed), 'shard')} changed since the last run ({names}); "
-            "rows of both versions would be mixed. Choose another output: --set output=NEW, or keep the "
-            "committed rows and add the new ones: --set runtime.changed_shards=keep"
+            "rows of both versions would be mixed. Choose another output: --set output=NEW, or "
+            "keep the committed rows and add the new ones: --set runtime.changed_shards=keep"
         )
