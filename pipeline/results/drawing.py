@@ -26,6 +26,7 @@ _CALLS = (
     ".scores([...])",
     ".top(query, 10)",
     ".maps(query)",
+    ".view(query)",
     ".figure(image_ids, queries)",
     ".sql('select ... from images')",
 )

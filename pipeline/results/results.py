@@ -10,6 +10,7 @@ from pipeline.errors import UsageError, counted
 from pipeline.results import answers, drawing, sql
 from pipeline.results.answers import Ids, Selection
 from pipeline.results.decoding import Maps
+from pipeline.results.gallery import Gallery, gallery
 from pipeline.results.opened import Opened
 from pipeline.results.rows import Where, name_list
 
@@ -302,3 +303,27 @@ class Results(Opened):
             results.figure(results.top("leash", 5).index, ["own_label", "leash"])
         """
         return drawing.figure(self, name_list(image_ids), name_list(queries))
+
+    def view(
+        self,
+        query: str,
+        image_ids: Sequence[str] | None = None,
+        *,
+        n: int = 12,
+        where: Where = None,
+    ) -> Gallery:
+        """A grid of pictures with a query's heat, in a cell of a notebook; ``print`` lists them.
+
+        Args:
+            query: name of a query, or ``own_label`` with ``image_ids``.
+            image_ids: which images; default the ``n`` with the highest scores.
+            n: number of images if no ids are given.
+            where: a condition on these images.
+
+        Raises:
+            KeyError: no such query or image.
+            UsageError: too many images, or the condition does not fit.
+        """
+        if image_ids is None:
+            image_ids = list(self.top(query, n, where).index)
+        return gallery(self, query, name_list(image_ids))
