@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.report import draw_sheet
 from pipeline.results import Results
 from pipeline.schema import SCHEMA_VERSION, read_metadata
+from pipeline.sources.fetch import Origin
 from tests.conftest import DemoRun
 
 
@@ -130,6 +132,35 @@ def test_overlay_is_the_picture_with_heat(results: Results) -> None:
     picture, heat = results.image(image_id), results.overlay(image_id, "an_image")
     assert picture.size == heat.size == (192, 192)
     assert np.abs(np.asarray(picture, int) - np.asarray(heat, int)).max() > 20
+
+
+def test_a_grid_for_a_notebook(results: Results) -> None:
+    found = results.view("watermark", n=4)
+    best = results.top("watermark", 4)
+    assert [cell.image_id for cell in found.cells] == list(best.index)
+    assert [cell.score for cell in found.cells] == pytest.approx(list(best["score"]))
+    page = found._repr_html_()
+    assert page.count("data:image/jpeg;base64,") == 8
+    assert page.count("<figure>") == 4
+    image_id = results.images().index[0]
+    (faint,) = results.view("watermark", [image_id]).cells
+    assert faint.picture is not None
+    assert faint.heat is not None
+    assert faint.label in repr(results.view("watermark", [image_id]))
+    for ids in ([], [image_id] * 61):
+        with pytest.raises(UsageError, match="1 to 60"):
+            results.view("watermark", ids)
+    with pytest.raises(KeyError):
+        results.view("dragon")
+
+
+def test_a_grid_says_which_files_are_gone(results: Results) -> None:
+    (run,) = results.runs
+    origin = Origin.of({**run.manifest["source"], "uri": ["/nowhere/x.tar"]}, None, {})
+    moved = replace(results, runs=(replace(run, origin=origin),))
+    page = moved.view("watermark", n=2)._repr_html_()
+    assert page.count("can no longer be read") == 2
+    assert "<img" not in page
 
 
 def test_sheet(demo_run: DemoRun, results: Results) -> None:
