@@ -91,7 +91,7 @@ def gallery(results: Opened, query: str, image_ids: Sequence[str]) -> Gallery:
     ids, heat = maps(Selection(results.rows, {query: run}, image_ids))
     scored = query in {q.name for q in results.queries}
     columns = ["label", *([score_column(query)] if scored else [])]
-    rows = results.rows.select(ids, columns).to_pylist()
+    rows = results.rows.select(list(ids), columns).to_pylist()
     peak = float(np.nanmax(heat)) if np.isfinite(heat).any() else None
     cells = []
     for image_id, cells_of_map, row in zip(ids, heat, rows, strict=True):

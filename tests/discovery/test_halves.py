@@ -14,7 +14,7 @@ def test_halves_are_all_images_once() -> None:
     ids = [
         set(pool)
         for confirming in (False, True)
-        for batch in HalfScores(results, confirming).to_batches(["image_id"], 64)
+        for batch in HalfScores(results, confirming).to_batches(["image_id"], batch_size=64)
         for pool in [batch["image_id"].to_pylist()]
     ]
     assert sum(map(len, ids)) == len(set().union(*ids)) == 200
