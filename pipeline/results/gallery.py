@@ -97,11 +97,10 @@ def gallery(results: Opened, query: str, image_ids: Sequence[str]) -> Gallery:
     for image_id, cells_of_map, row in zip(ids, heat, rows, strict=True):
         picture = with_heat = None
         try:
-            original = drawing.original(results, image_id)
+            picture = drawing.original(results, image_id)
         except UsageError:
             pass  # the cell says so
         else:
-            picture = original.copy()
             picture.thumbnail((_SIDE, _SIDE))
             if np.isfinite(cells_of_map).all():
                 box = run.preprocess.box(*picture.size)

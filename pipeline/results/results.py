@@ -316,14 +316,16 @@ class Results(Opened):
 
         Args:
             query: name of a query, or ``own_label`` with ``image_ids``.
-            image_ids: which images; default the ``n`` with the highest scores.
+            image_ids: which images, in this order; default the ``n`` with the highest scores.
             n: number of images if no ids are given.
-            where: a condition on these images.
+            where: a condition that these ``n`` images meet, if no ids are given.
 
         Raises:
             KeyError: no such query or image.
-            UsageError: too many images, or the condition does not fit.
+            UsageError: too many images, ids and a condition, or a condition that does not fit.
         """
         if image_ids is None:
             image_ids = list(self.top(query, n, where).index)
+        elif where is not None:
+            raise UsageError("view: expected image_ids or where, found both")
         return gallery(self, query, name_list(image_ids))

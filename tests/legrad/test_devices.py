@@ -21,7 +21,6 @@ from tests.towers import kinds
 
 SIDE, QUERIES = 32, 2
 
-
 pytestmark = pytest.mark.skipif(
     torch.__version__.startswith("2.4.") and not torch.cuda.is_available(),
     reason="torch 2.4 aborts where fake CUDA tensors with gradients meet no driver",

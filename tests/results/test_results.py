@@ -150,6 +150,8 @@ def test_a_grid_for_a_notebook(results: Results) -> None:
     for ids in ([], [image_id] * 61):
         with pytest.raises(UsageError, match="1 to 60"):
             results.view("watermark", ids)
+    with pytest.raises(UsageError, match="found both"):
+        results.view("watermark", [image_id], where="label = 'fish'")
     with pytest.raises(KeyError):
         results.view("dragon")
 
