@@ -53,7 +53,7 @@ def audited(
     measured = list(np.array([*CUES, *DECOYS])[presence.measured])
     sums = collect(world, population, presence, measured)
     probes = cross_fitted(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge)
-    rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(20)
+    rivals = fit(sums, np.ones(GROUPS), _SETTINGS.reliance.ridge).rivals(sums.shared, 20)
     quality = probe_quality(world, population, probes, rivals)
     pairs = _edited(pool, world, findings, rivals)
     claims = Claims(findings, sums, quality, by_label, _SETTINGS).frame(pairs)

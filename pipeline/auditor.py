@@ -82,7 +82,6 @@ class Audit(Computed):
         """The claims of reliance. Loads the model only where edits are missing."""
         from pipeline.reliance.reliance import Reliance
 
-        self.findings.population.refuse_sets("reliance")
         return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
 
     @cached_property
@@ -229,7 +228,6 @@ class Audit(Computed):
     def predictions(self, uri: str) -> pd.DataFrame:
         """Accuracy of your own model with and without each cue: see `compare_predictions`."""
         population, presence = self.findings.population, self.findings.presence
-        population.refuse_sets("predictions")
         return compare_predictions(self.results, population, presence, uri)
 
     def annotate(

@@ -117,14 +117,14 @@ def rows_with_label(results: HasDataset, label: str, columns: Mapping[str, str])
         columns: name in the result -> column of the results.
     """
     explained = ds.field("status") == str(Status.OK)
+    of_label = ds.field("label") == label
     wanted: dict[str, Any] = {name: ds.field(column) for name, column in columns.items()}
     if "labels" not in results.dataset.schema.names:
-        return results.dataset.to_table(
-            columns=wanted, filter=(ds.field("label") == label) & explained
-        )
+        return results.dataset.to_table(columns=wanted, filter=of_label & explained)
     labelled = {"label": ds.field("label"), "labels": ds.field("labels")}
     parts = []
-    for batch in results.dataset.to_batches(columns=wanted | labelled, filter=explained):
+    candidates = explained & (of_label | ds.field("labels").is_valid())
+    for batch in results.dataset.to_batches(columns=wanted | labelled, filter=candidates):
         table = pa.Table.from_batches([batch])
         rows, labels = label_pairs(table)
         inside = pc.equal(labels, label).to_numpy(zero_copy_only=False)

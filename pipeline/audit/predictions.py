@@ -5,15 +5,19 @@ takes for a class because they have the cue, show what the model does with the c
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.audit.class_members import Members, codes_of
 from pipeline.audit.inference import Array, gap_interval
 from pipeline.audit.presence import Presence
 from pipeline.audit.scores import Population, Readable, batches
 from pipeline.errors import UsageError
+from pipeline.schema import LABEL_SEPARATOR
 from pipeline.storage.tables import read_table, require_values
 
 FEWEST = 10
@@ -27,15 +31,16 @@ def compare_predictions(
     """Accuracy of each class on its images with and without each measured cue.
 
     Args:
-        uri: CSV or Parquet with ``image_id`` and ``prediction`` (a label). Images that it does not
-            list are left out.
+        uri: CSV or Parquet with ``image_id`` and ``prediction``: a label, or where images have sets
+            of labels, several with ``|`` between them. Images that it does not list are left out.
 
     Returns:
         One row per (class, cue) with at least `FEWEST` images in both groups: ``with_cue``,
         ``without_cue`` (images), ``accuracy_with``, ``accuracy_without``, ``gap`` (with minus
         without) and its 95 % bounds ``low``, ``high`` (Newcombe), ``worst_group`` (the lower
-        accuracy), and ``taken_with``, ``taken_without``: share of the *other* classes' images with
-        (without) the cue that are predicted to be of this class. Largest lower bound first.
+        accuracy), and ``taken_with``, ``taken_without``: share of the images *without* the class's
+        label and with (without) the cue that are predicted to be of this class. Largest lower bound
+        first. Of images with sets of labels, the accuracy of a class is its recall.
 
     Raises:
         UsageError: there is no such table, a cell of it is empty, it lists none of the images, or
@@ -73,44 +78,75 @@ def accuracy_by_cue(
         LookupError: none of the images is among the explained ones.
     """
     cues = [presence.histograms.cues[cue] for cue in np.flatnonzero(presence.measured)]
-    codes = np.array([population.index.get(label, -1) for label in predicted], dtype=np.int64)
-    counts = _count(results, population, presence, predicted.index, codes)
-    if not counts.sum():
+    several = predicted.str.split(LABEL_SEPARATOR, regex=False)
+    labels = several if population.has_sets else predicted.map(lambda label: [label])
+    counts = _count(results, population, presence, labels)
+    if not counts.total.sum():
         raise LookupError("no image has a prediction")
     return _frame(counts, population, cues)
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of images that have a prediction, by M cues, without (0) and with (1) the cue.
+
+    Attributes:
+        total: (M, 2) all of them.
+        images: (M, 2, K) in each class.
+        right: (M, 2, K) in the class and predicted to be.
+        called: (M, 2, K) predicted to be in the class.
+    """
+
+    total: Array
+    images: Array
+    right: Array
+    called: Array
+
+    @property
+    def by_class(self) -> tuple[Array, Array, Array]:
+        """``images``, ``right`` and ``called``."""
+        return self.images, self.right, self.called
+
+
 def _count(
-    results: Readable,
-    population: Population,
-    presence: Presence,
-    ids: pd.Index,
-    predicted: NDArray[np.int64],
-) -> Array:
-    """(M, 2, K, K + 1) images by measured cue, presence, class and predicted class (last: none)."""
+    results: Readable, population: Population, presence: Presence, predicted: pd.Series
+) -> _Counts:
+    """Count the images whose predicted labels are known."""
     cues, classes = np.flatnonzero(presence.measured), len(population.classes)
     names = [presence.histograms.cues[cue] for cue in cues]
-    counts = np.zeros((len(cues), 2, classes, classes + 1))
+    by_class = (len(cues), 2, classes)
+    counts = _Counts(np.zeros(by_class[:2]), *(np.zeros(by_class) for _ in range(3)))
+    lists = pa.array(predicted, pa.list_(pa.string()))
     for batch in batches(results, population, names, ["image_id"]):
-        rows = ids.get_indexer(pd.Index(batch.table["image_id"].to_pylist()))
-        listed = rows >= 0
-        codes = batch.codes[listed]
-        guess = predicted[rows[listed]] % (classes + 1)  # -1 is the last column
+        found = predicted.index.get_indexer(pd.Index(batch.table["image_id"].to_pylist()))
+        listed = found >= 0
+        called = _members(lists.take(pa.array(found, mask=~listed)), population)
+        known = listed[batch.members.rows]
+        truth = Members(batch.members.rows[known], batch.members.codes[known])
+        hits = np.isin(called.rows * classes + called.codes, truth.rows * classes + truth.codes)
+        right = Members(called.rows[hits], called.codes[hits])
         for row, (cue, name) in enumerate(zip(map(int, cues), names, strict=True)):
-            present = presence.of(cue, codes, batch.scores(name)[listed]) > 0.5
-            cells = (present * classes + codes) * (classes + 1) + guess
-            counted = np.bincount(cells, minlength=counts[row].size)
-            counts[row] += counted.reshape(counts[row].shape)
+            present = presence.of(cue, batch.codes, batch.scores(name)) > 0.5
+            counts.total[row] += np.bincount(present[listed], minlength=2)
+            for count, of in zip(counts.by_class, (truth, right, called), strict=True):
+                cells = present[of.rows] * classes + of.codes
+                count[row] += np.bincount(cells, minlength=2 * classes).reshape(2, classes)
     return counts
 
 
-def _frame(counts: Array, population: Population, cues: Sequence[str]) -> pd.DataFrame:
-    """The table from counts (M, 2, K, K + 1)."""
-    images = counts.sum(axis=3)
-    right = np.einsum("mpkk->mpk", counts[..., :-1])
-    taken = counts[..., :-1].sum(axis=2) - right
-    others = images.sum(axis=2, keepdims=True) - images
-    taken_share = taken / np.maximum(others, 1)
+def _members(labels: pa.ListArray, population: Population) -> Members:
+    """The classes in n lists of labels; labels that are no class, and nulls, are left out."""
+    codes = codes_of(pc.list_flatten(labels), population.index, -1)
+    rows = pc.list_parent_indices(labels).to_numpy().astype(np.int64)
+    known = np.unique(np.stack([rows, codes])[:, codes >= 0], axis=1)  # a label may be repeated
+    return Members(known[0], known[1])
+
+
+def _frame(counts: _Counts, population: Population, cues: Sequence[str]) -> pd.DataFrame:
+    """The table from the counts."""
+    images, right = counts.images, counts.right
+    others = counts.total[:, :, None] - images
+    taken_share = (counts.called - right) / np.maximum(others, 1)
     enough = images.min(axis=1) >= FEWEST
     enough[:, population.audited :] = False
     rows, codes = np.nonzero(enough)

@@ -25,7 +25,6 @@ from pipeline.audit.class_members import (
     members_of_sets,
 )
 from pipeline.audit.inference import Array
-from pipeline.errors import UsageError
 from pipeline.schema import EMBEDDING, Status, score_column
 
 BATCH_ROWS = 65_536
@@ -70,19 +69,6 @@ class Population:
     def total(self) -> int:
         """Number of explained images with labels."""
         return int(self.sizes.sum()) if self.images is None else self.images
-
-    def refuse_sets(self, what: str) -> None:
-        """Refuse what needs images with one label each.
-
-        Raises:
-            UsageError: images have sets of labels.
-        """
-        if self.has_sets:
-            raise UsageError(
-                f"{what}: this needs one label for each image, and these images have sets of "
-                "labels. Give a table with one label for each image, without a second run: "
-                "--class-labels TABLE (open_results(..., class_labels=TABLE))"
-            )
 
     @cached_property
     def index(self) -> dict[str, int]:

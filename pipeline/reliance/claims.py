@@ -1,7 +1,7 @@
 """Claims from edits: whether the cue was really removed, what that changed, and the flags."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,12 +61,14 @@ class EditedPair:
     Attributes:
         cls, cue, rival: names.
         edits: embeddings of the edited images.
+        other_labels: image_id -> its labels besides the class, where it has some.
     """
 
     cls: str
     cue: str
     rival: str
     edits: PairEdits
+    other_labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Claims:
@@ -143,7 +145,9 @@ class Claims:
             return _named(CLIP, row | {"flag": False, "reason": f"not testable: {reason}"})
         names = list(self.directions.classes)
         texts = np.stack([self.directions.classes[name] for name in names])
-        change = margin_change(kept, texts, names.index(pair.cls))
+        labels = [pair.other_labels.get(image, ()) for image in kept.ids]
+        also = np.array([[name in others for name in names] for others in labels])
+        change = margin_change(kept, texts, names.index(pair.cls), also)
         direction = self.directions.controls.get((pair.cls, pair.cue))
         control = None if direction is None else direction_change(kept, direction)
         reason = clip_reason(change, control, self.gates)

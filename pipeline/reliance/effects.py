@@ -8,9 +8,9 @@ all images, so their effects are not independent: the intervals come from a boot
 groups of images and fits the probe to each sample.
 
 **Model**: the text margin ``m_y(x) = cos(x, t_y) - max over y' of cos(x, t_y')``. Classes with the
-same text as y are no rivals. The positive control is a direction whose words name the cue, "a fish
-with a watermark" minus "a fish": where deletion does not move even that, an unchanged margin proves
-nothing.
+same text as y are no rivals, and neither are an image's other classes. The positive control is a
+direction whose words name the cue, "a fish with a watermark" minus "a fish": where deletion does
+not move even that, an unchanged margin proves nothing.
 """
 
 from collections.abc import Sequence
@@ -185,19 +185,30 @@ class MarginChange:
         return len({np.sign(value) for value in self.by_fill}) == 1
 
 
-def margin_change(deletion: Deletion, texts: Vectors, index: int) -> MarginChange:
+def margin_change(
+    deletion: Deletion, texts: Vectors, index: int, also: NDArray[np.bool_] | None = None
+) -> MarginChange:
     """Fall of the text margin of a class.
 
     Args:
         deletion: effect of deleting the cue from images of the class.
         texts: (K', E) unit directions of the class queries.
         index: index of the class's query among them.
+        also: (n, K') whether an image is in another class with this text; default in none. Images
+            for which no rival is left are left out.
     """
     own = texts[index]
-    others = texts[(texts @ own) < _SAME_TEXT]
+    distinct = (texts @ own) < _SAME_TEXT
+    others = texts[distinct]
+    hidden = np.zeros((len(deletion.ids), len(others)), bool)
+    if also is not None and len(also):
+        hidden = also[:, distinct]
+        compared = np.asarray(~hidden.all(axis=1) | (not len(others)), dtype=bool)
+        deletion, hidden = deletion.take(compared), hidden[compared]
 
     def margin(vectors: Vectors) -> Array:
-        best = (vectors @ others.T).max(axis=-1) if len(others) else 0.0
+        similar = np.where(hidden, -np.inf, vectors @ others.T)
+        best = similar.max(axis=-1) if len(others) else 0.0
         result: Array = (vectors @ own - best).astype(np.float64)
         return result
 

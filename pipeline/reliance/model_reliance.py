@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.audit.class_members import rows_with_label
 from pipeline.audit.inference import Array, adjusted
 from pipeline.audit.predictions import accuracy_by_cue
 from pipeline.audit.ranking import FIELDS
@@ -162,20 +163,22 @@ class ModelReliance:
         )
 
     def _margins(self, pair: EditedPair, label: str) -> Array:
-        """Logit of the class minus that of the rival for the images of a label."""
+        """Logit of the class minus that of the rival for the images with only one of the labels."""
         margins = self._logits(pair.cls) - self._logits(pair.rival)
-        of_label = margins[self._labels.reindex(margins.index) == label]
-        result: Array = of_label.to_numpy(np.float64)
+        rival = pair.rival if label == pair.cls else pair.cls
+        only = self._images(label).difference(self._images(rival))
+        result: Array = margins[margins.index.isin(only)].to_numpy(np.float64)
         return result
 
     def _logits(self, label: str) -> pd.Series:
         query = queries_by_label(self.classifier.queries)[label]
         return self.classifier.scores([query])[query].dropna()
 
-    @cached_property
-    def _labels(self) -> pd.Series:
-        """Labels of the audited run, by image_id."""
-        return self.reliance.results.images(["label"])["label"]
+    def _images(self, label: str) -> pd.Index:
+        """image_ids of the explained images with a label in the audited run."""
+        table = rows_with_label(self.reliance.results, label, {"image_id": "image_id"})
+        ids: list[str] = table["image_id"].to_pylist()
+        return pd.Index(ids)
 
     def _accuracies(self, pair: EditedPair) -> dict[str, object]:
         row = self.accuracy
@@ -190,7 +193,8 @@ class ModelReliance:
 
     def _known_images(self) -> None:
         """Raise UsageError unless the two runs share images."""
-        if not self.classifier.images([]).index.isin(self._labels.index).any():
+        audited = self.reliance.results.images([]).index
+        if not self.classifier.images([]).index.isin(audited).any():
             raise UsageError(
                 f"{self.classifier.folder.uri}: none of its image_ids is in "
                 f"{self.reliance.results.folder.uri}: give both runs the same source.alias"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
 
 from pipeline.audit.inference import Array, auc_interval, share_interval
 from pipeline.audit.presence import Presence
@@ -31,12 +32,15 @@ FOLDS = 5
 class ProbeSums:
     """Sums over the images of G groups, for K classes, C cues and embeddings of width E.
 
+    An image with several labels counts once for each of its classes.
+
     Attributes:
         cues: (C,) names of the cues.
         images: (G, K) number of images.
         sums: (G, K, E) sum of the embeddings.
         products: (G, E, E) sum of their outer products.
         present: (G, C, K) expected number of images with the cue.
+        shared: (K, K) number of images that are in both classes.
     """
 
     cues: tuple[str, ...]
@@ -44,6 +48,7 @@ class ProbeSums:
     sums: NDArray[np.float32]
     products: Array
     present: Array
+    shared: Array
 
     @property
     def width(self) -> int:
@@ -81,6 +86,7 @@ def collect(
                 np.zeros((GROUPS, classes, width), np.float32),
                 np.zeros((GROUPS, width, width)),
                 np.zeros((GROUPS, len(cues), classes)),
+                np.zeros((classes, classes)),
             )
         _add(sums, batch, vectors, presence)
     if sums is None:
@@ -89,13 +95,17 @@ def collect(
 
 
 def _add(sums: ProbeSums, batch: Batch, vectors: NDArray[np.float32], presence: Presence) -> None:
-    group = groups(batch.table["image_id"].to_pylist())
+    members, classes = batch.members, sums.images.shape[1]
+    group = groups(batch.table["image_id"].to_pylist())[members.rows]
     names = presence.histograms.cues
     present = [presence.of(names.index(cue), batch.codes, batch.scores(cue)) for cue in sums.cues]
+    places = members.rows, members.codes
+    inside = csr_array((np.ones(len(group)), places), (len(vectors), classes))
+    sums.shared[...] += (inside.T @ inside).toarray()
     for number in np.unique(group):
-        rows = np.flatnonzero(group == number)
-        of_group, codes = vectors[rows], batch.codes[rows]
-        classes = sums.images.shape[1]
+        chosen = np.flatnonzero(group == number)
+        rows, codes = members.rows[chosen], members.codes[chosen]
+        of_group = vectors[rows]
         sums.images[number] += np.bincount(codes, minlength=classes)
         np.add.at(sums.sums[number], codes, of_group)
         sums.products[number] += (of_group.T @ of_group).astype(np.float64)
@@ -126,11 +136,12 @@ class Probe:
         offsets = -0.5 * np.einsum("ke,ke->k", weights, self.means)
         return weights, np.where(self.images > 0, offsets, -np.inf)
 
-    def rivals(self, least: int, audited: int | None = None) -> NDArray[np.int64]:
+    def rivals(self, shared: Array, least: int, audited: int | None = None) -> NDArray[np.int64]:
         """(K,) code of each class's rival: the nearest other class by Mahalanobis distance.
 
         Args:
-            least: number of images that a rival must have.
+            shared: (K, K) number of images in both classes, see `ProbeSums`.
+            least: number of images that each of the two must have without the other's label.
             audited: number of classes, from the first, that may be rivals; default all.
 
         Returns:
@@ -140,8 +151,9 @@ class Probe:
         squares = np.einsum("ke,ke->k", weights, self.means)
         distance = squares[:, None] + squares[None] - 2 * weights @ self.means.T
         count = len(squares)
-        usable = (self.images >= least) & (np.arange(count) < (audited or count))
-        distance[:, ~usable] = np.inf
+        alone = self.images[:, None] - shared
+        distance[np.minimum(alone, alone.T) < least] = np.inf
+        distance[:, audited or count :] = np.inf
         np.fill_diagonal(distance, np.inf)
         nearest: NDArray[np.int64] = distance.argmin(axis=1)
         nearest[~np.isfinite(distance.min(axis=1))] = -1
@@ -218,28 +230,37 @@ def probe_quality(
     Returns:
         One row per class: ``accuracy`` among all classes with equal priors and its interval
         (Wilson), ``chance`` (one over the number of classes), ``rival``, and ``auc`` of the
-        direction between class and rival with its interval; NaN without a rival.
+        direction between class and rival with its interval; NaN without a rival. Images with both
+        labels do not count for ``auc``.
     """
     classes = len(population.classes)
     classifiers = [probe.classifier() for probe in probes]
     pairs = np.flatnonzero(rivals >= 0)
-    lines = [probe.direction(pairs, rivals[pairs]) for probe in probes]
+    lines = np.stack([probe.direction(pairs, rivals[pairs]) for probe in probes])
+    lines = lines.astype(np.float32)
     right, images = np.zeros(classes), np.zeros(classes)
     held_out = {int(code): _HeldOut([], []) for code in pairs}
     for batch in batches(results, population, [], ["image_id", EMBEDDING]):
         fold = groups(batch.table["image_id"].to_pylist()) % FOLDS
-        vectors = embeddings(batch.table)
-        for number in range(FOLDS):
+        vectors, members = embeddings(batch.table), batch.members
+        predicted = np.zeros(len(vectors), np.int64)
+        for number, (weights, offsets) in enumerate(classifiers):
             rows = np.flatnonzero(fold == number)
-            codes, of_fold = batch.codes[rows], vectors[rows]
-            weights, offsets = classifiers[number]
-            predicted = (of_fold @ weights.T + offsets).argmax(axis=1) if len(rows) else codes
-            right += np.bincount(codes[predicted == codes], minlength=classes)
-            images += np.bincount(codes, minlength=classes)
-            for pair, code in enumerate(map(int, pairs)):
-                line = lines[number][pair].astype(np.float32)
-                held_out[code].of_class.append(of_fold[codes == code] @ line)
-                held_out[code].of_rival.append(of_fold[codes == rivals[code]] @ line)
+            if len(rows):
+                predicted[rows] = (vectors[rows] @ weights.T + offsets).argmax(axis=1)
+        hits = members.codes[predicted[members.rows] == members.codes]
+        right += np.bincount(hits, minlength=classes)
+        images += np.bincount(members.codes, minlength=classes)
+        for pair, code in enumerate(map(int, pairs)):
+            of_class, of_rival = (
+                members.of_class(int(c), len(vectors)) for c in (code, rivals[code])
+            )
+            for inside, kept in (
+                (of_class & ~of_rival, held_out[code].of_class),
+                (of_rival & ~of_class, held_out[code].of_rival),
+            ):
+                rows = np.flatnonzero(inside)
+                kept.append(np.einsum("ne,ne->n", vectors[rows], lines[fold[rows], pair]))
     chance = 1 / max((images > 0).sum(), 1)
     table = []
     for code, label in enumerate(population.classes[: population.audited]):

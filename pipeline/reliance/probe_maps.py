@@ -9,15 +9,15 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from legrad.queries.query import Query, Role
+from pipeline.audit.class_members import rows_with_label
 from pipeline.config import RunConfig
 from pipeline.flow import run
 from pipeline.progress.watch import Watch
@@ -27,7 +27,6 @@ from pipeline.reliance.shortlist import NO_PAIR
 from pipeline.results import Results, open_results
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.runs.manifest import RunFolder
-from pipeline.schema import Status
 from pipeline.storage.location import Options
 
 FOLD = 0
@@ -112,13 +111,12 @@ def probe_directions(
 
 def fold_images(results: Results, labels: Iterable[str], most: int) -> list[str]:
     """Sorted image_ids of `FOLD`, at most ``most`` of each label."""
-    wanted = ds.field("label").isin(pa.array(sorted(labels), pa.string()))
-    frame = results.dataset.to_table(
-        columns=["image_id", "label"], filter=wanted & (ds.field("status") == str(Status.OK))
-    ).to_pandas()
-    frame = frame[groups(frame["image_id"].tolist()) % FOLDS == FOLD].sort_values("image_id")
-    first = frame.groupby("label").head(most)
-    return sorted(map(str, first["image_id"]))
+    chosen: set[str] = set()
+    for label in labels:
+        ids = rows_with_label(results, label, {"image_id": "image_id"})["image_id"].to_pylist()
+        of_fold = compress(ids, groups(ids) % FOLDS == FOLD)
+        chosen.update(sorted(of_fold)[:most])
+    return sorted(chosen)
 
 
 def _folder(parent: RunFolder, vectors: Mapping[str, Vectors], ids: Sequence[str]) -> RunFolder:

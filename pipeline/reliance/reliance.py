@@ -98,9 +98,7 @@ class Reliance:
         """(K,) code of each class's nearest rival by a probe fitted to all images; -1 for none."""
         population, least = self.findings.population, self.settings.gates.class_images
         probe = fit(self.sums, np.ones(GROUPS), self.settings.reliance.ridge)
-        rivals = probe.rivals(least, population.audited)
-        rivals[np.asarray(population.sizes) < least] = -1
-        return rivals
+        return probe.rivals(self.sums.shared, least, population.audited)
 
     @cached_property
     def probe_quality(self) -> pd.DataFrame:
@@ -151,9 +149,8 @@ class Reliance:
         pairs = {}
         for name, task in self.tasks.items():
             key = (task.cls, task.cue)
-            pairs[key] = EditedPair(
-                *key, rivals[key], PairEdits.of(read_edits(self.folder.root.child(name)))
-            )
+            edits = PairEdits.of(read_edits(self.folder.root.child(name)))
+            pairs[key] = EditedPair(*key, rivals[key], edits, task.other_labels)
         return pairs
 
     @cached_property

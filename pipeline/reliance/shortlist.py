@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from legrad.queries.query import Query, Role
+from pipeline.audit.class_members import label_pairs, rows_with_label
 from pipeline.audit.findings import Findings
 from pipeline.audit.names import Names
 from pipeline.audit.ranking import rank
@@ -21,12 +21,14 @@ from pipeline.audit.split import folds
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import counted
 from pipeline.results.results import Results
-from pipeline.schema import FETCH_COLUMNS, Status, score_column
+from pipeline.schema import FETCH_COLUMNS, score_column
 
 IMAGE_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 """Columns by which an image is fetched again."""
 TOGETHER = 0.3
 """Correlation of presence in the class from which another flagged cue counts as a partner."""
+LABELS = "labels"
+"""Key of an image in a task, only where images have sets of labels: all that it has."""
 _HASH_VALUES = 1 << 40
 
 
@@ -54,9 +56,9 @@ class PairTask:
         cls: label of the class.
         cue: name of the cue's query.
         own: name of the class's query; None if it has none.
-        images: images of the class with the cue: `IMAGE_COLUMNS`, and ``others``, the names of the
-            other cues that the image has.
-        targets: the same for images of the rival class without the cue.
+        images: images of the class with the cue: `IMAGE_COLUMNS`; ``others``, the names of the
+            other cues that the image has; and `LABELS`.
+        targets: the same for images of the rival class without the cue, and not of this class.
         partners: cues that co-occur with this one in the class.
     """
 
@@ -83,6 +85,12 @@ class PairTask:
         """Digest (24 hexadecimal digits) of the task and of ``about``, which names its file."""
         text = json.dumps(dict(about), sort_keys=True) + self.to_json()
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    @property
+    def other_labels(self) -> dict[str, frozenset[str]]:
+        """image_id -> labels other than the class, for the images that have some."""
+        labels = {row["image_id"]: frozenset(row.get(LABELS, ())) for row in self.images}
+        return {image: of - {self.cls} for image, of in labels.items() if of - {self.cls}}
 
     @property
     def edits(self) -> int:
@@ -127,24 +135,27 @@ def tasks(
     """
     names = Names(results, findings)
     flagged = {(pair.cls, pair.cue) for pair in listed}
-    wanted: dict[str, dict[tuple[str, bool], None]] = defaultdict(dict)
+    wanted: dict[str, dict[tuple[str, str | None], None]] = defaultdict(dict)
     for pair in listed:
-        wanted[pair.cls][pair.cue, True] = None
-        wanted[pair.rival][pair.cue, False] = None
-    images: dict[tuple[str, str, bool], tuple[Mapping[str, Any], ...]] = {}
+        wanted[pair.cls][pair.cue, None] = None
+        wanted[pair.rival][pair.cue, pair.cls] = None
+    images: dict[tuple[str, str, str | None], tuple[Mapping[str, Any], ...]] = {}
     for label, choices in wanted.items():
         rows = _rows(results, findings, label)
-        for cue, present in choices:
-            chosen = rows[(rows[cue] > 0.5) == present].head(config.images)
-            images[label, cue, present] = tuple(_images(chosen, findings, cue))
+        for cue, target_of in choices:
+            chosen = rows[(rows[cue] > 0.5) == (target_of is None)]
+            if LABELS in rows and target_of is not None:
+                chosen = chosen[[target_of not in labels for labels in chosen[LABELS]]]
+            chosen = chosen.head(config.images)
+            images[label, cue, target_of] = tuple(_images(chosen, findings, cue))
     for cls in dict.fromkeys(pair.cls for pair in listed):
         for pair in (pair for pair in listed if pair.cls == cls):
             yield PairTask(
                 cls=cls,
                 cue=pair.cue,
                 own=names.class_queries.get(cls),
-                images=images[cls, pair.cue, True],
-                targets=images[pair.rival, pair.cue, False],
+                images=images[cls, pair.cue, None],
+                targets=images[pair.rival, pair.cue, cls],
                 partners=_partners(findings, pair, flagged),
             )
 
@@ -161,15 +172,23 @@ def _partners(findings: Findings, pair: Listed, flagged: set[tuple[str, str]]) -
 
 
 def _rows(results: Results, findings: Findings, cls: str) -> pd.DataFrame:
-    """Explained images of a class, ordered by hash: `IMAGE_COLUMNS`, and presence of each cue."""
+    """Explained images of a class, ordered by hash: `IMAGE_COLUMNS`, and presence of each cue.
+
+    Where images have sets of labels, the column `LABELS` holds them.
+    """
     presence = findings.presence
     cues = [int(cue) for cue in np.flatnonzero(presence.measured)]
     names = [presence.histograms.cues[cue] for cue in cues]
-    frame: pd.DataFrame = results.dataset.to_table(
-        columns=[*IMAGE_COLUMNS, *(score_column(name) for name in names)],
-        filter=(ds.field("label") == cls) & (ds.field("status") == str(Status.OK)),
-    ).to_pandas()
-    codes = np.full(len(frame), findings.population.index[cls])
+    population = findings.population
+    columns = [*IMAGE_COLUMNS, *map(score_column, names)]
+    columns += ["label", "labels"] if population.has_sets else []
+    table = rows_with_label(results, cls, {name: name for name in columns})
+    codes = np.full(len(table), population.index[cls])
+    frame: pd.DataFrame = table.select(columns[: len(IMAGE_COLUMNS) + len(names)]).to_pandas()
+    if population.has_sets:
+        codes = population.members(table)[1]
+        rows, labels = label_pairs(table)
+        frame[LABELS] = pd.Series(labels.to_pylist(), dtype=object).groupby(rows).agg(list)
     for cue, name in zip(cues, names, strict=True):
         scores = frame.pop(score_column(name)).to_numpy(float)
         frame[name] = presence.of(cue, codes, scores)
@@ -183,9 +202,11 @@ def _images(frame: pd.DataFrame, findings: Findings, cue: str) -> Iterator[dict[
     columns = list(IMAGE_COLUMNS)
     plain = frame[columns].astype(object).where(frame[columns].notna(), None)
     present = frame[names].to_numpy(float) > 0.5 if names else np.zeros((len(frame), 0), bool)
-    for row, has in zip(plain.to_dict(orient="records"), present, strict=True):
+    sets = frame[LABELS] if LABELS in frame else [None] * len(frame)
+    for row, has, labels in zip(plain.to_dict(orient="records"), present, sets, strict=True):
         values = {str(name): _as_integer(value) for name, value in row.items()}
-        yield task_image(values, list(compress(names, has)))
+        image = task_image(values, list(compress(names, has)))
+        yield image if labels is None else image | {LABELS: sorted(labels)}
 
 
 def task_image(row: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pipeline.audit.class_members import label_pairs
 from pipeline.audit.scores import OTHER, count_population
 from pipeline.auditor import Audit
-from pipeline.errors import UsageError
 from pipeline.export import tables
 from pipeline.labelling import write_labelling
 from pipeline.schema import LABEL_SEPARATOR
@@ -59,12 +58,9 @@ def audit(truth: World, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return Audit.from_results(place, settings=SETTINGS)
 
 
-def test_a_table_of_one_label_each_allows_what_needs_one_label(
+def test_a_table_of_one_label_each_replaces_the_sets(
     truth: World, audit: Audit, tmp_path: Path
 ) -> None:
-    """Reliance and predictions need one class for each image."""
-    with pytest.raises(UsageError, match="--class-labels"):
-        audit.findings.population.refuse_sets("reliance")
     labels = np.where(members()[:, 0], "cat", "other")
     table = tmp_path / "labels.csv"
     pd.DataFrame({"key": truth.ids, "label": labels}).to_csv(table, index=False)
@@ -74,7 +70,6 @@ def test_a_table_of_one_label_each_allows_what_needs_one_label(
     population = single.findings.population
     assert not population.has_sets
     assert sorted(population.sizes) == sorted(np.unique(labels, return_counts=True)[1])
-    population.refuse_sets("reliance")
 
 
 PAIRS = [("cat", "watermark"), ("dog", "watermark"), ("dog", "frame")]
@@ -175,11 +170,20 @@ def test_images_and_exports(audit: Audit, truth: World) -> None:
     assert set(issues["image_id"][issues["is_spurious_issue"]]) == set(shown.index)
 
 
-def test_what_needs_one_label_for_each_image(audit: Audit, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sets of labels"):
-        audit.predictions(str(tmp_path / "p.csv"))
-    with pytest.raises(UsageError, match="sets of labels"):
-        _ = audit.reliance
+def test_predicted_sets_of_labels(truth: World, audit: Audit, tmp_path: Path) -> None:
+    """An image is called a cat if it has the watermark, and a dog if it is one."""
+    inside, has = members(), truth.has["watermark"]
+    called = np.column_stack([has, inside[:, 1], np.zeros(COUNT, bool)])
+    names = [LABEL_SEPARATOR.join([*of, *of[:1]]) or "none" for of in named(called)]  # one twice
+    file = tmp_path / "p.csv"
+    pd.DataFrame({"image_id": truth.ids, "prediction": names}).to_csv(file, index=False)
+    frame = audit.predictions(str(file)).set_index(["class", "cue"])
+    cat, dog = frame.loc[("cat", "watermark")], frame.loc[("dog", "watermark")]
+    assert cat["with_cue"] == pytest.approx((inside[:, 0] & has).sum(), rel=0.01)
+    assert (cat["accuracy_with"], cat["taken_with"]) == pytest.approx((1, 1), abs=0.01)
+    assert (cat["accuracy_without"], cat["taken_without"]) == pytest.approx((0, 0), abs=0.01)
+    assert (dog["accuracy_with"], dog["accuracy_without"], dog["gap"]) == (1, 1, 0)
+    assert (dog["taken_with"], dog["taken_without"]) == (0, 0)
 
 
 def test_rare_labels_and_mixed_rows(tmp_path: Path) -> None:

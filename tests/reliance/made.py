@@ -1,5 +1,6 @@
 """Embeddings with a known truth: classes, a cue, and what both do to a vector."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,13 @@ class Embedded:
         labels: (n,) names.
         has: (n,) the cue.
         vectors: (n, WIDTH).
+        sets: (n,) sets of labels, in place of the names.
     """
 
     labels: NDArray[np.object_]
     has: NDArray[np.bool_]
     vectors: NDArray[np.float64]
+    sets: Sequence[Sequence[str]] | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -38,6 +41,7 @@ class Embedded:
 
     @property
     def dataset(self) -> ds.Dataset:
+        sets = {} if self.sets is None else {"labels": self.sets}
         table = {
             "image_id": self.ids,
             "label": list(self.labels),
@@ -45,6 +49,7 @@ class Embedded:
             EMBEDDING: pa.array(list(self.vectors), pa.list_(pa.float32())),
             score_column("cue"): self.vectors @ CUE * 0.1,
             score_column("other"): self.vectors @ OTHER * 0.1,
+            **sets,
         }
         return ds.dataset(pa.table(table))
 

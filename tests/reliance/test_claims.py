@@ -37,7 +37,7 @@ def claims_of(world: Embedded, clip: np.ndarray) -> Claims:
     findings = world.findings
     sums = collect(world, findings.population, findings.presence, ["cue", "other"])
     probes = cross_fitted(sums, np.ones(GROUPS), 0.1)
-    rivals = fit(sums, np.ones(GROUPS), 0.1).rivals(20)
+    rivals = fit(sums, np.ones(GROUPS), 0.1).rivals(sums.shared, 20)
     directions = Directions(
         cues={"cue": (0.1 * CUE).astype(np.float32)},
         classes={"a": clip.astype(np.float32), "b": TEXTS[4]},

@@ -101,6 +101,22 @@ def test_twins_with_one_text_are_no_rivals() -> None:
     assert alone.low > 0.5
 
 
+def test_an_images_other_classes_are_no_rivals() -> None:
+    """Deletion raises the second text by as much as it lowers the first."""
+    texts = np.eye(WIDTH, dtype=np.float32)[3:6]
+    lost = deletion(0.6 * (texts[0] - texts[1]))
+    also = np.zeros((60, 3), bool)
+    assert margin_change(lost, texts, 0, also) == margin_change(lost, texts, 0)
+    also[:, 1] = True
+    alone = margin_change(lost, texts, 0, also)
+    assert alone == margin_change(lost, texts[[0, 2]], 0)
+    assert alone.effect < margin_change(lost, texts, 0).effect
+    also[:, 2] = np.arange(60) < 30
+    assert margin_change(lost, texts, 0, also) == margin_change(
+        lost.take(np.arange(60) >= 30), texts[[0, 2]], 0
+    )
+
+
 def test_fills_that_disagree_are_seen() -> None:
     one = deletion(0.6 * np.eye(WIDTH, dtype=np.float32)[3])
     against = one.without.copy()

@@ -1,6 +1,7 @@
 """The probe from sums equals the probe from images; folds are kept apart in every measure."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.errors import UsageError
@@ -82,7 +83,7 @@ def test_judging_is_held_out() -> None:
 def judged(world: Embedded):
     findings, sums = world.findings, sums_of(world)
     probes = cross_fitted(sums, np.ones(GROUPS), RIDGE)
-    rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(20)
+    rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(sums.shared, 20)
     return probe_quality(world, findings.population, probes, rivals).set_index("class")
 
 
@@ -100,15 +101,49 @@ def test_no_rival_where_there_is_no_other_class() -> None:
     world.labels[:] = "a"
     findings = world.findings
     sums = collect(world, findings.population, findings.presence, [])
-    assert fit(sums, np.ones(GROUPS), RIDGE).rivals(20).tolist() == [-1]
+    assert fit(sums, np.ones(GROUPS), RIDGE).rivals(sums.shared, 20).tolist() == [-1]
 
 
 def test_the_rest_of_all_labels_is_nobodys_rival() -> None:
+    """The second class stands for the rest."""
     world = made(400)
     world.labels[:100] = "b"
-    probe = fit(sums_of(world), np.ones(GROUPS), RIDGE)
-    assert sorted(probe.rivals(20).tolist()) == [0, 1]
-    assert probe.rivals(20, audited=1).tolist() == [-1, 0]  # the second stands for others
+    sums = sums_of(world)
+    probe = fit(sums, np.ones(GROUPS), RIDGE)
+    assert sorted(probe.rivals(sums.shared, 20).tolist()) == [0, 1]
+    assert probe.rivals(sums.shared, 20, audited=1).tolist() == [-1, 0]
+
+
+def test_sets_of_one_label_give_what_labels_give() -> None:
+    world = made(400, apart=0.5)
+    again = made(400, apart=0.5)
+    again.sets = [[label] for label in world.labels]
+    for ours, theirs in zip(
+        vars(sums_of(world)).values(), vars(sums_of(again)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    pd.testing.assert_frame_equal(judged(world), judged(again))
+
+
+def test_an_image_counts_for_each_of_its_classes() -> None:
+    """c is a with half of b: a's images are not told from themselves, and b is told from a."""
+    world = made(600, apart=3.0)
+    rng = np.random.default_rng(0)
+    c = (world.labels == "a") | (rng.random(600) < 0.5)
+    world.sets = [
+        ["c", label] if also else [label] for label, also in zip(world.labels, c, strict=True)
+    ]
+    sums, known = sums_of(world), world.findings.population.index
+    a, b, c_code = known["a"], known["b"], known["c"]
+    assert sums.shared[a, c_code] == sums.images.sum(axis=0)[a] == (world.labels == "a").sum()
+    assert sums.shared[b, c_code] == (c & (world.labels == "b")).sum()
+    assert sums.shared[a, b] == 0
+    rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(sums.shared, 20)
+    assert rivals[a] == b  # c is nearer, but no image of a is without c
+    quality = judged(world)
+    assert quality.loc["a", "auc"] > 0.99
+    assert quality.loc["b", "rival"] == "c"
+    assert quality.loc["b", "auc"] > 0.99  # of b without c, against c without b, which are a
 
 
 def test_no_embeddings_is_said() -> None:

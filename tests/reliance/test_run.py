@@ -16,6 +16,7 @@ from pipeline.reliance.probe import FOLDS, groups
 from pipeline.reliance.probe_maps import FOLD, probe_query
 from pipeline.report.contents import Limits
 from pipeline.report.site import build_report
+from pipeline.results import open_results
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from tests.conftest import DemoRun
@@ -64,6 +65,28 @@ def test_only_the_cue_that_decides_is_relied_on(audit: Audit) -> None:
     assert not ranked["clip_reliance__flag"].any()
     assert audit.rank("probe_reliance").iloc[0]["cue"] == "watermark"
     assert audit.summary.flagged["probe_reliance"] == 1
+
+
+def test_sets_of_labels(demo_run: DemoRun, tmp_path: Path) -> None:
+    """Frozen fish and half of the birds are "cold" too, which is no rival of frozen fish."""
+    images = open_results(demo_run.output).images(["label"]).reset_index()
+    cold = (images["label"] == "frozen fish") | ((images["label"] == "bird") & (images.index % 2))
+    both = zip(images["label"], cold, strict=True)
+    images["label"] = [[label, "cold"] if also else [label] for label, also in both]
+    table = str(tmp_path / "labels.parquet")
+    images.rename(columns={"image_id": "key"}).to_parquet(table)
+    own = chosen(tmp_path / "work")
+    audit = Audit.from_results(demo_run.output, settings=own, class_labels=table)
+    ranked = audit.rank()
+    mark = of(ranked, "frozen fish", "watermark")
+    assert mark["probe_reliance__flag"]
+    assert mark["probe_reliance__rival"] == "fresh fish"
+    assert mark["probe_reliance__low"] > 0.25
+    (task,) = (
+        t for t in audit.reliance.tasks.values() if (t.cls, t.cue) == ("frozen fish", "watermark")
+    )
+    assert set(task.other_labels.values()) == {frozenset({"cold"})}
+    assert set(ranked.loc[ranked["probe_reliance__flag"], "cue"]) == {"watermark"}
 
 
 def test_what_cannot_be_tested_says_so(audit: Audit) -> None:

@@ -1,11 +1,13 @@
 """Tasks from stored results: every class is read once, and images are chosen by their ids."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline import Audit
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.reliance import shortlist
-from pipeline.reliance.shortlist import Listed, tasks
+from pipeline.reliance.shortlist import Listed, PairTask, tasks
 from tests.audit.worlds import World, labels
 
 
@@ -42,3 +44,28 @@ def test_other_cues_of_an_image_are_named(audit: Audit) -> None:
     with_tag = set(audit.images("a", "tag", present=True).index)
     for image in task.images:
         assert image["others"] == (["tag"] if image["image_id"] in with_tag else [])
+
+
+def test_sets_of_labels(tmp_path: Path) -> None:
+    """Images of the class with the cue name all their labels; targets are not of the class."""
+    world = World(labels(900, ["a", "b", "c"]))
+    world.cue("mark", {"a": 0.6}, elsewhere=0.1)
+    world.sets = [
+        [label, "b"] if label == "a" and number % 2 else [label]
+        for number, label in enumerate(map(str, world.labels))
+    ]
+    audit = Audit.from_results(world.write(tmp_path / "out", {}))
+    (task,) = tasks(
+        audit.results, audit.findings, [Listed("a", "mark", "b")], RelianceConfig(images=400)
+    )
+    of = dict(zip(world.ids, world.sets, strict=True))
+    assert {row["image_id"] for row in task.images} == set(
+        audit.images("a", "mark", present=True).index
+    )
+    assert all(row["labels"] == sorted(of[row["image_id"]]) for row in task.images)
+    both = {row["image_id"] for row in task.images if len(of[row["image_id"]]) == 2}
+    assert len(both) > 20
+    assert task.other_labels == dict.fromkeys(both, frozenset({"b"}))
+    assert len(task.targets) > 100
+    assert all(of[row["image_id"]] == ["b"] for row in task.targets)
+    assert PairTask.from_json(task.to_json()) == task
