@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
-# Two processes; the tests of a file share what they start, so they stay together.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes; the tests of a file share what they start, so they stay together. Files run in the
+# order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-quick test-slow test-lowest lint type layers check bench docs notebook clean
 .DEFAULT_GOAL := help

@@ -52,12 +52,15 @@ joblib.cpu_count(only_physical_cores=True)  # scikit-learn counts cores with lsc
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start something, and put their files first: short ones fill the end."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if STARTING_FIXTURES.intersection(fixtures):
             item.add_marker("starts")
         elif SLOW_FIXTURES.intersection(fixtures):
             item.add_marker(pytest.mark.starts(NOTHING))
+    long = {item.path for item in items if item.get_closest_marker("starts")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from pipeline.stages.replica import ReplicaSettings
 
 _KEPT = 2000
 """Maps that are kept in memory."""
+_AT_ONCE = 8
+"""Texts that are encoded before somebody else's text has its turn."""
 
 
 @dataclass
@@ -45,6 +47,7 @@ class TextModel:
     _model: VisionLanguageModel | None = None
     _legrad: LeGrad | None = None
     _lock: RLock = field(default_factory=RLock)
+    _turn: Lock = field(default_factory=Lock)
     _directions: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _heat: OrderedDict[tuple[str, str], Grid] = field(default_factory=OrderedDict)
 
@@ -70,10 +73,14 @@ class TextModel:
         encode_words(self.results, self._encode)
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, E) unit vectors of texts."""
-        with self._lock:  # not every tokenizer can be used by two threads
-            features = self._loaded().encode_text(texts)
-        return features.float().cpu().numpy()
+        """(n, E) unit vectors of texts, a few at a time, so that other threads have their turn."""
+        parts = []
+        for start in range(0, len(texts), _AT_ONCE):
+            self._turn.acquire()  # whoever holds it is the next to encode
+            with self._lock:  # not every tokenizer can be used by two threads
+                self._turn.release()
+                parts.append(self._loaded().encode_text(texts[start : start + _AT_ONCE]))
+        return torch.cat(parts).float().cpu().numpy()
 
     def heat(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[Grid]]:
         """The heat of some texts in some images, computed now or kept from before.

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.audit.decisions import WaiverFile
 from pipeline.audit.label_groups import write_design
 from pipeline.auditor import Audit
@@ -207,6 +209,7 @@ class View:
                 self.texts.encode_words()
         self._report("reading maps")
         audit.rank()
+        pa.default_memory_pool().release_unused()
         return audit
 
     def _report(self, text: str) -> None:

@@ -92,7 +92,7 @@ def run_again(config: Path) -> "subprocess.CompletedProcess[bytes]":
 def test_killed_at_random_and_in_mid_commit(kind: str, tmp_path: Path) -> None:
     """Driver, actor and writer; and right after a part was written."""
     with kill.open_store(kind, tmp_path) as store:
-        wanted = kill.undisturbed(store, images=200)
+        wanted = kill.undisturbed(store, images=800)  # more than 3 s, within which it kills
         plans = [("random", target) for target in kill.TARGETS]
         if kind == "s3":
             plans = [("after part", "driver"), ("after part", "worker")]
