@@ -6,8 +6,9 @@ Trains a small CLIP on four fifths of the photographs, with overlays pasted in, 
 but one have a presence AUC of .8 (`photographs_model`). Then, for every seed, plants five
 overlays in held-out photographs, each in one class at a known share and in .05 of all others,
 leaves one overlay at .05 everywhere and two out, and runs the pipeline and the audit over them:
-without labels, and with labels that are answered from the truth. The model is kept in the cache;
-training it takes at most an hour, a seed some minutes.
+without labels, and with labels that are answered from the truth. Last, it runs the same photographs
+with queries for the classes alone, and prints what a discovery finds beside what is planted. The
+model is kept in the cache; training it takes at most an hour, a seed some minutes.
 """
 
 import argparse
@@ -24,9 +25,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from benchmarks.photographs_audits import Case, heat, presence, with_labels, without_labels
+from benchmarks.photographs_audits import (
+    Case,
+    discovered,
+    heat,
+    presence,
+    with_labels,
+    without_labels,
+)
 from benchmarks.photographs_model import ARCHITECTURE, WEIGHTS, Trainer, ready
-from benchmarks.photographs_sets import Mask, Planting, run, write_set, write_settings
+from benchmarks.photographs_sets import Mask, Planting, data_file, run, write_set, write_settings
 from benchmarks.photographs_suspicions import Embedder, suspicions
 from benchmarks.photographs_world import Photographs, read_photographs, split
 from legrad.mini.world.overlays import Frame, place_overlay
@@ -46,6 +54,8 @@ SHOWN: dict[str, Callable[[], NDArray[np.uint8]]] = {
 }
 """Cue -> the photograph in the picture that has it; all are CC0 or in the public domain."""
 SHOWN_SIDE = 256
+SEES = 0.8
+"""Presence AUC within the class from which a candidate without a word counts as the cue."""
 
 
 def main() -> None:
@@ -80,6 +90,7 @@ def main() -> None:
         ink = _ink(case, photographs)
         tables["presence"].append(presence(case).merge(heat(case, ink), on=["seed", "cue"]))
         tables["suspected"].append(without_labels(case))
+        tables["discovered"].append(discovered(planting, photographs.classes, model, args.cache))
         for labels in args.labels:
             for turn in range(args.turns):
                 folder = args.cache / f"labels-{seed}-{labels}-{turn}"
@@ -91,6 +102,7 @@ def main() -> None:
     for name, frame in frames.items():
         frame.to_parquet(args.cache / f"{name}.parquet")
     report_suspicions(frames.pop("suspicions"))
+    report_discoveries(frames.pop("discovered"))
     report(**frames)
 
 
@@ -101,11 +113,10 @@ def _drawn(seed: int, left: Photographs, count: int) -> tuple[Planting, Photogra
 
 
 def _case(planting: Planting, photographs: Photographs, model: Path, cache: Path) -> Case:
-    file = cache / f"data-{planting.seed}" / "photographs.parquet"
-    out = cache / f"run-{planting.seed}"
+    file, out = data_file(cache, planting.seed), cache / f"run-{planting.seed}"
     if not file.exists():
         write_set(planting, photographs, file)
-    run(write_settings(planting, photographs.classes, model, file, out))
+    run(write_settings(planting.cues, planting.decoys, photographs.classes, model, file, out))
     return Case.read(planting, out)
 
 
@@ -134,6 +145,21 @@ def report_suspicions(suspected: pd.DataFrame) -> None:
     print(f"\nSuspicions in {suspected['seed'].nunique()} plantings\n{by_cue.round(2)}")
     others = suspected[suspected["planted"].isna()]["effect"]
     print(f"effect of pairs that are not planted: {others.describe().round(1).to_dict()}")
+
+
+def report_discoveries(rows: pd.DataFrame) -> None:
+    """Print the first candidates of each class with a planted cue, and counts of the others."""
+    hosts = rows[(rows["planted"] != "") & (rows["rank"] <= FIRST)].sort_values(["seed", "class"])
+    shown = ["seed", "class", "planted", "rank", "kind", "word", "also", "auc", "confirmed"]
+    print(
+        "\nDiscoveries with queries for the classes alone: first candidates of classes with a cue"
+    )
+    print(hosts[shown].round(2).to_string(index=False, max_colwidth=40))
+    found = hosts.assign(seen=hosts["named"] | (hosts["auc"] >= SEES), plantings=1)
+    found = found.groupby(["seed", "planted"])[["named", "seen", "plantings"]].max()
+    print(found.groupby("planted").sum())
+    others = rows[rows["planted"] == ""]
+    print(f"confirmed in other classes: {others['confirmed'].sum()} of {len(others)} candidates")
 
 
 def report(presence: pd.DataFrame, suspected: pd.DataFrame, labelled: pd.DataFrame) -> None:

@@ -10,13 +10,15 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.photographs_model import SIDE
-from benchmarks.photographs_sets import Mask, Planting, truth
-from pipeline import Audit
+from benchmarks.photographs_sets import Mask, Planting, data_file, run, truth, write_settings
+from pipeline import Audit, open_results
 from pipeline.audit.label_design import COLUMNS, Answer
 from pipeline.audit.label_groups import DESIGN, Design
 from pipeline.audit.suspicion_scan import worth_a_look
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.discovery import discover, with_heat, words
 from pipeline.labelling.tasks import draw_tasks
-from pipeline.schema import score_column
+from pipeline.schema import EMBEDDING, score_column
 
 PAIR = ["class", "cue"]
 
@@ -92,6 +94,37 @@ def without_labels(case: Case) -> pd.DataFrame:
     table = table.merge(looked, on=PAIR, how="left")
     table["worth"] = table["worth"].notna()
     return case.joined(table).assign(seed=case.planting.seed)
+
+
+def discovered(
+    planting: Planting, classes: tuple[str, ...], model: Path, cache: Path
+) -> pd.DataFrame:
+    """What a discovery finds in the photographs of a seed by a run that has class queries only.
+
+    Returns:
+        The candidates, with ``planted`` (the cue that is planted in the class, or empty), ``named``
+        (whether its name is among the candidate's words), and ``auc`` (how well the candidate's
+        direction tells photographs of the class with that cue from those without; NaN without one).
+    """
+    file, out = data_file(cache, planting.seed), cache / f"found-{planting.seed}"
+    run(write_settings((), (), classes, model, file, out))
+    results = open_results(str(out))
+    settings = AuditConfig()
+    found = with_heat(results, settings, discover(results, settings, words()), print)
+    about = results.images(["label", EMBEDDING, *(f"has_{cue}" for cue in planting.cues)])
+    vectors = np.stack(about[EMBEDDING].to_list())
+    cue_of = {host: cue for cue, (host, _) in planting.planted.items()}
+    rows = found.candidates.assign(seed=planting.seed)
+    rows["planted"] = rows["class"].map(cue_of).fillna("")
+    rows["named"], rows["auc"] = False, np.nan
+    candidates = rows[["planted", "class", "word", "also"]].astype(str)
+    for row, (cue, cls, word, also) in candidates[candidates["planted"] != ""].iterrows():
+        rows.loc[row, "named"] = cue in f"{word} {also}".replace(",", "").split()
+        inside = (about["label"] == cls).to_numpy()
+        has = about[f"has_{cue}"].to_numpy(bool)[inside]
+        if word in found.directions:
+            rows.loc[row, "auc"] = roc_auc_score(has, vectors[inside] @ found.directions[word])
+    return rows
 
 
 def with_labels(case: Case, labels: int, turn: int, folder: Path) -> pd.DataFrame:

@@ -75,6 +75,11 @@ class Planting:
         return pasted(pixels, self.has(row, cls), np.random.default_rng([self.seed, 3, row]))
 
 
+def data_file(cache: Path, seed: int) -> Path:
+    """Where the data set of a seed is kept."""
+    return cache / f"data-{seed}" / "photographs.parquet"
+
+
 def write_set(planting: Planting, photographs: Photographs, file: Path) -> None:
     """Write the data set as one Parquet file with the columns image, label and has_<cue>."""
     records = []
@@ -90,11 +95,19 @@ def write_set(planting: Planting, photographs: Photographs, file: Path) -> None:
 
 
 def write_settings(
-    planting: Planting, classes: tuple[str, ...], model: Path, data: Path, out: Path
+    cues: tuple[str, ...],
+    decoys: tuple[str, ...],
+    classes: tuple[str, ...],
+    model: Path,
+    data: Path,
+    out: Path,
 ) -> Path:
-    """Write the settings of a run as a user would, beside the data.
+    """Write the settings of a run as a user would, into a folder beside its output.
 
     Args:
+        cues: overlays with a query.
+        decoys: overlays with a query that no photograph has.
+        classes: labels.
         model: folder of a trained model.
         data: file of `write_set`.
         out: output folder.
@@ -102,7 +115,7 @@ def write_settings(
     Returns:
         The file for `legrad run`.
     """
-    roles = {"class": classes, "cue": planting.cues, "decoy": planting.decoys}
+    roles = {"class": classes, "cue": cues, "decoy": decoys}
     queries = [
         {"name": name, "role": role, "prompts": named(name)}
         for role, names in roles.items()
@@ -121,10 +134,10 @@ def write_settings(
         "queries": "queries.yaml",
         "output": str(out),
     }
-    (data.parent / "queries.yaml").write_text(
-        yaml.safe_dump({"templates": "none", "queries": queries})
-    )
-    file = data.parent / "run.yaml"
+    folder = out.with_name(f"{out.name}-settings")
+    folder.mkdir(exist_ok=True)
+    (folder / "queries.yaml").write_text(yaml.safe_dump({"templates": "none", "queries": queries}))
+    file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
     return file
 

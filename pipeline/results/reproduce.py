@@ -24,6 +24,11 @@ MOST_STEPS = {"fp32": 1.0, "fp16": 2.0, "bf16": 6.0}
 may round a value to neighbouring steps, and at low precision to more distant ones."""
 MOST_SCORE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 """Allowed difference of scores (cosines), by precision."""
+_SOURCE_FIELDS = (
+    *("image_field", "key_field", "label_field", "label_columns", "label_separator", "label_names"),
+    *("caption_field", "carry", "max_pixels", "decode"),
+)
+"""Settings of a source that are in the identity of a run."""
 _BATCH = 16
 
 
@@ -179,7 +184,8 @@ def source_config(
 ) -> SourceConfig:
     """Settings of a run's source.
 
-    A table of labels is left out: the labels are in the run's results.
+    A table of labels is left out: the labels are in the run's results. So is what has its default:
+    a column that is named in the settings must exist.
 
     Args:
         manifest: manifest of the run.
@@ -187,20 +193,13 @@ def source_config(
         only: path of a table with the ids of the wanted images; default all images.
     """
     source, identity = manifest["source"], manifest["identity"]
-    fields = ("image_field", "label_field", "caption_field", "carry", "key_field", "max_pixels")
-    values = {name: identity[f"source.{name}"] for name in fields if f"source.{name}" in identity}
-    names = identity.get("source.label_names")
+    values = {name: identity.get(f"source.{name}") for name in _SOURCE_FIELDS}
+    values |= {name: source.get(name) for name in ("uri", "alias", "image_root")}
+    values |= {"only": only, "options": dict(options)}
+    defaults = {name: field.default for name, field in SourceConfig.model_fields.items()}
     return SourceConfig(
         format=source["format"],
-        uri=source["uri"],
-        alias=source.get("alias"),
-        only=only,
-        label_names=names and tuple(names),
-        decode=identity.get("source.decode", "exact"),
-        label_columns=identity.get("source.label_columns", ()),
-        label_separator=identity.get("source.label_separator"),
-        options=dict(options),
-        **{name: value for name, value in values.items() if value is not None},
+        **{n: value for n, value in values.items() if value not in (None, defaults[n])},
     )
 
 

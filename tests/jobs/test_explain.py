@@ -209,8 +209,15 @@ def save_random(name: str, path: Path) -> None:
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
 
 
-@pytest.mark.parametrize("name", ["ViT-S-32-alt", pytest.param("ViT-B-32", marks=pytest.mark.slow)])
-def test_real_photographs_with_a_local_model(name: str, tmp_path: Path) -> None:
+TAGGED = ("ViT-B-32", ("--tag", "laion2b_s34b_b79k"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"), [("ViT-S-32-alt", ()), pytest.param(*TAGGED, marks=pytest.mark.slow)]
+)
+def test_real_photographs_with_a_local_model(
+    name: str, tag: tuple[str, ...], tmp_path: Path
+) -> None:
     """Three photographs, one stored on its side: each cell shows its own, upright and whole."""
     save_random(name, tmp_path / "w.safetensors")
     images = {
@@ -223,7 +230,7 @@ def test_real_photographs_with_a_local_model(name: str, tmp_path: Path) -> None:
         stored.save(tmp_path / f"{key}.jpg", quality=95, exif=exif)
     done = legrad(
         *("explain", *(f"{key}.jpg" for key in images), "-q", "a cat", "-q", "a cup"),
-        *("--model", name, "--pretrained", "w.safetensors", "--resize", "center_crop"),
+        *("--model", name, *tag, "--pretrained", "w.safetensors", "--resize", "center_crop"),
         *("-o", "fig.png", "--save-maps", "m.npz"),
         cwd=tmp_path,
     )
