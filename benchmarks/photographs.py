@@ -152,7 +152,7 @@ def report_discoveries(rows: pd.DataFrame) -> None:
     hosts = rows[(rows["planted"] != "") & (rows["rank"] <= FIRST)].sort_values(["seed", "class"])
     shown = ["seed", "class", "planted", "rank", "kind", "word", "also", "auc", "confirmed"]
     print(
-        "\nDiscoveries with queries for the classes alone: first candidates of classes with a cue"
+        "\nDiscoveries by class queries alone: first candidates of classes with a cue"
     )
     print(hosts[shown].round(2).to_string(index=False, max_colwidth=40))
     found = hosts.assign(seen=hosts["named"] | (hosts["auc"] >= SEES), plantings=1)
