@@ -151,9 +151,7 @@ def report_discoveries(rows: pd.DataFrame) -> None:
     """Print the first candidates of each class with a planted cue, and counts of the others."""
     hosts = rows[(rows["planted"] != "") & (rows["rank"] <= FIRST)].sort_values(["seed", "class"])
     shown = ["seed", "class", "planted", "rank", "kind", "word", "also", "auc", "confirmed"]
-    print(
-        "\nDiscoveries by class queries alone: first candidates of classes with a cue"
-    )
+    print("\nDiscoveries by class queries alone: first candidates of classes with a cue")
     print(hosts[shown].round(2).to_string(index=False, max_colwidth=40))
     found = hosts.assign(seen=hosts["named"] | (hosts["auc"] >= SEES), plantings=1)
     found = found.groupby(["seed", "planted"])[["named", "seen", "plantings"]].max()

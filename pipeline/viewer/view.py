@@ -117,12 +117,15 @@ class View:
     def refresh(self) -> None:
         """Compute the findings, with all answers that there are now.
 
-        What needs only scores comes first, and is shown until all is there.
+        What needs only scores comes first, and is shown until all is there. The rest begins after
+        the embeddings were read, so that people can search first.
         """
         begin = self._threads.submit
         opened = begin("findings", _after, self._index, self._open_audit)
         self._first = begin("findings", lambda: opened.result().first_look())
-        self._complete = begin("findings", lambda: self._compute(opened.result()))
+        self._complete = begin(
+            "findings", lambda: _after(self._embeddings, self._compute, opened.result())
+        )
         begin("findings", self.reread)
         self.reread()
 
