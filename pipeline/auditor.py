@@ -11,7 +11,7 @@ from pipeline.audit import evidence, findings, overview, ranking
 from pipeline.audit.computed import Computed
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Pair
-from pipeline.audit.names import cues_and_decoys, dataset_name
+from pipeline.audit.names import check_names, dataset_name
 from pipeline.audit.overview import Overview
 from pipeline.audit.predictions import compare_predictions
 from pipeline.config.audit_settings import AuditConfig
@@ -74,7 +74,7 @@ class Audit(Computed):
         default = results.folder.root.child("_run", VERDICTS)
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
-        cues_and_decoys(results, chosen)  # checks the names before anything is read
+        check_names(results, chosen)
         return cls(results, chosen, file, storage_options, tell, tuple(labels))
 
     @cached_property

@@ -21,31 +21,37 @@ def dataset_name(results: Results) -> str:
     return ",".join(sorted(uris) if isinstance(uris, dict) else map(str, uris))
 
 
-def cues_and_decoys(
-    results: Results, settings: AuditConfig
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the cues and of the decoys, by role and by settings.
-
-    Raises:
-        UsageError: a setting names a query that is not a cue of this run, or there are no cues.
-    """
-    cues = [q.name for q in results.queries if q.role is Role.CUE]
-    decoys = [q.name for q in results.queries if q.role is Role.DECOY]
+def check_names(results: Results, settings: AuditConfig) -> None:
+    """Raise UsageError if a setting names a query that is not a cue of this run."""
+    cues = [q.name for q in results.queries if q.role in (Role.CUE, Role.DECOY)]
     groups = {
         "decoys": settings.decoys,
         "discovered": settings.discovered,
         "thresholds": tuple(settings.thresholds),
     }
     for group, names in groups.items():
-        unknown = [name for name in names if name not in (*cues, *decoys)]
+        unknown = [name for name in names if name not in cues]
         if unknown:
             raise UsageError(
-                f"{group}: {unknown[0]!r} is no cue of this run; it has "
-                f"{', '.join([*cues, *decoys]) or 'none'}"
+                f"{group}: {unknown[0]!r} is no cue of this run; it has {', '.join(cues) or 'none'}"
             )
+
+
+def cues_and_decoys(
+    results: Results, settings: AuditConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the cues and of the decoys, by role and by settings.
+
+    Raises:
+        UsageError: there are no cues.
+    """
+    cues = [q.name for q in results.queries if q.role is Role.CUE]
+    decoys = [q.name for q in results.queries if q.role is Role.DECOY]
     if not cues:
         raise UsageError(
-            f"{results.folder.uri}: no query has the role cue, so there is nothing to audit"
+            f"{results.folder.uri}: no query has the role cue, so there is nothing to audit. Find "
+            f"cues that nobody named:  legrad discover {results.folder.uri} --write-queries "
+            "found.yaml  and run found.yaml"
         )
     real = tuple(name for name in cues if name not in settings.decoys)
     return real, tuple(dict.fromkeys([*decoys, *settings.decoys]))

@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.runs.completeness import query_notes
 from pipeline.runs.manifest import run_folder
 from tests.audit.worlds import GRID, World, labels
+from tests.discovery.worlds import EmbeddedWorld
 from tests.jobs.command import legrad
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -246,6 +247,12 @@ def test_names_are_checked_first(out: str) -> None:
     assert (
         Audit.from_results(out, settings={"stratum": "site"}).rank()["association__flag"].sum() == 1
     )
+
+
+def test_a_run_without_cues_can_be_opened_for_a_discovery(tmp_path: Path) -> None:
+    audit = Audit.from_results(EmbeddedWorld({}, images=60).write(tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"no query has the role cue.*legrad discover .*out"):
+        audit.rank()
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
