@@ -18,7 +18,8 @@ from pipeline.audit.presence import Presence
 from pipeline.audit.scores import Population, Readable, batches
 from pipeline.errors import UsageError
 from pipeline.schema import LABEL_SEPARATOR
-from pipeline.storage.tables import read_table, require_values
+from pipeline.storage.location import open_location
+from pipeline.storage.tables import parse_columns, require_values
 
 FEWEST = 10
 """Images that a group needs for its accuracy to be given."""
@@ -32,7 +33,8 @@ def compare_predictions(
 
     Args:
         uri: CSV or Parquet with ``image_id`` and ``prediction``: a label, or where images have sets
-            of labels, several with ``|`` between them. Images that it does not list are left out.
+            of labels, a list, several with ``|`` between them, or none. Images that it does not
+            list are left out.
 
     Returns:
         One row per (class, cue) with at least `FEWEST` images in both groups: ``with_cue``,
@@ -51,8 +53,8 @@ def compare_predictions(
             "predictions: no cue's presence is measured, so images with and without one cannot be "
             "compared; legrad audit OUT --all says why for each"
         )
-    table = read_table(uri, _COLUMNS)
-    require_values(table, _COLUMNS, uri)
+    table = _read(uri)
+    require_values(table, _COLUMNS[:1] if population.has_sets else _COLUMNS, uri)
     predicted = pd.Series(
         table["prediction"].astype(str).to_numpy(), index=table["image_id"].astype(str)
     )
@@ -64,6 +66,16 @@ def compare_predictions(
             f"{uri}: none of its image_ids is among the explained images; expected ids as in "
             "images/*.parquet"
         ) from None
+
+
+def _read(uri: str) -> pd.DataFrame:
+    """The table of predictions as text; the labels of a list are joined."""
+    table = parse_columns(open_location(uri).read(), uri, _COLUMNS)
+    if pa.types.is_list(table.schema.field("prediction").type):
+        joined = pc.binary_join(table["prediction"], pa.scalar(LABEL_SEPARATOR, pa.large_string()))
+        table = table.set_column(table.schema.get_field_index("prediction"), "prediction", joined)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.fillna("").astype(str)
 
 
 def accuracy_by_cue(

@@ -170,13 +170,19 @@ def test_images_and_exports(audit: Audit, truth: World) -> None:
     assert set(issues["image_id"][issues["is_spurious_issue"]]) == set(shown.index)
 
 
-def test_predicted_sets_of_labels(truth: World, audit: Audit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predicted_sets_of_labels(truth: World, audit: Audit, tmp_path: Path, ending: str) -> None:
     """An image is called a cat if it has the watermark, and a dog if it is one."""
     inside, has = members(), truth.has["watermark"]
     called = np.column_stack([has, inside[:, 1], np.zeros(COUNT, bool)])
-    names = [LABEL_SEPARATOR.join([*of, *of[:1]]) or "none" for of in named(called)]  # one twice
-    file = tmp_path / "p.csv"
-    pd.DataFrame({"image_id": truth.ids, "prediction": names}).to_csv(file, index=False)
+    names = [[*of, *of[:1]] for of in named(called) if of is not None]  # one label twice
+    file = tmp_path / f"p.{ending}"
+    table = pd.DataFrame({"image_id": truth.ids, "prediction": names})
+    if ending == "parquet":
+        table.to_parquet(file)
+    else:
+        table["prediction"] = table["prediction"].str.join(LABEL_SEPARATOR)
+        table.to_csv(file, index=False)
     frame = audit.predictions(str(file)).set_index(["class", "cue"])
     cat, dog = frame.loc[("cat", "watermark")], frame.loc[("dog", "watermark")]
     assert cat["with_cue"] == pytest.approx((inside[:, 0] & has).sum(), rel=0.01)
