@@ -212,7 +212,6 @@ class View:
                 self.texts.encode_words()
         self._report("reading maps")
         audit.rank()
-        pa.default_memory_pool().release_unused()
         return audit
 
     def _report(self, text: str) -> None:
@@ -221,7 +220,9 @@ class View:
 
     def _read_overview(self) -> LivePages:
         audit = self._best.result()
-        return read_overview(audit, self.pictures, self.each_findings_page)
+        pages = read_overview(audit, self.pictures, self.each_findings_page)
+        pa.default_memory_pool().release_unused()
+        return pages
 
 
 def _after(first: "Future[Any]", function: Callable[..., Result], *values: Any) -> Result:
