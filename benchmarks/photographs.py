@@ -116,7 +116,8 @@ def _case(planting: Planting, photographs: Photographs, model: Path, cache: Path
     file, out = data_file(cache, planting.seed), cache / f"run-{planting.seed}"
     if not file.exists():
         write_set(planting, photographs, file)
-    run(write_settings(planting.cues, planting.decoys, photographs.classes, model, file, out))
+    roles = {"class": photographs.classes, "cue": planting.cues, "decoy": planting.decoys}
+    run(write_settings(roles, model, file, out))
     return Case.read(planting, out)
 
 
@@ -150,11 +151,23 @@ def report_suspicions(suspected: pd.DataFrame) -> None:
 def report_discoveries(rows: pd.DataFrame) -> None:
     """Print the first candidates of each class with a planted cue, and counts of the others."""
     hosts = rows[(rows["planted"] != "") & (rows["rank"] <= FIRST)].sort_values(["seed", "class"])
-    shown = ["seed", "class", "planted", "rank", "kind", "word", "also", "auc", "confirmed"]
+    shown = [
+        "seed",
+        "class",
+        "planted",
+        "rank",
+        "kind",
+        "word",
+        "also",
+        "auc",
+        "heat_on_class",
+        "confirmed",
+    ]
     print("\nDiscoveries by class queries alone: first candidates of classes with a cue")
     print(hosts[shown].round(2).to_string(index=False, max_colwidth=40))
-    found = hosts.assign(seen=hosts["named"] | (hosts["auc"] >= SEES), plantings=1)
-    found = found.groupby(["seed", "planted"])[["named", "seen", "plantings"]].max()
+    first, seen = hosts["named"] & (hosts["rank"] == 1), hosts["named"] | (hosts["auc"] >= SEES)
+    found = hosts.assign(first=first, seen=seen, plantings=1)
+    found = found.groupby(["seed", "planted"])[["first", "named", "seen", "plantings"]].max()
     print(found.groupby("planted").sum())
     others = rows[rows["planted"] == ""]
     print(f"confirmed in other classes: {others['confirmed'].sum()} of {len(others)} candidates")

@@ -103,11 +103,11 @@ def discovered(
 
     Returns:
         The candidates, with ``planted`` (the cue that is planted in the class, or empty), ``named``
-        (whether its name is among the candidate's words), and ``auc`` (how well the candidate's
+        (whether a candidate with a word has its name), and ``auc`` (how well the candidate's
         direction tells photographs of the class with that cue from those without; NaN without one).
     """
     file, out = data_file(cache, planting.seed), cache / f"found-{planting.seed}"
-    run(write_settings((), (), classes, model, file, out))
+    run(write_settings({"class": classes}, model, file, out))
     results = open_results(str(out))
     settings = AuditConfig()
     found = with_heat(results, settings, discover(results, settings, words()), print)
@@ -117,9 +117,10 @@ def discovered(
     rows = found.candidates.assign(seed=planting.seed)
     rows["planted"] = rows["class"].map(cue_of).fillna("")
     rows["named"], rows["auc"] = False, np.nan
-    candidates = rows[["planted", "class", "word", "also"]].astype(str)
-    for row, (cue, cls, word, also) in candidates[candidates["planted"] != ""].iterrows():
-        rows.loc[row, "named"] = cue in f"{word} {also}".replace(",", "").split()
+    candidates = rows[["planted", "class", "kind", "word", "also"]].astype(str)
+    for row, (cue, cls, kind, word, also) in candidates[candidates["planted"] != ""].iterrows():
+        names = f"{word} {also}".replace(",", "").split()
+        rows.loc[row, "named"] = kind not in ("thing", "place") and cue in names
         inside = (about["label"] == cls).to_numpy()
         has = about[f"has_{cue}"].to_numpy(bool)[inside]
         if word in found.directions:

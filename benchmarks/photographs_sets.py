@@ -95,19 +95,12 @@ def write_set(planting: Planting, photographs: Photographs, file: Path) -> None:
 
 
 def write_settings(
-    cues: tuple[str, ...],
-    decoys: tuple[str, ...],
-    classes: tuple[str, ...],
-    model: Path,
-    data: Path,
-    out: Path,
+    roles: Mapping[str, tuple[str, ...]], model: Path, data: Path, out: Path
 ) -> Path:
     """Write the settings of a run as a user would, into a folder beside its output.
 
     Args:
-        cues: overlays with a query.
-        decoys: overlays with a query that no photograph has.
-        classes: labels.
+        roles: role -> names of the queries.
         model: folder of a trained model.
         data: file of `write_set`.
         out: output folder.
@@ -115,7 +108,6 @@ def write_settings(
     Returns:
         The file for `legrad run`.
     """
-    roles = {"class": classes, "cue": cues, "decoy": decoys}
     queries = [
         {"name": name, "role": role, "prompts": named(name)}
         for role, names in roles.items()

@@ -16,8 +16,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from functools import partial
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,11 +111,11 @@ def _measure(out: Path) -> None:
             ("first text query", f"search?q={TEXTS[0].replace(' ', '+')}", "<figure>"),
             ("findings by scores", "index.html", 'id="pairs"'),
         ):
-            _until(partial(_shows, ready), opener, f"{base}/{path}")
+            _until(opener, f"{base}/{path}", ready)
             print(f"{name:40s}  {time.perf_counter() - begun:6.2f} s after start-up")
         _ask(opener, base, "a text query while maps are read")
         _memory(viewer.pid)
-        _until(lambda text: PARTIAL not in text, opener, f"{base}/index.html")
+        _until(opener, f"{base}/index.html", PARTIAL, there=False)
         print(f"{'all findings':40s}  {time.perf_counter() - begun:6.2f} s after start-up")
         _ask(opener, base, "a text query")
         _memory(viewer.pid)
@@ -128,15 +126,11 @@ def _measure(out: Path) -> None:
         viewer.wait()
 
 
-def _shows(wanted: str, text: str) -> bool:
-    return wanted in text
-
-
 def _until(
-    ready: Callable[[str], bool], opener: urllib.request.OpenerDirector, address: str
+    opener: urllib.request.OpenerDirector, address: str, text: str, *, there: bool = True
 ) -> None:
-    """Ask for a page until it is as wanted."""
-    while not ready(opener.open(address).read().decode()):
+    """Ask for a page until a text is there, or no longer there."""
+    while (text in opener.open(address).read().decode()) is not there:
         time.sleep(0.05)
 
 

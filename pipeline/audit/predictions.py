@@ -84,7 +84,8 @@ def accuracy_by_cue(
     """The table of `compare_predictions`.
 
     Args:
-        predicted: predicted label by image_id.
+        predicted: predicted label by image_id; several have ``|`` between them where images have
+            sets of labels.
 
     Raises:
         LookupError: none of the images is among the explained ones.

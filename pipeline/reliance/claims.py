@@ -146,7 +146,8 @@ class Claims:
         names = list(self.directions.classes)
         texts = np.stack([self.directions.classes[name] for name in names])
         labels = [pair.other_labels.get(image, ()) for image in kept.ids]
-        also = np.array([[name in others for name in names] for others in labels])
+        also = np.array([[name in others for name in names] for others in labels], bool)
+        also = also.reshape(len(labels), len(names))  # also without an image
         change = margin_change(kept, texts, names.index(pair.cls), also)
         direction = self.directions.controls.get((pair.cls, pair.cue))
         control = None if direction is None else direction_change(kept, direction)

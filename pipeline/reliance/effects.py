@@ -200,10 +200,10 @@ def margin_change(
     own = texts[index]
     distinct = (texts @ own) < _SAME_TEXT
     others = texts[distinct]
-    hidden = np.zeros((len(deletion.ids), len(others)), bool)
-    if also is not None and len(also):
-        hidden = also[:, distinct]
-        compared = np.asarray(~hidden.all(axis=1) | (not len(others)), dtype=bool)
+    count = len(deletion.ids)
+    hidden = np.zeros((count, len(others)), bool) if also is None else also[:, distinct]
+    if len(others):
+        compared = np.asarray(~hidden.all(axis=1), dtype=bool)
         deletion, hidden = deletion.take(compared), hidden[compared]
 
     def margin(vectors: Vectors) -> Array:

@@ -28,7 +28,7 @@ IMAGE_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 TOGETHER = 0.3
 """Correlation of presence in the class from which another flagged cue counts as a partner."""
 LABELS = "labels"
-"""Key of an image in a task, only where images have sets of labels: all that it has."""
+"""Key under which a task's image has all its labels, where images have sets of labels."""
 _HASH_VALUES = 1 << 40
 
 
@@ -181,10 +181,10 @@ def _rows(results: Results, findings: Findings, cls: str) -> pd.DataFrame:
     names = [presence.histograms.cues[cue] for cue in cues]
     population = findings.population
     columns = [*IMAGE_COLUMNS, *map(score_column, names)]
-    columns += ["label", "labels"] if population.has_sets else []
-    table = rows_with_label(results, cls, {name: name for name in columns})
+    of_sets = ["label", "labels"] if population.has_sets else []
+    table = rows_with_label(results, cls, {name: name for name in [*columns, *of_sets]})
     codes = np.full(len(table), population.index[cls])
-    frame: pd.DataFrame = table.select(columns[: len(IMAGE_COLUMNS) + len(names)]).to_pandas()
+    frame: pd.DataFrame = table.select(columns).to_pandas()
     if population.has_sets:
         codes = population.members(table)[1]
         rows, labels = label_pairs(table)

@@ -221,7 +221,7 @@ class View:
     def _read_overview(self) -> LivePages:
         audit = self._best.result()
         pages = read_overview(audit, self.pictures, self.each_findings_page)
-        pa.default_memory_pool().release_unused()
+        pa.default_memory_pool().release_unused()  # what maps took while they were read
         return pages
 
 

@@ -126,7 +126,7 @@ def test_sets_of_one_label_give_what_labels_give() -> None:
 
 
 def test_an_image_counts_for_each_of_its_classes() -> None:
-    """c is a with half of b: a's images are not told from themselves, and b is told from a."""
+    """c has all images of a and half of b's: it is no rival of a, but of b."""
     world = made(600, apart=3.0)
     rng = np.random.default_rng(0)
     c = (world.labels == "a") | (rng.random(600) < 0.5)
@@ -138,8 +138,9 @@ def test_an_image_counts_for_each_of_its_classes() -> None:
     assert sums.shared[a, c_code] == sums.images.sum(axis=0)[a] == (world.labels == "a").sum()
     assert sums.shared[b, c_code] == (c & (world.labels == "b")).sum()
     assert sums.shared[a, b] == 0
-    rivals = fit(sums, np.ones(GROUPS), RIDGE).rivals(sums.shared, 20)
-    assert rivals[a] == b  # c is nearer, but no image of a is without c
+    probe = fit(sums, np.ones(GROUPS), RIDGE)
+    assert probe.rivals(np.zeros_like(sums.shared), 20)[a] == c_code  # the nearest
+    assert probe.rivals(sums.shared, 20)[a] == b  # no image of a is without c
     quality = judged(world)
     assert quality.loc["a", "auc"] > 0.99
     assert quality.loc["b", "rival"] == "c"

@@ -2,12 +2,15 @@
 
 import io
 import json
+import threading
+import time
 from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from legrad.heatmaps.codec import decode_maps
 from pipeline import open_results
@@ -103,3 +106,26 @@ def test_other_weights_are_refused(demo_run: DemoRun, monkeypatch: pytest.Monkey
         texts.direction("a kite")
     texts.load()
     assert "weights" in texts.problem
+
+
+def test_a_search_has_its_turn_before_the_next_words(demo_run: DemoRun) -> None:
+    """It comes while the first words are encoded."""
+    texts = TextModel(open_results(demo_run.output))
+    encoded: list[list[str]] = []
+    search = threading.Thread(target=texts.direction, args=("a kite",))
+
+    class Model:
+        def encode_text(self, asked: list[str]) -> torch.Tensor:
+            encoded.append(asked)
+            if len(encoded) == 1:
+                search.start()
+                while not texts._turn.locked():
+                    time.sleep(0.01)
+            return torch.zeros(len(asked), 2)
+
+    texts._model = Model()  # type: ignore[assignment]
+    words = [f"word {number}" for number in range(20)]
+    assert texts._encode(words).shape == (20, 2)
+    search.join()
+    assert encoded[1] == ["a kite"]
+    assert [text for part in encoded for text in part if text != "a kite"] == words
