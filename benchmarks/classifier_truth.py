@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,31 +111,43 @@ def trained(pool: str, pixels: Pixels, labels: NDArray[np.int64], seed: int) -> 
     return classifier
 
 
+@dataclass(frozen=True)
 class Scenes:
-    """Scenes of a pair: of the class with the cue and without it, and of its rival without it.
+    """Images of a pair, uint8 (n, 3, side, side), as both models take them.
 
-    Args:
+    Attributes:
         cls, cue, rival: names.
-        count: images of each kind.
-        seed: first seed of the scenes.
+        kind: what the cue is to the classifier.
+        having: images of the class with the cue.
+        without: the same images without it.
+        others: images of the rival without it.
     """
 
-    def __init__(self, cls: str, cue: str, rival: str, count: int, seed: int) -> None:
-        self.cls, self.cue, self.rival = cls, cue, rival
+    cls: str
+    cue: str
+    rival: str
+    kind: str
+    having: Pixels
+    without: Pixels
+    others: Pixels
+
+    @classmethod
+    def drawn(cls, label: str, cue: str, count: int, seed: int) -> "Scenes":
+        """Draw the scenes of a pair of `PAIRS`, ``count`` of each kind from this seed on."""
+        rival, kind = PAIRS[label, cue]
         rng = np.random.default_rng(seed)
         specs = [
-            SceneSpec(LABELS[cls], ground_of(cls, rng), (cue,), seed + n) for n in range(count)
+            SceneSpec(LABELS[label], ground_of(label, rng), (cue,), seed + n) for n in range(count)
         ]
-        self.having = drawn(specs)
-        self.without = drawn([replace(spec, overlays=()) for spec in specs])
         others = [
             SceneSpec(LABELS[rival], ground_of(rival, rng), (), seed + count + n)
             for n in range(count)
         ]
-        self.others = drawn(others)
+        without = [replace(spec, overlays=()) for spec in specs]
+        return cls(label, cue, rival, kind, drawn(specs), drawn(without), drawn(others))
 
     def fetch(self, row: Mapping[str, Any], _: Preprocess | None = None) -> Pixels:
-        """The pixels of a row of `task`, as both models take them."""
+        """The pixels of a row of `task`."""
         images: Pixels = self.having if row["shard"] == "having" else self.others
         picture: Pixels = images[int(row["row"])]
         return picture
@@ -143,20 +155,27 @@ class Scenes:
     @property
     def task(self) -> PairTask:
         """The pair as the audit would list it."""
-        rows = [self._rows("having"), self._rows("others")]
-        return PairTask(self.cls, self.cue, self.cls, tuple(rows[0]), tuple(rows[1]), ())
+        having, others = self._rows("having"), self._rows("others")
+        return PairTask(self.cls, self.cue, self.cls, tuple(having), tuple(others), ())
 
     def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
+        height, width = self.having.shape[2:]
         for number in range(len(self.having)):
             row: dict[str, Any] = dict.fromkeys(IMAGE_COLUMNS)
             row |= {"image_id": f"{kind}/{number}", "shard": kind, "row": number, "others": []}
-            yield row | {"width": SIDE, "height": SIDE}
+            yield row | {"width": width, "height": height}
 
 
-def measured(scenes: Scenes, model: VisionLanguageModel, classifier: Classifier) -> dict[str, Any]:
-    """The true effect, from drawing, and the estimate, from editing."""
+def measured(
+    scenes: Scenes, thing: str, model: VisionLanguageModel, classifier: Classifier
+) -> dict[str, Any]:
+    """The true effect, from images without the cue, and the estimate, from editing.
+
+    Args:
+        thing: what the images of the class show, in the words of the vision-language model.
+    """
     names = [scenes.cls, scenes.cue]
-    objects = [named(LABELS[scenes.cls]), named(scenes.cue)]
+    objects = [named(thing), named(scenes.cue)]
     texts = dict(zip(names, model.encode_text(objects).numpy(), strict=True))
     editor = Editor(model, model.default_layers, texts, RelianceConfig(), scenes.fetch)
     edits = editor.edit(scenes.task)
@@ -170,25 +189,23 @@ def measured(scenes: Scenes, model: VisionLanguageModel, classifier: Classifier)
     removed = (seen.without @ texts[scenes.cue] < (present + absent) / 2).all(axis=0)
     replayed = PairEdits.of(table.drop_columns([HEAT])).deleted.take(removed)
     cls, rival = (classifier.classes.index(name) for name in (scenes.cls, scenes.rival))
-    logits = {
-        name: classifier.logits(torch.from_numpy(images)).numpy().astype(np.float64)
-        for name, images in vars(scenes).items()
-        if name in ("having", "without", "others")
-    }
-    margins = {name: rows[:, cls] - rows[:, rival] for name, rows in logits.items()}
-    gap = margins["having"].mean() - margins["others"].mean()
-    count = len(scenes.having)
-    shares = Shares(IN_CLASS, ELSEWHERE, count, count, margins["having"], margins["others"])
+    having, without, others = (
+        classifier.logits(torch.from_numpy(images)).numpy().astype(np.float64)
+        for images in (scenes.having, scenes.without, scenes.others)
+    )
+    margins, plain, of_rival = (rows[:, cls] - rows[:, rival] for rows in (having, without, others))
+    gap = margins.mean() - of_rival.mean()
+    count = len(having)
+    shares = Shares(IN_CLASS, ELSEWHERE, count, count, margins, of_rival)
     share, decisions = logit_share(replayed, cls, rival, shares), flips(replayed, cls)
-    called = logits["having"].argmax(axis=1) == cls
-    true_flips = (logits["without"][called].argmax(axis=1) != cls).mean() if called.any() else 0.0
-    more = IN_CLASS - ELSEWHERE
+    called = having.argmax(axis=1) == cls
+    true_flips = (without[called].argmax(axis=1) != cls).mean() if called.any() else 0.0
     return {
         "class": scenes.cls,
         "cue": scenes.cue,
-        "kind": PAIRS[scenes.cls, scenes.cue][1],
+        "kind": scenes.kind,
         "images": len(replayed.ids),
-        "true_share": more * (margins["having"] - margins["without"]).mean() / gap,
+        "true_share": (IN_CLASS - ELSEWHERE) * (margins - plain).mean() / gap,
         "share": share.effect,
         "true_flips": true_flips,
         "flips": decisions.effect,
@@ -239,14 +256,19 @@ def main() -> None:
             start = time.perf_counter()
             classifier = trained(pool, pixels, labels, seed)
             first = 500_000_000 + 1_000_000 * seed
-            for number, ((cls, cue), (rival, _)) in enumerate(PAIRS.items()):
-                scenes = Scenes(cls, cue, rival, options.images, first + 10_000 * number)
-                row = measured(scenes, model, classifier) | {"seed": seed, "pool": pool}
-                with options.rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row, default=float) + "\n")
+            for number, (cls, cue) in enumerate(PAIRS):
+                scenes = Scenes.drawn(cls, cue, options.images, first + 10_000 * number)
+                row = measured(scenes, LABELS[cls], model, classifier)
+                append(options.rows, row | {"seed": seed, "pool": pool})
             took = time.perf_counter() - start
             print(f"seed {seed}, {pool!s}: {took:.0f} s; layers {layers_table(classifier, scenes)}")
     show(pd.read_json(options.rows, lines=True))
+
+
+def append(file: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to a file of JSON lines."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row, default=float) + "\n")
 
 
 def show(rows: pd.DataFrame) -> None:

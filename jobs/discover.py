@@ -28,7 +28,8 @@ _LEGEND = (
     "probe: the same for the weights of a linear model that is trained on the labels.\n"
     "with it, others, odds ratio: shares of images that show the word, and their odds ratio with "
     "its 95 % interval, on the other half; empty if the word is not confirmed. Only a word whose "
-    "scores separate into two groups can be confirmed.\n"
+    "scores separate into two groups can be confirmed. What has no word may be a kind of the "
+    "object, so it is confirmed only if images of other classes show it, too.\n"
     "heat: the class's heat in the hottest tenth of the word's map, as a share of its heat in the "
     "hottest tenth of its own map, in the clearest images.\n"
 )
@@ -145,7 +146,7 @@ def show(discovery: "Discovery", limit: int) -> None:
     rows = listed(discovery.candidates)
     confirmed = int(rows["confirmed"].sum())
     if len(rows):
-        look = "" if confirmed == len(rows) else f", {len(rows) - confirmed} unusual on both halves"
+        look = "" if confirmed == len(rows) else f", {len(rows) - confirmed} worth a look"
         console.print(f"{confirmed} confirmed on the other half{look}\n", markup=False)
     else:
         console.print(

@@ -82,7 +82,8 @@ class Audit(Computed):
         """The claims of reliance. Loads the model only where edits are missing."""
         from pipeline.reliance.reliance import Reliance
 
-        return Reliance(self.results, self.findings, self.settings, self.options, self.tell)
+        findings = self.findings.for_edits
+        return Reliance(self.results, findings, self.settings, self.options, self.tell)
 
     @cached_property
     def model_reliance(self) -> "ModelReliance":

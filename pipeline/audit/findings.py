@@ -1,7 +1,7 @@
 """What the scores of a run say: the steps from counts to flags, and the scores of one pair."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from pipeline.audit.class_view import ClassView, view_classes
 from pipeline.audit.cooccurrence import Cooccurrence
 from pipeline.audit.histograms import count_histograms
 from pipeline.audit.inference import Array
+from pipeline.audit.label_design import answers_by_image
 from pipeline.audit.label_estimates import COLUMNS, LabelEstimates, estimate_from_labels
 from pipeline.audit.label_groups import Labels
+from pipeline.audit.labelled_examples import Answered, learn_from_answers
 from pipeline.audit.presence import Presence
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.audit.scores import Population, Readable
@@ -40,6 +42,7 @@ class Findings:
         frame: one row per pair, see the module `ranking`.
         decoys: how the decoys fared.
         labelled: what people's labels say; None without labels.
+        answered: cues that only people's answers tell of, and whose scores tell their images apart.
     """
 
     population: Population
@@ -50,6 +53,17 @@ class Findings:
     frame: pd.DataFrame
     decoys: DecoyCheck
     labelled: LabelEstimates | None = None
+    answered: Mapping[str, Answered] = field(default_factory=dict)
+
+    @property
+    def for_edits(self) -> "Findings":
+        """The same with the presence of the answered cues in single images, by a threshold.
+
+        Images are chosen by it, and it says whether an edit removed the cue. No share of a class
+        is estimated from it.
+        """
+        thresholds = {cue: answered.threshold for cue, answered in self.answered.items()}
+        return replace(self, presence=presence.with_thresholds(self.presence, thresholds))
 
 
 def find(
@@ -69,13 +83,12 @@ def find(
     gates = settings.gates
     population = scores.count_population(results, settings.max_classes)
     halved = frozenset(settings.discovered)
+    answered = {}
+    if labels is not None:
+        answered = learn_from_answers(results, answers_by_image(labels.answers), gates)
+    thresholds = {cue: known.threshold for cue, known in answered.items()} | settings.thresholds
     histograms = count_histograms(
-        results,
-        population,
-        [*cues, *decoys],
-        settings.bins,
-        settings.thresholds,
-        halved,
+        results, population, [*cues, *decoys], settings.bins, thresholds, halved
     )
     present = presence.measure(histograms, gates, settings.thresholds)
     together = cooccurrence.count_together(results, population, present)
@@ -87,15 +100,18 @@ def find(
     labelled = None
     if labels is not None:
         labelled = estimate_from_labels(results, population, labels, halved)
-        names = histograms.cues
-        tested = basis.with_labels(tested, labelled.frame, names, population, gates)
+        tested = basis.with_labels(tested, labelled.frame, histograms.cues, population, gates)
     pairs = pd.DataFrame(columns=COLUMNS) if labelled is None else labelled.frame
     frame = ranking.build(population, view.presence, tested, decoys, gates, pairs)
     if settings.stratum is not None:
         strata = count_strata(results, population, present, settings.stratum)
         frame = _stratified(frame, strata, population, gates.odds_ratio)
     decoy_check = ranking.check_decoys(frame)
-    return Findings(population, present, view, together, tested, frame, decoy_check, labelled)
+    names, measured = histograms.cues, present.measured
+    answered = {cue: known for cue, known in answered.items() if not measured[names.index(cue)]}
+    return Findings(
+        population, present, view, together, tested, frame, decoy_check, labelled, answered
+    )
 
 
 def _stratified(

@@ -1,4 +1,7 @@
-"""Learn thresholds from labelled examples, for cues whose scores do not fall into two states."""
+"""Learn thresholds from labelled examples, for cues whose scores do not fall into two states.
+
+Examples are a table of the user's, or the answers of people to `legrad label`.
+"""
 
 from dataclasses import dataclass
 
@@ -19,6 +22,9 @@ from pipeline.storage.tables import read_table, require_values
 _COLUMNS = ("image_id", "cue", "present")
 _FOLDS = 5
 _FEWEST = 10  # examples with the cue, and without it
+FOR_EDITS = 0.7
+"""Balanced accuracy from which a threshold can tell whether an edit removed a cue that people saw;
+no share of a class depends on it."""
 _YES = frozenset(["1", "1.0", "true", "yes", "t", "y"])
 _NO = frozenset(["0", "0.0", "false", "no", "f", "n"])
 
@@ -51,46 +57,92 @@ def learn(results: Readable, uri: str, gates: Gates) -> list[LearnedThreshold]:
     """
     table = read_table(uri, _COLUMNS)
     require_values(table, _COLUMNS, uri)
-    return [
-        _learn(results, str(cue), rows, gates, uri) for cue, rows in table.groupby("cue", sort=True)
-    ]
+    learned = []
+    for cue, rows in table.groupby("cue", sort=True):
+        if score_column(str(cue)) not in results.dataset.schema.names:
+            raise UsageError(f"{uri}: cue {str(cue)!r} is no query of this run")
+        present = _examples(rows, uri)
+        learned.append(_learn(results, str(cue), present, gates.examples, gates.balanced_accuracy))
+    return learned
 
 
-def _learn(
-    results: Readable, cue: str, rows: pd.DataFrame, gates: Gates, uri: str
-) -> LearnedThreshold:
-    column = score_column(cue)
-    if column not in results.dataset.schema.names:
-        raise UsageError(f"{uri}: cue {cue!r} is no query of this run")
+@dataclass(frozen=True)
+class Answered:
+    """A cue that people labelled and whose score tells its images apart.
+
+    Attributes:
+        threshold: score from which the cue is likelier than not.
+        present: image_id -> whether most people see the cue; images on which they are divided are
+            left out.
+    """
+
+    threshold: float
+    present: "pd.Series[bool]"
+
+
+def learn_from_answers(
+    results: Readable, answers: pd.DataFrame, gates: Gates
+) -> dict[str, Answered]:
+    """Cue -> its answers, for the cues of the run whose threshold has at least `FOR_EDITS`.
+
+    Args:
+        answers: what people answered, see `label_design.answers_by_image`.
+    """
+    learned = {}
+    for cue, rows in answers.groupby("cue", sort=True):
+        shares = rows.groupby("image_id")["present"].mean()
+        present = shares[shares != 0.5] > 0.5
+        if score_column(str(cue)) in results.dataset.schema.names:
+            found = _learn(results, str(cue), present, gates.examples, FOR_EDITS)
+            if found.threshold is not None:
+                learned[str(cue)] = Answered(found.threshold, present)
+    return learned
+
+
+def _examples(rows: pd.DataFrame, uri: str) -> "pd.Series[bool]":
+    """Whether the cue is present by image_id, from the user's table."""
     answers = rows["present"].astype(str).str.strip().str.lower()
     other = answers[~answers.isin(_YES | _NO)]
     if len(other):
         raise UsageError(f"{uri}: present is {other.iloc[0]!r}: expected true or false, 1 or 0")
     present = pd.Series(answers.isin(_YES).to_numpy(), index=rows["image_id"].astype(str))
+    return present[~present.index.duplicated()]
+
+
+def _learn(
+    results: Readable, cue: str, present: "pd.Series[bool]", fewest: int, least: float
+) -> LearnedThreshold:
+    """Learn from whether the cue is present by image_id.
+
+    Args:
+        fewest: number of examples needed.
+        least: balanced accuracy needed.
+    """
+    column = score_column(cue)
     wanted = ds.field("image_id").isin(pa.array(list(present.index), pa.string()))
     examples = results.dataset.to_table(columns=["image_id", column], filter=wanted).to_pandas()
     examples = examples[examples[column].notna()]
-    truth = present[~present.index.duplicated()].loc[examples["image_id"]].to_numpy(bool)
+    truth = present.loc[examples["image_id"]].to_numpy(bool)
     scores = examples[column].to_numpy(float)
     rarer = min(truth.sum(), (~truth).sum())
-    if len(scores) < gates.examples or rarer < _FEWEST:
+    if len(scores) < fewest or rarer < _FEWEST:
         return LearnedThreshold(
             cue,
             len(scores),
             None,
             float("nan"),
             f"{len(scores)} labelled examples with scores, {rarer} of the rarer kind; "
-            f"{gates.examples} and {_FEWEST} needed",
+            f"{fewest} and {_FEWEST} needed",
         )
     accuracy = _held_out_accuracy(scores, truth, folds(examples["image_id"].tolist(), _FOLDS))
-    if accuracy < gates.balanced_accuracy:
+    if accuracy < least:
         return LearnedThreshold(
             cue,
             len(scores),
             None,
             accuracy,
             f"balanced accuracy of its scores is {accuracy:.0%} on held-out examples, "
-            f"{gates.balanced_accuracy:.0%} needed",
+            f"{least:.0%} needed",
         )
     return LearnedThreshold(cue, len(scores), best_threshold(scores, truth), accuracy)
 

@@ -72,22 +72,35 @@ class Presence:
         return result
 
 
-def measure(histograms: Histograms, gates: Gates, thresholds: Mapping[str, float]) -> Presence:
+def measure(
+    histograms: Histograms,
+    gates: Gates,
+    thresholds: Mapping[str, float],
+    *,
+    check_shape: bool = True,
+) -> Presence:
     """Fit every cue and apply the gates.
 
     Args:
         thresholds: cue -> score from which it is present, instead of the fit.
+        check_shape: whether two states must fit better than one with a long tail, or than classes
+            of unequal spread; see `shape_check`.
     """
     cues, classes, bins = histograms.counts.shape
     if not cues or not classes:
         return _nothing(histograms)
     together = max(1, _CHUNK // max(1, classes * bins))
     chunks = [np.arange(i, min(i + together, cues)) for i in range(0, cues, together)]
-    measured = partial(_measured, histograms, gates)
+    measured = partial(_measured, histograms, gates, check_shape)
     parts = list(map_in_threads(measured, chunks, cores()))
     presence = _join(histograms, parts)
+    return with_thresholds(presence, thresholds)
+
+
+def with_thresholds(presence: Presence, thresholds: Mapping[str, float]) -> Presence:
+    """The same where some cues are present from a score on, which must be an edge of their bins."""
     for cue, threshold in thresholds.items():
-        presence = _with_threshold(presence, histograms.cues.index(cue), threshold)
+        presence = _with_threshold(presence, presence.histograms.cues.index(cue), threshold)
     return presence
 
 
@@ -103,7 +116,9 @@ class _Part:
     reason: list[str]
 
 
-def _measured(histograms: Histograms, gates: Gates, chunk: NDArray[np.int64]) -> _Part:
+def _measured(
+    histograms: Histograms, gates: Gates, check_shape: bool, chunk: NDArray[np.int64]
+) -> _Part:
     """Fit the cues of one chunk, given by index."""
     data = HistogramSums.of(
         histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
@@ -121,7 +136,7 @@ def _measured(histograms: Histograms, gates: Gates, chunk: NDArray[np.int64]) ->
         )
         for c in range(len(chunk))
     ]
-    for c in (c for c, reason in enumerate(reasons) if not reason):
+    for c in (c for c, reason in enumerate(reasons) if check_shape and not reason):
         if shape_check.gain_of_states(data, fitted, c) <= shape_check.LEAST_GAIN:
             reasons[c] = (
                 "one state with a long tail, or classes of unequal spread, explain its scores as "

@@ -3,6 +3,11 @@
 A word counts as confirmed if its score has two states within classes and the class has one of them
 more often, by the gates of the audit. q is adjusted over the pairs that were found and their
 decoys: words of the same vocabulary, drawn at random, that go through the same test.
+
+A direction without a word was found in its class alone, where it may stand for a kind of the object
+or for a background as it looks in this class. Every class has such directions, and no other class
+has them. So the other classes must show two states by themselves, too, and the class must have the
+upper one more often than they do.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,27 +17,38 @@ import numpy as np
 import pandas as pd
 
 from pipeline.audit import association, cooccurrence, presence, ranking
+from pipeline.audit.association import Association
 from pipeline.audit.class_view import view_classes
 from pipeline.audit.cooccurrence import Cooccurrence
-from pipeline.audit.histograms import count_histograms
-from pipeline.audit.inference import adjusted
+from pipeline.audit.histograms import Histograms, count_histograms
+from pipeline.audit.inference import Z95, adjusted
 from pipeline.audit.label_estimates import COLUMNS
 from pipeline.audit.presence import Presence
 from pipeline.audit.scores import Population
-from pipeline.config.audit_settings import AuditConfig
+from pipeline.config.audit_settings import AuditConfig, Gates
 from pipeline.discovery.halves import HalfScores
 
 MOST_CELLS = 100_000_000
 """Bins of the histograms of all classes that are held at once; 4 bytes each, several times."""
+ONLY_HERE = (
+    "the images of the other classes have no two states along it, so it may be a kind of the "
+    "object itself, or something that only this class has: look at its images"
+)
+"""Reason of a direction without a word that has two states in its class, and in no other."""
 FIELDS = ("share", "share_elsewhere", "effect", "low", "high", "q")
 
 
 @dataclass(frozen=True)
 class PairOfWord:
-    """A class, by its code, and a word."""
+    """A class, by its code, and a word.
+
+    Attributes:
+        has_word: False for the name of a thing or place without a word.
+    """
 
     code: int
     word: str
+    has_word: bool = True
 
 
 def confirm(
@@ -104,6 +120,8 @@ def _tested(
         values: dict[str, object] = {name: row[name] for name in _KEPT}
         values |= {name: row[f"association__{name}"] for name in ("effect", "low", "high")}
         p, reason = tested.p[index[pair.word], pair.code], row["association__reason"]
+        if not (pair.has_word or reason):
+            reason = _of_the_class(histograms, index[pair.word], pair.code, tested, gates)
         if pair in echoes:
             p = np.nan
             reason = (
@@ -111,6 +129,27 @@ def _tested(
             )
         rows[pair] = values | {"p": p, "reason": reason}
     return rows
+
+
+def _of_the_class(
+    histograms: Histograms, cue: int, code: int, tested: Association, gates: Gates
+) -> str:
+    """Why a direction without a word may be something that only its class can have, or empty."""
+    counts = histograms.counts[[cue]].copy()
+    counts[:, code] = 0
+    others = Histograms(histograms.cues[cue : cue + 1], histograms.edges[[cue]], counts)
+    fitted = presence.measure(others, gates, {}, check_shape=False)
+    if not fitted.measured[0]:
+        return ONLY_HERE
+    log_odds, error = association.log_odds_ratio(
+        tested.with_cue[cue, code],
+        tested.images[cue, code],
+        (counts * fitted.posterior).sum(dtype=np.float64),
+        counts.sum(dtype=np.float64),
+    )
+    if np.exp(log_odds - Z95 * error) > gates.odds_ratio:
+        return ""
+    return "the other classes by themselves show it as often as this class"
 
 
 def _echoes(

@@ -18,7 +18,7 @@ from pipeline.audit.scores import Population, count_population
 from pipeline.audit.suspicion_scan import class_sums
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.discovery.confirm import PairOfWord, confirm
+from pipeline.discovery.confirm import ONLY_HERE, PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.places import TOP as PLACES
 from pipeline.discovery.places import Place, read_places, unnamed_frame
@@ -163,7 +163,7 @@ def find_words(
     )
     tried = listed.directions(pairs, decoys)
     tried |= {thing.name: thing.direction.astype(np.float32) for thing in things}
-    of_things = [PairOfWord(thing.code, thing.name) for thing in things]
+    of_things = [PairOfWord(thing.code, thing.name, has_word=False) for thing in things]
     tested = confirm(
         HalfScores(results, True, tried),
         _of_half(population, again),
@@ -191,16 +191,19 @@ def find_words(
 
 
 def worth_a_look(candidates: pd.DataFrame) -> pd.DataFrame:
-    """Candidates that are not confirmed, but unusual for their class on both halves.
+    """Candidates that are not confirmed, but unusual for their class.
+
+    These are the first words and places of a class that are unusual for it on both halves, and what
+    has no word and is in some images of this class alone.
 
     Args:
         candidates: the candidates of a `Discovery`.
     """
     unusual = candidates[["effect", "effect_again"]].min(axis=1) > WORTH_A_LOOK
     first = candidates["rank"] <= FIRST
-    return candidates[unusual & first & ~candidates["confirmed"].astype(bool)].reset_index(
-        drop=True
-    )
+    open_ones = ~candidates["confirmed"].astype(bool)
+    only_here = candidates["reason"] == ONLY_HERE
+    return candidates[open_ones & (unusual & first | only_here)].reset_index(drop=True)
 
 
 def listed(candidates: pd.DataFrame) -> pd.DataFrame:

@@ -123,9 +123,10 @@ class Claims:
 
     def removed(self, pair: EditedPair, deletion: Deletion) -> NDArray[np.bool_]:
         """(n,) whether the cue's score fell below its threshold with every fill."""
-        scores = deletion.without @ self.directions.cues[pair.cue]
-        below = scores < self.threshold(pair.cls, pair.cue)
-        return np.asarray(below.all(axis=0), dtype=bool)
+        direction, threshold = self.directions.cues[pair.cue], self.threshold(pair.cls, pair.cue)
+        above = deletion.before @ direction >= threshold
+        below = (deletion.without @ direction < threshold).all(axis=0)
+        return np.asarray(above & below, dtype=bool)
 
     def appeared(self, pair: EditedPair) -> NDArray[np.bool_]:
         """(n,) whether insertion raised the cue's score to its threshold in the rival class."""

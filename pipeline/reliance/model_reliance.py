@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.audit.basis import Basis
 from pipeline.audit.class_members import rows_with_label
 from pipeline.audit.inference import Array, adjusted
 from pipeline.audit.predictions import accuracy_by_cue
@@ -152,12 +153,17 @@ class ModelReliance:
     def _shares(self, pair: EditedPair) -> Shares:
         """How often class and rival have the cue, and how well the classifier separates them."""
         frame = self.reliance.findings.frame
-        about = {name: self._of(frame, name, pair.cue) for name in (pair.cls, pair.rival)}
+        own, rival = (self._of(frame, name, pair.cue) for name in (pair.cls, pair.rival))
+        in_class, in_rival = float(own["share"]), float(rival["share"])
+        images, rival_images = int(own["images"]), int(rival["images"])
+        if own["association__basis"] == Basis.LABELS:  # they tell the share of all other classes
+            in_rival = float(own["share_elsewhere"])
+            images, rival_images = int(own["labels"]), int(own["labels_elsewhere"])
         return Shares(
-            in_class=float(about[pair.cls]["share"]),
-            in_rival=float(about[pair.rival]["share"]),
-            images=int(about[pair.cls]["images"]),
-            rival_images=int(about[pair.rival]["images"]),
+            in_class=in_class,
+            in_rival=in_rival,
+            images=images,
+            rival_images=rival_images,
             margins=self._margins(pair, pair.cls),
             rival_margins=self._margins(pair, pair.rival),
         )

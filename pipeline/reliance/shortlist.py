@@ -108,8 +108,7 @@ def shortlist(
 ) -> list[Listed]:
     """The strongest flagged associations of classes that have a rival.
 
-    A cue whose presence in single images is not measured, because only labels tell of it, has no
-    images to edit and is left out.
+    A cue whose presence in single images is not known has no images to edit and is left out.
 
     Args:
         rivals: (K,) code of each class's rival, -1 for none.
@@ -131,7 +130,8 @@ def tasks(
 ) -> Iterator[PairTask]:
     """The task of each pair, class by class. Reads the rows of every class and rival once.
 
-    The images are those that qualify and whose ids have the lowest hashes.
+    The images are those that qualify and whose ids have the lowest hashes. Where only people's
+    answers tell of a cue, images with it are those in which people see it.
     """
     names = Names(results, findings)
     flagged = {(pair.cls, pair.cue) for pair in listed}
@@ -144,6 +144,10 @@ def tasks(
         rows = _rows(results, findings, label)
         for cue, target_of in choices:
             chosen = rows[(rows[cue] > 0.5) == (target_of is None)]
+            if cue in findings.answered:
+                seen = findings.answered[cue].present.reindex(chosen["image_id"])
+                kept = seen.eq(True) if target_of is None else ~seen.eq(True)
+                chosen = chosen[kept.to_numpy()]
             if LABELS in rows and target_of is not None:
                 chosen = chosen[[target_of not in labels for labels in chosen[LABELS]]]
             chosen = chosen.head(config.images)

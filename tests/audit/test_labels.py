@@ -12,8 +12,11 @@ from pipeline.audit.decisions import gate
 from pipeline.audit.label_design import COLUMNS, ELSEWHERE, PICKED, Centring, Strata
 from pipeline.audit.label_groups import DESIGN, Design, LabelImages, read_labels
 from pipeline.audit.scores import count_population
+from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import UsageError
 from pipeline.labelling import write_labelling
+from pipeline.reliance.shortlist import Listed, tasks
+from pipeline.results import open_results
 from tests.audit.worlds import World, labels
 from tests.jobs.command import legrad
 
@@ -65,6 +68,30 @@ def labelled(truth: World, out: str, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("drawn")
     written = write_labelling(Audit.from_results(out), folder, pairs=PAIRS, labels=60)
     return answer(truth, written.table)
+
+
+def test_images_to_edit_are_those_in_which_people_see_the_cue(
+    truth: World, out: str, labelled: str
+) -> None:
+    findings = Audit.from_results(out, labels=[labelled]).findings
+    assert list(findings.answered) == ["tag"]  # grass has two states, frost is never seen
+    tag = findings.presence.histograms.cues.index("tag")
+    assert not findings.presence.measured[tag]
+    chosen = findings.for_edits
+    assert chosen.presence.measured[tag]
+    threshold = findings.answered["tag"].threshold
+    assert (chosen.presence.threshold[tag] == threshold).all()
+    pair = [Listed("red fox", "tag", "dog")]
+    (task,) = tasks(open_results(out), chosen, pair, RelianceConfig(images=500))
+    images, targets = ({row["image_id"] for row in part} for part in (task.images, task.targets))
+    has = dict(zip(truth.ids, truth.has["tag"], strict=True))
+    scores = dict(zip(truth.ids, truth.scores["tag"], strict=True))
+    answered = set(findings.answered["tag"].present.index)
+    assert images <= answered
+    assert len(images) > 20
+    assert all(has[image] and scores[image] >= threshold - 0.01 for image in images)
+    assert len(targets - answered) > 200
+    assert not any(has[image] for image in targets & answered)
 
 
 def test_labels_find_what_scores_cannot_and_refute_what_they_mistake(

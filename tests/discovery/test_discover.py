@@ -1,10 +1,14 @@
 """Discovery on images with known cues: planted ones are found and confirmed, nothing else is."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.audit.scores import count_population
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery import Discovery, discover, discovery_costs, search, worth_a_look
+from pipeline.discovery.confirm import ONLY_HERE, PairOfWord, confirm
+from pipeline.discovery.halves import HalfScores
 from pipeline.errors import UsageError
 from tests.discovery.worlds import CLASSES, WORDS, EmbeddedWorld
 
@@ -64,6 +68,38 @@ def test_a_thing_without_a_word_is_found_and_confirmed(monkeypatch: pytest.Monke
     direction = found.directions[confirmed["word"].item()]
     assert direction @ world.thing > 0.75
     assert confirmed["also"].item().count("(") == 3
+
+
+def test_a_thing_that_only_its_class_has_is_worth_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = EmbeddedWorld({}, unnamed={"cedar": 0.5}, elsewhere=0.0, objects=20.0)
+    found = discovered(world, monkeypatch)
+    assert not found.candidates["confirmed"].any()
+    look = worth_a_look(found.candidates)
+    only = look[look["reason"] == ONLY_HERE]
+    assert list(only["class"]) == ["cedar"]
+    assert abs(found.directions[only["word"].item()] @ world.thing) > 0.75
+    assert only["share"].item() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("has_word", [True, False])
+def test_a_thing_that_the_other_classes_have_as_often_is_not_confirmed(has_word: bool) -> None:
+    """It raises the scores of its own class more, so a fit of all classes misses it elsewhere."""
+    world = EmbeddedWorld({}, images=6000)
+    rng = np.random.default_rng(3)
+    labels = np.array(world.table["label"].to_pylist())
+    labels[rng.random(6000) < 0.5] = "cedar"
+    scores = rng.normal(size=6000)
+    scores += (rng.random(6000) < 0.3) * np.where(labels == "cedar", 8.0, 4.6)
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(scores.astype(np.float32)), 1)
+    world.table = world.table.set_column(1, "label", pa.array(labels))
+    world.table = world.table.set_column(3, "embedding", embedding)
+    direction = {"unnamed 1": np.ones(1, np.float32)}
+    half = HalfScores(world.results, True, direction)
+    population = count_population(half, 100)
+    pair = PairOfWord(CLASSES.index("cedar"), "unnamed 1", has_word=has_word)
+    row = confirm(half, population, [pair], AuditConfig(bootstrap=50, bins=128)).iloc[0]
+    assert row["confirmed"] == has_word
+    assert has_word or "as often" in row["reason"]
 
 
 def test_what_the_cues_of_the_run_explain_is_no_thing(monkeypatch: pytest.MonkeyPatch) -> None:

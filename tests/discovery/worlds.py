@@ -30,6 +30,7 @@ class EmbeddedWorld:
         distance: of the two states of a planted word's score, in deviations.
         cues: words that a query of the run names.
         unnamed: class -> share of its images with a thing for which there is no word.
+        elsewhere: share of the images of the other classes with this thing.
         objects: how far the objects of the classes move the embeddings, in deviations.
     """
 
@@ -39,6 +40,7 @@ class EmbeddedWorld:
     images: int = 3000
     seed: int = 0
     unnamed: dict[str, float] = field(default_factory=dict)
+    elsewhere: float = 0.05
     objects: float = 2.0
     words: NDArray[np.float64] = field(init=False)
     table: pa.Table = field(init=False)
@@ -56,7 +58,9 @@ class EmbeddedWorld:
             present = rng.random(self.images) < chance
             vectors[present] += self.distance * self.words[word]
         self.thing = _unit(rng.normal(size=(1, WIDTH)))[0]
-        shares = np.array([self.unnamed.get(cls, 0.05 * bool(self.unnamed)) for cls in CLASSES])
+        shares = np.array(
+            [self.unnamed.get(cls, self.elsewhere * bool(self.unnamed)) for cls in CLASSES]
+        )
         self.has_thing = rng.random(self.images) < shares[codes]
         vectors[self.has_thing] += self.distance * self.thing
         flat = pa.array(vectors.astype(np.float32).ravel())

@@ -12,6 +12,7 @@ from legrad.queries.query import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.errors import UsageError
+from pipeline.labelling import write_labelling
 from pipeline.reliance.probe import FOLDS, groups
 from pipeline.reliance.probe_maps import FOLD, probe_query
 from pipeline.report.contents import Limits
@@ -87,6 +88,27 @@ def test_sets_of_labels(demo_run: DemoRun, tmp_path: Path) -> None:
     )
     assert set(task.other_labels.values()) == {frozenset({"cold"})}
     assert set(ranked.loc[ranked["probe_reliance__flag"], "cue"]) == {"watermark"}
+
+
+def test_a_pair_that_only_labels_tell_of(demo_run: DemoRun, tmp_path: Path) -> None:
+    """No cue counts as measured, as with the scores of most models on photographs."""
+    unmeasured = chosen(tmp_path / "work")
+    unmeasured["gates"] = GATES | {"separation": 1000, "labels": 10}
+    plain = Audit.from_results(demo_run.output, settings=unmeasured)
+    assert not plain.rank()["association__flag"].any()
+    pairs = [("frozen fish", "watermark")]
+    table = write_labelling(plain, tmp_path / "labels", pairs=pairs, labels=40).table
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    has = open_results(demo_run.output).images(["has_watermark"])["has_watermark"]
+    rows["answer"] = np.where(has.loc[rows["image_id"]], "present", "absent")
+    rows["who"], rows["when"] = "ann", "2026-11-30T12:00:00Z"
+    rows.to_csv(table, index=False)
+    audit = Audit.from_results(demo_run.output, settings=unmeasured, labels=[str(table)])
+    mark = of(audit.rank(), "frozen fish", "watermark")
+    assert (mark["association__basis"], mark["association__flag"]) == ("labels", True)
+    assert mark["probe_reliance__flag"]
+    (task,) = audit.reliance.tasks.values()
+    assert has.loc[[row["image_id"] for row in task.images]].all()
 
 
 def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
