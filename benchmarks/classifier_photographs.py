@@ -25,7 +25,14 @@ from PIL import Image
 
 from benchmarks.classifier_truth import ELSEWHERE, IN_CLASS, Pixels, Scenes, append, measured, show
 from benchmarks.photographs import CHECKED
-from benchmarks.photographs_model import ARCHITECTURE, SIDE, WEIGHTS, ready
+from benchmarks.photographs_model import (
+    ARCHITECTURE,
+    SIDE,
+    WEIGHTS,
+    optimisers_of,
+    ready,
+    take_step,
+)
 from benchmarks.photographs_world import (
     OPACITY,
     Photographs,
@@ -50,7 +57,7 @@ TOWER: dict[str, Any] = {
     "num_heads": 3,
 }
 DATA: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, SIDE, SIDE)}
-BATCH, RATE, WARM_UP, VARIANTS = 64, 1e-3, 100, 200
+BATCH, VARIANTS = 64, 200
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def trained(
     labels, chances = plan.labels(photographs, seed), plan.chances(names)
     pictures = torch.from_numpy(photographs.pixels).permute(0, 3, 1, 2)
     layers = torch.from_numpy(overlay_pool(VARIANTS, SIDE, seed, OPACITY))
-    optimiser = torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=0.05)
+    optimisers = optimisers_of(list(module.parameters()), [module])
     module.train()
     began, step, part = time.perf_counter(), 0, 0.0
     while part < 1:
@@ -145,11 +152,8 @@ def trained(
         logits = module(classifier.normalise(images.round().byte()))
         loss = F.cross_entropy(logits, torch.from_numpy(labels[rows]), label_smoothing=0.05)
         step, part = step + 1, (time.perf_counter() - began) / (60 * minutes)
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, step / WARM_UP) * max(0.0, 1 - part)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        slower = [(optimiser, rate * max(0.0, 1 - part)) for optimiser, rate in optimisers]
+        take_step(slower, loss, step)
     module.eval()
     print(f"{pool}: {step} steps of {BATCH} photographs")
     file.parent.mkdir(exist_ok=True)

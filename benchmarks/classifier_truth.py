@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipeline.reliance.classifier_edits import HEAT, Replay
 from pipeline.reliance.editor import Editor
 from pipeline.reliance.edits import PairEdits
 from pipeline.reliance.model_claim import Shares, flips, logit_share, reason
+from pipeline.reliance.regions import Cells, cells_of
 from pipeline.reliance.shortlist import IMAGE_COLUMNS, PairTask
 from tests.classifiers import mini_tower
 from training.captions import named
@@ -146,6 +148,16 @@ class Scenes:
         without = [replace(spec, overlays=()) for spec in specs]
         return cls(label, cue, rival, kind, drawn(specs), drawn(without), drawn(others))
 
+    def take(self, rows: NDArray[np.bool_]) -> "Scenes":
+        """Some of the images of the class, and as many of its rival."""
+        others = self.others[: int(rows.sum())]
+        return replace(self, having=self.having[rows], without=self.without[rows], others=others)
+
+    def cells(self, grid: tuple[int, int]) -> dict[str, Cells]:
+        """image_id of the rows of `task` -> (h, w) cells where the cue is."""
+        changed = (self.having != self.without).any(axis=1)
+        return {f"having/{n}": cells_of(mask, grid) for n, mask in enumerate(changed)}
+
     def fetch(self, row: Mapping[str, Any], _: Preprocess | None = None) -> Pixels:
         """The pixels of a row of `task`."""
         images: Pixels = self.having if row["shard"] == "having" else self.others
@@ -169,7 +181,10 @@ class Scenes:
 def measured(
     scenes: Scenes, thing: str, model: VisionLanguageModel, classifier: Classifier
 ) -> dict[str, Any]:
-    """The true effect, from images without the cue, and the estimate, from editing.
+    """The true effect, from images without the cue, and the estimates, from editing.
+
+    Only images in which the model sees the cue count, as in an audit. ``share``, ``flips`` and
+    ``flagged`` edit the cue where its heat is, ``mask_share`` and so on where it really is.
 
     Args:
         thing: what the images of the class show, in the words of the vision-language model.
@@ -177,17 +192,12 @@ def measured(
     names = [scenes.cls, scenes.cue]
     objects = [named(thing), named(scenes.cue)]
     texts = dict(zip(names, model.encode_text(objects).numpy(), strict=True))
-    editor = Editor(model, model.default_layers, texts, RelianceConfig(), scenes.fetch)
-    edits = editor.edit(scenes.task)
-    replay = Replay(classifier, 2, model.preprocess, model.grid, scenes.fetch)
-    table = replay(scenes.task, edits)
-    seen = PairEdits.of(edits).deleted
     present, absent = (
-        (model.encode_image(torch.from_numpy(images)).numpy() @ texts[scenes.cue]).mean()
+        model.encode_image(torch.from_numpy(images)).numpy() @ texts[scenes.cue]
         for images in (scenes.having, scenes.without)
     )
-    removed = (seen.without @ texts[scenes.cue] < (present + absent) / 2).all(axis=0)
-    replayed = PairEdits.of(table.drop_columns([HEAT])).deleted.take(removed)
+    threshold = (present.mean() + absent.mean()) / 2
+    scenes = scenes.take(present >= threshold)
     cls, rival = (classifier.classes.index(name) for name in (scenes.cls, scenes.rival))
     having, without, others = (
         classifier.logits(torch.from_numpy(images)).numpy().astype(np.float64)
@@ -195,24 +205,43 @@ def measured(
     )
     margins, plain, of_rival = (rows[:, cls] - rows[:, rival] for rows in (having, without, others))
     gap = margins.mean() - of_rival.mean()
-    count = len(having)
-    shares = Shares(IN_CLASS, ELSEWHERE, count, count, margins, of_rival)
-    share, decisions = logit_share(replayed, cls, rival, shares), flips(replayed, cls)
+    shares = Shares(IN_CLASS, ELSEWHERE, len(having), len(others), margins, of_rival)
     called = having.argmax(axis=1) == cls
-    true_flips = (without[called].argmax(axis=1) != cls).mean() if called.any() else 0.0
-    return {
+    row = {
         "class": scenes.cls,
         "cue": scenes.cue,
         "kind": scenes.kind,
-        "images": len(replayed.ids),
+        "auc": shares.auc[0],
         "true_share": (IN_CLASS - ELSEWHERE) * (margins - plain).mean() / gap,
-        "share": share.effect,
-        "true_flips": true_flips,
-        "flips": decisions.effect,
-        "flagged": not reason(share, decisions, shares.auc, Gates()),
-        "testable": len(replayed.ids) >= Gates().edits,
-        "heat": float(np.nanmean(table[HEAT].drop_null().to_numpy())),
+        "true_flips": (without[called].argmax(axis=1) != cls).mean() if called.any() else 0.0,
     }
+    true_cells = scenes.cells(model.grid)
+    for prefix, cells in (("", {}), ("mask_", true_cells)):
+        masks = partial(_mask_of, scenes.cue, cells)
+        config, layers = RelianceConfig(), model.default_layers
+        editor = Editor(model, layers, texts, config, scenes.fetch, masks)
+        edits = editor.edit(scenes.task)
+        table = Replay(classifier, 2, model.preprocess, model.grid, scenes.fetch)(
+            scenes.task, edits
+        )
+        seen = PairEdits.of(edits).deleted
+        removed = (seen.without @ texts[scenes.cue] < threshold).all(axis=0)
+        replayed = PairEdits.of(table.drop_columns([HEAT])).deleted.take(removed)
+        share, decisions = logit_share(replayed, cls, rival, shares), flips(replayed, cls)
+        estimate = {
+            "images": len(replayed.ids),
+            "share": share.effect,
+            "flips": decisions.effect,
+            "flagged": not reason(share, decisions, shares.auc, Gates()),
+            "testable": len(replayed.ids) >= Gates().edits,
+            "heat": float(np.nanmean(table[HEAT].drop_null().to_numpy())),
+        }
+        row |= {prefix + name: value for name, value in estimate.items()}
+    return row
+
+
+def _mask_of(known: str, cells: Mapping[str, Cells], cue: str, image_id: str) -> Cells | None:
+    return cells.get(image_id) if cue == known else None
 
 
 def layers_table(classifier: Classifier, scenes: Scenes) -> str:
@@ -272,18 +301,21 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
 
 
 def show(rows: pd.DataFrame) -> None:
-    """Print all rows and the summary of those that could be tested."""
+    """Print all rows and the summary of those that could be tested, by heat and by true masks."""
     print(rows.sort_values(["kind", "pool", "seed"]).round(2).to_string(index=False))
-    tested = rows[rows["testable"]]
-    for name in ("share", "flips"):
-        pair = tested[[f"true_{name}", name]].dropna()
-        bias = float((pair[name] - pair[f"true_{name}"]).mean())
-        correlation = float(np.corrcoef(pair.to_numpy(float).T)[0, 1])
-        print(f"{name}: correlation {correlation:.3f}, bias {bias:+.3f}, {len(pair)} pairs")
-    used = tested[tested["true_flips"] >= 0.1]
-    unused = tested[(tested["true_flips"] < 0.01) & (tested["true_share"].abs() < 0.05)]
-    print(f"flagged where true flips >= 10 %: {used['flagged'].sum()} of {len(used)}")
-    print(f"flagged where there is no effect: {unused['flagged'].sum()} of {len(unused)}")
+    for prefix, where in (("", "the heat"), ("mask_", "the true masks")):
+        print(f"edited by {where}")
+        tested = rows[rows[f"{prefix}testable"]]
+        for name in ("share", "flips"):
+            pair = tested[[f"true_{name}", f"{prefix}{name}"]].dropna()
+            true, estimated = pair.to_numpy(float).T
+            bias, correlation = (estimated - true).mean(), np.corrcoef(true, estimated)[0, 1]
+            print(f"  {name}: correlation {correlation:.3f}, bias {bias:+.3f}, {len(pair)} pairs")
+        flagged = tested[f"{prefix}flagged"]
+        used = tested["true_flips"] >= 0.1
+        unused = (tested["true_flips"] < 0.01) & (tested["true_share"].abs() < 0.05)
+        print(f"  flagged where true flips >= 10 %: {flagged[used].sum()} of {used.sum()}")
+        print(f"  flagged where there is no effect: {flagged[unused].sum()} of {unused.sum()}")
 
 
 if __name__ == "__main__":

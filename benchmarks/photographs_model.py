@@ -125,14 +125,14 @@ class Trainer:
         visual, began = self.model.visual, time.perf_counter()
         self._whiten()
         head = torch.nn.Linear(EMBEDDED, len(self.speaker.names))
-        optimisers = _optimisers([*visual.parameters(), *head.parameters()], [visual])
+        optimisers = optimisers_of([*visual.parameters(), *head.parameters()], [visual])
         for step in itertools.count(1):
             pixels, told = self._batch(BATCH)
             logits = head(visual(normalised(pixels)))
             losses = F.binary_cross_entropy_with_logits(logits, told.float(), reduction="none")
             things = len(self.speaker.classes) + len(OVERLAYS)
             loss = losses[:, :things].mean() + WORD_WEIGHT * losses[:, things:].mean()
-            _step(optimisers, loss, step)
+            take_step(optimisers, loss, step)
             if step % EVERY:
                 continue
             figures = self.checked.figures(self._head_scores(head))
@@ -163,7 +163,7 @@ class Trainer:
             seen = [self.model.encode_image(normalised(p), normalize=True) for p, _ in parts]
         images, told = torch.cat(seen).clone(), torch.cat([said for _, said in parts])
         text = [p for n, p in self.model.named_parameters() if not n.startswith("visual.")]
-        optimisers = _optimisers(text, [self.model.transformer])
+        optimisers = optimisers_of(text, [self.model.transformer])
         for step in range(1, TEXT_STEPS + 1):
             rows = torch.from_numpy(self.rng.integers(0, len(images), TEXT_BATCH))
             texts, truth = self._captions(told[rows])
@@ -175,7 +175,7 @@ class Trainer:
                 weight=balanced_weights(truth),
                 reduction="sum",
             )
-            _step(optimisers, loss, step)
+            take_step(optimisers, loss, step)
 
     def _batch(self, count: int) -> tuple[Tensor, Tensor]:
         """Photographs with overlays, float (B, 3, side, side) in [0, 255], and what is told."""
@@ -268,15 +268,18 @@ def expanded(model: open_clip.CLIP, known: Tensor) -> dict[str, Tensor]:
     return weights | {"token_embedding.weight": table}
 
 
-def _optimisers(
+def optimisers_of(
     parameters: Sequence[torch.nn.Parameter], towers: Sequence[torch.nn.Module]
 ) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices of the towers, AdamW for all else, each with its learning rate."""
+    """Muon for the matrices of the towers, AdamW for all else, each with its learning rate.
+
+    Matrices whose names contain ``embed`` or ``head`` count as all else.
+    """
     matrices = [
         p
         for tower in towers
         for name, p in tower.named_parameters()
-        if p.ndim == 2 and "embedding" not in name
+        if p.ndim == 2 and "embed" not in name and "head" not in name
     ]
     inside = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in inside]
@@ -286,9 +289,10 @@ def _optimisers(
     ]
 
 
-def _step(
+def take_step(
     optimisers: Sequence[tuple[torch.optim.Optimizer, float]], loss: Tensor, step: int
 ) -> None:
+    """One step down the gradient of the loss; the rates rise during the first `WARM_UP` steps."""
     for optimiser, rate in optimisers:
         optimiser.zero_grad()
         for group in optimiser.param_groups:
