@@ -109,7 +109,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Write a configuration for your data, with a query for each of its labels."""
-    from pipeline.starter import write_starter
+    from pipeline.starter.files import write_starter
 
     if model.model is None and model.pretrained is None:
         model = replace(model, model=_STARTER_MODEL[0], pretrained=_STARTER_MODEL[1])

@@ -1,5 +1,4 @@
-"""Write a first configuration for a data set, with class queries for its labels."""
+"""Write a first configuration for a data set, with class queries for its labels.
 
-from pipeline.starter.files import Starter, write_starter
-
-__all__ = ["Starter", "write_starter"]
+`files.write_starter` does it; `promotion` writes the configuration of a later run with new queries.
+"""

@@ -10,7 +10,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import UsageError
 from pipeline.sources.datasource import open_source
 from pipeline.sources.foreign_layouts import foreign_layout
-from pipeline.starter import write_starter
+from pipeline.starter.files import write_starter
 from tests.data import jpeg, settings
 
 LAYOUTS = {

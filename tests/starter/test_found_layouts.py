@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
-from pipeline.starter import Starter, write_starter
+from pipeline.starter.files import Starter, write_starter
 from tests.data import jpeg, read_all, samples, tar_bytes
 
 MODEL = ModelConfig(name="mini")

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
-from pipeline.starter import write_starter
+from pipeline.starter.files import write_starter
 from pipeline.starter.survey import survey
 from tests.data import read_all
 from tests.starter import layouts, packed_layouts  # noqa: F401 - they fill LAYOUTS

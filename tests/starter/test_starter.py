@@ -14,7 +14,7 @@ from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config
 from pipeline.errors import UsageError
 from pipeline.sources import label_counts
-from pipeline.starter import Starter, write_starter
+from pipeline.starter.files import Starter, write_starter
 from tests.data import jpeg, samples, tar_bytes
 
 MODEL = ModelConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")
