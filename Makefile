@@ -55,8 +55,8 @@ bench: $(READY) ## figures of the README
 docs: $(READY) ## the site with the reference, in site/; broken links are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
-notebook: $(READY) ## run docs/audit-example.ipynb again, outputs and all
-	$(BIN)/jupyter execute --inplace docs/audit-example.ipynb
+notebook: $(READY) ## run the notebooks in docs/ again, outputs and all
+	$(BIN)/jupyter execute --inplace docs/audit-example.ipynb docs/classifier-example.ipynb
 
 clean: ## remove what the commands made
 	rm -rf .venv .venv-lowest demo dist build site .mypy_cache .pytest_cache .ruff_cache

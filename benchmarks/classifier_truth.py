@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -234,7 +235,7 @@ def measured(
             "flips": decisions.effect,
             "flagged": not reason(share, decisions, shares.auc, Gates()),
             "testable": len(replayed.ids) >= Gates().edits,
-            "heat": float(np.nanmean(table[HEAT].drop_null().to_numpy())),
+            "heat": pc.mean(table[HEAT]).as_py(),
         }
         row |= {prefix + name: value for name, value in estimate.items()}
     return row

@@ -261,7 +261,8 @@ def _from_function(name: str, checkpoint: str | None) -> _Made:
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(
             f"classifier {name}: expected a function without arguments in an importable module: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}. The workers of a run find installed packages, and "
+            'modules in PYTHONPATH: PYTHONPATH="$PWD" legrad run ...'
         ) from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"classifier {name}: it returned a {type(module).__name__}, not a module")
