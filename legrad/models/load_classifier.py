@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,7 @@ def _from_function(name: str, checkpoint: str | None) -> _Made:
     path, _, function = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    invalidate_caches()  # the folder may be younger than sys.path
     try:
         module = getattr(import_module(path), function)()
     except (ImportError, AttributeError, TypeError) as error:

@@ -175,9 +175,10 @@ def reason(share: Change, decisions: Change, auc: tuple[float, float], gates: Ga
     if passed:
         agree = any(change.agree for change in passed)
         return "" if agree else "the fills disagree about its sign"
+    least = max(share.low, 0)
     return (
-        f"it may be as little as {share.low:.0%} of the logit gap ({gates.model_share:.0%} needed) "
-        f"and {_decided(decisions, gates)}"
+        f"it may be as little as {least:.0%} of the logit gap ({gates.model_share:.0%} needed) and "
+        f"{_decided(decisions, gates)}"
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from legrad.preprocess import Preprocess
 from pipeline.config import AnyModelConfig, ClassifierConfig, ModelConfig, SourceConfig
+from pipeline.config.loading import validated
 from pipeline.config.model_settings import CLASSIFIER
 from pipeline.errors import UsageError
 from pipeline.machine import cores
@@ -154,28 +155,22 @@ def _map_steps(results: Results, ids: Sequence[str], maps: NDArray[np.float32]) 
 
 
 def model_config(manifest: Mapping[str, Any]) -> AnyModelConfig:
-    """Settings of the model that a run used."""
+    """Settings of the model that a run used.
+
+    Raises:
+        UsageError: they do not hold here, as where the code of a classifier cannot be imported.
+    """
     identity, about = manifest["identity"], manifest["metadata"]["model"]
+    kept = {name: identity[f"model.{name}"] for name in ("image_size", "layers", "precision")}
+    kept["name"] = about["name"]
+    where = "the model of the run"
     if about.get("kind") == CLASSIFIER:
-        return ClassifierConfig(
-            kind="classifier",
-            name=about["name"],
-            checkpoint=about["pretrained"],
-            classes=tuple(about["classes"]),
-            image_size=tuple(identity["model.image_size"]),
-            resize=about["resize"],
-            layers=identity["model.layers"],
-            precision=identity["model.precision"],
-        )
-    return ModelConfig(
-        name=about["name"],
-        pretrained=about["pretrained"],
-        image_size=tuple(identity["model.image_size"]),
-        resize=identity["model.resize"],
-        layers=identity["model.layers"],
-        precision=identity["model.precision"],
-        tokenizer=about.get("tokenizer"),  # not in early manifests, nor is the tag
-        tag=about.get("tag"),
+        kept |= {"kind": CLASSIFIER, "checkpoint": about["pretrained"], "classes": about["classes"]}
+        return validated(ClassifierConfig, kept | {"resize": about["resize"]}, where)
+    kept |= {"pretrained": about["pretrained"], "resize": identity["model.resize"]}
+    # Neither is in early manifests.
+    return validated(
+        ModelConfig, kept | {name: about.get(name) for name in ("tokenizer", "tag")}, where
     )
 
 
