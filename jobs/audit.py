@@ -9,6 +9,7 @@ import typer
 from jobs.options import (
     AuditOptions,
     ClassLabels,
+    LabelFiles,
     Limit,
     OutputsArgument,
     StorageOptions,
@@ -41,14 +42,7 @@ class VerdictOptions:
 class FileOptions:
     """Files that an audit reads and writes besides the run's output."""
 
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Answers of a person on images that `legrad label` drew; they decide the pairs "
-            "that they are about. Repeatable: a file for each person.",
-        ),
-    ] = None
+    labels: LabelFiles = None
     class_labels: ClassLabels = None
     predictions: Annotated[
         str | None,
@@ -126,7 +120,7 @@ def audit(
         storage_options,
         settings=options.config(),
         verdicts=verdicts.verdicts,
-        labels=tuple(files.labels or ()),
+        labels=files.labels,
         class_labels=files.class_labels,
         tell=log,
     )

@@ -23,8 +23,8 @@ _ASSOCIATION_LEGEND = (
     "with it: share of the class's images that show the cue; others: the same share "
     "of all other images. odds ratio: by how much the class raises the odds of the "
     "cue (95 % interval). heat: heat of the class's map on the cue where it is "
-    "present, 1 = average. verified: labels, if people looked at a random sample; no, "
-    "if two states of the scores say so, which may stand for something else.\n"
+    "present, 1 = average. verified: labels, if people looked at enough images of a random "
+    "sample; no, if it is guessed from the scores and nobody has looked, or not at enough.\n"
     "That class and cue occur together does not say that a model uses the cue.\n"
 )
 _RELIANCE_LEGEND = (
@@ -128,8 +128,14 @@ def _association_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['share_elsewhere']:.0%}",
         f"{effect} ({low}-{high})",
         "" if pd.isna(heat) else f"{heat:.1f}",
-        str(row["association__basis"]) if row["association__verified"] else "no",
+        str(row["association__basis"]) if row["association__verified"] else _unverified(row),
     ]
+
+
+def _unverified(row: Mapping[str, Any]) -> str:
+    """No, or how many answers there are where they are too few."""
+    answers = int(row["labels"]), int(row["labels_elsewhere"])
+    return f"no, {answers[0]} + {answers[1]} answers" if any(answers) else "no"
 
 
 def _reasons(rows: pd.DataFrame) -> Table:

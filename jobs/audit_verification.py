@@ -27,14 +27,23 @@ def show_labels(audit: "Audit") -> None:
         return
     people = sorted(audit.labels.answers["who"].unique())
     text = (
-        f"labels: {counted(len(audit.labels.answers), 'answer')} of {', '.join(people)} decide "
-        f"{counted(len(labelled.frame), 'pair')}"
+        f"labels: {counted(len(audit.labels.answers), 'answer')} of {', '.join(people)} on "
+        f"{counted(len(labelled.frame), 'pair')}, from {', '.join(audit.label_files)}"
     )
     if labelled.unused:
         text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
     if labelled.picked > labelled.unused:
         text += f"; {labelled.picked - labelled.unused:,} on pictures that were not drawn neither"
     console.print(text, soft_wrap=True, markup=False)
+    least = audit.settings.gates.labels
+    answers = labelled.frame[["labels", "labels_elsewhere"]].min(axis=1)
+    for row in labelled.frame[answers < least].to_dict(orient="records"):
+        console.print(
+            f"not enough: {row['class']} / {row['cue']} has {row['labels']} answers in the class "
+            f"and {row['labels_elsewhere']} elsewhere; {least} of each are needed",
+            soft_wrap=True,
+            markup=False,
+        )
     for row in audit.agreement.to_dict(orient="records"):
         same = pd.isna(row["kappa"])
         kappa = "all answers are the same" if same else f"Cohen's kappa {row['kappa']:.2f}"

@@ -47,6 +47,15 @@ ClassLabels = Annotated[
         "usual names), without a second run.",
     ),
 ]
+LabelFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Answers of a person on images that `legrad label` drew; they decide the pairs that "
+        "they are about. Repeatable: a file for each person. Default: the answers that were given "
+        "in `legrad view`.",
+    ),
+]
 VerdictsFile = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="CSV file that keeps verdicts. Default: a file inside OUT."),

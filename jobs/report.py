@@ -8,6 +8,7 @@ import typer
 from jobs.options import (
     AuditOptions,
     ClassLabels,
+    LabelFiles,
     OutputsArgument,
     StorageOptions,
     VerdictsFile,
@@ -69,6 +70,7 @@ def report(
         str, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write the report to.")
     ] = "report",
     verdicts: VerdictsFile = None,
+    labels: LabelFiles = None,
     class_labels: ClassLabels = None,
 ) -> None:
     """Write the audit as web pages: a table of pairs, a page per pair and per class."""
@@ -81,6 +83,7 @@ def report(
         storage.options(),
         settings=options.config(),
         verdicts=verdicts,
+        labels=labels,
         class_labels=class_labels,
         tell=log,
     )

@@ -11,6 +11,7 @@ from pipeline.audit import evidence, findings, overview, ranking
 from pipeline.audit.computed import Computed
 from pipeline.audit.decisions import VerdictFile
 from pipeline.audit.findings import Pair
+from pipeline.audit.label_groups import LABELS
 from pipeline.audit.names import check_names, dataset_name
 from pipeline.audit.overview import Overview
 from pipeline.audit.predictions import compare_predictions
@@ -44,7 +45,7 @@ class Audit(Computed):
         *,
         settings: AuditConfig | Mapping[str, Any] | None = None,
         verdicts: str | None = None,
-        labels: Sequence[str] = (),
+        labels: Sequence[str] | None = None,
         class_labels: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Audit":
@@ -57,7 +58,8 @@ class Audit(Computed):
             storage_options: options of its storage.
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
-            labels: files with people's answers on images that `legrad label` drew.
+            labels: files with people's answers on images that `legrad label` drew; default
+                ``_run/labels.csv`` of the run, where `legrad view` keeps them, if it exists.
             class_labels: table that replaces the labels of the images, see `open_results`.
             tell: called with messages about long steps.
 
@@ -75,6 +77,9 @@ class Audit(Computed):
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         check_names(results, chosen)
+        if labels is None:
+            kept = results.folder.root.child("_run", LABELS).exists() and class_labels is None
+            labels = (f"{results.folder.uri}/_run/{LABELS}",) if kept else ()
         return cls(results, chosen, file, storage_options, tell, tuple(labels))
 
     @cached_property

@@ -42,7 +42,11 @@ def counted(number: int, one: str, several: str | None = None) -> str:
 def unknown_name(kind: str, name: object, known: Iterable[str], where: str) -> UnknownNameError:
     """The error for a name that does not exist, with similar names and the names that do."""
     names = list(known)
-    similar = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    if not names:
+        return UnknownNameError(f"no {kind} {name!r} in {where}")
+    lower = {one.lower(): one for one in reversed(names)}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.6)
+    similar = [lower[one] for one in close]
     hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else ""
     listed = ", ".join(names[:_MOST_NAMES])
     rest = f", ... ({len(names)} in all)" if len(names) > _MOST_NAMES else ""

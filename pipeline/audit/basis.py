@@ -45,6 +45,31 @@ _LABEL_COLUMNS = (
 )
 
 
+def decided_by_labels(
+    association: Association,
+    labelled: pd.DataFrame,
+    cues: Sequence[str],
+    population: Population,
+    gates: Gates,
+) -> pd.DataFrame:
+    """The labelled pairs whose labels are enough for a test, or that nothing else can test.
+
+    Of any other pair, half-finished labels must not take away what the scores say.
+
+    Args:
+        labelled: one row per labelled pair, see `LabelEstimates`.
+        cues: names of the C cues.
+        gates: labels that a test needs in the class and elsewhere.
+    """
+    enough = labelled[["labels", "labels_elsewhere"]].min(axis=1) >= gates.labels
+    by_scores = [
+        bool(association.tested[list(cues).index(cue), population.index[cls]])
+        for cls, cue in zip(labelled["class"], labelled["cue"], strict=True)
+    ]
+    decided: pd.DataFrame = labelled[enough.to_numpy(bool) | ~np.array(by_scores, bool)]
+    return decided
+
+
 def with_labels(
     association: Association,
     labelled: pd.DataFrame,
@@ -52,10 +77,10 @@ def with_labels(
     population: Population,
     gates: Gates,
 ) -> Association:
-    """The association with the labelled pairs tested by their labels, and q over all tested pairs.
+    """The association with some pairs tested by their labels, and q over all tested pairs.
 
     Args:
-        labelled: one row per labelled pair, see `LabelEstimates`.
+        labelled: these pairs, see `decided_by_labels`.
         cues: names of the C cues.
         gates: labels that a test needs in the class and elsewhere.
     """
@@ -77,11 +102,18 @@ def with_labels(
 def is_labelled(
     labelled: pd.DataFrame, cues: Sequence[str], population: Population
 ) -> NDArray[np.bool_]:
-    """(C, K) pairs that people labelled."""
+    """(C, K) pairs that a table of labelled pairs has."""
     mask = np.zeros((len(cues), len(population.classes)), dtype=bool)
     for cls, cue in zip(labelled["class"], labelled["cue"], strict=True):
         mask[list(cues).index(cue), population.index[cls]] = True
     return mask
+
+
+def with_answers(frame: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
+    """The table of all pairs with the numbers of answers of all labelled pairs."""
+    names = ["labels", "labels_elsewhere"]
+    counts = frame[["class", "cue"]].merge(labelled[["class", "cue", *names]], how="left")
+    return frame.assign(**{name: counts[name].fillna(0).astype(int).to_numpy() for name in names})
 
 
 def with_basis(frame: pd.DataFrame, presence: Presence, labelled: pd.DataFrame) -> pd.DataFrame:

@@ -97,12 +97,15 @@ def find(
         present = presence.without(present, echoes)
     view = view_classes(results, population, present, halved)
     tested = association.associate(view, gates, settings.bootstrap, settings.seed)
-    labelled = None
+    labelled, pairs = None, pd.DataFrame(columns=COLUMNS)
     if labels is not None:
         labelled = estimate_from_labels(results, population, labels, halved)
-        tested = basis.with_labels(tested, labelled.frame, histograms.cues, population, gates)
-    pairs = pd.DataFrame(columns=COLUMNS) if labelled is None else labelled.frame
+        about = (histograms.cues, population, gates)
+        pairs = basis.decided_by_labels(tested, labelled.frame, *about)
+        tested = basis.with_labels(tested, pairs, *about)
     frame = ranking.build(population, view.presence, tested, decoys, gates, pairs)
+    if labelled is not None:
+        frame = basis.with_answers(frame, labelled.frame)
     if settings.stratum is not None:
         strata = count_strata(results, population, present, settings.stratum)
         frame = _stratified(frame, strata, population, gates.odds_ratio)

@@ -35,6 +35,8 @@ from pipeline.storage.location import Location, Options, open_location
 from pipeline.storage.tables import read_table
 
 DESIGN = "label_design.json"
+LABELS = "labels.csv"
+"""Name of a file of answers, and of that one which the viewer keeps beside the design."""
 _VERSION = 1
 
 

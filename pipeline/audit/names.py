@@ -7,7 +7,7 @@ from pipeline.audit.findings import Findings
 from pipeline.audit.scores import Population
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, unknown_name
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, map_column
 
@@ -32,9 +32,7 @@ def check_names(results: Results, settings: AuditConfig) -> None:
     for group, names in groups.items():
         unknown = [name for name in names if name not in cues]
         if unknown:
-            raise UsageError(
-                f"{group}: {unknown[0]!r} is no cue of this run; it has {', '.join(cues) or 'none'}"
-            )
+            raise UsageError(f"{group}: {unknown_name('cue', unknown[0], cues, 'this run')}")
 
 
 def cues_and_decoys(

@@ -1,6 +1,7 @@
 """Write ``labels.csv`` and one page that opens from disk, and store the design with the run."""
 
 import base64
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -93,6 +94,9 @@ def write_labelling(
     tell(f"fetching {counted(len(ids), 'image')}")
     copies = fetch_pictures(audit.results, ids, SIDE)
     values = page_values(audit, tasks, rows)
+    values["next"] = f"mv ~/Downloads/{TABLE} {shlex.quote(str(table))}\n" + shlex.join(
+        ["legrad", "audit", audit.results.folder.uri, "--labels", str(table)]
+    )
     values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]
     values["why"] = [
         copies[name].why if name in copies else "not among the results" for name in ids

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.audit.label_design import COLUMNS, Answer
-from pipeline.audit.label_groups import DESIGN, Design, write_design
+from pipeline.audit.label_groups import DESIGN, LABELS, Design, write_design
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.labelling.tasks import LabelTask
 from pipeline.storage.tables import read_table
 
-TABLE = "labels.csv"
+TABLE = LABELS
 KEY = ["image_id", "cue", "group"]
 
 
@@ -81,5 +81,4 @@ def page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) ->
         ],
         "answers": texts,
         "others": others.to_numpy().tolist(),
-        "next": f"legrad audit {audit.results.folder.uri} --labels labels.csv",
     }

@@ -11,7 +11,7 @@ from pipeline.audit.label_design import ELSEWHERE, Strata, elsewhere_labels
 from pipeline.audit.label_groups import Design, LabelImages, group_code
 from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, unknown_name
 
 MOST_PAIRS = 5
 """Pairs that are labelled where none is named: what a person can look at in some ten minutes."""
@@ -103,10 +103,9 @@ def _pairs(table: pd.DataFrame) -> list[Pair]:
 def _require(audit: Audit, cue: str, cls: str | None = None) -> None:
     cues = (*audit.cues, *audit.decoys)
     if cue not in cues:
-        raise UsageError(f"label: {cue!r} is no cue of this run; it has {', '.join(cues)}")
+        raise UsageError(f"label: {unknown_name('cue', cue, cues, 'this run')}")
     if cls is not None and cls not in audit.classes:
-        first = ", ".join(audit.classes[:8])
-        raise UsageError(f"label: no class {cls!r} is audited; the first ones are {first}")
+        raise UsageError(f"label: {unknown_name('class', cls, audit.classes, 'this audit')}")
 
 
 def draw_tasks(

@@ -133,5 +133,6 @@ def _label_values(view: View, audit: Audit, pair: Pair) -> dict[str, Any]:
         "data": values,
         "more": FIRST + (drawn.drawn if drawn else 0),
         "first": FIRST,
+        "least": audit.settings.gates.labels,
         "live": True,
     }

@@ -240,7 +240,7 @@ def test_the_drawn_worlds_model_is_doubted_elsewhere() -> None:
 
 
 def test_names_are_checked_first(out: str) -> None:
-    with pytest.raises(UsageError, match="decoys: 'snow' is no cue of this run"):
+    with pytest.raises(UsageError, match="decoys: no cue 'snow' in this run"):
         Audit.from_results(out, settings={"decoys": ["snow"]})
     with pytest.raises(UsageError, match="no column 'hospital'"):
         Audit.from_results(out, settings={"stratum": "hospital"}).rank()

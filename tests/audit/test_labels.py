@@ -94,6 +94,26 @@ def test_images_to_edit_are_those_in_which_people_see_the_cue(
     assert not any(has[image] for image in targets & answered)
 
 
+def test_half_finished_labels_take_no_finding_away(
+    out: str, labelled: str, tmp_path: Path
+) -> None:
+    rows = pd.read_csv(labelled, dtype=str, keep_default_na=False)
+    few = rows.groupby(["cue", "group"]).cumcount() < 15
+    file = tmp_path / "few.csv"
+    rows[few].to_csv(file, index=False)
+    before = Audit.from_results(out).rank().set_index(["class", "cue"])
+    after = Audit.from_results(out, labels=[str(file)]).rank().set_index(["class", "cue"])
+    frost = after.loc[("dog", "frost")]
+    assert frost["association__flag"]
+    assert (frost["association__basis"], frost["association__verified"]) == ("two states", False)
+    assert frost["labels"] == 15 > frost["labels_elsewhere"] > 0
+    assert frost["association__low"] == before.loc[("dog", "frost"), "association__low"]
+    assert "too few labels" in after.loc[("red fox", "tag"), "association__reason"]
+    table = legrad("audit", out, "--labels", str(file)).stdout
+    assert f"no, 15 + {frost['labels_elsewhere']} answers" in table
+    assert "not enough: dog / frost has 15 answers in the class and" in table
+
+
 def test_labels_find_what_scores_cannot_and_refute_what_they_mistake(
     truth: World, out: str, labelled: str
 ) -> None:

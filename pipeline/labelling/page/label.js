@@ -10,7 +10,7 @@
   const answers = new Map();
   const order = []; // names of the tasks that were answered here together, the last ones last
   const TILES = 12;
-  const marks = new Map(); // of the pictures that are shown together: what is not absent
+  const marks = new Map(); // of pictures that are shown together and not stored: what is not absent
   let together = false;
   let begun = null; // the cue whose pictures are shown
   let kept = true;
@@ -94,23 +94,27 @@
   };
 
   const tile = () => {
-    marks.clear();
     const tiles = shownTogether().map((task, place) => {
+      const key = name(task);
       const button = document.createElement("button");
       const frame = document.createElement("span");
       const picture = document.createElement("img");
       const said = document.createElement("span");
       button.type = "button";
-      button.dataset.name = name(task);
-      button.setAttribute("aria-pressed", "false");
+      button.dataset.name = key;
+      button.setAttribute("aria-pressed", String(marks.get(key) === "present"));
       frame.className = "frame";
       picture.alt = `picture ${place + 1}: `;
       picture.src = data.pictures[task.picture] || "data:,";
-      said.textContent = "absent";
+      said.textContent = marks.get(key) || "absent";
       frame.append(picture);
       button.append(frame, said);
       button.addEventListener("click", () => mark(button, "present"));
-      picture.addEventListener("error", () => mark(button, "cannot tell"));
+      picture.addEventListener("error", () => {
+        if (marks.get(key) !== "cannot tell") {
+          mark(button, "cannot tell");
+        }
+      });
       return button;
     });
     at("tiles").replaceChildren(...tiles);
@@ -132,16 +136,18 @@
   };
 
   const count = () => {
-    const said = [...marks.values()];
+    const said = shownTogether().map((task) => marks.get(name(task)) || "absent");
     const unsure = said.filter((text) => text === "cannot tell").length;
     const present = said.filter((text) => text === "present").length;
-    const absent = shownTogether().length - present - unsure;
+    const absent = said.length - present - unsure;
     at("store").firstChild.textContent =
       `Keep ${present} present, ${absent} absent${unsure ? `, ${unsure} cannot tell` : ""} `;
   };
 
-  const moveFocus = (step) => {
+  const moveFocus = (key) => {
     const tiles = [...at("tiles").children];
+    const across = tiles.filter((tile) => tile.offsetTop === tiles[0].offsetTop).length;
+    const step = { arrowleft: -1, arrowright: 1, arrowup: -across, arrowdown: across }[key];
     const here = tiles.indexOf(document.activeElement);
     tiles[Math.min(tiles.length - 1, Math.max(0, here + step))]?.focus();
   };
@@ -186,6 +192,7 @@
     const when = new Date().toISOString();
     for (const [task, answer] of said) {
       answers.set(name(task), { answer, who: at("who").value.trim(), when });
+      marks.delete(name(task));
     }
     order.push(said.map(([task]) => name(task)));
     keep();
@@ -204,7 +211,10 @@
     const tasks = data.tasks.filter((other) => last.includes(name(other)));
     if (tasks.length && !sending && (await stored(tasks.map((task) => [task, ""])))) {
       order.pop();
-      last.forEach((key) => answers.delete(key));
+      for (const key of last) { // shown again as it was answered
+        marks.set(key, answers.get(key).answer);
+        answers.delete(key);
+      }
       begun = tasks[0].cue;
       keep();
       show();
@@ -253,11 +263,11 @@
     const key = event.key.toLowerCase();
     const tiled = together && !at("look").hidden;
     const tile = tiled && event.target.closest("#tiles button");
-    const step = { arrowleft: -1, arrowright: 1 }[key];
+    const arrow = key.startsWith("arrow");
     if (tile && keys[key]) {
       mark(tile, keys[key]);
-    } else if (tiled && step) {
-      moveFocus(step);
+    } else if (tiled && arrow) {
+      moveFocus(key);
     } else if (tiled && key === "enter" && (tile || event.target === document.body)) {
       store();
     } else if (keys[key] && !tiled) {

@@ -14,7 +14,10 @@
     if (!known) {
       return;
     }
-    at("said").textContent = `${values.labels} answers on the class, ${values.labels_elsewhere} on others`;
+    const least = Number(panel.dataset.least);
+    const enough = Math.min(values.labels, values.labels_elsewhere) >= least;
+    at("said").textContent = `${values.labels} answers on the class, ${values.labels_elsewhere} on others: `
+      + (enough ? "enough for a claim. Compute the findings again." : `${least} of each are needed for a claim.`);
     at("share").textContent = percent(values.share);
     at("elsewhere").textContent = percent(values.share_elsewhere);
     at("difference").textContent = points(values.difference);
