@@ -116,6 +116,11 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
         page.wait_for_function(
             "() => document.getElementById('count').textContent.startsWith('19 ')"
         )
+        assert [text.strip() for text in tiles.all_inner_texts()] == said  # marked as before
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("s")
+        page.keyboard.press("s")
+        assert [text.strip() for text in tiles.all_inner_texts()] == said
     with served(out) as address:
         base = enter(page, address)
         page.goto(f"{base}/label?{PAIR}")

@@ -211,8 +211,10 @@
     const tasks = data.tasks.filter((other) => last.includes(name(other)));
     if (tasks.length && !sending && (await stored(tasks.map((task) => [task, ""])))) {
       order.pop();
-      for (const key of last) { // shown again as it was answered
-        marks.set(key, answers.get(key).answer);
+      for (const key of last) {
+        if (together) { // shown again as they were marked
+          marks.set(key, answers.get(key).answer);
+        }
         answers.delete(key);
       }
       begun = tasks[0].cue;
