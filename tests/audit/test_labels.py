@@ -94,9 +94,7 @@ def test_images_to_edit_are_those_in_which_people_see_the_cue(
     assert not any(has[image] for image in targets & answered)
 
 
-def test_half_finished_labels_take_no_finding_away(
-    out: str, labelled: str, tmp_path: Path
-) -> None:
+def test_half_finished_labels_take_no_finding_away(out: str, labelled: str, tmp_path: Path) -> None:
     rows = pd.read_csv(labelled, dtype=str, keep_default_na=False)
     few = rows.groupby(["cue", "group"]).cumcount() < 15
     file = tmp_path / "few.csv"

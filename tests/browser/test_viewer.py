@@ -61,6 +61,31 @@ def enter(page: "Page", address: str) -> str:
     return address.split("/?", 1)[0]
 
 
+def mark_several(page: "Page", out: str) -> None:
+    """Answer twelve images together, and take it back; marks stay until they are stored."""
+    page.keyboard.press("s")
+    page.wait_for_function(_SEEN)
+    tiles = page.locator("#tiles button")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("3")
+    said = ["absent", "present", "cannot tell", *["absent"] * 9]
+    assert [text.strip() for text in tiles.all_inner_texts()] == said
+    shown = tiles.evaluate_all("tiles => tiles.map((tile) => JSON.parse(tile.dataset.name)[1])")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('count').textContent.startsWith('31 ')")
+    rows = pd.read_csv(f"{out}/_run/labels.csv").drop_duplicates("image_id")
+    assert list(rows.set_index("image_id").loc[shown, "answer"]) == said
+    page.keyboard.press("z")
+    page.wait_for_function("() => document.getElementById('count').textContent.startsWith('19 ')")
+    assert [text.strip() for text in tiles.all_inner_texts()] == said  # marked as before
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("s")
+    page.keyboard.press("s")
+    assert [text.strip() for text in tiles.all_inner_texts()] == said
+
+
 def test_search_label_and_come_back(page: "Page", out: str) -> None:
     with served(out) as address:
         base = enter(page, address)
@@ -96,31 +121,7 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
         page.wait_for_function(
             "() => document.getElementById('count').textContent.startsWith('19 ')"
         )
-        page.keyboard.press("s")
-        page.wait_for_function(_SEEN)
-        tiles = page.locator("#tiles button")
-        page.keyboard.press("ArrowRight")
-        page.keyboard.press("1")
-        page.keyboard.press("ArrowRight")
-        page.keyboard.press("3")
-        said = ["absent", "present", "cannot tell", *["absent"] * 9]
-        assert [text.strip() for text in tiles.all_inner_texts()] == said
-        shown = tiles.evaluate_all("tiles => tiles.map((tile) => JSON.parse(tile.dataset.name)[1])")
-        page.keyboard.press("Enter")
-        page.wait_for_function(
-            "() => document.getElementById('count').textContent.startsWith('31 ')"
-        )
-        rows = pd.read_csv(f"{out}/_run/labels.csv").drop_duplicates("image_id")
-        assert list(rows.set_index("image_id").loc[shown, "answer"]) == said
-        page.keyboard.press("z")
-        page.wait_for_function(
-            "() => document.getElementById('count').textContent.startsWith('19 ')"
-        )
-        assert [text.strip() for text in tiles.all_inner_texts()] == said  # marked as before
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("s")
-        page.keyboard.press("s")
-        assert [text.strip() for text in tiles.all_inner_texts()] == said
+        mark_several(page, out)
     with served(out) as address:
         base = enter(page, address)
         page.goto(f"{base}/label?{PAIR}")
