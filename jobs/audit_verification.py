@@ -23,7 +23,7 @@ _LEGEND = (
 def show_labels(audit: "Audit") -> None:
     """Print how much was labelled, and how well people agree; nothing without labels."""
     labelled = audit.findings.labelled
-    if audit.labels is None or labelled is None:
+    if labelled is None or audit.labels is None:
         return
     people = sorted(audit.labels.answers["who"].unique())
     text = (

@@ -59,7 +59,8 @@ class Audit(Computed):
             settings: an `AuditConfig` or its values.
             verdicts: your own CSV file of verdicts; default ``_run/verdicts.csv`` of the run.
             labels: files with people's answers on images that `legrad label` drew; default
-                ``_run/labels.csv`` of the run, where `legrad view` keeps them, if it exists.
+                ``_run/labels.csv`` of the run, where `legrad view` keeps them, if it exists and
+                fits the images.
             class_labels: table that replaces the labels of the images, see `open_results`.
             tell: called with messages about long steps.
 
@@ -77,10 +78,11 @@ class Audit(Computed):
         location = default if verdicts is None else open_location(verdicts)
         file = VerdictFile(location, verdicts or VERDICTS, dataset_name(results))
         check_names(results, chosen)
+        named = labels is not None
         if labels is None:
             kept = results.folder.root.child("_run", LABELS).exists() and class_labels is None
             labels = (f"{results.folder.uri}/_run/{LABELS}",) if kept else ()
-        return cls(results, chosen, file, storage_options, tell, tuple(labels))
+        return cls(results, chosen, file, storage_options, tell, tuple(labels), named)
 
     @cached_property
     def reliance(self) -> "Reliance":

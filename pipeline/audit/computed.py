@@ -36,6 +36,8 @@ class Computed:
         options: storage options.
         tell: called with messages about long steps.
         label_files: files with people's answers, see `labels`.
+        must_fit: False if answers that no longer fit the images are left out with a message, as
+            for the file that nobody named.
     """
 
     results: Results
@@ -44,6 +46,7 @@ class Computed:
     options: Options | None = field(default=None, repr=False)
     tell: Callable[[str], None] = field(default=lambda text: None, repr=False)
     label_files: tuple[str, ...] = ()
+    must_fit: bool = True
 
     @cached_property
     def cues(self) -> tuple[str, ...]:
@@ -73,7 +76,14 @@ class Computed:
         thresholds = {t.cue: t.threshold for t in self.learned if t.threshold is not None}
         thresholds |= self.settings.thresholds
         settings = self.settings.model_copy(update={"thresholds": thresholds})
-        return findings.find(self.results, self.cues, self.decoys, settings, self.labels)
+        about = (self.results, self.cues, self.decoys, settings)
+        try:
+            return findings.find(*about, self.labels)
+        except UsageError as error:
+            if self.must_fit:
+                raise
+            self.tell(f"{', '.join(self.label_files)} is not used: {error}")
+            return findings.find(*about)
 
     @cached_property
     def exact(self) -> pd.DataFrame:

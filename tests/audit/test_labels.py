@@ -10,7 +10,7 @@ import pytest
 from pipeline import Audit
 from pipeline.audit.decisions import gate
 from pipeline.audit.label_design import COLUMNS, ELSEWHERE, PICKED, Centring, Strata
-from pipeline.audit.label_groups import DESIGN, Design, LabelImages, read_labels
+from pipeline.audit.label_groups import DESIGN, LABELS, Design, LabelImages, read_labels
 from pipeline.audit.scores import count_population
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import UsageError
@@ -92,6 +92,24 @@ def test_images_to_edit_are_those_in_which_people_see_the_cue(
     assert all(has[image] and scores[image] >= threshold - 0.01 for image in images)
     assert len(targets - answered) > 200
     assert not any(has[image] for image in targets & answered)
+
+
+def test_answers_in_the_output_are_read_if_they_fit(truth: World, tmp_path: Path) -> None:
+    out = truth.write(tmp_path / "out", {})
+    written = write_labelling(Audit.from_results(out), tmp_path / "drawn", pairs=PAIRS, labels=40)
+    rows = Path(answer(truth, written.table)).read_text()
+    kept = tmp_path / "out" / "_run" / LABELS
+    kept.write_text(rows)
+    pair = Audit.from_results(out).rank().set_index(["class", "cue"]).loc[("red fox", "tag")]
+    assert pair["association__basis"] == "labels"
+    assert not Audit.from_results(out, labels=()).rank()["labels"].any()
+    kept.write_text(rows.replace(truth.ids[0][:2], "??"))
+    told: list[str] = []
+    without = Audit.from_results(out, tell=told.append).rank()
+    assert not without["labels"].any()
+    assert any("labels.csv is not used: " in text for text in told)
+    with pytest.raises(UsageError, match="is not an explained image of this run"):
+        Audit.from_results(out, labels=[str(kept)]).rank()
 
 
 def test_half_finished_labels_take_no_finding_away(out: str, labelled: str, tmp_path: Path) -> None:
