@@ -82,7 +82,7 @@ class Computed:
         except UsageError as error:
             if self.must_fit:
                 raise
-            self.tell(f"{', '.join(self.label_files)} is not used: {error}")
+            self.tell(f"the answers that were given in legrad view are left out: {error}")
             return findings.find(*about)
 
     @cached_property

@@ -59,8 +59,8 @@ class Findings:
     def for_edits(self) -> "Findings":
         """The same with the presence of the answered cues in single images, by a threshold.
 
-        Images are chosen by it, and it says whether an edit removed the cue. No share of a class
-        is estimated from it.
+        Images are chosen by it, and it says whether an edit removed the cue. The association does
+        not depend on it; the shares in ``probe_reliance`` do.
         """
         thresholds = {cue: answered.threshold for cue, answered in self.answered.items()}
         return replace(self, presence=presence.with_thresholds(self.presence, thresholds))

@@ -23,8 +23,8 @@ _COLUMNS = ("image_id", "cue", "present")
 _FOLDS = 5
 _FEWEST = 10  # examples with the cue, and without it
 FOR_EDITS = 0.7
-"""Balanced accuracy from which a threshold can tell whether an edit removed a cue that people saw;
-no share of a class depends on it."""
+"""Balanced accuracy from which a threshold can tell whether an edit removed a cue that people saw.
+The association of a class with the cue does not depend on it."""
 _YES = frozenset(["1", "1.0", "true", "yes", "t", "y"])
 _NO = frozenset(["0", "0.0", "false", "no", "f", "n"])
 

@@ -107,7 +107,7 @@ def test_answers_in_the_output_are_read_if_they_fit(truth: World, tmp_path: Path
     told: list[str] = []
     without = Audit.from_results(out, tell=told.append).rank()
     assert not without["labels"].any()
-    assert any("labels.csv is not used: " in text for text in told)
+    assert any("in legrad view are left out: " in text for text in told)
     with pytest.raises(UsageError, match="is not an explained image of this run"):
         Audit.from_results(out, labels=[str(kept)]).rank()
 
