@@ -5,10 +5,13 @@
 
 import argparse
 import io
+import re
 import shutil
 from pathlib import Path
 
 from PIL import Image
+
+from pipeline.report.words import slug
 
 _TALLEST = {1440: 1500, 390: 1150}  # page width -> largest height of a picture
 _KEPT = {1440: 1200, 390: 390}  # page width -> width of the picture in docs/
@@ -26,11 +29,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs")
     options = parser.parse_args()
     site = options.report.resolve()
-    slug = options.label.replace(" ", "-")
+    label = slug(options.label)
+    own = label.rpartition("-")[0]
+    links = re.findall(rf'href="(pairs/{own}-[^"]+)"', (site / "index.html").read_text("utf-8"))
     pages = {
         "table": site / "index.html",
-        "pair": sorted((site / "pairs").glob(f"*-{slug}*.html"))[0],
-        "class": sorted((site / "classes").glob(f"*-{slug}.html"))[0],
+        "pair": site / links[0],
+        "class": site / "classes" / f"{label}.html",
     }
     from playwright.sync_api import sync_playwright
 

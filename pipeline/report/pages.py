@@ -28,15 +28,10 @@ class Pages:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.pair_files = {
-            (str(page.row["class"]), str(page.row["cue"])): words.slug(
-                number, str(page.row["class"]), str(page.row["cue"])
-            )
-            for number, page in enumerate(report.pairs, 1)
+            pair: words.slug(*pair)
+            for pair in ((str(page.row["class"]), str(page.row["cue"])) for page in report.pairs)
         }
-        self.class_files = {
-            page.label: words.slug(number, page.label)
-            for number, page in enumerate(report.classes, 1)
-        }
+        self.class_files = {page.label: words.slug(page.label) for page in report.classes}
         copied = (name for name, copy in sorted(report.pictures.items()) if copy.data is not None)
         self.picture_files = {n: f"pictures/{i:05d}.webp" for i, n in enumerate(copied, 1)}
 

@@ -1,5 +1,6 @@
 """Findings as sentences, and numbers as text for people."""
 
+import hashlib
 import math
 import re
 import unicodedata
@@ -130,11 +131,15 @@ def chance(value: Any) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def slug(number: int, *names: str) -> str:
-    """A file name for a page: safe on every file system, and unique by its number."""
+def slug(*names: str) -> str:
+    """A file name for a page: safe on every file system, and the same in every report.
+
+    Names that look alike without accents and signs differ by a checksum of the names.
+    """
     folded = unicodedata.normalize("NFKD", " ".join(names)).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", folded.lower()).strip("-")[:40].strip("-")
-    return f"{number:04d}-{words}" if words else f"{number:04d}"
+    whole = "\0".join(names).encode("utf-8", "surrogatepass")
+    return f"{words}-{hashlib.blake2b(whole, digest_size=4).hexdigest()}".lstrip("-")
 
 
 def _finite(value: Any) -> bool:

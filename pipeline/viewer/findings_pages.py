@@ -8,7 +8,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from pipeline.audit.decisions import Waiver, read_day
-from pipeline.errors import UsageError
+from pipeline.errors import UnknownNameError, UsageError
 from pipeline.machine import user
 from pipeline.report import embed
 from pipeline.viewer.live_report import LivePages, read_class, read_pair
@@ -108,10 +108,12 @@ class _Decisions:
         await self.view.work("audit", self.view.waiver_file.add, given_waiver, who or user())
         return see(f"pairs/{overview.pair_files[cls, cue]}.html#waiver")
 
-    async def refresh(self, _: web.Request) -> web.Response:
-        """Compute the findings again, with the answers of now."""
+    async def refresh(self, request: web.Request) -> web.Response:
+        """Compute the findings again, with the answers of now; leads to the pair that is named."""
+        form, overview = await request.post(), await self.view.overview()
+        file = overview.pair_files.get((str(form.get("class")), str(form.get("cue"))))
         self.view.refresh()
-        return see("index.html")
+        return see(f"pairs/{file}.html" if file else "index.html")
 
 
 def _pair(overview: LivePages, form: MultiMapping[Any]) -> tuple[str, str]:
@@ -123,7 +125,10 @@ def _pair(overview: LivePages, form: MultiMapping[Any]) -> tuple[str, str]:
 
 def _number(names: list[str], name: str) -> int:
     if name not in names:
-        raise web.HTTPNotFound
+        raise UnknownNameError(
+            f"There is no page {name}. Findings that were computed with other settings or answers "
+            "may have had it."
+        )
     return names.index(name)
 
 

@@ -82,6 +82,8 @@ def _explained(view: View) -> Middleware:
         except NotReadyError:
             text = view.bare_pages().render("waiting.html", root="/", doing=view.doing)
             return web.Response(text=text, content_type="text/html")
+        except web.HTTPNotFound:
+            return _problem(view, request, 404, "There is no such page.")
         except UnknownNameError as error:
             return _problem(view, request, 404, str(error))
         except UsageError as error:

@@ -15,7 +15,7 @@ from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.labelling.table import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
-from pipeline.machine import IO_THREADS
+from pipeline.machine import IO_THREADS, user
 from pipeline.results import open_results
 from pipeline.results.joined_run import as_one
 from pipeline.storage.location import Location, Options, open_location
@@ -103,7 +103,12 @@ class View:
         self._threads = Threads(_THREADS)
         self.work = self._threads.work
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
-        self.each_page = {"read_only": read_only, "live": True, "partial": False}
+        self.each_page = {
+            "read_only": read_only,
+            "live": True,
+            "partial": False,
+            "account": user(),
+        }
 
     def start(self) -> None:
         """Begin to read the index and the findings, and to load the model."""

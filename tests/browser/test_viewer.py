@@ -117,6 +117,9 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
             shown = "document.getElementById('low').parentElement.textContent"
             page.wait_for_function(f"before => {shown} !== before", arg=interval)
             interval = page.evaluate(shown)
+            answers = page.locator("[data-answer=absent]").bounding_box()
+            assert answers
+            assert answers["y"] + answers["height"] < 900  # beside the estimate
         page.keyboard.press("z")
         page.wait_for_function(
             "() => document.getElementById('count').textContent.startsWith('19 ')"
@@ -126,6 +129,11 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
         base = enter(page, address)
         page.goto(f"{base}/label?{PAIR}")
         assert page.inner_text("#count").startswith("19 ")
+        assert page.input_value("#who") == "ann"  # though the server has another port now
+        page.click("text=Compute the findings again")
+        page.wait_for_selector("#judge", timeout=120_000)
+        page.locator(".pictures .open").first.click()
+        page.wait_for_selector(".full img")
 
 
 def test_anybody_can_use_it_on_any_screen(page: "Page", out: str) -> None:

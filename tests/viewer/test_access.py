@@ -183,6 +183,10 @@ def test_what_is_wrong_is_told_as_text_within_a_page(web: Client) -> None:
     assert 'href="/search"' in reply.text
     assert "<b>x" not in reply.text
     assert web.get("/image?id=none", headers=asked).headers["content-type"].startswith("text/html")
+    for path in ("/nothing", "/pairs/gone-00000000.html"):
+        reply = web.get(path, headers=asked)
+        assert reply.status == 404
+        assert 'href="/index.html"' in reply.text
 
 
 def test_a_verdict_is_refused_where_it_makes_no_sense(web: Client, out: str) -> None:

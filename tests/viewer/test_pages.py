@@ -331,7 +331,8 @@ def test_the_estimate_moves_and_the_audit_reads_the_same_file(web: Client, out: 
     row = audit.rank().set_index(["class", "cue"]).loc[("dog", "ink")]
     assert row["association__verified"]
     assert row["labels"] == values["labels"]
-    web.post("/refresh")
+    reply = web.post("/refresh", data={"class": "dog", "cue": "ink"})
+    assert re.fullmatch(r"pairs/dog-ink-[0-9a-f]{8}\.html", reply.headers["location"])
     overview = web.view._overview.result()
     ours = overview.report.table.set_index(["class", "cue"]).loc[("dog", "ink")]
     assert ours["association__verified"]

@@ -29,9 +29,14 @@
     }
   }
 
-  for (const who of document.querySelectorAll("input[name=who]")) {
-    who.value = localStorage.getItem("legrad-labels-who") || "";
-    who.addEventListener("change", () => localStorage.setItem("legrad-labels-who", who.value.trim()));
+  // In a cookie, because cookies are shared by all ports, and each start of the viewer has its own.
+  const [, remembered] = document.cookie.match(/(?:^|; )legrad_name=([^;]*)/) || [];
+  for (const who of document.querySelectorAll("input[name=who], #who")) {
+    who.value ||= decodeURIComponent(remembered || "");
+    who.addEventListener("change", () => {
+      const name = encodeURIComponent(who.value.trim());
+      document.cookie = `legrad_name=${name}; max-age=31536000; path=/; samesite=strict`;
+    });
   }
 
   // Larger copies, once pictures are made larger than those that a page begins with.
