@@ -9,7 +9,7 @@ from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
 from pipeline.audit.overview import MEANINGS, Overview
-from pipeline.audit.ranking import NOT_ASKED, DecoyCheck, with_reliance
+from pipeline.audit.ranking import CLAIMS, NOT_ASKED, DecoyCheck, with_reliance
 from pipeline.report.contents import (
     Chosen,
     ClassPage,
@@ -70,23 +70,28 @@ def ranking(
     low = [f"odds ratio may be as low as {v:.2g}, 1.5 needed" for v in effect / 1.5]
     frame.loc[flagged:, "association__reason"] = low[flagged:]
     frame.loc[count - 1, ["share", "association__effect", "association__low"]] = np.nan
-    return with_reliance(frame, tested(frame[:flagged])) if reliance else frame
+    return with_reliance(frame, tested(frame[:flagged]), CLAIMS[1:]) if reliance else frame
 
 
 def tested(rows: pd.DataFrame) -> pd.DataFrame:
-    """Depth reliance: a probe uses the first, CLIP does not; the others are untestable."""
+    """Depth reliance: a probe and a classifier use the first, CLIP does not; else untestable."""
     made = rows[["class", "cue"]].reset_index(drop=True)
     first = made.index == 0
     values = {"clip_reliance": (0.2, -0.1, 0.5), "probe_reliance": (0.88, 0.71, 0.96)}
+    values["model_reliance"] = (0.66, 0.52, 0.81)
     for claim, numbers in values.items():
         for field, number in zip(("effect", "low", "high"), numbers, strict=True):
             made[f"{claim}__{field}"] = np.where(first, number, np.nan)
         made[f"{claim}__q"] = np.where(first, 0.01, np.nan)
-        made[f"{claim}__flag"] = first & (claim == "probe_reliance")
-    made["probe_reliance__rival"] = "zebra"
+        made[f"{claim}__flag"] = first & (claim != "clip_reliance")
+    made["probe_reliance__rival"] = made["model_reliance__rival"] = "zebra"
+    more = {"flips": 0.4, "flips_low": 0.3, "flips_high": 0.5, "flips_images": 60.0}
+    for field, number in (more | {"taken": 0.25, "heat": 3.5}).items():
+        made[f"model_reliance__{field}"] = np.where(first, number, np.nan)
     why = "the fall may be as low as -0.10 sd, 0.5 needed"
     made["clip_reliance__reason"] = np.where(first, why, "not testable: 3 images, 30 needed")
-    made["probe_reliance__reason"] = np.where(first, "", "not testable: 3 images, 30 needed")
+    untestable = np.where(first, "", "not testable: 3 images, 30 needed")
+    made["probe_reliance__reason"] = made["model_reliance__reason"] = untestable
     return made
 
 

@@ -102,15 +102,23 @@ def test_reliance_stands_beside_the_association(page: "Page", deep: Path) -> Non
     assert looks.inner_text() == "+0.2 (-0.1 to +0.5)"
     assert rows.nth(1).locator(uses).inner_text() == "not testable"
     assert rows.nth(3).locator(uses).inner_text() == "not tested"
+    assert page.evaluate(
+        "(({ scrollWidth: all, clientWidth: seen }) => all <= seen)"
+        "(document.querySelector('.wide'))"
+    )
     page.locator('th[data-title="a linear model uses it"] button').click()
-    assert rows.nth(0).locator(".marked").count() == 1
+    assert rows.nth(0).locator(".marked").count() == 2
     page.select_option("#claim", "probe_reliance")
     page.select_option("#show", "flagged")
     assert page.text_content("#count") == "1 of 6 pairs"
     page.select_option("#show", "unknown")
     assert "3 images, 30 needed" in page.locator("#pairs tbody").inner_text()
     chips = page.locator(".chips").first.locator(".badge").all_inner_texts()
-    assert chips == ["the model looks at it: not flagged", "a linear model uses it"]
+    assert chips == [
+        "the model looks at it: not flagged",
+        "a linear model uses it",
+        "your classifier uses it",
+    ]
 
 
 def test_reliance_of_a_pair(page: "Page", deep: Path, site: Path) -> None:
@@ -120,6 +128,7 @@ def test_reliance_of_a_pair(page: "Page", deep: Path, site: Path) -> None:
     assert "the fall may be as low as" in claims[1]
     assert "against “zebra”" in claims[2]
     assert "95 % interval 71 % to 96 %" in claims[2].replace("\u00a0", " ")
+    assert "40 % of its decisions change" in claims[3].replace("\u00a0", " ")
     page.goto(pair_pages(deep)[1].as_uri())
     assert "NOT TESTABLE" in page.locator(".claim").nth(2).inner_text().upper()
     page.goto(pair_pages(site)[0].as_uri())
@@ -185,7 +194,11 @@ def test_arrow_keys_turn_pages(page: "Page", site: Path) -> None:
 
 @pytest.mark.parametrize("number", range(3), ids=["table", "pair", "class"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(page: "Page", site: Path, number: int, scheme: Any) -> None:
+@pytest.mark.parametrize("kind", ["site", "deep"])
+def test_axe_finds_nothing_serious(
+    page: "Page", kind: str, number: int, scheme: Any, request: pytest.FixtureRequest
+) -> None:
+    site = request.getfixturevalue(kind)
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.goto(pages_of(site)[number].as_uri())
@@ -195,7 +208,11 @@ def test_axe_finds_nothing_serious(page: "Page", site: Path, number: int, scheme
 
 
 @pytest.mark.parametrize("number", range(3), ids=["table", "pair", "class"])
-def test_fits_a_telephone(page: "Page", site: Path, number: int) -> None:
+@pytest.mark.parametrize("kind", ["site", "deep"])
+def test_fits_a_telephone(
+    page: "Page", kind: str, number: int, request: pytest.FixtureRequest
+) -> None:
+    site = request.getfixturevalue(kind)
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(pages_of(site)[number].as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
