@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from legrad.preprocess import ResizeMode
     from pipeline.fidelity.estimates import Estimate
-    from pipeline.fidelity.evaluate import Evaluation, Variant
+    from pipeline.fidelity.evaluate import Evaluation
 
 Value = TypeVar("Value")
 
@@ -113,19 +113,22 @@ def _print(result: "Evaluation") -> None:
 
 
 def _table(result: "Evaluation", names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """A row for each variant; ways of resizing are named if there are several."""
+    """A row for each variant; its texts are named if it has some, its resizing if it differs."""
     from jobs.display import plain_table
 
     table = plain_table()
-    resized = len({figures.variant.resize for figures in result.measured}) > 1
-    for name in ("layers", "texts", *(("resize",) if resized else ())):
-        table.add_column(name)
+    variants = [figures.variant for figures in result.measured]
+    texts = any(variant.distinct is not None for variant in variants)
+    resized = len({variant.resize for variant in variants}) > 1
+    for name, shown in (("layers", True), ("texts", texts), ("resize", resized)):
+        if shown:
+            table.add_column(name)
     for name in names:
         table.add_column(name, justify="right")
     for figures, row in zip(result.measured, rows, strict=True):
         variant = figures.variant
-        texts = "distinct" if variant.distinct else "plain"
-        table.add_row(str(variant.layers), texts, *((variant.resize,) if resized else ()), *row)
+        own = ("distinct" if variant.distinct else "plain",) if texts else ()
+        table.add_row(str(variant.layers), *own, *((variant.resize,) if resized else ()), *row)
     return table
 
 
@@ -133,20 +136,15 @@ def _short(value: "Estimate") -> str:
     return f"{value.value:.0f} ({value.low:.0f} to {value.high:.0f})"
 
 
-def _named(variant: "Variant") -> str:
-    texts = "distinct" if variant.distinct else "plain"
-    return f"{counted(variant.layers, 'layer')}, {texts}, {variant.resize}"
-
-
 def _recommendation(result: "Evaluation") -> str:
     """What to set, if its gain over the settings is beyond chance."""
     best, own = result.best, result.measured[0]
     if best is own:
-        return f"recommended: keep the settings ({_named(own.variant)}), which have the largest gap"
+        return f"recommended: keep the settings ({own.variant}), which have the largest gap"
     gain = result.gain()
     if gain.low <= 0:
         return (
-            f"recommended: keep the settings ({_named(own.variant)}); {_named(best.variant)} "
+            f"recommended: keep the settings ({own.variant}); {best.variant} "
             f"gains {gain}, which may be chance"
         )
     changes = [f"model.layers: {best.variant.layers}"]

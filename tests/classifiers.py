@@ -69,12 +69,17 @@ def fitted_classifier(results: Results, folder: Path) -> str:
     with torch.no_grad():
         module.head.weight.copy_(torch.from_numpy(fitted.coef_))
         module.head.bias.copy_(torch.from_numpy(fitted.intercept_))
+    save_classifier(module, names, folder)
+    return str(folder)
+
+
+def save_classifier(module: Any, names: Sequence[str], folder: Path) -> None:
+    """Write a folder as timm does."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"architecture": BASE, "num_classes": len(names), "label_names": names}
+    about = {"architecture": BASE, "num_classes": len(names), "label_names": list(names)}
     about |= {"model_args": SIZES, "pretrained_cfg": DATA}
     (folder / "config.json").write_text(json.dumps(about))
     save_file(module.state_dict(), folder / "model.safetensors")
-    return str(folder)
 
 
 def _features(module: Any, results: Results, ids: Sequence[str]) -> np.ndarray:

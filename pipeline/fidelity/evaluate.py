@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from legrad.heatmaps import upsample
 from legrad.method.explainer import LeGrad
-from legrad.models.vision_language import VisionLanguageModel
-from legrad.preprocess import ResizeMode
-from legrad.queries.query import Query, Role, encode_queries
-from pipeline.config import ModelConfig, RunConfig
+from legrad.models.classifier import Classifier
+from legrad.models.vision_model import VisionModel
+from legrad.preprocess import Preprocess, ResizeMode
+from legrad.queries.query import Query, Role
+from pipeline.config import RunConfig
 from pipeline.errors import UsageError, counted
 from pipeline.fidelity.estimates import Array, Estimate, estimate
 from pipeline.fidelity.perturbation import areas
 from pipeline.fidelity.pictures import Inputs, Picture, draw_pictures
 from pipeline.fidelity.segmentation import compared
 from pipeline.machine import cores
-from pipeline.stages.replica import ReplicaSettings
+from pipeline.stages.replica import ReplicaSettings, directions_of
 
 _BATCH = 18
 
@@ -35,13 +36,17 @@ class Variant:
     Attributes:
         layers: number of last blocks that are explained.
         distinct: whether texts are made distinct from the other texts, see
-            `legrad.queries.distinct`.
+            `legrad.queries.distinct`; None for a classifier, which has no texts.
         resize: how an image is resized to the model's input.
     """
 
     layers: int
-    distinct: bool
+    distinct: bool | None
     resize: ResizeMode
+
+    def __str__(self) -> str:
+        texts = {True: ["distinct texts"], False: ["plain texts"], None: []}[self.distinct]
+        return ", ".join([counted(self.layers, "layer"), *texts, self.resize])
 
 
 @dataclass(frozen=True)
@@ -129,15 +134,10 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
         say: receives messages about progress.
 
     Raises:
-        UsageError: a classifier, fewer than two classes, texts that the model cannot encode, or a
-            mask of another size than its image.
+        UsageError: fewer than two classes, texts that the model cannot encode, or a mask of another
+            size than its image.
         RunError: no image can be decoded.
     """
-    about = config.model
-    if not isinstance(about, ModelConfig):
-        raise UsageError(
-            f"model.kind: classifier: expected a vision-language model, found {about.name}"
-        )
     classes = [n for n, query in enumerate(config.queries) if query.role is Role.CLASS]
     if len(classes) < 2:
         raise UsageError(
@@ -147,25 +147,29 @@ def evaluate(config: RunConfig, wanted: Wanted, say: Callable[[str], None]) -> E
     pictures, failed = draw_pictures(config, wanted.images, wanted.masks)
     measured: list[Measured] = []
     notes: list[str] = []
-    for resize in dict.fromkeys((about.resize, *wanted.resize)):
+    resized: set[Preprocess] = set()
+    for resize in dict.fromkeys((config.model.resize, *wanted.resize)):
+        settings = _settings(config, resize)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            model = _load(about, resize)
+            model = settings.load()
             directions, without = _directions(model, config.queries)
         notes += [str(w.message) for w in caught if w.category is UserWarning] + without
-        bench = _Bench(
-            model, Inputs.of(pictures, model.preprocess, config.source), pictures, classes
-        )
+        if model.preprocess in resized:  # a classifier's own way, named again
+            continue
+        resized.add(model.preprocess)
+        inputs = Inputs.of(pictures, model.preprocess, config.source)
+        bench = _Bench(settings, model, inputs, pictures, classes)
         blocks = len(model.tower.blocks)
-        default = about.layers or model.default_layers
+        default = config.model.layers or model.default_layers
         layers = dict.fromkeys((default, *(blocks if n is None else n for n in wanted.layers)))
         own = any(query.distinct for query in config.queries if query.role is Role.CLASS)
         for count, distinct in itertools.product(layers, sorted(directions, key=own.__ne__)):
             if count > blocks:
                 continue
-            variant = Variant(count, distinct, resize)
-            texts = "distinct" if distinct else "plain"
-            say(f"{counted(count, 'layer')}, {texts} texts, {resize}")
+            texts = None if isinstance(model, Classifier) else distinct
+            variant = Variant(count, texts, model.preprocess.mode)
+            say(str(variant))
             measured.append(bench.measured(variant, directions[distinct], directions[False]))
     labelled = sum(picture.own >= 0 for picture in pictures)
     return Evaluation(tuple(measured), len(pictures), labelled, failed, tuple(dict.fromkeys(notes)))
@@ -176,12 +180,14 @@ class _Bench:
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        settings: ReplicaSettings,
+        model: VisionModel,
         inputs: Inputs,
         pictures: Sequence[Picture],
         classes: Sequence[int],
     ) -> None:
-        self.model, self.inputs, self.pictures = model, inputs, pictures
+        self.settings, self.model = settings, model
+        self.inputs, self.pictures = inputs, pictures
         self.classes = np.array(classes)
 
     def measured(self, variant: Variant, directions: torch.Tensor, plain: torch.Tensor) -> Measured:
@@ -207,6 +213,8 @@ class _Bench:
         for start in range(0, len(pixels), _BATCH):
             part = torch.from_numpy(pixels[start : start + _BATCH])
             scores = self.model.encode_image(part) @ directions[self.classes].T
+            if isinstance(self.model, Classifier):
+                scores = scores + self.model.vectors(self.settings.classes)[1][self.classes]
             best.append(scores.argmax(dim=1).cpu().numpy())
         chosen: NDArray[np.int64] = self.classes[np.concatenate(best)]
         return chosen
@@ -222,7 +230,8 @@ class _Bench:
             select = torch.zeros(len(numbers[part]), len(directions), dtype=torch.bool)
             for row, wanted in enumerate(numbers[part]):
                 select[row, list(wanted)] = True
-            maps = legrad.explain(
+            maps = self.settings.explain(
+                legrad,
                 torch.from_numpy(self.inputs.pixels[part]),
                 directions,
                 select=select,
@@ -242,18 +251,21 @@ class _Bench:
         return np.array(rows).reshape(-1, 10)
 
 
-def _load(about: ModelConfig, resize: ResizeMode) -> VisionLanguageModel:
+def _settings(config: RunConfig, resize: ResizeMode | None) -> ReplicaSettings:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = about.model_copy(update={"resize": resize})
-    model = ReplicaSettings(settings, device, cores(), _BATCH).load()
-    assert isinstance(model, VisionLanguageModel)  # as its settings are
-    return model
+    about = config.model.model_copy(update={"resize": resize})
+    return ReplicaSettings(about, device, cores(), _BATCH, classes=config.classes)
 
 
 def _directions(
-    model: VisionLanguageModel, queries: Sequence[Query]
+    model: VisionModel, queries: Sequence[Query]
 ) -> tuple[dict[bool, torch.Tensor], list[str]]:
-    """Directions (Q, E) of texts as they are (False) and made distinct (True), and notes."""
+    """Directions (Q, E) of texts as they are (False) and made distinct (True), and notes.
+
+    A classifier has those of its classes (False) only.
+    """
+    if isinstance(model, Classifier):
+        return {False: directions_of(model, queries)}, []
     made, notes = {}, []
     for distinct in (False, True):
         changed = [
@@ -261,7 +273,7 @@ def _directions(
             for q in queries
         ]
         try:
-            made[distinct] = encode_queries(model, changed)
+            made[distinct] = directions_of(model, changed)
         except FileNotFoundError as error:
             raise UsageError(f"queries: {error}") from error
         except ValueError as error:

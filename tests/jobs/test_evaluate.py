@@ -4,16 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.evaluate import _recommendation
 from legrad.mini.world import SceneSpec, render
+from legrad.preprocess import ResizeMode
 from pipeline.config import RunConfig, SourceConfig
 from pipeline.config.loading import validated
 from pipeline.errors import RunError, UsageError
 from pipeline.fidelity.evaluate import Evaluation, Measured, Variant, Wanted, evaluate
+from tests.classifiers import mini_tower, save_classifier
 
 SIDE = 96
 OBJECTS = ("boat", "apple")
@@ -63,6 +66,24 @@ def test_every_variant_is_measured_once_and_that_of_the_settings_first(result: E
         for resize in ("squash", "pad")
     }
     assert len(variants) == 8
+
+
+@pytest.mark.parametrize("mode", [None, "pad"])
+def test_a_classifier_of_ones_own(config: RunConfig, tmp_path: Path, mode: str | None) -> None:
+    folder = tmp_path / "classifier"
+    module = mini_tower(3)
+    torch.nn.init.normal_(module.head.weight)
+    torch.nn.init.constant_(module.head.bias[2:], 1000.0)  # so that it always says car
+    save_classifier(module, ["boat", "apple", "car"], folder)
+    model = {"kind": "classifier", "name": str(folder), "layers": 1, "resize": mode}
+    data = config.model_dump(include={"source", "output"}, mode="json") | {"model": model}
+    own = validated(RunConfig, data, "test")
+    result = evaluate(own, Wanted(20, (1, 2), ("squash",)), lambda text: None)
+    modes: list[ResizeMode] = ["squash"] if mode is None else ["pad", "squash"]  # each once
+    expected = [Variant(layers, None, each) for each in modes for layers in (1, 2)]
+    assert [one.variant for one in result.measured] == expected
+    assert (result.images, result.labelled) == (6, 6)
+    assert [one.accuracy for one in result.measured] == [0] * len(expected)
 
 
 def test_the_images_are_counted(result: Evaluation) -> None:
