@@ -60,7 +60,7 @@ class Findings:
         """The same with the presence of the answered cues in single images, by a threshold.
 
         Images are chosen by it, and it says whether an edit removed the cue. The association does
-        not depend on it; the shares in ``probe_reliance`` do.
+        not depend on it.
         """
         thresholds = {cue: answered.threshold for cue, answered in self.answered.items()}
         return replace(self, presence=presence.with_thresholds(self.presence, thresholds))

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from pipeline.audit.basis import Basis
 from pipeline.audit.findings import Findings
-from pipeline.audit.inference import Array, adjusted
+from pipeline.audit.inference import Z95, Array, adjusted
 from pipeline.audit.ranking import FIELDS
 from pipeline.config.audit_settings import AuditConfig, Gates
 from pipeline.reliance.edits import Deletion, PairEdits, Vectors
@@ -220,7 +221,8 @@ class Claims:
     ) -> Contrast:
         index = self.findings.population.index
         cue = self.sums.cues.index(pair.cue)
-        return Contrast(index[pair.cls], index[pair.rival], cue, ids, change, by_share)
+        gap = answered_gap(self.findings.frame, pair.cls, pair.cue) if by_share else None
+        return Contrast(index[pair.cls], index[pair.rival], cue, ids, change, by_share, gap)
 
     def _inserted(self, pair: EditedPair, appeared: NDArray[np.bool_]) -> Contrast:
         insertion = pair.edits.inserted
@@ -243,6 +245,19 @@ class Claims:
         ]
         alone = evidence_shares(self.sums, contrasts, self.settings.reliance.ridge, 0, 0)
         return alone.effect.reshape(len(pairs), len(FILLS))
+
+
+def answered_gap(frame: pd.DataFrame, cls: str, cue: str) -> tuple[float, float] | None:
+    """Difference of a cue's shares in a class and in all others, and its standard error.
+
+    None where the pair is not decided by people's answers.
+    """
+    row = frame[(frame["class"] == cls) & (frame["cue"] == cue)].iloc[0]
+    if row["association__basis"] != Basis.LABELS:
+        return None
+    names = ("difference", "difference_low", "difference_high")
+    gap, low, high = (float(row[f"association__{name}"]) for name in names)
+    return gap, (high - low) / (2 * Z95)
 
 
 def _named(claim: str, values: Mapping[str, object]) -> dict[str, object]:

@@ -39,6 +39,8 @@ class Contrast:
         change: (n, E) changes of the embeddings.
         by_share: whether the effect is multiplied by the difference of the cue's shares (phi), or
             left as the mean effect on an image.
+        share_gap: that difference and its standard error, where people's answers tell it; None: it
+            is counted by the presence in `ProbeSums`.
     """
 
     cls: int
@@ -47,6 +49,7 @@ class Contrast:
     ids: Sequence[str]
     change: Vectors
     by_share: bool = True
+    share_gap: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,19 @@ def evidence_shares(
     """
     grouped = [_GroupedChanges.of(contrast) for contrast in contrasts]
     rng = np.random.default_rng(seed)
-    resampled = [np.zeros((0, len(grouped)))]
+    parts = [np.zeros((0, len(grouped)))]
     with threadpool_limits(limits=1, user_api="blas"):
         effect = _effects(sums, grouped, np.ones(GROUPS), ridge)
         for _ in range(resamples if grouped else 0):
             weights = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS)).astype(np.float64)
-            resampled.append(_effects(sums, grouped, weights, ridge)[None])
-    return EvidenceShares(effect, np.concatenate(resampled))
+            parts.append(_effects(sums, grouped, weights, ridge)[None])
+    resampled = np.concatenate(parts)
+    for column, contrast in enumerate(contrasts):
+        if contrast.share_gap is not None:  # the answers are another sample than the images
+            gap, error = contrast.share_gap
+            effect[column] *= gap
+            resampled[:, column] *= rng.normal(gap, error, len(resampled))
+    return EvidenceShares(effect, resampled)
 
 
 @dataclass(frozen=True)
@@ -151,13 +160,15 @@ def _effects(
 
 
 def _share_gap(sums: ProbeSums, grouped: Sequence[_GroupedChanges], weights: Array) -> Array:
-    """(P,) P(c|y) - P(c|r), or 1 for contrasts that do not count by share."""
+    """(P,) P(c|y) - P(c|r) by presence, or 1 for contrasts that are not multiplied by it."""
     images = weights @ sums.images
     present = np.tensordot(weights, sums.present, axes=1)
     share = present / np.maximum(images, 1)
     return np.array(
         [
-            share[c.cue, c.cls] - share[c.cue, c.rival] if c.by_share else 1.0
+            share[c.cue, c.cls] - share[c.cue, c.rival]
+            if c.by_share and c.share_gap is None
+            else 1.0
             for c in (changes.contrast for changes in grouped)
         ]
     )

@@ -12,7 +12,12 @@ from tests.reliance.made import CUE, OTHER, STEP, WIDTH, Embedded, made
 RIDGE = 0.1
 
 
-def phi(world: Embedded, cue: str = "cue", resamples: int = 60) -> tuple[float, float, float]:
+def phi(
+    world: Embedded,
+    cue: str = "cue",
+    resamples: int = 60,
+    share_gap: tuple[float, float] | None = None,
+) -> tuple[float, float, float]:
     findings = world.findings
     sums = collect(world, findings.population, findings.presence, ["cue", "other"])
     rows = np.flatnonzero((world.labels == "a") & world.has)
@@ -21,7 +26,12 @@ def phi(world: Embedded, cue: str = "cue", resamples: int = 60) -> tuple[float, 
     change = (STEP * direction + rng.normal(0, 0.2, (len(rows), WIDTH))).astype(np.float32)
     index = findings.population.index
     contrast = Contrast(
-        index["a"], index["b"], ["cue", "other"].index(cue), [world.ids[r] for r in rows], change
+        index["a"],
+        index["b"],
+        ["cue", "other"].index(cue),
+        [world.ids[r] for r in rows],
+        change,
+        share_gap=share_gap,
     )
     shares = evidence_shares(sums, [contrast], RIDGE, resamples, 0)
     low, high = shares.bounds()
@@ -49,6 +59,18 @@ def test_a_cue_that_is_everywhere_alike_is_not_used(seed: int) -> None:
     assert abs(effect) < 0.1
     assert low < 0.05
     assert high < 0.25
+
+
+def test_answers_tell_how_often_the_cue_is_there() -> None:
+    world = made(800)
+    effect, low, high = phi(world, share_gap=(0.4, 0.0))
+    half, half_low, half_high = phi(world, share_gap=(0.2, 0.0))
+    assert effect == pytest.approx(2 * half)
+    assert (low, high) == pytest.approx((2 * half_low, 2 * half_high))
+    unsure = phi(world, share_gap=(0.4, 0.1))
+    assert unsure[0] == effect
+    assert unsure[1] < low
+    assert unsure[2] > high
 
 
 def test_few_images_give_wide_bounds() -> None:
