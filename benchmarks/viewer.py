@@ -147,8 +147,8 @@ def _ask(opener: urllib.request.OpenerDirector, base: str, name: str) -> None:
 
 def _memory(pid: int) -> None:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if "kB" in line}
-    now, peak = (kilobytes[name] / 1e6 for name in ("VmRSS", "VmHWM"))
+    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if "kB" in line}
+    now, peak = (kibibytes[name] * 1024 / 1e9 for name in ("VmRSS", "VmHWM"))
     print(f"memory                                    {now:6.2f} GB now, {peak:.2f} GB at most")
 
 

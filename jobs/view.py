@@ -52,6 +52,7 @@ def view(
     from pipeline.viewer.server import serve
     from pipeline.viewer.view import DecisionFiles, View
 
+    _give_memory_back()
     opened = View(
         out,
         storage.options(),
@@ -69,3 +70,11 @@ def view(
             webbrowser.open(address)
 
     serve(opened, port, ready)
+
+
+def _give_memory_back() -> None:
+    """Let Arrow return memory soon: its default allocator keeps what reading once took."""
+    import pyarrow as pa
+
+    if "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())

@@ -22,6 +22,7 @@ from pipeline.audit.scores import Population, Readable
 from pipeline.audit.split import folds
 from pipeline.machine import cores
 from pipeline.results import decoding
+from pipeline.results.streamed import in_batches
 from pipeline.schema import Status, map_column, peak_column
 
 _QUERIES_AT_ONCE = 8
@@ -167,13 +168,7 @@ def _tables(results: Readable, queries: Sequence[str], extra: Sequence[str]) -> 
     """The columns of some maps, and others, of the explained rows with a label, as a stream."""
     columns = [*label_columns(results), "status", *extra]
     columns += [column(query) for query in queries for column in (map_column, peak_column)]
-    scan = results.dataset.to_batches(
-        columns=list(dict.fromkeys(columns)),
-        batch_size=_BATCH_ROWS,
-        batch_readahead=2,
-        fragment_readahead=1,
-    )
-    for batch in scan:
+    for batch in in_batches(results.dataset, list(dict.fromkeys(columns)), _BATCH_ROWS):
         table = pa.Table.from_batches([batch])
         explained = pc.equal(table["status"], str(Status.OK))
         table = table.filter(pc.and_(explained, is_labelled(table)))

@@ -25,6 +25,7 @@ from pipeline.audit.class_members import (
     members_of_sets,
 )
 from pipeline.audit.inference import Array
+from pipeline.results.streamed import in_batches
 from pipeline.schema import EMBEDDING, Status, score_column
 
 BATCH_ROWS = 65_536
@@ -186,8 +187,6 @@ def batches(
 
 
 def _tables(results: Readable, columns: list[str], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
-    """Some columns in batches; few are read ahead where they hold embeddings, which are large."""
-    ahead = {"batch_readahead": 2, "fragment_readahead": 1} if EMBEDDING in columns else {}
-    for batch in results.dataset.to_batches(columns=columns, batch_size=rows, **ahead):
+    for batch in in_batches(results.dataset, columns, rows):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])

@@ -30,9 +30,7 @@ COLUMNS = ("class", "cue", "suspicion__effect", "suspicion__rank", "suspicion__s
 WORTH_A_LOOK, FIRST = 3.0, 3
 """Effect from which a pair among the first of its class is shown as worth a look. It decides what
 is printed, and flags nothing."""
-_BATCH_ROWS = 2048
-"""Images of a batch. Arrow reads many batches ahead of a slow reader: of a million embeddings 0.65
-GB with batches of 8,192, and half of that with these."""
+_BATCH_ROWS = 2048  # so that the copies of a batch are small
 _LEVEL = 0.95  # of the decoys' effects, which a pair that is worth a look exceeds
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.scores import Readable, embeddings
 from pipeline.audit.split import confirming
+from pipeline.results.streamed import in_batches
 from pipeline.schema import EMBEDDING, score_column
 
 
@@ -41,14 +41,16 @@ class HalfScores:
         fields = [pa.field(score_column(name), pa.float32()) for name in self.directions]
         return pa.schema([*self.results.dataset.schema, *fields])
 
-    def to_batches(self, columns: Sequence[str], **options: Any) -> Iterator[pa.RecordBatch]:
-        """Some columns of the half, in batches; options as those of a pyarrow dataset."""
+    def to_batches(
+        self, columns: Sequence[str], batch_size: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Some columns of the half, in batches of at most ``batch_size`` rows."""
         names = {score_column(name): name for name in self.directions}
         chosen = [name for name in columns if name in names]
         stored = [name for name in columns if name not in names]
         read = dict.fromkeys([*stored, "image_id", "status", *([EMBEDDING] if chosen else [])])
         matrix = np.stack([self.directions[names[name]] for name in chosen]).T if chosen else None
-        for batch in self.results.dataset.to_batches(columns=list(read), **options):
+        for batch in in_batches(self.results.dataset, list(read), batch_size):
             table = pa.Table.from_batches([batch])
             table = table.filter(confirming(table["image_id"].to_pylist()) == self.confirming)
             if matrix is not None:

@@ -17,7 +17,7 @@ from pipeline.results import sql
 from pipeline.results.rows import ID, Positions, Rows, Where, explained, named_columns
 from pipeline.results.run import Run
 from pipeline.results.stored_rows import StoredRows
-from pipeline.results.streamed import StreamedDataset
+from pipeline.results.streamed import StreamedDataset, in_batches
 from pipeline.schema import OWN_LABEL, map_column, peak_column
 from pipeline.sources.label_tables import parse_labels
 from pipeline.sources.label_values import LabelValue, label_columns, label_value, labels_of
@@ -130,8 +130,7 @@ class RelabelledDataset(StreamedDataset):
     def stream(self, names: Sequence[str], rows: int | None) -> Iterator[pa.RecordBatch]:
         """Some columns in batches; see `StreamedDataset`."""
         needed = self._labels.needed(names, self._stored.schema)
-        options = {} if rows is None else {"batch_size": rows}
-        for batch in self._stored.to_batches(columns=needed, **options):
+        for batch in in_batches(self._stored, needed, rows):
             table = self._labels.apply(pa.Table.from_batches([batch]))
             yield from table.select(list(names)).to_batches()
 

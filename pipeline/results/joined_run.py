@@ -14,7 +14,7 @@ from pipeline.results.joined_rows import JoinedRows
 from pipeline.results.results import Results
 from pipeline.results.rows import ID, Rows
 from pipeline.results.run import Run
-from pipeline.results.streamed import StreamedDataset
+from pipeline.results.streamed import StreamedDataset, in_batches
 from pipeline.schema import Status
 
 _STATUS = "status"
@@ -69,9 +69,8 @@ class JoinedDataset(StreamedDataset):
         first, *others = self._runs
         mine = [name for name in names if name in first.dataset.schema.names]
         rest = [name for name in names if name not in mine]
-        options = {} if rows is None else {"batch_size": rows}
         wanted = list(dict.fromkeys([ID, _STATUS, *mine]))
-        for batch in first.dataset.to_batches(columns=wanted, **options):
+        for batch in in_batches(first.dataset, wanted, rows):
             table = pa.Table.from_batches([batch])
             for run in others:
                 of_run = [name for name in rest if name in run.dataset.schema.names]

@@ -1,7 +1,10 @@
 """Threads of the server: each kind of long work has its own, so that other pages do not wait."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,10 +22,14 @@ class Threads:
 
     Args:
         sizes: number of threads of each group; work of a group of one is done in order.
+        background: groups that get only the time that nobody else on this machine needs.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._pools = {name: ThreadPoolExecutor(size) for name, size in sizes.items()}
+    def __init__(self, sizes: Mapping[str, int], background: Collection[str] = ()) -> None:
+        self._pools = {
+            name: ThreadPoolExecutor(size, initializer=_be_nice if name in background else None)
+            for name, size in sizes.items()
+        }
 
     def submit(self, name: str, function: Callable[..., Result], *values: Any) -> "Future[Result]":
         """Begin to call a function in one of the threads."""
@@ -37,6 +44,12 @@ class Threads:
         """End the threads, without waiting for what they compute."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _be_nice() -> None:
+    """Give this thread, and those that it starts, the lowest priority; only Linux can do that."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 async def ready(future: "Future[Result]") -> Result:

@@ -100,7 +100,7 @@ class View:
         self.doing = ""
         self._tell = tell
         self._audit_options = (storage_options, settings, files.verdicts)
-        self._threads = Threads(_THREADS)
+        self._threads = Threads(_THREADS, background=["findings"])
         self.work = self._threads.work
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
         self.each_page = {
