@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -40,6 +41,19 @@ class Explanation:
     selected: Tensor
     layers: int
     boxes: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Explanation"]) -> "Explanation":
+        """The explanation of all images of several batches, for the same queries and layers."""
+        boxes = [part.boxes for part in parts if part.boxes is not None]
+        return cls(
+            maps=torch.cat([part.maps for part in parts]),
+            scores=torch.cat([part.scores for part in parts]),
+            image_features=torch.cat([part.image_features for part in parts]),
+            selected=torch.cat([part.selected for part in parts]),
+            layers=parts[0].layers,
+            boxes=torch.cat(boxes) if len(boxes) == len(parts) else None,
+        )
 
     def figure(
         self,
