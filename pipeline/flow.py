@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -13,8 +15,6 @@ from pipeline.cluster.preflight import check_output, check_resources, check_sour
 from pipeline.cluster.session import on_cluster, session
 from pipeline.config import RunConfig
 from pipeline.errors import KEPT, counted
-from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
-from pipeline.plan import Plan, make_plan
 from pipeline.progress.progress import Progress, Reporter, start_actor
 from pipeline.progress.watch import Watch, watched
 from pipeline.runs import manifest
@@ -38,6 +38,9 @@ from pipeline.sources.label_checks import query_label_notes
 from pipeline.stages.write import PartSink, write
 from pipeline.storage.location import redact
 
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+
 __all__ = ["Watch", "run"]
 
 
@@ -55,6 +58,8 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             taken over.
     """
     watch = watch or Watch()
+    # They import torch, which takes seconds, while the source is listed and Ray starts.
+    Thread(target=import_module, args=("pipeline.operators",), daemon=True).start()
     if not on_cluster():
         return _run(config, watch)
     with session():
@@ -78,6 +83,8 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
         with session():
             spread = preflight(config, watch.stage)
             watch.stage(f"loading {config.model.name}")
+            from pipeline.plan import make_plan
+
             plan = make_plan(config, folder, source, spread)
             manifest.claim_folder(folder, config, plan.prepared)
             log.open()
@@ -109,7 +116,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
     )
 
 
-def _find_work(plan: Plan, watch: Watch) -> Work:
+def _find_work(plan: "Plan", watch: Watch) -> Work:
     """Find what is left to do.
 
     A complete run of an earlier version has nothing left.
@@ -125,7 +132,7 @@ def _find_work(plan: Plan, watch: Watch) -> Work:
     return find_work(folder, units, runtime, watch.stage, runtime.redo)
 
 
-def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
+def _compute(plan: "Plan", work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Explain everything that is left, and turn an error that ends it into one clear message."""
     try:
         return _run_passes(plan, work, watch, fence)
@@ -142,7 +149,7 @@ def _compute(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progre
         raise clear from error
 
 
-def _run_passes(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
+def _run_passes(plan: "Plan", work: Work, watch: Watch, fence: Fence) -> tuple[Progress, Work]:
     """Explain what is left, then, in isolated processes, what was lost with a dying worker."""
     plan.folder.complete.delete()
     runtime = plan.config.runtime
@@ -160,8 +167,12 @@ def _run_passes(plan: Plan, work: Work, watch: Watch, fence: Fence) -> tuple[Pro
     return progress, work
 
 
-def _run_pass(plan: Plan, work: Work, progress_actor: Any, fence: Fence, *, isolated: bool) -> int:
+def _run_pass(
+    plan: "Plan", work: Work, progress_actor: Any, fence: Fence, *, isolated: bool
+) -> int:
     """Run the stages in the order of the data; return how many blocks were lost with a worker."""
+    from pipeline.operators import decode, explain, explain_isolated, ray_data_settings, read
+
     guard = Guard(progress_actor, plan.config.runtime.max_failed_fraction, tolerant=not isolated)
     reporter = Reporter(progress_actor)
     with ray_data_settings(plan), _remembering_ends(work.ledger, progress_actor):

@@ -1,13 +1,14 @@
 """Everything that is decided before the first image is read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
 
 from legrad.errors import UnsupportedModelError
 from pipeline.cluster.resources import BLOCK_BYTES, Resources
-from pipeline.cluster.session import RETRIES
+from pipeline.cluster.session import RETRIES, on_cluster
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.runs import manifest
@@ -128,13 +129,15 @@ def make_plan(
 
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, resources: Resources) -> Prepared:
-    # Ray ends a worker that used a GPU, which frees its memory; other workers stay warm.
-    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(prepare)
     try:
-        prepared: Prepared = ray.get(remote.remote(settings, list(config.queries)))
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
+        if resources.gpus or on_cluster():
+            # Ray ends a worker that used a GPU, which frees its memory.
+            options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+            remote = ray.remote(max_retries=0, **options)(prepare)
+            return ray.get(remote.remote(settings, list(config.queries)))
+        return prepare(settings, config.queries)  # here torch is imported already
+    except Exception as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
             raise UsageError(f"model {config.model.name}: {redact(str(cause))}") from error
         raise
-    return prepared
