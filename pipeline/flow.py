@@ -58,13 +58,18 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             taken over.
     """
     watch = watch or Watch()
-    # They import torch, which takes seconds, while the source is listed and Ray starts.
-    Thread(target=import_module, args=("pipeline.operators",), daemon=True).start()
+    Thread(target=_import_operators, daemon=True).start()
     if not on_cluster():
         return _run(config, watch)
     with session():
         check_resources(config.runtime)
         return _run(config, watch)
+
+
+def _import_operators() -> None:
+    """Import torch, which takes seconds, while the source is listed and Ray starts."""
+    with suppress(Exception):  # the import where they are used reports it
+        import_module("pipeline.operators")
 
 
 def _run(config: RunConfig, watch: Watch) -> Summary:

@@ -1,12 +1,16 @@
 """Everything that is decided before the first image is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
+import torch
 
 from legrad.errors import UnsupportedModelError
+from legrad.queries.query import Query
+from pipeline.cluster.nodes import nodes
 from pipeline.cluster.resources import BLOCK_BYTES, Resources
 from pipeline.cluster.session import RETRIES, on_cluster
 from pipeline.config import RunConfig
@@ -36,7 +40,7 @@ class Plan:
         config: the settings of the run.
         folder: the output.
         source: the images, already listed.
-        prepared: facts about the model, measured once on a worker.
+        prepared: facts about the model, measured once.
         resources: CPUs and GPUs of the model replicas.
         settings: how each replica loads and runs the model.
         schema: the schema of the output's Parquet files.
@@ -91,7 +95,7 @@ class Plan:
 def make_plan(
     config: RunConfig, folder: RunFolder, source: ImageSource, resources: Resources
 ) -> Plan:
-    """Load the model once on a worker, and decide sizes that depend on it.
+    """Load the model once, and decide sizes that depend on it.
 
     Args:
         config: the settings of the run.
@@ -130,14 +134,23 @@ def make_plan(
 
 def _prepared(config: RunConfig, settings: ReplicaSettings, resources: Resources) -> Prepared:
     try:
-        if resources.gpus or on_cluster():
+        if resources.gpus or on_cluster() or len(nodes()) > 1:
             # Ray ends a worker that used a GPU, which frees its memory.
             options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
             remote = ray.remote(max_retries=0, **options)(prepare)
             return ray.get(remote.remote(settings, list(config.queries)))
-        return prepare(settings, config.queries)  # here torch is imported already
+        return _prepared_here(settings, config.queries)
     except Exception as error:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         if isinstance(cause, (UnsupportedModelError, UsageError)) or is_storage_error(cause):
             raise UsageError(f"model {config.model.name}: {redact(str(cause))}") from error
         raise
+
+
+def _prepared_here(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
+    """Prepare in the driver, which has imported torch, and leave its number of threads alone."""
+    threads = torch.get_num_threads()
+    try:
+        return prepare(settings, queries)
+    finally:
+        torch.set_num_threads(threads)

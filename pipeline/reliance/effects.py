@@ -1,8 +1,9 @@
 """Effects of deleting the cue on the probe's evidence for the class and on the model's margin.
 
-**Probe**: ``phi = [P(c|y) - P(c|r)] * mean eps / gap``. ``eps`` is what the probe's logit of class
-y against its nearest rival r loses when the cue is deleted, beyond what it loses when a region of
-the same shape is deleted elsewhere; ``gap`` is the held-out distance between the two classes' mean
+**Probe**: ``phi = [P(c|y) - P(c|r)] * mean eps / gap``; where people's answers tell how often the
+cue is there, all other classes take the place of r in the first factor. ``eps`` is what the probe's
+logit of class y against its nearest rival r loses when the cue is deleted, beyond what it loses
+when a region of the same shape is deleted elsewhere; ``gap`` is the held-out distance between the two classes' mean
 logits. If the label is the cue, phi is 1; if the probe does not use the cue, 0. One probe serves
 all images, so their effects are not independent: the intervals come from a bootstrap that draws
 groups of images and fits the probe to each sample.
@@ -39,8 +40,9 @@ class Contrast:
         change: (n, E) changes of the embeddings.
         by_share: whether the effect is multiplied by the difference of the cue's shares (phi), or
             left as the mean effect on an image.
-        share_gap: that difference and its standard error, where people's answers tell it; None: it
-            is counted by the presence in `ProbeSums`.
+        share_gap: the difference of the shares in the class and in all others and its standard
+            error, where people's answers tell it; None: the difference between class and rival is
+            counted by the presence in `ProbeSums`.
     """
 
     cls: int

@@ -26,6 +26,8 @@ from pipeline.storage.location import Options, open_location, redact
 
 _OF_IMAGE = (ID, "key", "label", "labels")
 _OWN = (map_column(OWN_LABEL), peak_column(OWN_LABEL))
+_CHANGED = frozenset(("label", "labels", *_OWN))
+"""Columns that other labels change."""
 _LABELS = pa.list_(pa.string())
 
 
@@ -123,12 +125,15 @@ class RelabelledDataset(StreamedDataset):
         **options: Any,
     ) -> ds.Scanner:
         """See `pyarrow.dataset.Dataset.scanner`."""
-        if not {"label", "labels", *_OWN} & set(self.needed(columns, filter)):
+        if not _CHANGED & set(self.needed(columns, filter)):
             return self._stored.scanner(columns=columns, filter=filter, **options)
         return super().scanner(columns, filter, **options)
 
     def stream(self, names: Sequence[str], rows: int | None) -> Iterator[pa.RecordBatch]:
         """Some columns in batches; see `StreamedDataset`."""
+        if not _CHANGED & set(names):
+            yield from in_batches(self._stored, names, rows)
+            return
         needed = self._labels.needed(names, self._stored.schema)
         for batch in in_batches(self._stored, needed, rows):
             table = self._labels.apply(pa.Table.from_batches([batch]))

@@ -29,6 +29,9 @@ def in_batches(
         columns: the columns.
         rows: rows that a batch has at most; None for the usual number.
     """
+    if isinstance(dataset, StreamedDataset):
+        yield from dataset.stream(columns, rows)
+        return
     options: dict[str, Any] = {} if rows is None else {"batch_size": rows}
     if not isinstance(dataset, ds.FileSystemDataset):
         yield from dataset.to_batches(columns=list(columns), **options)

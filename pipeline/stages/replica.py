@@ -83,8 +83,8 @@ class ReplicaSettings:
     ) -> Explanation:
         """Explain a batch for the queries; a classifier's scores are its logits.
 
-        On a CPU the images are shared among threads that use one core each: small models take less
-        time so than with every product on all cores.
+        On a CPU the images are shared among threads that use one core, and memory for intermediate
+        values, each: small models take less time so than with every product on all cores.
 
         Args:
             legrad: explainer of the model.
@@ -96,10 +96,9 @@ class ReplicaSettings:
             options["directions"] = directions
         else:
             options["classes"] = self.classes
-        parts = min(self.threads, len(pixels)) if self.device == "cpu" else 1
-        if parts < 2:
+        if self.device != "cpu" or self.threads < 2 or len(pixels) < self.threads:
             return legrad.explain(pixels, **options)
-        bounds = [len(pixels) * part // parts for part in range(parts + 1)]
+        bounds = [len(pixels) * part // self.threads for part in range(self.threads + 1)]
 
         def explained(start: int, stop: int) -> Explanation:
             own = {
@@ -109,9 +108,9 @@ class ReplicaSettings:
             }
             return legrad.explain(pixels[start:stop], **(options | own))
 
-        return Explanation.joined(
-            list(_single_threads(self.threads).map(explained, bounds, bounds[1:]))
-        )
+        shares = list(_single_threads(self.threads).map(explained, bounds, bounds[1:]))
+        torch.set_num_threads(self.threads)  # those threads have changed it for threads to come
+        return Explanation.joined(shares)
 
     def load_reader_of_texts(self) -> VisionLanguageModel:
         """Load a model that reads texts in this process.

@@ -11,6 +11,7 @@ from pipeline.audit.decisions import Waiver, read_day
 from pipeline.errors import UnknownNameError, UsageError
 from pipeline.machine import user
 from pipeline.report import embed
+from pipeline.report.words import slug
 from pipeline.viewer.live_report import LivePages, read_class, read_pair
 from pipeline.viewer.replies import given, page, see
 from pipeline.viewer.view import View
@@ -110,10 +111,10 @@ class _Decisions:
 
     async def refresh(self, request: web.Request) -> web.Response:
         """Compute the findings again, with the answers of now; leads to the pair that is named."""
-        form, overview = await request.post(), await self.view.overview()
-        file = overview.pair_files.get((str(form.get("class")), str(form.get("cue"))))
+        form = await request.post()
+        pair = [str(form[name]) for name in ("class", "cue") if name in form]
         self.view.refresh()
-        return see(f"pairs/{file}.html" if file else "index.html")
+        return see(f"pairs/{slug(*pair)}.html" if len(pair) == 2 else "index.html")
 
 
 def _pair(overview: LivePages, form: MultiMapping[Any]) -> tuple[str, str]:

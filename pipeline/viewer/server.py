@@ -80,6 +80,9 @@ def _explained(view: View) -> Middleware:
         try:
             return await handler(request)
         except NotReadyError:
+            if request.method == "POST":
+                text = "Findings are being computed, so nothing was stored. Send it again soon."
+                return _problem(view, request, 503, text)
             text = view.bare_pages().render("waiting.html", root="/", doing=view.doing)
             return web.Response(text=text, content_type="text/html")
         except web.HTTPNotFound:

@@ -25,7 +25,7 @@ def pair_pages(site: Path) -> list[Path]:
 
 
 def pages_of(site: Path) -> list[Path]:
-    return [site / "index.html", pair_pages(site)[0], next((site / "classes").iterdir())]
+    return [site / "index.html", pair_pages(site)[0], sorted((site / "classes").iterdir())[0]]
 
 
 def test_table_finds_shows_and_sorts(page: "Page", site: Path) -> None:

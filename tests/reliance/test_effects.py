@@ -1,8 +1,10 @@
 """phi is 1 where the label is the cue, 0 where the probe looks elsewhere; margins likewise."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline.reliance.claims import answered_gap
 from pipeline.reliance.edits import Deletion
 from pipeline.reliance.effects import Contrast, direction_change, evidence_shares, margin_change
 from pipeline.reliance.probe import collect
@@ -71,6 +73,17 @@ def test_answers_tell_how_often_the_cue_is_there() -> None:
     assert unsure[0] == effect
     assert unsure[1] < low
     assert unsure[2] > high
+
+
+def test_the_gap_of_answers_is_that_of_pairs_that_they_decide() -> None:
+    numbers = {"difference": 0.3, "difference_low": 0.1, "difference_high": 0.5}
+    row = {"class": "a", "cue": "ink", "association__basis": "labels"}
+    row |= {f"association__{name}": value for name, value in numbers.items()}
+    frame = pd.DataFrame([row, row | {"class": "b", "association__basis": "two states"}])
+    gap, error = answered_gap(frame, "a", "ink") or (0.0, 0.0)
+    assert gap == 0.3
+    assert error == pytest.approx(0.2 / 1.96, rel=1e-3)
+    assert answered_gap(frame, "b", "ink") is None
 
 
 def test_few_images_give_wide_bounds() -> None:

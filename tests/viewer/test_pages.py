@@ -3,10 +3,12 @@
 import asyncio
 import io
 import json
+import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from shutil import copytree
@@ -25,7 +27,7 @@ from pipeline.config.loading import load_config
 from pipeline.viewer import View
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.search import Filters, ImageIndex
-from pipeline.viewer.threads import NotReadyError
+from pipeline.viewer.threads import NotReadyError, Threads
 from tests.audit.worlds import World
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
@@ -380,3 +382,24 @@ def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
         ids = shown(web.get("/search?label=cat").text)
         assert ids == [f"w/{number:06d}" for number in range(1, 48, 2)]
         assert web.get("/export?id=w/000001").text.splitlines()[1].startswith('w/000001,"dog,')
+
+
+def test_nothing_is_lost_while_findings_are_computed(web: Client) -> None:
+    ids = drawn(web)
+    done = web.view._first
+    web.view._first = web.view._complete = Future()
+    assert say(web, ids[0], "present") == 503  # so the page tells that it is not stored
+    web.view._first = web.view._complete = done
+    assert say(web, ids[0], "present") == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_findings_are_computed_with_less_priority() -> None:
+    threads = Threads({"own": 1, "other": 1}, background=["other"])
+    own, other = (threads.submit(n, _priority).result() for n in ("own", "other"))
+    assert other > own
+    threads.close()
+
+
+def _priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

@@ -30,7 +30,7 @@
     for (const [key, value] of Object.entries(JSON.parse(remembered || "{}"))) {
       newer(key, value);
     }
-    at("who").value = localStorage.getItem("legrad-labels-who") || "";
+    at("who").value = (!data.live && localStorage.getItem("legrad-labels-who")) || "";
   } catch (error) { // storage may be forbidden for files
     kept = false;
   }
@@ -39,8 +39,8 @@
     try {
       if (!data.live) {
         localStorage.setItem(storage, JSON.stringify(Object.fromEntries(answers)));
+        localStorage.setItem("legrad-labels-who", at("who").value);
       }
-      localStorage.setItem("legrad-labels-who", at("who").value);
       kept = true;
     } catch (error) {
       kept = false;
