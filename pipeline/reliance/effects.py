@@ -3,10 +3,10 @@
 **Probe**: ``phi = [P(c|y) - P(c|r)] * mean eps / gap``; where people's answers tell how often the
 cue is there, all other classes take the place of r in the first factor. ``eps`` is what the probe's
 logit of class y against its nearest rival r loses when the cue is deleted, beyond what it loses
-when a region of the same shape is deleted elsewhere; ``gap`` is the held-out distance between the two classes' mean
-logits. If the label is the cue, phi is 1; if the probe does not use the cue, 0. One probe serves
-all images, so their effects are not independent: the intervals come from a bootstrap that draws
-groups of images and fits the probe to each sample.
+when a region of the same shape is deleted elsewhere; ``gap`` is the held-out distance between the
+two classes' mean logits. If the label is the cue, phi is 1; if the probe does not use the cue, 0.
+One probe serves all images, so their effects are not independent: the intervals come from a
+bootstrap that draws groups of images and fits the probe to each sample.
 
 **Model**: the text margin ``m_y(x) = cos(x, t_y) - max over y' of cos(x, t_y')``. Classes with the
 same text as y are no rivals, and neither are an image's other classes. The positive control is a
