@@ -99,6 +99,7 @@ class ReplicaSettings:
         if self.device != "cpu" or self.threads < 2 or len(pixels) < self.threads:
             return legrad.explain(pixels, **options)
         bounds = [len(pixels) * part // self.threads for part in range(self.threads + 1)]
+        of_torch = torch.get_num_threads()
 
         def explained(start: int, stop: int) -> Explanation:
             own = {
@@ -109,7 +110,7 @@ class ReplicaSettings:
             return legrad.explain(pixels[start:stop], **(options | own))
 
         shares = list(_single_threads(self.threads).map(explained, bounds, bounds[1:]))
-        torch.set_num_threads(self.threads)  # those threads have changed it for threads to come
+        torch.set_num_threads(of_torch)  # those threads have changed it for threads to come
         return Explanation.joined(shares)
 
     def load_reader_of_texts(self) -> VisionLanguageModel:
