@@ -189,6 +189,9 @@ class _Bench:
         self.settings, self.model = settings, model
         self.inputs, self.pictures = inputs, pictures
         self.classes = np.array(classes)
+        self.bias = torch.zeros(len(classes), device=model.device)
+        if isinstance(model, Classifier):
+            self.bias = model.vectors(settings.classes)[1][self.classes]
 
     def measured(self, variant: Variant, directions: torch.Tensor, plain: torch.Tensor) -> Measured:
         """All figures of a variant; the model's answers are by the texts as they are."""
@@ -212,9 +215,7 @@ class _Bench:
         best = []
         for start in range(0, len(pixels), _BATCH):
             part = torch.from_numpy(pixels[start : start + _BATCH])
-            scores = self.model.encode_image(part) @ directions[self.classes].T
-            if isinstance(self.model, Classifier):
-                scores = scores + self.model.vectors(self.settings.classes)[1][self.classes]
+            scores = self.model.encode_image(part) @ directions[self.classes].T + self.bias
             best.append(scores.argmax(dim=1).cpu().numpy())
         chosen: NDArray[np.int64] = self.classes[np.concatenate(best)]
         return chosen
