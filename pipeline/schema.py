@@ -14,6 +14,10 @@ readers of Parquet know."""
 METADATA_KEY = b"legrad"
 OWN_LABEL = "own_label"
 """Stands for the class of each image's own label, where only the map of that class is kept."""
+PREDICTED_CLASS = "predicted"
+"""Stands for the class that a classifier predicts for each image, where only its map is kept."""
+STAND_INS = (OWN_LABEL, PREDICTED_CLASS)
+"""Names that have maps like a query, of another class in each image, and no scores."""
 UNREADABLE = "#unreadable"
 """Key of a row that stands for the part of its shard that could not be read."""
 
@@ -184,7 +188,7 @@ def output_schema(
     Args:
         carry: columns carried over from the source, with their types.
         queries: names of the queries, in configuration order.
-        maps: names that have maps: queries, or `OWN_LABEL`; default all queries.
+        maps: names that have maps: queries, or some of `STAND_INS`; default all queries.
         embeddings: whether image embeddings are stored.
         properties: whether properties of the images are stored.
         prediction: whether a classifier's prediction is stored.

@@ -23,7 +23,7 @@ from pipeline.config.class_names import class_queries
 from pipeline.config.model_settings import AnyModelConfig, ClassifierConfig
 from pipeline.config.query_labels import queries_by_label
 from pipeline.config.source_settings import SourceConfig
-from pipeline.schema import OWN_LABEL, RESERVED, Status
+from pipeline.schema import OWN_LABEL, PREDICTED_CLASS, RESERVED, STAND_INS, Status
 
 MAX_QUERIES = 256
 """Most columns of maps in a run."""
@@ -43,8 +43,9 @@ class MapsConfig(Settings):
             column ``heatmap__own_label``, the first class of an image with several labels;
             ``own_labels``: the maps of all its classes, each class in its own column; ``top_k``:
             maps of the ``k`` classes with the highest scores; ``predicted``: the map of the one
-            with the highest score; ``above``: maps of classes with a score of at least
-            ``threshold``.
+            with the highest score, of a classifier with more than `MAX_QUERIES` classes in the
+            single column ``heatmap__predicted``; ``above``: maps of classes with a score of at
+            least ``threshold``.
         k: number of classes, for ``top_k``.
         threshold: least score (a cosine; for a classifier a logit), for ``above``.
     """
@@ -197,14 +198,15 @@ class RunConfig(Settings):
         if len(self.map_columns) > MAX_QUERIES or len(self.queries) > MAX_SCORES:
             raise ValueError(
                 f"queries: {len(self.queries)}, of which {len(self.map_columns)} with maps; at "
-                f"most {MAX_SCORES} and {MAX_QUERIES} in one run. Set store.maps: own_label, or "
-                "make several runs, they join on image_id"
+                f"most {MAX_SCORES} and {MAX_QUERIES} in one run. Set store.maps: "
+                f"{'own_label or predicted' if self.classes else 'own_label'}, or make several "
+                "runs, they join on image_id"
             )
         counts = Counter(query.name for query in self.queries)
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ValueError(f"queries: {', '.join(repeated)} appear more than once")
-        taken = [name for name in counts if name == OWN_LABEL or name in RESERVED]
+        taken = [name for name in counts if name in STAND_INS or name in RESERVED]
         if taken:
             raise ValueError(f"queries: {', '.join(taken)} would clash with columns of the output")
         check_differences(self.queries)
@@ -274,12 +276,14 @@ class RunConfig(Settings):
 
     @property
     def map_columns(self) -> tuple[str, ...]:
-        """Names that have columns for maps: queries, or `OWN_LABEL`."""
+        """Names that have columns for maps: queries, or one of `STAND_INS` for all classes."""
         names = [query.name for query in self.queries]
-        if self.store.maps.mode != "own_label":
-            return tuple(names)
         others = [query.name for query in self.queries if query.role is not Role.CLASS]
-        return (*others, OWN_LABEL)
+        if self.store.maps.mode == "own_label":
+            return (*others, OWN_LABEL)
+        if self.store.maps.mode == "predicted" and self.classes and len(names) > MAX_QUERIES:
+            return (PREDICTED_CLASS,)
+        return tuple(names)
 
     @property
     def selection(self) -> Selection:

@@ -18,7 +18,7 @@ from pipeline.results.joined_rows import FrameRows, JoinedRows
 from pipeline.results.rows import ID, Rows, name_list
 from pipeline.results.run import Run
 from pipeline.runs.manifest import RunFolder
-from pipeline.schema import OWN_LABEL, score_column
+from pipeline.schema import STAND_INS, score_column
 from pipeline.sources.fetch import Origin
 
 _BATCH_ROWS = 4096
@@ -126,7 +126,7 @@ class Opened:
         return replace(self, joined=(*self.joined, added))
 
     def run_of(self, query: str) -> Run:
-        """The first run that has a query (or ``own_label``).
+        """The first run that has a query (or ``own_label``, or ``predicted``).
 
         Raises:
             KeyError: none has.
@@ -141,17 +141,18 @@ class Opened:
     ) -> Iterator[pa.Table]:
         """Tables of a few thousand rows with some columns and some queries' scores and maps.
 
-        `decode` turns the columns of maps into maps. ``own_label`` is a query here.
+        `decode` turns the columns of maps into maps. ``own_label`` and ``predicted`` are queries
+        here.
         """
         names = name_list(queries)
         needed = [ID, *name_list(columns)]
-        needed += [score_column(name) for name in names if name != OWN_LABEL]
+        needed += [score_column(name) for name in names if name not in STAND_INS]
         for query in names:
             needed += self.run_of(query).map_columns([query])
         yield from self.rows.batches(list(dict.fromkeys(needed)), None, _BATCH_ROWS)
 
     def decode(self, table: pa.Table, query: str) -> Maps:
-        """(n, h, w) maps of one query, or of ``own_label``, from a table of `batches`.
+        """(n, h, w) maps of a query, ``own_label`` or ``predicted``, from a table of `batches`.
 
         NaN where an image has none.
         """
@@ -165,14 +166,14 @@ class Opened:
         """Names of queries that have scores; None stands for all.
 
         Raises:
-            KeyError: a name is not that of a query, or is ``own_label``, which has no scores.
+            KeyError: a name is not that of a query, or is one of `STAND_INS`, which have no scores.
         """
         existing = [query.name for query in self.queries]
         requested = existing if names is None else name_list(names)
         for name in requested:
-            if name == OWN_LABEL and name not in existing:
+            if name in STAND_INS and name not in existing:
                 raise UnknownNameError(
-                    f"{OWN_LABEL} has maps but no scores, because it stands for the class of each "
+                    f"{name} has maps but no scores, because it stands for another class in each "
                     "image; ask for the scores of the classes"
                 )
             if name not in existing:

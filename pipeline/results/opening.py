@@ -8,7 +8,7 @@ from pipeline.results.class_labels import relabelled
 from pipeline.results.results import Results
 from pipeline.results.run import Run
 from pipeline.runs.manifest import run_folder
-from pipeline.schema import OWN_LABEL, map_column
+from pipeline.schema import STAND_INS, map_column
 from pipeline.sources.fetch import Moved
 from pipeline.storage.location import Options
 
@@ -85,8 +85,9 @@ def _refuse_disagreeing(runs: Sequence[Run]) -> None:
         model = run.manifest["metadata"].get("model", {})
         scored_by = (model.get("weights_sha256"), model.get("layers"), run.grid)
         names: dict[str, object] = {query.name: (query, scored_by) for query in run.queries}
-        if map_column(OWN_LABEL) in run.dataset.schema.names:
-            names[OWN_LABEL] = object()  # two runs that have it never agree: whose would it be?
+        for name in STAND_INS:
+            if map_column(name) in run.dataset.schema.names:
+                names[name] = object()  # two runs that have it never agree: whose would it be?
         for name, meaning in names.items():
             first_meaning, first_run = meanings.setdefault(name, (meaning, run))
             if first_meaning != meaning:

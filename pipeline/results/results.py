@@ -148,7 +148,8 @@ class Results(Opened):
             plt.imshow(heat[0], extent=(left, right, bottom, top), alpha=0.5)
 
         Args:
-            query: its name, or ``own_label`` for the class of each image's own label.
+            query: its name, ``own_label`` for the class of each image's own label, or
+                ``predicted`` for the class that a classifier predicts.
             image_ids: which images, in this order; default all, in the order of the files.
             where: a condition instead of ids.
             normalized: scale each map from its lowest to its highest value, to 0 to 1.

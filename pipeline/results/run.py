@@ -1,7 +1,7 @@
 """One run's output: its manifest, its committed parts, and the maps that it keeps."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,9 @@ from pipeline.runs.parts import (
 from pipeline.schema import (
     METADATA_KEY,
     OWN_LABEL,
+    PREDICTED,
+    PREDICTED_CLASS,
+    STAND_INS,
     map_column,
     peak_column,
     read_metadata,
@@ -103,18 +106,45 @@ class Run:
         return replace(read, fill=(red, green, blue), crop=values.get("crop", 1.0))
 
     def has(self, query: str) -> bool:
-        """Whether the run has this query; ``own_label`` is one if any label has a class query."""
-        names = [q.name for q in self.queries]
-        return query in names or (query == OWN_LABEL and bool(self.class_queries))
+        """Whether the run has maps of this name: a query or one of `STAND_INS`."""
+        if query == PREDICTED_CLASS:
+            return PREDICTED in self.dataset.schema.names
+        if query == OWN_LABEL:
+            return bool(self.class_queries)
+        return any(query == known.name for known in self.queries)
 
     def map_columns(self, queries: Iterable[str]) -> list[str]:
         """Columns that `decode` needs for some queries."""
-        names = []
+        names: list[str] = []
         for query in queries:
-            names += [f(name) for name in self._stored(query) for f in (map_column, peak_column)]
-            if self._stored(query) != [query]:
-                names += [n for n in ("label", "labels") if n in self.dataset.schema.names]
+            stored = self._stored(query)
+            names += [column(name) for name in stored for column in (map_column, peak_column)]
+            if stored != [query]:
+                names += [n for name in (query, *stored) for n in self._decided_by(name)]
         return list(dict.fromkeys(names))
+
+    def _decided_by(self, name: str) -> list[str]:
+        """Columns that say which class one of `STAND_INS` is in each image; none for a query."""
+        columns = {OWN_LABEL: ("label", "labels"), PREDICTED_CLASS: (PREDICTED,)}.get(name, ())
+        return [column for column in columns if column in self.dataset.schema.names]
+
+    def _stored(self, query: str) -> list[str]:
+        """Names of the map columns that hold a query's maps."""
+        columns = self.dataset.schema.names
+        if map_column(query) in columns:
+            return [query]
+        of_classes = self.class_queries.values() if query in STAND_INS else ()
+        names = [name for name in (*of_classes, *STAND_INS) if map_column(name) in columns]
+        return list(dict.fromkeys(names)) or [query]
+
+    def _queries_of(self, table: pa.Table, name: str) -> NDArray[np.object_]:
+        """(n,) name of the query that a query or one of `STAND_INS` is in each row, or None."""
+        if name == OWN_LABEL:
+            return np.array(self._own_queries(table), object)
+        if name == PREDICTED_CLASS:
+            labels = table[PREDICTED].to_pylist()
+            return np.array([self.class_queries.get(label) for label in labels], object)
+        return np.full(table.num_rows, name, object)
 
     def _own_queries(self, table: pa.Table) -> list[str | None]:
         """Name of the class query of each image's own label, the first one if it has several."""
@@ -129,26 +159,20 @@ class Run:
         queries = self.class_queries
         return [next((queries[name] for name in names if name in queries), None) for names in every]
 
-    def _stored(self, query: str) -> list[str]:
-        """Names of the map columns that hold a query's maps."""
-        if map_column(query) in self.dataset.schema.names:
-            return [query]
-        return (
-            list(dict.fromkeys(self.class_queries.values())) if query == OWN_LABEL else [OWN_LABEL]
-        )
+    def _rows_with(self, table: pa.Table, query: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Map columns of a query, and the rows (n,) of a table in which they hold its maps."""
+        wanted = self._queries_of(table, query)
+        for name in self._stored(query):
+            held = self._queries_of(table, name)
+            pairs = zip(wanted, held, strict=True)
+            yield name, np.array([a is not None and a == b for a, b in pairs], bool)
 
     def decode(self, table: pa.Table, query: str) -> Maps:
         """(n, h, w) maps of a query from a table with its `map_columns`; NaN where none."""
         if map_column(query) in table.column_names:
             return decode_columns(table, query, self.grid)
-        own = self._own_queries(table)
-        if query != OWN_LABEL:  # the map of a class is stored for the images of that class only
-            maps = decode_columns(table, OWN_LABEL, self.grid)
-            maps[[name != query for name in own]] = np.nan
-            return maps
         maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
-        for name in set(self.class_queries.values()):
-            rows = [own_name == name for own_name in own]
+        for name, rows in self._rows_with(table, query):
             maps[rows] = decode_columns(table, name, self.grid)[rows]
         return maps
 
@@ -160,8 +184,9 @@ class Run:
         column = peak_column(query)
         if column in table.column_names:
             return np.asarray(table[column].to_numpy(), np.float32)
-        peaks = np.array(table[peak_column(OWN_LABEL)].to_numpy(), np.float32)
-        peaks[[name != query for name in self._own_queries(table)]] = np.nan
+        peaks = np.full(table.num_rows, np.nan, np.float32)
+        for name, rows in self._rows_with(table, query):
+            peaks[rows] = table[peak_column(name)].to_numpy()[rows]
         return peaks
 
     def shown(self, table: pa.Table) -> NDArray[np.bool_]:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from legrad.heatmaps.codec import encode_maps
 from legrad.method.explainer import Explanation
-from pipeline.schema import EMBEDDING, OWN_LABEL, map_column, peak_column, score_column
+from pipeline.schema import (
+    EMBEDDING,
+    OWN_LABEL,
+    PREDICTED_CLASS,
+    map_column,
+    peak_column,
+    score_column,
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class EncodedBatch:
                 columns |= self._maps(name, query_of_image, image_of_row)
         if map_column(OWN_LABEL) in map_columns:
             columns |= self._maps(OWN_LABEL, self.own_class, image_of_row)
+        if map_column(PREDICTED_CLASS) in map_columns:
+            columns |= self._maps(PREDICTED_CLASS, self.scores.argmax(axis=1), image_of_row)
         return columns
 
     def predicted(self, labels: Sequence[str], image_of_row: NDArray[np.int64]) -> pa.Array:

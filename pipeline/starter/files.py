@@ -15,7 +15,7 @@ from pipeline.config import MAX_QUERIES, ModelConfig, RunConfig, absolute, is_ur
 from pipeline.config.class_names import ClassQuery, class_queries
 from pipeline.config.loading import packaged_config, validated
 from pipeline.errors import UsageError
-from pipeline.schema import OWN_LABEL, RESERVED
+from pipeline.schema import RESERVED, STAND_INS
 from pipeline.starter.survey import Survey, survey
 
 QUERIES = "queries.yaml"
@@ -173,7 +173,7 @@ def _choose(data: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str
             f"{len(data.labels):,} labels, but a run has at most {MAX_QUERIES} queries: the {room} "
             "most frequent became classes; further runs for the others join on image_id"
         )
-    columns = RESERVED | {OWN_LABEL}
+    columns = RESERVED | set(STAND_INS)
     classes = {query.name for query in class_queries(kept, columns)}
     chosen = class_queries(sorted(kept), columns | (set(named) - classes))
     left = [line for line in lines if not ((m := _NAMED.match(line)) and m.group(1) in classes)]

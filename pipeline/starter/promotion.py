@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
-from pipeline.schema import OWN_LABEL, RESERVED
+from pipeline.schema import RESERVED, STAND_INS
 
 _HEAD = """\
 # Made by `legrad discover {out}`: its cues were found by looking at these images. Only their
@@ -104,7 +104,7 @@ def write_queries(
 
 def query_names(results: Results, titles: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Names for new queries that neither the run's queries nor its columns nor ``taken`` have."""
-    known = {*(query.name for query in results.queries), *RESERVED, OWN_LABEL, *taken}
+    known = {*(query.name for query in results.queries), *RESERVED, *STAND_INS, *taken}
     return [query.name for query in class_queries(titles, known)]
 
 

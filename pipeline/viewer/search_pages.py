@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.report import embed
 from pipeline.report.contents import Chosen
 from pipeline.report.shown_images import read_grids
-from pipeline.schema import EMBEDDING, FETCH_COLUMNS, OWN_LABEL, score_column
+from pipeline.schema import EMBEDDING, FETCH_COLUMNS, OWN_LABEL, STAND_INS, score_column
 from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.pictures import SIDES
 from pipeline.viewer.replies import given, page
@@ -199,7 +199,7 @@ def _image_page(view: View, image_id: str, text: str) -> str:
     scores = [(name, row[score_column(name)]) for name in names]
     scores.sort(key=lambda pair: -np.inf if pair[1] is None else pair[1], reverse=True)
     ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
-    stored = [name for name in (OWN_LABEL, *ordered) if has_maps(view.results, name)]
+    stored = [name for name in (*STAND_INS, *ordered) if has_maps(view.results, name)]
     maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
     query = stored_query(view, text)
     late = {} if query or not text or view.texts.problem else {"late": text}

@@ -1,13 +1,16 @@
 """The model stage with a classifier, in this process: logits, prediction, embedding, maps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from legrad import LeGrad, load_classifier
 from legrad.heatmaps.codec import decode_maps
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, run_settings
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
@@ -55,6 +58,38 @@ def test_rows_of_a_classifier(config: RunConfig) -> None:
         cells = np.frombuffer(row[f"heatmap__{mapped[0]}"], np.uint8).reshape(1, 2, 2)
         assert decode_maps(cells, np.float32([peak])).max() == pytest.approx(peak)
     assert LeGrad(classifier).layers == prepared.layers
+
+
+def test_many_classes_share_one_column_of_maps(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.map_columns == tuple(query.name for query in config.queries)
+    monkeypatch.setattr(run_settings, "MAX_QUERIES", 2)
+    assert config.map_columns == ("predicted",)
+    replica = ReplicaSettings(config.model, "cpu", 1, 4, config.selection, config.classes)
+    prepared = prepare(replica, config.queries)
+    names = [query.name for query in config.queries]
+    decoder = Decoder(prepared.preprocess, Decoding(10**6), {}, True, Reporter())
+    images = decoder(batch(*map(jpeg, range(6)), b"rubbish"))
+
+    def explained(weights: NDArray[np.float32], maps: Sequence[str] | None) -> pa.Table:
+        schema = output_schema({}, names, maps=maps, embeddings=True, prediction=True, metadata={})
+        return Explainer(replica, weights, schema, names, Reporter())(images)
+
+    embeddings = explained(prepared.text_features, None)["embedding"].to_pylist()[: len(names)]
+    weights = np.array(embeddings, np.float32) - np.mean(embeddings, axis=0, dtype=np.float32)
+    rows = [explained(weights, maps).to_pylist() for maps in (None, config.map_columns)]
+    predicted = set()
+    for separate, single in zip(*rows, strict=True):
+        assert single["predicted_label"] == separate["predicted_label"]
+        if single["status"] != Status.OK:
+            assert single["heatmap__predicted"] is None
+            continue
+        name = names[config.classes.index(single["predicted_label"])]
+        predicted.add(name)
+        for column in ("heatmap", "heatmap_max"):
+            assert single[f"{column}__predicted"] == separate[f"{column}__{name}"] is not None
+    assert len(predicted) > 1  # images of several classes
 
 
 def test_identity_holds_the_kind_and_the_preprocessing(config: RunConfig) -> None:
