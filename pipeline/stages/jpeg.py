@@ -6,18 +6,20 @@ here because no decoder with a Python interface reports them.
 """
 
 import io
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _SOS, _DRI, _EOI = 0xDA, 0xDD, 0xD9
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
-_SCAN_ENDS = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_WITHIN_SCANS = np.isin(np.arange(256), (0x00, *range(0xD0, 0xD8), 0xFF))
+"""Whether a byte that follows 0xFF does not end a scan: stuffing, restart markers and padding."""
 _BLOCK = 8
 _GREY = range(126, 131)
 _PROBE = bytes(range(1, 255, 2)) * 4
@@ -76,8 +78,8 @@ def missing_data(data: bytes, image: Image.Image, scale: int = 1) -> str | None:
 
 
 def _frame(data: bytes) -> _Frame:
-    frame = _Frame()
-    for marker, start, body in _segments(data):
+    frame, markers = _Frame(), _markers(data)
+    for marker, start, body in _segments(data, markers):
         if marker in _SOF and not frame.sampling:
             height, width, count = struct.unpack_from(">HHB", body, 1)
             frame.size, frame.progressive = (width, height), marker in _PROGRESSIVE
@@ -89,12 +91,19 @@ def _frame(data: bytes) -> _Frame:
             (frame.interval,) = struct.unpack_from(">H", body)
         elif marker == _SOS:
             _note_scan(frame, body)
-            frame.data_end = _data_end(data, start + len(body))
+            frame.data_end = _data_end(data, markers, start + len(body))
             frame.restarts = _count_restarts(data[start : frame.data_end]) if frame.interval else 0
     return frame
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _markers(data: bytes) -> NDArray[np.intp]:
+    """Where the bytes 0xFF are that would end a scan, in order."""
+    values = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero(values[:-1] == 0xFF)
+    return at[~_WITHIN_SCANS[values[at + 1]]]
+
+
+def _segments(data: bytes, markers: NDArray[np.intp]) -> Iterator[tuple[int, int, bytes]]:
     """Yield (marker, start of its body, body) up to the end of the first picture."""
     at = 2
     while at + 4 <= len(data):
@@ -111,12 +120,18 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         yield marker, at + 2, data[at + 2 : at + length]
         at += length
         if marker == _SOS:
-            at = _data_end(data, at)
+            at = _data_end(data, markers, at)
 
 
-def _data_end(data: bytes, start: int) -> int:
-    end = _SCAN_ENDS.search(data, start)
-    return end.start() if end else len(data)
+def _data_end(data: bytes, markers: NDArray[np.intp], start: int) -> int:
+    """Where the data of a scan ends that begins at ``start``: at a marker, or padding before it."""
+    number = int(np.searchsorted(markers, start))
+    if number == len(markers):
+        return len(data)
+    end = int(markers[number])
+    while end > start and data[end - 1] == 0xFF:
+        end -= 1
+    return end
 
 
 def _note_scan(frame: _Frame, body: bytes) -> None:
