@@ -6,17 +6,25 @@ Two photographs (of scikit-learn) are enlarged, with noise that falls off as in 
 pixels, 2 and 12 megapixels, and written as JPEG, PNG and WebP. The decode stage brings them to
 224 px in full (``exact``) and at the reduced scale (``fast``), beside a bare loop of Pillow that
 decodes and resizes. It counts CPU time of one core, and prints the fastest of several rounds.
-Then a model explains both kinds of pixels: rank correlation of the maps of the same image, and
-difference of the scores, beside what bf16 changes. Without ``--pretrained`` its weights are random.
+Then tars of such photographs are read from disk and from an S3 server on this machine and decoded
+by the read and decode stages of a run, with all that they store of an image, beside a bare loop of
+fsspec, tarfile and Pillow over the same tar. Then a model explains both kinds of pixels: rank
+correlation of the maps of the same image, and difference of the scores, beside what bf16 changes.
+Without ``--pretrained`` its weights are random.
 """
 
 import argparse
 import io
+import tarfile
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,12 +38,17 @@ from legrad.method.explanation import Explanation
 from legrad.models import catalog
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess
-from pipeline.stages.decode import Decoding, decode
+from pipeline.config import SourceConfig
+from pipeline.progress.progress import Reporter
+from pipeline.sources.datasource import open_source
+from pipeline.stages.decode import Decoder, Decoding, decode
+from tests.integration.s3 import s3_server
 
 SIZES = ((500, 375), (1000, 750), (2048, 1536), (4000, 3000))
 KINDS = ("JPEG", "PNG", "WEBP")
 _QUALITY, _NOISE = 90, 8.0
 _QUERIES = ("a temple", "a flower", "a watermark", "water")
+_MEGAPIXELS_PER_TAR = 24
 _EXACT, _FAST = Decoding(10**8, fast=False), Decoding(10**8, fast=True)
 
 
@@ -111,6 +124,77 @@ def print_speed(turns: int) -> None:
             )
 
 
+def print_reading(turns: int, folder: Path) -> None:
+    """A row for each format and size: read and decode together, from both storages."""
+    (folder / "s3").mkdir()
+    with s3_server(folder / "s3") as options:
+        fsspec.filesystem("s3", **options).mkdir("photographs")
+        print("\nread from a tar and decoded, images per second and core")
+        print("                  disk: bare    exact     fast   S3: bare    exact     fast")
+        for kind in KINDS:
+            for size in SIZES:
+                count = max(2, round(_MEGAPIXELS_PER_TAR * 1e6 / (size[0] * size[1])))
+                data = _tar([encoded(photograph(number, size), kind) for number in (0, 1)], count)
+                name, works = f"{kind} {size[0]} x {size[1]}", []
+                for root, storage in ((str(folder), {}), ("s3://photographs", options)):
+                    uri = f"{root}/{name.replace(' ', '')}.tar"
+                    with fsspec.open(uri, "wb", **storage) as stream:
+                        stream.write(data)
+                    works += [
+                        lambda uri=uri, storage=storage: _bare_loop(uri, storage),
+                        lambda uri=uri, storage=storage: _stages(uri, storage, "exact"),
+                        lambda uri=uri, storage=storage: _stages(uri, storage, "fast"),
+                    ]
+                bare, exact, fast, *s3 = (count / each for each in fastest(turns, *works))
+                print(
+                    f"{name:17} {bare:11.1f} {exact:8.1f} {fast:8.1f}"
+                    f" {s3[0]:10.1f} {s3[1]:8.1f} {s3[2]:8.1f}",
+                    flush=True,
+                )
+
+
+def _tar(files: Sequence[bytes], count: int) -> bytes:
+    """A tar in which some files take turns as images, as many as ``count``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number:06d}.jpg")
+            member.size = len(files[number % len(files)])
+            tar.addfile(member, io.BytesIO(files[number % len(files)]))
+    return buffer.getvalue()
+
+
+def _bare_loop(uri: str, options: Mapping[str, Any]) -> None:
+    """Read a tar with fsspec and tarfile, decode and resize with Pillow."""
+    preprocess = Preprocess((224, 224))
+    with (
+        fsspec.open(uri, "rb", **options) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as tar,
+    ):
+        for member in tar:
+            content = tar.extractfile(member)
+            assert content is not None
+            bare(content.read(), preprocess)
+
+
+def _stages(uri: str, options: Mapping[str, Any], decoding: str) -> None:
+    """Read and decode a tar by the stages of a run, in this process."""
+    config = SourceConfig.model_validate(
+        {"format": "webdataset", "uri": uri, "options": options, "decode": decoding}
+    )
+    stage = Decoder(
+        Preprocess((224, 224)),
+        Decoding.of_source(config),
+        {},
+        store_captions=True,
+        reporter=Reporter(),
+        store_properties=True,
+    )
+    for task in open_source(config).get_read_tasks(1):
+        for table in task():
+            assert set(stage(table)["status"].to_pylist()) == {"ok"}
+
+
 def print_difference(name: str, pretrained: str | None) -> None:
     """Pixels, maps and scores of both ways, a row for each size that can be reduced."""
     model = load(name, pretrained)
@@ -155,13 +239,15 @@ def least_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--model", default="ViT-B-32")
     parser.add_argument("--pretrained", help="tag or file of weights; random weights without it")
     options = parser.parse_args(arguments)
     print_speed(options.turns)
+    with tempfile.TemporaryDirectory(prefix="legrad-") as folder:
+        print_reading(options.turns, Path(folder))
     print_difference(options.model, options.pretrained)
 
 
