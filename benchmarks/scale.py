@@ -30,7 +30,7 @@ from benchmarks.processes import Usage, sampled
 from benchmarks.stand_ins import GRID, SleepingDecoder, SleepingExplainer
 from legrad.preprocess import Preprocess
 from pipeline import flow
-from pipeline.cluster.node_memory import store_bytes
+from pipeline.cluster.preflight import store_bytes
 from pipeline.cluster.resources import OTHER_CPUS, Resources
 from pipeline.cluster.session import RETRIES, _quiet
 from pipeline.config import RunConfig

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from pipeline.cluster.failures import explain_end
-from pipeline.cluster.guard import Guard, refuse_failures
+from pipeline.cluster.guard import Guard, explain_end, refuse_failures
 from pipeline.cluster.preflight import check_output, check_resources, check_source, preflight
 from pipeline.cluster.session import on_cluster, session
 from pipeline.config import RunConfig

@@ -18,8 +18,7 @@ from torch import nn
 
 from legrad.errors import UnsupportedModelError
 from legrad.models import transformers_classifier
-from legrad.models.checkpoints import load_into, read_checkpoint
-from legrad.models.class_names import Names, names_from, read_names
+from legrad.models.checkpoints import Names, load_into, names_from, read_checkpoint, read_names
 from legrad.models.classifier import Classifier, check_logits, linear_head
 from legrad.models.definition import FOLDER_PREFIX
 from legrad.models.load import checked_size, fill
@@ -72,7 +71,7 @@ def load_classifier(
             those in the folder, or those of the function's module.
         num_classes: number of classes; default: the size of the checkpoint's class head.
         classes: names of the classes in the order of the logits, see
-            `legrad.models.class_names.read_names`; default: those in the checkpoint or folder, else
+            `legrad.models.checkpoints.read_names`; default: those in the checkpoint or folder, else
             the numbers from 0.
         image_size: input side, or (height, width), in pixels; default: the model's own.
         resize: how an image is brought to the input size, see `Preprocess`; default: as the

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import open_clip
 import torch
@@ -11,11 +12,12 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
-from legrad.models.text_length import cut_texts
 from legrad.models.vision_model import VisionModel
 from legrad.towers import Tower, tower_of
 
 Tokenizer = Callable[[list[str]], Tensor]
+_SPECIAL_TOKENS = 2
+"""How many CLIP's tokenizer adds: start and end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +98,29 @@ class VisionLanguageModel(VisionModel):
                 "Their scores and maps mean nothing.",
                 stacklevel=3,
             )
+
+
+def cut_texts(tokenizer: Callable[..., Any], texts: Sequence[str], context: int) -> list[str]:
+    """The texts that have more tokens than the model reads, so that their end is cut off.
+
+    Args:
+        tokenizer: a tokenizer of open_clip. Of others the length of a text is unknown, and no text
+            is returned.
+        texts: the texts to encode.
+        context: number of tokens that the model reads, the special ones included.
+    """
+    # a token stands for at least one byte, so short texts need not be encoded twice
+    long = [text for text in texts if len(text.encode()) + _SPECIAL_TOKENS > context]
+    return [text for text in long if (_length(tokenizer, text) or 0) > context]
+
+
+def _length(tokenizer: Any, text: str) -> int | None:
+    """Number of tokens of a text with its special ones, uncut; None if unknown."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        return len(tokenizer.encode(text)) + _SPECIAL_TOKENS
+    inner, clean = getattr(tokenizer, "tokenizer", None), getattr(tokenizer, "clean_fn", None)
+    if inner is None or clean is None:
+        return None
+    if getattr(tokenizer, "tokenizer_mode", "") == "clips":  # a class token comes at the end
+        return len(inner(clean(text), add_special_tokens=False)["input_ids"]) + 3
+    return len(inner(clean(text))["input_ids"])

@@ -1,8 +1,9 @@
 """Watches one pass of a run from inside Ray Data's loop.
 
-The pass survives dead workers and ends on any other error.
+The pass survives dead workers and ends on any other error, of which `explain_end` makes a message.
 """
 
+import errno
 import logging
 import time
 from collections import Counter
@@ -15,14 +16,18 @@ from ray.data import Dataset
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster import ray_internals
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UsageError
 from pipeline.progress.progress import Progress
+from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
+from pipeline.storage.location import explain_failure, is_storage_error
 
 MOST_DEATHS = 100
 FEWEST_ROWS = 500
 _SECONDS_BETWEEN_LOOKS = 1.0
 _ERRORS = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AGAIN = "Committed rows are kept: run the same command again to continue."
 
 
 class Guard:
@@ -147,3 +152,27 @@ def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: f
         f"{example}. Remove the cause and run the same command again to continue. If these "
         "failures are expected, raise runtime.max_failed_fraction."
     )
+
+
+def explain_end(error: Exception, folder: RunFolder) -> Exception:
+    """The `UsageError` or `RunError` that says what to do; the error itself if there is none."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, UsageError | RunError):
+            return cause
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return RunError(f"{folder.uri}: the disk is full. Make room. {_AGAIN}")
+    for cause in causes:
+        if isinstance(cause, Exception) and is_storage_error(cause):
+            return RunError(f"{explain_failure(folder.uri, cause)} {_AGAIN}")
+    if is_death(error):
+        return RunError(f"a worker died: {type(error).__name__}: {error} {_AGAIN}")
+    return error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and in turn the error that it wraps or was raised from."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from uuid import uuid4
 
-from pipeline.cluster import each_node, node_memory
-from pipeline.cluster.nodes import Finding, nodes
-from pipeline.cluster.resources import Resources, resources_of_cluster
+from pipeline.cluster import each_node
+from pipeline.cluster.nodes import Finding, Node, nodes
+from pipeline.cluster.resources import BLOCK_BYTES, Resources, resources_of_cluster
 from pipeline.cluster.session import on_cluster
 from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.errors import UsageError, counted
@@ -19,6 +19,11 @@ from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
 _PROBE_BYTES = 2**16
+BLOCKS_PER_ACTOR = 6
+"""Blocks in the object store for each replica, including those that other stages work on. With room
+for 3.75 blocks each, 8 replicas were busy 75 % of the time; with room for 6, 96 %
+(``benchmarks/scale.py``)."""
+DATA_SHARE = 0.5  # the share of the object store that Ray Data uses
 
 
 def check_resources(runtime: RuntimeConfig) -> None:
@@ -119,7 +124,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
         return plan
     members = nodes()
     tell(f"checking that {counted(len(members), 'node')} can read, write, and find the model")
-    results = list(node_memory.object_store(members, plan))
+    results = list(object_store(members, plan))
     if all(finding.good for finding in results):  # the checks that take longer come last
         results += each_node.findings(config)
     faults = [finding for finding in results if not finding.good]
@@ -150,5 +155,36 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
             yield Finding("resources", False, str(error))
         else:
             yield Finding("resources", True, str(plan))
-            yield from node_memory.object_store(members, plan)
+            yield from object_store(members, plan)
     yield from each_node.findings(config)
+
+
+def store_bytes(replicas: int) -> int:
+    """Size of the object store, in bytes, that keeps so many replicas busy."""
+    return round(BLOCK_BYTES * (BLOCKS_PER_ACTOR * replicas + 2) / DATA_SHARE)
+
+
+def object_store(nodes: Sequence[Node], plan: Resources) -> Iterator[Finding]:
+    """Compare the object stores with what the replicas need."""
+    have = sum(node.object_store for node in nodes)
+    need = store_bytes(plan.needed)
+    text = (
+        f"{_mib(have)} of object store; {plan.needed} actors need {_mib(need)} for blocks between "
+        "the stages"
+    )
+    small = [node for node in nodes if node.cpus and node.object_store < 2 * BLOCK_BYTES]
+    if small:
+        yield Finding(
+            "object store",
+            False,
+            f"{small[0]} has {_mib(small[0].object_store)}, less than two blocks of "
+            f"{_mib(BLOCK_BYTES)}. Start Ray there with more --object-store-memory.",
+        )
+    elif have < need:
+        yield Finding("object store", True, f"{text}: with less, replicas wait for blocks")
+    else:
+        yield Finding("object store", True, text)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

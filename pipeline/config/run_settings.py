@@ -19,9 +19,8 @@ from legrad.models.tokenizers import obstacle
 from legrad.queries.query import Query, Role, check_differences, with_distinct_names
 from legrad.queries.selection import MapsMode, Selection
 from legrad.settings import PathOrUri, Settings, StorageOptions
-from pipeline.config.class_names import class_queries
 from pipeline.config.model_settings import AnyModelConfig, ClassifierConfig
-from pipeline.config.query_labels import queries_by_label
+from pipeline.config.query_labels import class_queries, queries_by_label
 from pipeline.config.source_settings import SourceConfig
 from pipeline.schema import OWN_LABEL, PREDICTED_CLASS, RESERVED, STAND_INS, Status
 

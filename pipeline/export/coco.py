@@ -1,21 +1,25 @@
-"""COCO annotations: the thresholded heat of each flagged cue as a box and run lengths."""
+"""COCO annotations: the thresholded heat of each flagged cue as a box and run lengths.
+
+pycocotools encodes run lengths, too, but is a compiled package that nothing else here needs.
+"""
 
 import io
 import mimetypes
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
+from legrad.heatmaps.transforms import upsample
 from legrad.image_files import open_image
-from legrad.preprocess import orientation, to_rgb
+from legrad.preprocess import Preprocess, orientation, to_rgb
 from pipeline.audit.names import has_maps
 from pipeline.auditor import Audit
-from pipeline.export.heat import bounding_box, compressed, hot_region, run_lengths
 from pipeline.machine import map_in_threads
 from pipeline.results import Results
 from pipeline.schema import FETCH_COLUMNS
@@ -23,6 +27,7 @@ from pipeline.storage.location import Location
 
 THRESHOLD = 0.5
 """Share of a map's maximum from which a pixel belongs to the cue's region."""
+Mask = NDArray[np.bool_]
 
 
 def coco(
@@ -141,3 +146,52 @@ def _written(results: Results, row: Mapping[str, Any], folder: Location) -> str:
         name += f".{kind.lower()}"
     folder.child(name).write(data)
     return name
+
+
+def hot_region(
+    heat: NDArray[np.float32], size: tuple[int, int], preprocess: Preprocess, share: float
+) -> Mask:
+    """(height, width) pixels whose heat is at least a share of the map's maximum.
+
+    Args:
+        heat: (h, w) raw map.
+        size: (width, height) of the original.
+    """
+    width, height = size
+    if not float(heat.max()) > 0:
+        return np.zeros((height, width), dtype=bool)
+    large = upsample(heat, (height, width), preprocess.box(width, height))
+    return np.asarray(large >= share * float(heat.max()))
+
+
+def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
+    """COCO's box of a mask that is not empty: left, top, width, height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top = int(columns[0]), int(rows[0])
+    return (left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1)
+
+
+def run_lengths(mask: Mask) -> list[int]:
+    """COCO's uncompressed run lengths: by columns, zeros first."""
+    flat = mask.ravel(order="F").astype(np.int8)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
+    return [0, *runs] if flat[0] else [int(run) for run in runs]
+
+
+def compressed(runs: Sequence[int]) -> str:
+    """COCO's text form of run lengths.
+
+    From the fourth on, a run is stored as its difference from the run two before. Each number is
+    split into groups of 5 bits, lowest first, in two's complement; a sixth bit says that another
+    group follows, and the character is "0" plus the group.
+    """
+    characters = []
+    for number, run in enumerate(runs):
+        value = run - runs[number - 2] if number > 2 else run
+        more = True
+        while more:
+            group, value = value & 31, value >> 5
+            more = value != (-1 if group & 16 else 0)
+            characters.append(chr(ord("0") + group + 32 * more))
+    return "".join(characters)

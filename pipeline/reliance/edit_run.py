@@ -16,7 +16,7 @@ from PIL import Image
 from ray.data import ActorPoolStrategy
 
 from legrad.preprocess import Preprocess, to_rgb
-from pipeline.cluster.failures import explain_end
+from pipeline.cluster.guard import explain_end
 from pipeline.cluster.resources import Resources, resources_of_cluster
 from pipeline.cluster.session import RETRIES, data_settings, session
 from pipeline.config import RuntimeConfig

@@ -218,7 +218,7 @@ class Results(Opened):
             overlaps = results.compare("own_label", "watermark", where=with_cue)
             overlaps.sort_values("pearson").tail(10)
 
-            from pipeline.results.overlap import overlap
+            from pipeline.results.answers import overlap
             a, b = (results.maps(query, where=with_cue)[1] for query in ("own_label", "watermark"))
             overlap(a, np.roll(b, 1, axis=0)).mean()    # by chance; includes padding, if any
 
@@ -230,7 +230,7 @@ class Results(Opened):
 
         Returns:
             By image_id, ``cosine``, ``soft_iou``, ``shared_mass`` and ``pearson``, as defined by
-            `pipeline.results.overlap.overlap`, over the cells that are not padding.
+            `pipeline.results.answers.overlap`, over the cells that are not padding.
 
         Raises:
             KeyError: no such query, or no such image.  UsageError: the condition does not fit.

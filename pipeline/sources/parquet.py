@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.schema import BOOK, UNREADABLE, Status
 from pipeline.sources.columns import Columns, captions_in, pylist, table_row
-from pipeline.sources.hugging_face import class_names
+from pipeline.sources.image_column import class_names
 from pipeline.sources.input_rows import Row, failure, make_row, text_of
 from pipeline.sources.keys import Keys, Repeats, SameImages, told
 from pipeline.sources.label_values import LabelValue, each_label, label_in

@@ -1,6 +1,6 @@
 """Open a Parquet file of images, find its columns, and cut it into parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,11 +11,9 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.columns import Columns, choose_columns, columns_in_folders
-from pipeline.sources.hugging_face import hugging_face_features
-from pipeline.sources.image_column import image_column, is_binary, is_struct
+from pipeline.sources.image_column import hugging_face_features, image_column, is_binary, is_struct
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
-from pipeline.sources.unread_columns import refuse_lists_and_videos
 from pipeline.storage.location import Location, redact
 
 READ_BYTES = 4 * 2**20
@@ -115,3 +113,53 @@ def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
 def is_broken(error: Exception) -> bool:
     """Whether an error means a damaged file; storage errors pass through Arrow unchanged."""
     return isinstance(error, pa.ArrowException | UnicodeDecodeError) or is_corruption(error)
+
+
+def refuse_lists_and_videos(schema: pa.Schema, features: Mapping[str, Any], where: str) -> None:
+    """Refuse a file whose pictures are in lists of images or in videos, with what to do about it.
+
+    Args:
+        schema: schema of the file.
+        features: its features in Hugging Face's metadata, by column.
+        where: the file, for messages.
+
+    Raises:
+        UsageError: a column holds lists of images, or videos.
+    """
+    for field in schema:
+        feature = features.get(field.name)
+        if _is_video(feature):
+            raise UsageError(
+                f"{where}: column {field.name!r} holds videos. Take frames out of them: ffmpeg -i "
+                "VIDEO -vf fps=1 frames/NAME-%05d.jpg, then legrad init frames"
+            )
+        if _holds_images(feature) or _is_list_of_images(field.type):
+            raise UsageError(
+                f"{where}: column {field.name!r} holds a list of images in each row. Write a row "
+                f"for each image: python -c \"import pandas as p; p.read_parquet('{redact(where)}')"
+                f".explode('{field.name}').rename(columns={{'{field.name}': 'image'}})"
+                ".to_parquet('images.parquet')\", then name images.parquet"
+            )
+
+
+def _is_video(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") in ("Video", "VideoFrame")
+
+
+def _holds_images(feature: Any) -> bool:
+    """Whether a feature is a list of images, in the forms of all versions of `datasets`."""
+    inner = feature
+    if isinstance(feature, list):
+        inner = feature[0] if feature else None
+    elif isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList"):
+        inner = feature.get("feature")
+    return inner is not feature and isinstance(inner, dict) and inner.get("_type") == "Image"
+
+
+def _is_list_of_images(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    value = kind.value_type
+    names = [value.field(i).name for i in range(value.num_fields)]
+    is_image = pa.types.is_struct(value) and {"bytes", "path"} <= set(names)
+    return is_image or pa.types.is_binary(value) or pa.types.is_large_binary(value)

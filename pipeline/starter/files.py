@@ -12,8 +12,8 @@ import yaml
 
 from legrad.models.definition import FOLDER_PREFIX, MINI, is_location
 from pipeline.config import MAX_QUERIES, ModelConfig, RunConfig, absolute, is_uri
-from pipeline.config.class_names import ClassQuery, class_queries
 from pipeline.config.loading import packaged_config, validated
+from pipeline.config.query_labels import ClassQuery, class_queries
 from pipeline.errors import UsageError
 from pipeline.schema import RESERVED, STAND_INS
 from pipeline.starter.survey import Survey, survey

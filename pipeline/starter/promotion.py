@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
-from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config, validated
+from pipeline.config.query_labels import class_queries
 from pipeline.discovery.words import WITHOUT_WORD, plain_word
 from pipeline.errors import UsageError
 from pipeline.results.joined_run import JoinedRun

@@ -1,19 +1,21 @@
 """Find out what a URI holds, with which settings a run reads it, and which labels there are."""
 
+import posixpath
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from pipeline.config import SourceConfig
+from pipeline.config import SourceConfig, is_uri
 from pipeline.config.loading import validated
 from pipeline.errors import UsageError
 from pipeline.errors import counted as plural
-from pipeline.sources.datasource import ImageSource, open_source
-from pipeline.sources.label_checks import table_notes
-from pipeline.sources.label_counts import Counted, count_labels
+from pipeline.schema import Status
+from pipeline.sources.datasource import ImageSource, open_source, read_rows
+from pipeline.sources.label_checks import Counted, count_labels, table_notes
+from pipeline.sources.listing import SourceFile, list_files
 from pipeline.starter.detect import Layout, detect
-from pipeline.starter.image_root import find_image_root
 
 _WHAT = {
     "folder": "image file",
@@ -27,6 +29,7 @@ _ADVICE = {
     "parquet": "set source.label_field if another column names it",
     "list": "set source.label_field if another column names it",
 }
+_TRIED = 3
 
 
 @dataclass(frozen=True)
@@ -126,3 +129,33 @@ def _notes(layout: Layout, counted: Counted) -> list[str]:
         advice = _ADVICE[str(layout.source["format"])]
         notes.append(f"images without a label: {without}; {advice}")
     return notes
+
+
+def find_image_root(source: ImageSource) -> tuple[str | None, tuple[str, ...]]:
+    """The folder below that of the list that has its first images, and notes.
+
+    Returns:
+        None where the first images can be read as it is, or are not found at all.
+    """
+    rows = list(islice(read_rows(source.source, source.units[0]), _TRIED))
+    if any(row["status"] != Status.READ_ERROR for row in rows):
+        return None, ()
+    key, error = str(rows[0]["key"]), str(rows[0]["error"])
+    folder = posixpath.dirname(source.source.uris[0])
+    found = None if is_uri(key) or posixpath.isabs(key) else _below(folder, key)
+    if found is None:
+        unread = f"the first images of the list cannot be read: {error}"
+        return None, (f"{unread} source.image_root says what its paths are relative to",)
+    return found, (f"paths of the list are relative to {found}",)
+
+
+def _below(folder: str, key: str) -> str | None:
+    try:
+        files: Sequence[SourceFile] = list_files(folder, {})
+    except UsageError:
+        return None
+    for file in files:
+        for name in (file.name, posixpath.splitext(file.name)[0]):
+            if name.endswith(f"/{key}"):
+                return f"{folder}/{name.removesuffix(f'/{key}')}"
+    return None

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
-from pipeline.labelling.table import page_values, table_rows
+from pipeline.labelling.labelling import page_values, table_rows
 from pipeline.labelling.tasks import choose_pairs
 from pipeline.machine import user
 from pipeline.viewer.label_file import find_task

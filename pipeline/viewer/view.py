@@ -13,7 +13,7 @@ from pipeline.audit.label_groups import write_design
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.labelling.table import TABLE
+from pipeline.labelling.labelling import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS, user
 from pipeline.results import open_results

@@ -7,8 +7,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from pipeline import open_results
-from pipeline.cluster.failures import explain_end
-from pipeline.cluster.guard import FEWEST_ROWS, Guard, is_death, refuse_failures
+from pipeline.cluster.guard import FEWEST_ROWS, Guard, explain_end, is_death, refuse_failures
 from pipeline.errors import RunError
 from pipeline.flow import run
 from pipeline.runs.manifest import run_folder

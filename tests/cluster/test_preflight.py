@@ -10,8 +10,7 @@ import pytest
 
 from legrad.models.definition import hub_config
 from pipeline import flow
-from pipeline.cluster import job_variables, resources
-from pipeline.cluster import node_memory as memory
+from pipeline.cluster import job_variables, preflight, resources
 from pipeline.cluster.each_node import version_finding, versions
 from pipeline.cluster.model_files import EMBEDDED, ModelAnswer, ask_for_model, model_findings
 from pipeline.cluster.nodes import Node
@@ -30,16 +29,16 @@ def node(name: str = "a", *, store: int = GIB, free: int = 8 * GIB, cpus: float 
 
 def test_room_for_blocks() -> None:
     plan = Resources(actors=2, gpus=0, threads=2)
-    (fine,) = memory.object_store([node()], plan)
+    (fine,) = preflight.object_store([node()], plan)
     assert fine.good
     assert "896 MiB" in fine.text
-    (slow,) = memory.object_store([node(store=100 * 2**20)], plan)
+    (slow,) = preflight.object_store([node(store=100 * 2**20)], plan)
     assert slow.good
     assert "replicas wait" in slow.text
-    (tiny,) = memory.object_store([node(), node("b", store=2**20)], plan)
+    (tiny,) = preflight.object_store([node(), node("b", store=2**20)], plan)
     assert not tiny.good
     assert "--object-store-memory" in tiny.text
-    (head,) = memory.object_store([node(), node("b", store=2**20, cpus=0)], plan)
+    (head,) = preflight.object_store([node(), node("b", store=2**20, cpus=0)], plan)
     assert head.good
 
 

@@ -19,8 +19,14 @@ from legrad.preprocess import Preprocess
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
 from pipeline.export import export
-from pipeline.export.coco import _file_name, _written
-from pipeline.export.heat import bounding_box, compressed, hot_region, run_lengths
+from pipeline.export.coco import (
+    _file_name,
+    _written,
+    bounding_box,
+    compressed,
+    hot_region,
+    run_lengths,
+)
 from pipeline.storage.location import open_location
 from tests.conftest import DemoRun
 from tests.jobs.command import legrad

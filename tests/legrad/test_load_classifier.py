@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from legrad import Classifier, LeGrad, UnsupportedModelError, from_timm, load_classifier
-from legrad.models.class_names import read_names
+from legrad.models.checkpoints import read_names
 from tests.builders import raw_images
 from tests.legrad.test_classifiers import CLASSES, build
 from tests.towers import TRUNK, reduced

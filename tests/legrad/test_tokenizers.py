@@ -11,13 +11,13 @@ import torch
 from open_clip import SimpleTokenizer
 
 from legrad import from_open_clip
-from legrad.models.text_length import cut_texts
 from legrad.models.tokenizers import (
     check_tokenizer,
     make_tokenizer,
     obstacle,
     tokenizer_digest,
 )
+from legrad.models.vision_language import cut_texts
 from tests.builders import CONTEXT, tiny_clip
 
 SIGLIP, CLIP = "ViT-B-16-SigLIP2", "ViT-B-32"

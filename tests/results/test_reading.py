@@ -15,7 +15,7 @@ import pytest
 from pipeline import open_results
 from pipeline.errors import UsageError
 from pipeline.results import Results
-from pipeline.results.overlap import overlap
+from pipeline.results.answers import overlap
 from pipeline.runs.compact import compact
 from pipeline.runs.manifest import RunFolder
 from pipeline.runs.parts import parquet_options

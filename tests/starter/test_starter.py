@@ -10,10 +10,10 @@ import yaml
 
 from legrad.queries.query import Query, Role
 from pipeline.config import MAX_QUERIES, ModelConfig
-from pipeline.config.class_names import class_queries
 from pipeline.config.loading import load_config
+from pipeline.config.query_labels import class_queries
 from pipeline.errors import UsageError
-from pipeline.sources import label_counts
+from pipeline.sources import label_checks
 from pipeline.starter.files import Starter, write_starter
 from tests.data import jpeg, samples, tar_bytes
 
@@ -81,7 +81,7 @@ def test_shards_are_sampled_for_their_labels(
     assert not any("labels are those of" in note for note in done.notes)
     assert any("7 of 35" in note for note in done.notes)
     assert "label_field" in done.config.read_text()
-    monkeypatch.setattr(label_counts, "_LOCAL_SAMPLES", 4)
+    monkeypatch.setattr(label_checks, "_LOCAL_SAMPLES", 4)
     done = start(data / "{0..6}.tar", tmp_path / "some" / "run.yaml")
     assert any("28 samples in 7 of 7 shards" in note for note in done.notes)
 
