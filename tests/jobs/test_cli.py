@@ -1,11 +1,13 @@
 """The commands as a user meets them: output, errors, exit codes."""
 
+import gc
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from jobs import cli
 from legrad import __version__
 from pipeline.config import RuntimeConfig
 from pipeline.errors import KEPT
@@ -21,6 +23,16 @@ def test_version_and_help() -> None:
     for command in ("demo", "init", "run", "scores", "explain", "models", "doctor"):
         assert command in shown
     assert "Usage" in legrad().stdout + legrad().stderr
+
+
+def test_garbage_is_looked_for_less_often_while_a_command_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, during = gc.get_threshold(), []
+    monkeypatch.setattr(cli, "_code", lambda: during.append(gc.get_threshold()))
+    assert legrad().returncode == 0
+    assert all(now > usual for now, usual in zip(during[0], before, strict=True))
+    assert gc.get_threshold() == before
 
 
 GOOD = {
