@@ -8,9 +8,9 @@ pixels, 2 and 12 megapixels, and written as JPEG, PNG and WebP. The decode stage
 decodes and resizes. It counts CPU time of one core, and prints the fastest of several rounds.
 Then tars of such photographs are read from disk and from an S3 server on this machine and decoded
 by the read and decode stages of a run, with all that they store of an image, beside a bare loop of
-fsspec, tarfile and Pillow over the same tar. Then a model explains both kinds of pixels: rank
-correlation of the maps of the same image, and difference of the scores, beside what bf16 changes.
-Without ``--pretrained`` its weights are random.
+fsspec, tarfile and Pillow over the same tar. CPU time leaves out the wait for the storage. Then a
+model explains both kinds of pixels: rank correlation of the maps of the same image, and difference
+of the scores, beside what bf16 changes. Without ``--pretrained`` its weights are random.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def print_reading(turns: int, folder: Path) -> None:
     (folder / "s3").mkdir()
     with s3_server(folder / "s3") as options:
         fsspec.filesystem("s3", **options).mkdir("photographs")
-        print("\nread from a tar and decoded, images per second and core")
+        print("\nread from a tar and decoded, images per second of CPU time")
         print("                  disk: bare    exact     fast   S3: bare    exact     fast")
         for kind in KINDS:
             for size in SIZES:

@@ -44,7 +44,7 @@ from legrad.errors import UnsupportedModelError
 from pipeline.errors import KEPT, RunError, UsageError, counted
 
 INTERRUPTED = 130
-_OBJECTS_BETWEEN_COLLECTIONS = (100_000, 50, 50)  # of the three generations; 700, 10, 10 by default
+_NEW_OBJECTS_PER_COLLECTION = 100_000  # Python's default is 700
 _STARTER_MODEL = ("ViT-B-16", "laion2b_s34b_b88k")
 app = typer.Typer(
     name="legrad",
@@ -269,11 +269,11 @@ def main() -> None:
 def _rare_collections() -> Iterator[None]:
     """Look for garbage less often, and not once more when the process ends.
 
-    Torch's modules are a million objects that are no garbage. Looking through them while they are
-    imported took a quarter of that time, and a second at the end of the process.
+    Torch's modules are a million objects that are no garbage. Looking through them took a quarter
+    of the time of their import, and a second at the end of the process.
     """
     before = gc.get_threshold()
-    gc.set_threshold(*_OBJECTS_BETWEEN_COLLECTIONS)
+    gc.set_threshold(_NEW_OBJECTS_PER_COLLECTION, *before[1:])
     atexit.register(gc.freeze)
     try:
         yield

@@ -76,7 +76,7 @@ EMBEDDING = "embedding"
 """Column of the image embedding: list<float32>, null unless the status is ok.
 
 It has unit length, but for a classifier, whose embedding is what its linear layer gets."""
-PREDICTED = "predicted_label"
+PREDICTED_LABEL = "predicted_label"
 """Column of a classifier's prediction: the class with the highest logit among the queries."""
 PROPERTIES = (
     "brightness",
@@ -123,7 +123,7 @@ RESERVED = frozenset(
     [
         *(field.name for field in (*IDENTITY, *OUTCOME)),
         *(property_column(name) for name in PROPERTIES),
-        *(EMBEDDING, PREDICTED, BOOK, "bytes", "pixels"),
+        *(EMBEDDING, PREDICTED_LABEL, BOOK, "bytes", "pixels"),
     ]
 )
 
@@ -199,7 +199,7 @@ def output_schema(
     if properties:
         fields += _property_fields()
     if prediction:
-        fields.append(pa.field(PREDICTED, pa.string()))
+        fields.append(pa.field(PREDICTED_LABEL, pa.string()))
     if embeddings:
         fields.append(pa.field(EMBEDDING, pa.list_(pa.float32())))
     for name in dict.fromkeys([*queries, *mapped]):

@@ -164,15 +164,15 @@ def store_bytes(replicas: int) -> int:
     return round(BLOCK_BYTES * (BLOCKS_PER_ACTOR * replicas + 2) / DATA_SHARE)
 
 
-def object_store(nodes: Sequence[Node], plan: Resources) -> Iterator[Finding]:
+def object_store(members: Sequence[Node], plan: Resources) -> Iterator[Finding]:
     """Compare the object stores with what the replicas need."""
-    have = sum(node.object_store for node in nodes)
+    have = sum(node.object_store for node in members)
     need = store_bytes(plan.needed)
     text = (
         f"{_mib(have)} of object store; {plan.needed} actors need {_mib(need)} for blocks between "
         "the stages"
     )
-    small = [node for node in nodes if node.cpus and node.object_store < 2 * BLOCK_BYTES]
+    small = [node for node in members if node.cpus and node.object_store < 2 * BLOCK_BYTES]
     if small:
         yield Finding(
             "object store",

@@ -9,7 +9,7 @@ from legrad.queries.query import Query, Role
 from pipeline.errors import counted
 
 _LISTED = 5
-LONGEST = 48
+LONGEST = 48  # name of a query
 _NUMBERED = re.compile(r"^(?:n\d{8}|\d+)[._ -]+(?=[^\W\d_])")
 _WORDLESS = re.compile(r"n\d{8}|[\W\d_]+")
 

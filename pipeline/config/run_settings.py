@@ -42,7 +42,7 @@ class MapsConfig(Settings):
             column ``heatmap__own_label``, the first class of an image with several labels;
             ``own_labels``: the maps of all its classes, each class in its own column; ``top_k``:
             maps of the ``k`` classes with the highest scores; ``predicted``: the map of the one
-            with the highest score, of a classifier with more than `MAX_QUERIES` classes in the
+            with the highest score, which a classifier with more than 256 classes keeps in the
             single column ``heatmap__predicted``; ``above``: maps of classes with a score of at
             least ``threshold``.
         k: number of classes, for ``top_k``.
@@ -194,12 +194,17 @@ class RunConfig(Settings):
     def _queries_are_sound(self) -> "RunConfig":
         if not self.queries:
             raise ValueError("queries: the list is empty; name at least one class or cue")
-        if len(self.map_columns) > MAX_QUERIES or len(self.queries) > MAX_SCORES:
+        if len(self.queries) > MAX_SCORES:
             raise ValueError(
-                f"queries: {len(self.queries)}, of which {len(self.map_columns)} with maps; at "
-                f"most {MAX_SCORES} and {MAX_QUERIES} in one run. Set store.maps: "
-                f"{'own_label or predicted' if self.classes else 'own_label'}, or make several "
-                "runs, they join on image_id"
+                f"queries: {len(self.queries)}; a run has at most {MAX_SCORES}. Name some of them "
+                "in each of several runs, which join on image_id"
+            )
+        if len(self.map_columns) > MAX_QUERIES:
+            modes = "own_label or predicted" if self.classes else "own_label"
+            raise ValueError(
+                f"queries: {len(self.map_columns)} columns of maps; a run has at most "
+                f"{MAX_QUERIES}. Set store.maps: {modes}, or make several runs, which join on "
+                "image_id"
             )
         counts = Counter(query.name for query in self.queries)
         repeated = [name for name, count in counts.items() if count > 1]

@@ -38,7 +38,7 @@ from pipeline.reliance.reasons import untestable
 from pipeline.reliance.reliance import Reliance
 from pipeline.results.reproduce import model_config
 from pipeline.results.results import Results
-from pipeline.schema import PREDICTED
+from pipeline.schema import PREDICTED_LABEL
 from pipeline.stages.decode import Decoding
 from pipeline.stages.replica import ReplicaSettings
 
@@ -117,7 +117,7 @@ class ModelReliance:
     @cached_property
     def accuracy(self) -> pd.DataFrame:
         """Accuracy of the classifier with and without each cue, see `accuracy_by_cue`."""
-        predicted = self.classifier.images([PREDICTED])[PREDICTED].dropna()
+        predicted = self.classifier.images([PREDICTED_LABEL])[PREDICTED_LABEL].dropna()
         findings = self.reliance.findings
         return accuracy_by_cue(
             self.reliance.results, findings.population, findings.presence, predicted

@@ -146,7 +146,8 @@ class Opened:
         """
         names = name_list(queries)
         needed = [ID, *name_list(columns)]
-        needed += [score_column(name) for name in names if name not in STAND_INS]
+        scored = {query.name for query in self.queries}
+        needed += [score_column(name) for name in names if name in scored]
         for query in names:
             needed += self.run_of(query).map_columns([query])
         yield from self.rows.batches(list(dict.fromkeys(needed)), None, _BATCH_ROWS)

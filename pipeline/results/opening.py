@@ -8,7 +8,7 @@ from pipeline.results.class_labels import relabelled
 from pipeline.results.results import Results
 from pipeline.results.run import Run
 from pipeline.runs.manifest import run_folder
-from pipeline.schema import STAND_INS, map_column
+from pipeline.schema import OWN_LABEL, PREDICTED_CLASS, PREDICTED_LABEL, map_column
 from pipeline.sources.fetch import Moved
 from pipeline.storage.location import Options
 
@@ -64,6 +64,7 @@ def open_results(
     runs = tuple(Run.open(place, storage_options, source, source_options) for place in uris)
     if len(runs) > 1:
         _refuse_disagreeing(runs)
+        _refuse_two_stand_ins(runs)
     if class_labels is not None:
         table = fspath(class_labels)
         runs = tuple(relabelled(run, table, source_options or storage_options) for run in runs)
@@ -85,9 +86,6 @@ def _refuse_disagreeing(runs: Sequence[Run]) -> None:
         model = run.manifest["metadata"].get("model", {})
         scored_by = (model.get("weights_sha256"), model.get("layers"), run.grid)
         names: dict[str, object] = {query.name: (query, scored_by) for query in run.queries}
-        for name in STAND_INS:
-            if map_column(name) in run.dataset.schema.names:
-                names[name] = object()  # two runs that have it never agree: whose would it be?
         for name, meaning in names.items():
             first_meaning, first_run = meanings.setdefault(name, (meaning, run))
             if first_meaning != meaning:
@@ -96,3 +94,20 @@ def _refuse_disagreeing(runs: Sequence[Run]) -> None:
                     "mean the same (its texts, the model or the layers differ). Open each run "
                     "separately: open_results(URI)"
                 )
+
+
+def _refuse_two_stand_ins(runs: Sequence[Run]) -> None:
+    """Refuse runs of which it would be unclear whose class one of `STAND_INS` is.
+
+    What an image's own label or prediction is, is read from the joined rows, and so once.
+    """
+    decided_by = {OWN_LABEL: map_column(OWN_LABEL), PREDICTED_CLASS: PREDICTED_LABEL}
+    for name, column in decided_by.items():
+        having = [run for run in runs if column in run.dataset.schema.names]
+        keep_one_map = any(map_column(name) in run.dataset.schema.names for run in having)
+        if keep_one_map and len(having) > 1:
+            raise UsageError(
+                f"{having[0].folder.uri} and {having[1].folder.uri}: {name!r} would be another "
+                f"class in each, and one of them keeps its maps in {map_column(name)} alone. Open "
+                "each run separately: open_results(URI)"
+            )

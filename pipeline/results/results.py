@@ -36,7 +36,8 @@ class Results(Opened):
     ``score__Q``, its map ``heatmap__Q``, the map's maximum ``heatmap_max__Q``. Frames are indexed
     by image_id, so they join, and the ids of one select the maps of another. A query's name may
     differ from its label (``{q.label: q.name for q in results.queries if q.label}``);
-    ``own_label`` stands for the class of each image and has maps only::
+    ``own_label`` stands for the class of each image, ``predicted`` for the class that a classifier
+    predicts; both have maps only::
 
         scores = results.scores(["leash"]).join(results.images(["label"]))
         ids, heat = results.maps("leash", scores.query("leash > 0.2").index)
@@ -210,7 +211,8 @@ class Results(Opened):
         Select images that show both: the map of an absent cue often lies on the object, and then
         overlaps most. Choose the score above which a cue is present by looking at `top` and at
         images around it. Maps also overlap by chance; how much depends on the model, so measure it
-        on maps of different images. Either query may be ``own_label``.
+        on maps of different images. Either query may be ``own_label``
+        or ``predicted``.
 
         Example::
 
@@ -284,7 +286,7 @@ class Results(Opened):
 
         Args:
             image_id: the image.
-            query: name of a query, or ``own_label``.
+            query: name of a query, ``own_label`` or ``predicted``.
             peak: the heat shown at full strength; default the map's own maximum, which makes an
                 absent cue as bright as a present one. To compare images use one value for all, such
                 as ``results.to_long(["leash"]).heatmap_max.quantile(0.99)``.
@@ -316,7 +318,7 @@ class Results(Opened):
         """A grid of pictures with a query's heat, in a cell of a notebook; ``print`` lists them.
 
         Args:
-            query: name of a query, or ``own_label`` with ``image_ids``.
+            query: name of a query; with ``image_ids`` also ``own_label`` or ``predicted``.
             image_ids: which images, in this order; default the ``n`` with the highest scores.
             n: number of images if no ids are given.
             where: a condition that these ``n`` images meet, if no ids are given.

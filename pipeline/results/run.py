@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -33,8 +34,7 @@ from pipeline.runs.parts import (
 from pipeline.schema import (
     METADATA_KEY,
     OWN_LABEL,
-    PREDICTED,
-    PREDICTED_CLASS,
+    PREDICTED_LABEL,
     STAND_INS,
     map_column,
     peak_column,
@@ -106,12 +106,11 @@ class Run:
         return replace(read, fill=(red, green, blue), crop=values.get("crop", 1.0))
 
     def has(self, query: str) -> bool:
-        """Whether the run has maps of this name: a query or one of `STAND_INS`."""
-        if query == PREDICTED_CLASS:
-            return PREDICTED in self.dataset.schema.names
-        if query == OWN_LABEL:
-            return bool(self.class_queries)
-        return any(query == known.name for known in self.queries)
+        """Whether maps of this name can be asked for: of a query, or of one of `STAND_INS`."""
+        if self._is_stand_in(query):
+            decided = self.class_queries if query == OWN_LABEL else self._deciding(query)
+            return bool(decided)
+        return query in self._numbers
 
     def map_columns(self, queries: Iterable[str]) -> list[str]:
         """Columns that `decode` needs for some queries."""
@@ -120,12 +119,23 @@ class Run:
             stored = self._stored(query)
             names += [column(name) for name in stored for column in (map_column, peak_column)]
             if stored != [query]:
-                names += [n for name in (query, *stored) for n in self._decided_by(name)]
+                names += [n for name in (query, *stored) for n in self._deciding(name)]
         return list(dict.fromkeys(names))
 
-    def _decided_by(self, name: str) -> list[str]:
-        """Columns that say which class one of `STAND_INS` is in each image; none for a query."""
-        columns = {OWN_LABEL: ("label", "labels"), PREDICTED_CLASS: (PREDICTED,)}.get(name, ())
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Name of a query -> its number."""
+        return {query.name: number for number, query in enumerate(self.queries)}
+
+    def _is_stand_in(self, name: str) -> bool:
+        """Whether a name stands for another class in each image; a query may be called so, too."""
+        return name in STAND_INS and name not in self._numbers
+
+    def _deciding(self, name: str) -> list[str]:
+        """Columns that say for which class a name stands in each image; none for a query."""
+        if not self._is_stand_in(name):
+            return []
+        columns = ("label", "labels") if name == OWN_LABEL else (PREDICTED_LABEL,)
         return [column for column in columns if column in self.dataset.schema.names]
 
     def _stored(self, query: str) -> list[str]:
@@ -133,18 +143,23 @@ class Run:
         columns = self.dataset.schema.names
         if map_column(query) in columns:
             return [query]
-        of_classes = self.class_queries.values() if query in STAND_INS else ()
-        names = [name for name in (*of_classes, *STAND_INS) if map_column(name) in columns]
+        classes = self.class_queries.values() if self._is_stand_in(query) else ()
+        stand_ins = filter(self._is_stand_in, STAND_INS)
+        names = [name for name in (*classes, *stand_ins) if map_column(name) in columns]
         return list(dict.fromkeys(names)) or [query]
 
-    def _queries_of(self, table: pa.Table, name: str) -> NDArray[np.object_]:
-        """(n,) name of the query that a query or one of `STAND_INS` is in each row, or None."""
+    def _queries_in(self, table: pa.Table, name: str) -> NDArray[np.int64]:
+        """(n,) number of the query that a name means in each row; -1 for none."""
+        if not self._is_stand_in(name):
+            return np.full(table.num_rows, self._numbers.get(name, -1))
         if name == OWN_LABEL:
-            return np.array(self._own_queries(table), object)
-        if name == PREDICTED_CLASS:
-            labels = table[PREDICTED].to_pylist()
-            return np.array([self.class_queries.get(label) for label in labels], object)
-        return np.full(table.num_rows, name, object)
+            own = self._own_queries(table)
+            return np.array([-1 if query is None else self._numbers[query] for query in own], int)
+        labels = pa.array(list(self.class_queries), pa.string())
+        numbers = np.array([self._numbers[query] for query in self.class_queries.values()] + [-1])
+        found = pc.index_in(table[PREDICTED_LABEL], labels).fill_null(-1)
+        predicted: NDArray[np.int64] = numbers[found.to_numpy()]
+        return predicted
 
     def _own_queries(self, table: pa.Table) -> list[str | None]:
         """Name of the class query of each image's own label, the first one if it has several."""
@@ -161,19 +176,17 @@ class Run:
 
     def _rows_with(self, table: pa.Table, query: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Map columns of a query, and the rows (n,) of a table in which they hold its maps."""
-        wanted = self._queries_of(table, query)
+        wanted = self._queries_in(table, query)
         for name in self._stored(query):
-            held = self._queries_of(table, name)
-            pairs = zip(wanted, held, strict=True)
-            yield name, np.array([a is not None and a == b for a, b in pairs], bool)
+            yield name, (self._queries_in(table, name) == wanted) & (wanted >= 0)
 
     def decode(self, table: pa.Table, query: str) -> Maps:
         """(n, h, w) maps of a query from a table with its `map_columns`; NaN where none."""
-        if map_column(query) in table.column_names:
+        if self._stored(query) == [query]:
             return decode_columns(table, query, self.grid)
         maps = np.full((table.num_rows, *self.grid), np.nan, dtype=np.float32)
         for name, rows in self._rows_with(table, query):
-            maps[rows] = decode_columns(table, name, self.grid)[rows]
+            maps[rows] = decode_columns(table.filter(pa.array(rows)), name, self.grid)
         return maps
 
     def peaks(self, table: pa.Table, query: str) -> NDArray[np.float32]:
@@ -181,9 +194,8 @@ class Run:
 
         The columns of the maps themselves are not needed.
         """
-        column = peak_column(query)
-        if column in table.column_names:
-            return np.asarray(table[column].to_numpy(), np.float32)
+        if self._stored(query) == [query]:
+            return np.asarray(table[peak_column(query)].to_numpy(), np.float32)
         peaks = np.full(table.num_rows, np.nan, np.float32)
         for name, rows in self._rows_with(table, query):
             peaks[rows] = table[peak_column(name)].to_numpy()[rows]

@@ -1,4 +1,7 @@
-"""What is known about the labels of a source before its images are read."""
+"""The labels of a source before a run: those that it can have, and counts of those that it has.
+
+They are read by the readers of a run, where possible without the images.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,8 +28,8 @@ _EXAMINED = 1000
 _SAMPLES, _LOCAL_SAMPLES = 500, 5_000  # of a shard, which may be sorted by class
 _DESCRIBED = 500  # images with files beside them, each of which is read
 _LOOKED_UP = 20_000  # images in a table of labels
-_TABLES = 256
-_SHARDS = 16
+_TABLES = 256  # Parquet files that are read
+_SHARDS = 16  # tars that are read
 T = TypeVar("T")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from legrad.method.explainer import Explanation, LeGrad
 from legrad.queries.selection import Label
-from pipeline.schema import PREDICTED, Status
+from pipeline.schema import PREDICTED_LABEL, Status
 from pipeline.stages.encode import EncodedBatch, count_maps
 from pipeline.stages.replica import ReplicaSettings
 
@@ -67,7 +67,7 @@ class Explainer:
         columns |= {"status": status, "error": error}
         columns |= encoded.columns(self.names, image_of_row, self.schema)
         if self.settings.classes is not None:
-            columns[PREDICTED] = encoded.predicted(self.settings.classes, image_of_row)
+            columns[PREDICTED_LABEL] = encoded.predicted(self.settings.classes, image_of_row)
         table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
         self.reporter.batch(table, count_maps(table))
         return table

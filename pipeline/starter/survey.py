@@ -29,7 +29,7 @@ _ADVICE = {
     "parquet": "set source.label_field if another column names it",
     "list": "set source.label_field if another column names it",
 }
-_TRIED = 3
+_TRIED = 3  # images of a list that are looked for
 
 
 @dataclass(frozen=True)

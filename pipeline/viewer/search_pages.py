@@ -15,7 +15,14 @@ from pipeline.errors import UsageError
 from pipeline.report import embed
 from pipeline.report.contents import Chosen
 from pipeline.report.shown_images import read_grids
-from pipeline.schema import EMBEDDING, FETCH_COLUMNS, OWN_LABEL, STAND_INS, score_column
+from pipeline.schema import (
+    EMBEDDING,
+    FETCH_COLUMNS,
+    OWN_LABEL,
+    PREDICTED_CLASS,
+    PREDICTED_LABEL,
+    score_column,
+)
 from pipeline.viewer.live_report import LivePages
 from pipeline.viewer.pictures import SIDES
 from pipeline.viewer.replies import given, page
@@ -32,7 +39,12 @@ FORMATS = {
     "atlas": "map for Embedding Atlas",
 }
 """What the images of a search can be saved as; see `pipeline.viewer.export_pages`."""
-_FACTS = ("label", "labels", "status", "error", "width", "height", "shard", "key", "caption")
+_FACTS = (
+    *("label", "labels", PREDICTED_LABEL, "status", "error", "width", "height", "shard", "key"),
+    "caption",
+)
+_CLASS_MAPS = {OWN_LABEL: "the class itself", PREDICTED_CLASS: "the predicted class"}
+"""Maps of another class in each image, and what they are called."""
 
 
 def routes(view: View) -> list[web.RouteDef]:
@@ -120,8 +132,8 @@ def _search_page(
     scores = found.scores[search.number * PER_PAGE :].tolist()
     heated = search.heated(view)
     stored = {key: name for key, name in heated.items() if has_maps(view.results, name)}
-    if has_maps(view.results, OWN_LABEL):
-        stored["class"] = OWN_LABEL
+    of_classes = [name for name in _CLASS_MAPS if has_maps(view.results, name)]
+    stored |= {name: name for name in of_classes}
     late = {} if view.texts.problem else {k: t for k, t in heated.items() if k in search.late(view)}
     pages = pages_with(view, ids)
     shown = {key: text for key, text in heated.items() if key in stored or key in late}
@@ -145,7 +157,7 @@ def _search_page(
         columns=_plain_columns(view),
         formats=FORMATS,
         unstored=bool(search.text and not stored_query(view, search.text)),
-        switches=titles | ({"class": "the class itself"} if "class" in stored else {}),
+        switches=titles | {name: _CLASS_MAPS[name] for name in of_classes},
         data={
             "grid": view.results.grid,
             "images": _maps(view, ids, stored),
@@ -199,7 +211,7 @@ def _image_page(view: View, image_id: str, text: str) -> str:
     scores = [(name, row[score_column(name)]) for name in names]
     scores.sort(key=lambda pair: -np.inf if pair[1] is None else pair[1], reverse=True)
     ordered = sorted((name for name, _ in scores), key=lambda name: name in baselines)
-    stored = [name for name in (*STAND_INS, *ordered) if has_maps(view.results, name)]
+    stored = [name for name in (*_CLASS_MAPS, *ordered) if has_maps(view.results, name)]
     maps = _maps(view, [image_id], dict(zip(stored, stored, strict=True)))
     query = stored_query(view, text)
     late = {} if query or not text or view.texts.problem else {"late": text}
@@ -209,7 +221,7 @@ def _image_page(view: View, image_id: str, text: str) -> str:
         image=Chosen(image_id, np.nan, np.nan),
         facts={name: row[name] for name in columns if row[name] is not None},
         scores=scores,
-        maps={**late, **{name: name for name in maps[0]}},
+        maps={**late, **{name: _CLASS_MAPS.get(name, name) for name in maps[0]}},
         chosen=query,
         data={
             "grid": view.results.grid,

@@ -64,6 +64,7 @@ FAULTS = {
     "no role": ({"queries": [{"name": "dog"}]}, ["queries.0", "role", "class, cue"]),
     "twice": ({"queries": [{"name": "a", "role": "cue"}] * 2}, ["queries", "a "]),
     "taken": ({"queries": [{"name": "own_label", "role": "cue"}]}, ["own_label"]),
+    "taken as well": ({"queries": [{"name": "predicted", "role": "cue"}]}, ["predicted"]),
     "taken too": ({"queries": [{"name": "status", "role": "cue"}]}, ["status", "columns"]),
     "output in source": ({"output": "/data/images/out"}, ["/data/images/out", "source"]),
     "cue with label": ({"queries": [{"name": "a", "role": "cue", "label": "b"}]}, ["label"]),
@@ -71,6 +72,17 @@ FAULTS = {
     "too many": (
         {"queries": [{"name": f"q{i}", "role": "cue"} for i in range(257)]},
         ["257", "256"],
+    ),
+    "far too many": (
+        {"queries": [{"name": f"q{i}", "role": "cue"} for i in range(4097)]},
+        ["4097", "4096", "several runs"],
+    ),
+    "too many classes of a model of texts": (
+        {
+            "queries": [{"name": f"q{i}", "role": "class"} for i in range(257)],
+            "store": {"maps": "predicted"},
+        },
+        ["257", "256", "own_label,"],
     ),
     "maps": ({"store": {"maps": "some"}}, ["store.maps.mode", "own_label"]),
     "k missing": ({"store": {"maps": "top_k"}}, ["store.maps", "top_k", "`k`"]),

@@ -1,12 +1,12 @@
 """The model stage with a classifier, in this process: logits, prediction, embedding, maps."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from legrad import LeGrad, load_classifier
 from legrad.heatmaps.codec import decode_maps
@@ -20,7 +20,7 @@ from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.explain import Explainer
 from pipeline.stages.replica import ReplicaSettings, prepare
 from tests.config.test_config import classifier_folder, settings
-from tests.data import jpeg
+from tests.data import encoded, jpeg
 from tests.integration.test_killers import batch
 
 
@@ -60,25 +60,42 @@ def test_rows_of_a_classifier(config: RunConfig) -> None:
     assert LeGrad(classifier).layers == prepared.layers
 
 
+def _tell_black_from_white(folder: Path) -> None:
+    """Give a classifier of three classes a head that assigns the two pictures to two classes."""
+    classifier = load_classifier(str(folder), device="cpu")
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 16, 16)
+    black, white = LeGrad(classifier).explain(pixels).image_features
+    middle, step = (black + white) / 2, black - white
+    border = middle * (step @ middle) / (middle @ middle)  # `step` is larger for black alone
+    state = load_file(folder / "model.safetensors")
+    state["head.weight"] = torch.stack([step, border, border - middle])
+    state["head.bias"] = torch.zeros(3)
+    save_file(state, folder / "model.safetensors")
+
+
 def test_many_classes_share_one_column_of_maps(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert config.map_columns == tuple(query.name for query in config.queries)
     monkeypatch.setattr(run_settings, "MAX_QUERIES", 2)
+    data = config.model_dump(mode="json", exclude_defaults=True)
+    with pytest.raises(UsageError, match=r"3 columns of maps.*own_label or predicted"):
+        validated(RunConfig, data | {"store": {"maps": "all"}}, "test")
+    config = validated(RunConfig, data, "test")
     assert config.map_columns == ("predicted",)
+    _tell_black_from_white(Path(config.model.name))
     replica = ReplicaSettings(config.model, "cpu", 1, 4, config.selection, config.classes)
     prepared = prepare(replica, config.queries)
     names = [query.name for query in config.queries]
     decoder = Decoder(prepared.preprocess, Decoding(10**6), {}, True, Reporter())
-    images = decoder(batch(*map(jpeg, range(6)), b"rubbish"))
-
-    def explained(weights: NDArray[np.float32], maps: Sequence[str] | None) -> pa.Table:
-        schema = output_schema({}, names, maps=maps, embeddings=True, prediction=True, metadata={})
-        return Explainer(replica, weights, schema, names, Reporter())(images)
-
-    embeddings = explained(prepared.text_features, None)["embedding"].to_pylist()[: len(names)]
-    weights = np.array(embeddings, np.float32) - np.mean(embeddings, axis=0, dtype=np.float32)
-    rows = [explained(weights, maps).to_pylist() for maps in (None, config.map_columns)]
+    colours = ("black", "white", "red", "blue")
+    pictures = [encoded(Image.new("RGB", (20, 20), colour), "PNG") for colour in colours]
+    images = decoder(batch(*pictures, b"rubbish"))
+    rows = []
+    for maps in (None, config.map_columns):
+        schema = output_schema({}, names, maps=maps, embeddings=False, prediction=True, metadata={})
+        stage = Explainer(replica, prepared.text_features, schema, names, Reporter())
+        rows.append(stage(images).to_pylist())
     predicted = set()
     for separate, single in zip(*rows, strict=True):
         assert single["predicted_label"] == separate["predicted_label"]

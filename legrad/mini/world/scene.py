@@ -32,9 +32,9 @@ ICONS: dict[str, DrawIcon] = {
     "cake": things.cake,
 }
 
-SIZE = (0.34, 0.52)
+SIZE = (0.34, 0.52)  # of an object, as shares of the side of the frame
 LARGE_SIZE = (0.52, 0.64)
-LARGE_SHARE = 0.12
+LARGE_SHARE = 0.12  # of the objects that are large
 TURN_DEGREES = 15.0
 _SUPERSAMPLING = 3
 OBJECTS = tuple(ICONS)
