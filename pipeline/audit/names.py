@@ -7,6 +7,7 @@ from pipeline.audit.findings import Findings
 from pipeline.audit.scores import Population
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
+from pipeline.config.model_settings import CLASSIFIER
 from pipeline.errors import UsageError, unknown_name
 from pipeline.results.results import Results
 from pipeline.schema import OWN_LABEL, map_column
@@ -45,11 +46,19 @@ def cues_and_decoys(
     """
     cues = [q.name for q in results.queries if q.role is Role.CUE]
     decoys = [q.name for q in results.queries if q.role is Role.DECOY]
+    uri = results.folder.uri
+    kinds = {run.manifest["identity"].get("model.kind") for run in results.runs}
+    if not cues and kinds == {CLASSIFIER}:
+        raise UsageError(
+            f"{uri}: this is the run of a classifier, which has classes and no cues. Audit the run "
+            "of a vision-language model over the same images together with it:  legrad audit OUT "
+            f"--classifier {uri}"
+        )
     if not cues:
         raise UsageError(
-            f"{results.folder.uri}: no query has the role cue, so there is nothing to audit. Find "
-            f"cues that nobody named:  legrad discover {results.folder.uri} --write-queries "
-            "found.yaml  and run found.yaml"
+            f"{uri}: no query has the role cue, so there is nothing to audit. Find cues "
+            f"that nobody named:  legrad discover {uri} --write-queries found.yaml  and run "
+            "found.yaml"
         )
     real = tuple(name for name in cues if name not in settings.decoys)
     return real, tuple(dict.fromkeys([*decoys, *settings.decoys]))

@@ -137,8 +137,16 @@ def test_a_run_stores_logits_predictions_and_their_maps(
         ids, maps = results.maps(query.name)
         kept = ids[~np.isnan(maps).any(axis=(1, 2))]
         assert set(frame.loc[kept, "predicted_label"]) <= {query.label}
+    ids, of_predicted = results.maps("predicted", frame.index)
+    for query in results.queries:
+        chosen = np.asarray(frame["predicted_label"] == query.label)
+        np.testing.assert_array_equal(
+            of_predicted[chosen], results.maps(query.name, ids)[1][chosen]
+        )
     joined = open_results([demo_run.output, classifier_run])
     assert {"watermark", "logit_boat"} <= set(joined.scores())
+    with pytest.raises(UsageError, match=r"classifier.*legrad audit OUT --classifier"):
+        Audit.from_results(classifier_run).rank()
 
 
 def test_the_classifier_uses_the_cue_that_decides(
