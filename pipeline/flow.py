@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import Thread
@@ -57,21 +58,27 @@ def run(config: RunConfig, watch: Watch | None = None) -> Summary:
             taken over.
     """
     watch = watch or Watch()
-    Thread(target=_import_operators, daemon=True).start()
+    imported: Future[object] = Future()
     if not on_cluster():
-        return _run(config, watch)
+        Thread(target=_import_operators, args=[imported], daemon=True).start()
+        return _run(config, watch, imported)
+    # Before other nodes are asked for anything: raylets on one machine share the folder of a job's
+    # package, and unpack it again, after which torch finds no working directory.
+    _import_operators(imported)
     with session():
         check_resources(config.runtime)
-        return _run(config, watch)
+        return _run(config, watch, imported)
 
 
-def _import_operators() -> None:
-    """Import torch, which takes seconds, while the source is listed and Ray starts."""
-    with suppress(Exception):  # the import where they are used reports it
-        import_module("pipeline.operators")
+def _import_operators(imported: "Future[object]") -> None:
+    """Import torch, which takes seconds; in a thread while the source is listed and Ray starts."""
+    try:
+        imported.set_result(import_module("pipeline.operators"))
+    except Exception as error:  # noqa: BLE001 - raised again where the module is needed
+        imported.set_exception(error)
 
 
-def _run(config: RunConfig, watch: Watch) -> Summary:
+def _run(config: RunConfig, watch: Watch, imported: "Future[object]") -> Summary:
     start = time.monotonic()
     first, *others = config.source.uris
     watch.stage(f"listing {redact(first)}" + (f" and {len(others)} more" if others else ""))
@@ -87,6 +94,7 @@ def _run(config: RunConfig, watch: Watch) -> Summary:
         with session():
             spread = preflight(config, watch.stage)
             watch.stage(f"loading {config.model.name}")
+            imported.result()  # raises what the import raised; another one would say less
             from pipeline.plan import make_plan
 
             plan = make_plan(config, folder, source, spread)

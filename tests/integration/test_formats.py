@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import Results, open_results
+from pipeline import Results, flow, open_results
 from pipeline.errors import UsageError
 from tests.data import CLASSES_AND_CUES, hugging_face, jpeg, mini_config, picture
 from tests.in_process import run
@@ -129,3 +129,16 @@ def _upright(data: bytes) -> bytes:
 
     with Image.open(io.BytesIO(data)) as image:
         return image.convert("RGB").tobytes()
+
+
+def test_a_library_that_cannot_be_loaded_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported in a thread; importing half of torch again would tell something else."""
+
+    def fails(name: str) -> None:
+        raise ImportError(f"{name}: libcudart.so.13 is missing")
+
+    monkeypatch.setattr(flow, "import_module", fails)
+    with pytest.raises(ImportError, match="libcudart"):
+        run(mini_config(sources(folder)["parquet"], folder / "unloaded"))
