@@ -24,7 +24,6 @@ from pipeline.storage.tables import read_table
 PAGE = "label.html"
 SIDE = 384
 """Longer side of a picture on the page, in pixels."""
-TABLE = LABELS
 KEY = ["image_id", "cue", "group"]
 
 
@@ -77,7 +76,7 @@ def write_labelling(
         UsageError: there is no such class or cue, or a file cannot be read or written.
     """
     out = Path(folder)
-    table = out / TABLE
+    table = out / LABELS
     uris = [*([str(table)] if table.exists() else []), *answers]
     before = earlier_answers(uris)
     chosen = choose_pairs(audit, pairs, cues)
@@ -92,7 +91,7 @@ def write_labelling(
     tell(f"fetching {counted(len(ids), 'image')}")
     copies = fetch_pictures(audit.results, ids, SIDE)
     values = page_values(audit, tasks, rows)
-    values["next"] = f"mv ~/Downloads/{TABLE} {shlex.quote(str(table))}\n" + shlex.join(
+    values["next"] = f"mv ~/Downloads/{LABELS} {shlex.quote(str(table))}\n" + shlex.join(
         ["legrad", "audit", audit.results.folder.uri, "--labels", str(table)]
     )
     values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]

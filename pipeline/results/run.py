@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -149,30 +148,23 @@ class Run:
         return list(dict.fromkeys(names)) or [query]
 
     def _queries_in(self, table: pa.Table, name: str) -> NDArray[np.int64]:
-        """(n,) number of the query that a name means in each row; -1 for none."""
+        """(n,) number of the query that a name means in each row; -1 for none.
+
+        Of an image with several labels, the first one that has a class query is its own.
+        """
         if not self._is_stand_in(name):
             return np.full(table.num_rows, self._numbers.get(name, -1))
-        if name == OWN_LABEL:
-            own = self._own_queries(table)
-            return np.array([-1 if query is None else self._numbers[query] for query in own], int)
-        labels = pa.array(list(self.class_queries), pa.string())
-        numbers = np.array([self._numbers[query] for query in self.class_queries.values()] + [-1])
-        found = pc.index_in(table[PREDICTED_LABEL], labels).fill_null(-1)
-        predicted: NDArray[np.int64] = numbers[found.to_numpy()]
-        return predicted
-
-    def _own_queries(self, table: pa.Table) -> list[str | None]:
-        """Name of the class query of each image's own label, the first one if it has several."""
-        single = table["label"].to_pylist()
-        sets = (
-            table["labels"].to_pylist() if "labels" in table.column_names else [None] * len(table)
-        )
+        is_own = name == OWN_LABEL
+        single = table["label" if is_own else PREDICTED_LABEL].to_pylist()
+        has_sets = is_own and "labels" in table.column_names
+        sets = table["labels"].to_pylist() if has_sets else [None] * table.num_rows
         every = (
             [label] if several is None else several
             for label, several in zip(single, sets, strict=True)
         )
-        queries = self.class_queries
-        return [next((queries[name] for name in names if name in queries), None) for names in every]
+        numbers = {label: self._numbers[query] for label, query in self.class_queries.items()}
+        found = [next((numbers[each] for each in of if each in numbers), -1) for of in every]
+        return np.array(found, np.int64)
 
     def _rows_with(self, table: pa.Table, query: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Map columns of a query, and the rows (n,) of a table in which they hold its maps."""

@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.audit.decisions import WaiverFile
-from pipeline.audit.label_groups import write_design
+from pipeline.audit.label_groups import LABELS, write_design
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.labelling.labelling import TABLE
 from pipeline.labelling.tasks import LabelTask, draw_tasks
 from pipeline.machine import IO_THREADS, user
 from pipeline.results import open_results
@@ -95,7 +94,7 @@ class View:
         self.results = as_one(open_results(self._uris, storage_options))
         self.pictures = Pictures(self.results)
         self.texts = TextModel(self.results)
-        self.label_file = LabelFile(*self._file(files.labels, TABLE))
+        self.label_file = LabelFile(*self._file(files.labels, LABELS))
         self.waiver_file = WaiverFile(*self._file(files.waivers, WAIVERS))
         self.doing = ""
         self._tell = tell

@@ -142,3 +142,20 @@ def test_a_library_that_cannot_be_loaded_is_told(
     monkeypatch.setattr(flow, "import_module", fails)
     with pytest.raises(ImportError, match="libcudart"):
         run(mini_config(sources(folder)["parquet"], folder / "unloaded"))
+
+
+def test_on_a_cluster_torch_is_imported_before_a_node_is_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes on one machine unpack a job's package again, and with it the working directory."""
+    imported: list[str] = []
+
+    def joins() -> None:
+        assert imported == ["pipeline.operators"]
+        raise UsageError("joined")
+
+    monkeypatch.setattr(flow, "on_cluster", lambda: True)
+    monkeypatch.setattr(flow, "import_module", imported.append)
+    monkeypatch.setattr(flow, "session", joins)
+    with pytest.raises(UsageError, match="joined"):
+        flow.run(mini_config(sources(folder)["parquet"], folder / "joined"))

@@ -28,11 +28,13 @@ def test_version_and_help() -> None:
 def test_garbage_is_looked_for_less_often_while_a_command_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before, during = gc.get_threshold(), []
+    before, during, at_exit = gc.get_threshold(), [], []
+    monkeypatch.setattr(cli.atexit, "register", at_exit.append)
     monkeypatch.setattr(cli, "_code", lambda: during.append(gc.get_threshold()))
     assert legrad().returncode == 0
     assert during[0] == (100_000, *before[1:])
     assert gc.get_threshold() == before
+    assert at_exit == [gc.freeze]
 
 
 GOOD = {

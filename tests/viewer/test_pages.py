@@ -28,7 +28,7 @@ from pipeline.viewer import View
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.search import Filters, ImageIndex
 from pipeline.viewer.threads import NotReadyError, Threads
-from tests.audit.worlds import World
+from tests.audit.worlds import GRID, World
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
 
@@ -61,6 +61,21 @@ def test_a_stored_query_ranks_as_the_results_do(web: Client, out: str) -> None:
     assert lowest == list(scores.sort_values().index[:24])
     of_dogs = shown(web.get("/search?q=tag&label=dog").text)
     assert of_dogs == list(results.top("tag", 24, where="label = 'dog'").index)
+
+
+def test_the_map_of_the_predicted_class_is_offered(tmp_path: Path) -> None:
+    """A classifier of many classes keeps no other one."""
+    made = World(["dog", "cat"] * 30, columns={"predicted_label": ["cat"] * 60})
+    made.scores = {"dog": np.zeros(60), "cat": np.ones(60)}
+    made.maps = {"predicted": np.random.default_rng(0).random((60, *GRID))}
+    with client(made.write(tmp_path / "out", {}, ["dog", "cat"])) as opened:
+        searched = opened.get("/search?q=cat").text
+        image = opened.get("/image", params={"id": shown(searched)[0]}).text
+    data = re.search('<script type="application/json" id="data">(.*?)</script>', searched)
+    assert data is not None
+    assert all("predicted" in of_image for of_image in json.loads(data[1])["images"])
+    assert re.search('<option value="predicted"[^>]*>the predicted class', image)
+    assert "<dt>predicted_label</dt><dd>cat</dd>" in image
 
 
 def test_filters_without_a_text_list_in_the_order_of_the_files(web: Client) -> None:
