@@ -77,8 +77,7 @@ class Trainer:
         photographs: photographs to train on.
         held_out: photographs on which progress is measured.
         seed: seed of the weights and of all that is drawn.
-        vision: open_clip's settings of the image tower, whose input and patch are `SIDE` and
-            `PATCH` pixels.
+        vision: open_clip's settings of the image tower, whose input is `SIDE` pixels.
     """
 
     def __init__(
@@ -150,11 +149,12 @@ class Trainer:
     def _whiten(self) -> None:
         """Let the patch embedding start with all directions of patches alike, coarse or fine."""
         pixels = torch.cat([self._batch(BATCH)[0] for _ in range(30)])
-        patches = F.unfold(normalised(pixels), PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         weights = self.model.visual.conv1.weight.data
+        patch = weights.shape[-1]
+        patches = F.unfold(normalised(pixels), patch, stride=patch).transpose(1, 2).flatten(0, 1)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         kept = (vectors[:, -len(weights) :] / (values[-len(weights) :] + 0.01).sqrt()).T
-        turn = torch.linalg.qr(torch.randn(len(weights), len(weights)))[0]
+        turn = torch.linalg.qr(torch.randn(len(weights), len(kept)))[0]
         weights.copy_((0.3 * turn @ kept).view_as(weights))
 
     def _learn_to_say(self) -> None:

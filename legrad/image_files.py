@@ -8,11 +8,14 @@ that end early, and paint the rest grey. So chunks that no pixel depends on are 
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from threading import RLock
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from legrad.value_range import WIDE
 
@@ -21,6 +24,7 @@ _KEPT = (b"tRNS", b"eXIf")
 """Ancillary chunks that change the picture: transparency and rotation."""
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 _JPEG_XL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+_LIMIT = RLock()
 _ADVICE = {
     "pillow_heif": (
         "a HEIC image: install the decoder with pip install 'legrad-audit[heif]', or convert it, "
@@ -33,20 +37,52 @@ _ADVICE = {
 }
 
 
-def open_image(data: bytes) -> Image.Image:
+@contextmanager
+def pixel_limit(pixels: int | None) -> Iterator[None]:
+    """Set Pillow's own limit, which holds for pictures inside a file, too, as in icons.
+
+    The limit is the process's, so that threads wait for each other here.
+
+    Args:
+        pixels: largest number of pixels without a warning; None: as it is.
+    """
+    with _LIMIT:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = before if pixels is None else pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def open_image(data: bytes, max_pixels: int | None = None) -> Image.Image:
     """Open an encoded image; pixels are decoded when they are asked for.
+
+    Args:
+        data: contents of the file.
+        max_pixels: see `pixel_limit`.
 
     Raises:
         UnidentifiedImageError: it is of no known format, or its decoder is not installed; the
             message says how to get it.
+        DecompressionBombError: it has more than twice as many pixels as the limit.
     """
     decoder = _decoder(data)
     if decoder is not None and not _registered(decoder):
         raise UnidentifiedImageError(_ADVICE[decoder])
-    image = Image.open(io.BytesIO(_without_ancillary_chunks(data)))
-    if ";16" in str(image.tile[:1]):  # only the raw mode of the undecoded data says it
+    with pixel_limit(max_pixels):
+        image = Image.open(io.BytesIO(_without_ancillary_chunks(data)))
+    # Only the raw mode of the undecoded data says how wide the values are.
+    if any(";16" in raw and not raw.startswith("BGR") for raw in _raw_modes(image)):
         image.info[WIDE] = True
     return image
+
+
+def _raw_modes(image: ImageFile.ImageFile) -> list[str]:
+    """Texts among the arguments of the decoder of the first tile; ``BGR;16`` has 5 or 6 bits."""
+    arguments = image.tile[0].args if image.tile else ()
+    values = arguments if isinstance(arguments, tuple) else (arguments,)
+    return [value for value in values if isinstance(value, str)]
 
 
 def _decoder(data: bytes) -> str | None:

@@ -15,6 +15,7 @@ from pipeline.config import AnyModelConfig, ClassifierConfig, RunConfig
 from pipeline.costs import Costs, estimate, forward_flops, passes
 from pipeline.errors import UsageError
 from pipeline.schema import Status
+from pipeline.sources.choice import wanted_ids
 from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.sources.input_rows import Row
 from pipeline.sources.label_checks import examined_label_notes, first_label_notes, table_notes
@@ -156,7 +157,10 @@ def _sampled(config: RunConfig, rows: Sequence[Row]) -> list[Sampled]:
 def _rows(source: ImageSource, first: tuple[Sampled, ...]) -> tuple[int, bool]:
     config, units = source.source, source.units
     if config.format != "webdataset":
-        return sum(unit.rows or 0 for unit in units), True
+        total, wanted = sum(unit.rows or 0 for unit in units), wanted_ids(config)
+        if wanted is None or config.format == "folder":  # whose files were chosen one by one
+            return total, True
+        return min(total, len(wanted.ids)), False
     if config.sample is not None or config.limit is not None:
         return min(count for count in (config.sample, config.limit) if count is not None), False
     if len(first) < SAMPLE_ROWS and len(units) == 1:

@@ -92,7 +92,7 @@ def _run(config: RunConfig, watch: Watch, imported: "Future[object]") -> Summary
     with hold_lease(folder, watch.stage) as fence, logged(folder, fence.run, config) as log:
         watch = log.recording(watch)
         with session():
-            spread = preflight(config, watch.stage)
+            spread = preflight(config, source.units[0], watch.stage)
             watch.stage(f"loading {config.model.name}")
             imported.result()  # raises what the import raised; another one would say less
             from pipeline.plan import make_plan

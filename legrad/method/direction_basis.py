@@ -11,9 +11,9 @@ and ``max(< g_hi, v_hj >, 0)`` follows as for a single query. Multiply-adds per 
     by way of the basis         E F D + Q E D
 
 plus T D for each query in both. The basis thus needs fewer from ``Q = E F / (F - E)`` on, 614
-queries for ViT-B-16 (E = 512, F = 3072), and with many queries E / F as many. All J_e of an image
-would take E T D numbers, 310 MB for ViT-B-16, so a few query tokens i are worked on at once: the
-sum over i can be taken in any order.
+queries for ViT-B-16 (E = 512, F = 3072), and only E / F of them with very many queries. All J_e of
+an image would take E T D numbers, 310 MB for ViT-B-16, so a few query tokens i are worked on at
+once: the sum over i can be taken in any order.
 """
 
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor
 from legrad.method.block_gradient import FoldedBlock, Scratch, Trace, view
 
 LEAST_GAIN = 1.2
-"""Queries beyond the number from which the basis needs fewer operations, as a factor: its products
-are smaller ones, so that it needs more time for an operation."""
+"""The basis is used from this factor times the number of queries at which both ways need equally
+many operations, because its smaller products take longer per operation."""
 
 
 def fewest_queries(embed_dim: int, hidden: int) -> int | None:
@@ -72,7 +72,11 @@ def basis_relevance(
     residual = (unit @ folded.out).T[:, None]  # (D, 1, E)
     exact = torch.promote_types(dtype, torch.float32)
     total = g_basis.new_zeros(count, len(directions), dtype=exact)
-    at_once = scratch.hidden.numel() // u.numel()
+    at_once = min(
+        scratch.hidden.numel() // u.numel(),
+        scratch.gradient.numel() // (2 * width * basis),
+        scratch.products.numel() // (count * basis),
+    )
     for start in range(0, count, at_once):
         part = slice(start, min(start + at_once, count))
         tokens = part.stop - part.start

@@ -251,7 +251,7 @@ def names_from(values: Any, where: str) -> tuple[str, ...]:
             )
         values = [by_index[index] for index in range(len(by_index))]
     names = tuple(map(str, values)) if isinstance(values, Sequence) else ()
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if not names or isinstance(values, str) or twice:
         reason = f"{', '.join(twice[:3])} twice" if twice else f"{type(values).__name__}"
         raise ValueError(f"classes in {where}: expected different names, found {reason}")

@@ -36,6 +36,10 @@ class Classifier(VisionModel):
         """The adapter through which LeGrad reads the module."""
         return tower_of(self.model)
 
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.classes)}
+
     @property
     def layer(self) -> nn.Linear:
         """The last linear layer."""
@@ -50,12 +54,12 @@ class Classifier(VisionModel):
         Raises:
             ValueError: there is no such class.
         """
-        indices = [self._index(name) for name in (self.classes if classes is None else classes)]
-        weight, bias = (
-            values.detach()[indices].to(self.exact_dtype)
-            for values in (self.layer.weight, self._bias())
-        )
-        return weight, bias
+        weight, bias = self.layer.weight.detach(), self._bias().detach()
+        if classes is not None and tuple(classes) != self.classes:
+            indices = torch.tensor([self._index(name) for name in classes], dtype=torch.int64)
+            indices = indices.to(weight.device)
+            weight, bias = weight[indices], bias[indices]
+        return weight.to(self.exact_dtype), bias.to(self.exact_dtype)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, height, width), as for `LeGrad.explain` -> logits (B, classes)."""
@@ -68,8 +72,8 @@ class Classifier(VisionModel):
 
     def _index(self, name: str | int) -> int:
         if isinstance(name, str):
-            if name in self.classes:
-                return self.classes.index(name)
+            if name in self._indices:
+                return self._indices[name]
         elif 0 <= name < len(self.classes):
             return name
         shown = ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")

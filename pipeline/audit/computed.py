@@ -18,6 +18,7 @@ from pipeline.audit.label_groups import Labels, read_labels, stored_design
 from pipeline.audit.labelled_examples import LearnedThreshold
 from pipeline.audit.names import Names, cues_and_decoys
 from pipeline.audit.stored_maps import StoredMaps
+from pipeline.audit.strata import require_stratum
 from pipeline.audit.suspicion_scan import scan
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
@@ -68,7 +69,10 @@ class Computed:
     def learned(self) -> tuple[LearnedThreshold, ...]:
         """Thresholds learned from the examples that the settings name."""
         uri, gates = self.settings.examples, self.settings.gates
-        return tuple(labelled_examples.learn(self.results, uri, gates)) if uri else ()
+        if not uri:
+            return ()
+        cues = [*self.cues, *self.decoys]
+        return tuple(labelled_examples.learn(self.results, cues, uri, gates))
 
     @cached_property
     def findings(self) -> Findings:
@@ -77,10 +81,12 @@ class Computed:
         thresholds |= self.settings.thresholds
         settings = self.settings.model_copy(update={"thresholds": thresholds})
         about = (self.results, self.cues, self.decoys, settings)
+        if settings.stratum is not None:
+            require_stratum(self.results, settings.stratum)
         try:
             return findings.find(*about, self.labels)
         except UsageError as error:
-            if self.must_fit:
+            if self.must_fit or not self.label_files:
                 raise
             self.tell(f"the answers that were given in legrad view are left out: {error}")
             return findings.find(*about)

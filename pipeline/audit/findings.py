@@ -85,6 +85,7 @@ def find(
     halved = frozenset(settings.discovered)
     answered = {}
     if labels is not None:
+        _require_cues(labels, [*cues, *decoys])
         answered = learn_from_answers(results, answers_by_image(labels.answers), gates)
     thresholds = {cue: known.threshold for cue, known in answered.items()} | settings.thresholds
     histograms = count_histograms(
@@ -106,15 +107,26 @@ def find(
     frame = ranking.build(population, view.presence, tested, decoys, gates, pairs)
     if labelled is not None:
         frame = basis.with_answers(frame, labelled.frame)
+    names, measured = histograms.cues, present.measured
     if settings.stratum is not None:
-        strata = count_strata(results, population, present, settings.stratum)
+        flagged = frame.loc[frame["association__flag"].to_numpy(bool), "cue"].unique()
+        cues = [cue for cue in flagged if measured[names.index(cue)]]
+        strata = count_strata(results, population, present, settings.stratum, cues, halved)
         frame = _stratified(frame, strata, population, gates.odds_ratio)
     decoy_check = ranking.check_decoys(frame)
-    names, measured = histograms.cues, present.measured
     answered = {cue: known for cue, known in answered.items() if not measured[names.index(cue)]}
     return Findings(
         population, present, view, together, tested, frame, decoy_check, labelled, answered
     )
+
+
+def _require_cues(labels: Labels, cues: Sequence[str]) -> None:
+    strange = [cue for cue in labels.answers["cue"].unique() if cue not in cues]
+    if strange:
+        raise UsageError(
+            f"{', '.join(labels.files)}: {strange[0]!r} is no cue of this run, whose cues are "
+            f"{', '.join(cues)}"
+        )
 
 
 def _stratified(
@@ -122,10 +134,13 @@ def _stratified(
 ) -> pd.DataFrame:
     """Add columns ``within_<column>__*``, and remove flags that do not hold within the strata.
 
+    Pairs of a cue that only labels measure keep their flags, and have no values in these columns.
+
     Args:
         least: what the lower bound of the odds ratio within the strata must exceed.
     """
-    flagged = frame.index[frame["association__flag"].to_numpy(bool)]
+    is_counted = frame["association__flag"].to_numpy(bool) & frame["cue"].isin(strata.cues)
+    flagged = frame.index[is_counted]
     pairs = [
         (str(frame.at[i, "cue"]), population.index[str(frame.at[i, "class"])]) for i in flagged
     ]

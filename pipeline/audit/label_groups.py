@@ -112,8 +112,13 @@ class Design:
         return json.dumps(values, indent=1).encode()
 
     def drawing(self, cue: str, group: str, strata: Strata, labels: int) -> "Design":
-        """The design after ``labels`` images of a group are drawn; strata that it has stay."""
-        before = self.groups.get((cue, group), DrawnGroup(strata, 0))
+        """The design after ``labels`` images of a group are drawn.
+
+        Strata that it has stay, unless the group has another number of images by now.
+        """
+        before = self.groups.get((cue, group))
+        if before is None or sum(before.strata.sizes) != sum(strata.sizes):
+            before = DrawnGroup(strata, 0)
         after = replace(before, drawn=max(before.drawn, labels))
         return replace(self, groups={**self.groups, (cue, group): after})
 

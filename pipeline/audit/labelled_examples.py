@@ -3,6 +3,7 @@
 Examples are a table of the user's, or the answers of people to `legrad label`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,11 @@ class LearnedThreshold:
     reason: str = ""
 
 
-def learn(results: Readable, uri: str, gates: Gates) -> list[LearnedThreshold]:
+def learn(results: Readable, cues: Sequence[str], uri: str, gates: Gates) -> list[LearnedThreshold]:
     """Learn a threshold for every cue of a table with ``image_id``, ``cue``, ``present``.
+
+    Args:
+        cues: cues that the table may name.
 
     Raises:
         UsageError: the table lacks a column or has an empty cell, names an unknown cue, or
@@ -59,8 +63,10 @@ def learn(results: Readable, uri: str, gates: Gates) -> list[LearnedThreshold]:
     require_values(table, _COLUMNS, uri)
     learned = []
     for cue, rows in table.groupby("cue", sort=True):
-        if score_column(str(cue)) not in results.dataset.schema.names:
-            raise UsageError(f"{uri}: cue {str(cue)!r} is no query of this run")
+        if cue not in cues:
+            raise UsageError(
+                f"{uri}: {cue!r} is no cue of this run, whose cues are {', '.join(cues)}"
+            )
         present = _examples(rows, uri)
         learned.append(_learn(results, str(cue), present, gates.examples, gates.balanced_accuracy))
     return learned

@@ -45,8 +45,8 @@ def compare_predictions(
         first. Of images with sets of labels, the accuracy of a class is its recall.
 
     Raises:
-        UsageError: there is no such table, a cell of it is empty, it lists none of the images, or
-            no cue is measured.
+        UsageError: there is no such table, a cell of it is empty, it lists none of the images,
+            none of its predictions is a class, or no cue is measured.
     """
     if not presence.measured.any():
         raise UsageError(
@@ -59,6 +59,7 @@ def compare_predictions(
         table["prediction"].astype(str).to_numpy(), index=table["image_id"].astype(str)
     )
     predicted = predicted[~predicted.index.duplicated(keep="last")]
+    _require_classes(predicted, population, uri)
     try:
         return accuracy_by_cue(results, population, presence, predicted)
     except LookupError:
@@ -66,6 +67,21 @@ def compare_predictions(
             f"{uri}: none of its image_ids is among the explained images; expected ids as in "
             "images/*.parquet"
         ) from None
+
+
+def _require_classes(predicted: pd.Series, population: Population, uri: str) -> None:
+    """Refuse predictions of which none is a class: numbers of classes, or other capitals.
+
+    Raises:
+        UsageError: none is.
+    """
+    several = population.has_sets
+    named = predicted.str.split(LABEL_SEPARATOR, regex=False).explode() if several else predicted
+    if len(named) and not named.isin(population.classes).any():
+        raise UsageError(
+            f"{uri}: none of the predictions is a label of the data: found "
+            f"{str(named.iloc[0])!r}, expected labels such as {population.classes[0]!r}"
+        )
 
 
 def _read(uri: str) -> pd.DataFrame:

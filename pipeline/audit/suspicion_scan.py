@@ -127,7 +127,7 @@ def _suspicion(
 
 @dataclass(frozen=True)
 class EmbeddingSums:
-    """Sums over the embeddings of the explained images.
+    """Sums over the embeddings of the explained images, or of one half of them.
 
     Attributes:
         images: (K,) images of each class.
@@ -181,7 +181,7 @@ def class_sums(
         raise UsageError("no explained image has a label")
     within = products - (fitted.means * fitted.images[:, None]).T @ fitted.means
     covariance = within / max(fitted.images.sum() - (fitted.images > 0).sum(), 1)
-    count = population.total
+    count = int(fitted.images.sum())
     members = by_class if population.has_sets else fitted
     return EmbeddingSums(
         members.images,

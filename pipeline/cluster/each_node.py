@@ -16,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UsageError, counted
 from pipeline.runs.manifest import SOFTWARE, run_folder
 from pipeline.schema import Status
-from pipeline.sources.datasource import open_source, read_rows
+from pipeline.sources.datasource import read_rows
 from pipeline.sources.read_unit import Unit
 from pipeline.storage.location import Location, redact
 
@@ -61,7 +61,8 @@ def examine(config: RunConfig | None, unit: Unit | None, mark: str) -> NodeAnswe
     Args:
         config: settings of the run; None to compare versions only.
         unit: part of the source to read a sample from.
-        mark: the file that is written into the output is named by this and the node's id.
+        mark: beginning of the name of the file that is written into the output; the node's id
+            follows.
     """
     if config is None or unit is None:
         return NodeAnswer(versions())
@@ -101,16 +102,13 @@ def _probe_file(config: RunConfig, mark: str) -> Location:
     return folder.root.child("_run", mark + ray.get_runtime_context().get_node_id())
 
 
-def findings(config: RunConfig | None) -> Iterator[Finding]:
+def findings(config: RunConfig | None, unit: Unit | None) -> Iterator[Finding]:
     """Call `examine` on every node, and compare the answers.
 
     Args:
         config: settings of the run to be made; None to compare versions only.
-
-    Raises:
-        UsageError: the source cannot be listed from here.
+        unit: part of its source to read a sample from.
     """
-    unit = None if config is None else open_source(config.source).units[0]
     mark = f"preflight-{uuid4().hex[:8]}-"
     answers: list[tuple[Node, NodeAnswer]] = []
     for node, answer in ask_each(nodes(), examine, config, unit, mark):

@@ -12,9 +12,10 @@ from pipeline.config import RunConfig, RuntimeConfig
 from pipeline.errors import UsageError, counted
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
-from pipeline.sources.datasource import ImageSource, read_rows
+from pipeline.sources.datasource import ImageSource, open_source, read_rows
 from pipeline.sources.input_rows import Row
 from pipeline.sources.label_checks import first_label_notes, table_notes
+from pipeline.sources.read_unit import Unit
 from pipeline.storage.location import explain_failure, redact
 
 SAMPLES = 8
@@ -109,11 +110,12 @@ def _compare_with_settings(
     return (*unmatched, *sets, *(f"source.carry: {where} have no {column!r}" for column in empty))
 
 
-def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None) -> Resources:
+def preflight(config: RunConfig, unit: Unit, tell: Callable[[str], None]) -> Resources:
     """Plan the replicas, and on a cluster check that every node can do its part of the run.
 
     Args:
         config: settings of the run.
+        unit: part of its source to read a sample from.
         tell: called with a line of text before something that takes a while.
 
     Raises:
@@ -126,7 +128,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None] = lambda text: None
     tell(f"checking that {counted(len(members), 'node')} can read, write, and find the model")
     results = list(object_store(members, plan))
     if all(finding.good for finding in results):  # the checks that take longer come last
-        results += each_node.findings(config)
+        results += each_node.findings(config, unit)
     faults = [finding for finding in results if not finding.good]
     if faults:
         lines = [f"{finding.check}: {finding.text}" for finding in faults]
@@ -140,6 +142,9 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
 
     Args:
         config: settings of a run; None for only the checks that need none.
+
+    Raises:
+        UsageError: the source cannot be listed from here.
     """
     members = nodes()
     for node in members:
@@ -156,7 +161,8 @@ def findings(config: RunConfig | None) -> Iterator[Finding]:
         else:
             yield Finding("resources", True, str(plan))
             yield from object_store(members, plan)
-    yield from each_node.findings(config)
+    unit = None if config is None else open_source(config.source).units[0]
+    yield from each_node.findings(config, unit)
 
 
 def store_bytes(replicas: int) -> int:

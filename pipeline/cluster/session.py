@@ -25,7 +25,8 @@ RETRIES = 1
 """Further attempts at a task whose worker died; rows that are lost then are explained by
 `pipeline.stages.isolated`."""
 OBJECT_STORE_SHARE = 0.2  # of the free memory
-OBJECT_STORE_MOST = 8 * 2**30  # above 10 GB Ray refuses to start where /dev/shm is smaller
+OBJECT_STORE_MOST = (2 if sys.platform == "darwin" else 8) * 2**30
+"""Ray refuses to start with more than 2 GiB on macOS, or 10 GB where /dev/shm is smaller."""
 CONNECT_SECONDS = 10.0
 TOKEN_ADVICE = (
     "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (or "

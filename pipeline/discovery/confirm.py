@@ -111,7 +111,8 @@ def _tested(
     ranked = ranking.build(
         population, view.presence, certain, (), gates, pd.DataFrame(columns=list(COLUMNS))
     )
-    by_pair = ranked.set_index(["class", "cue"]).to_dict(orient="index")
+    wanted = pd.MultiIndex.from_tuples([(population.classes[p.code], p.word) for p in pairs])
+    by_pair = ranked.set_index(["class", "cue"]).loc[wanted.unique()].to_dict(orient="index")
     index = {word: number for number, word in enumerate(words)}
     echoes = _echoes(pairs, index, together, present, gates.echo)
     rows = {}

@@ -24,8 +24,9 @@ from pipeline.audit.evidence import CUE_REGION
 from pipeline.audit.inference import Array
 from pipeline.audit.names import class_maps
 from pipeline.audit.scores import Population
+from pipeline.audit.suspicion_scan import EmbeddingSums
 from pipeline.discovery.place_maps import SampledMaps
-from pipeline.discovery.scan import ECHO, Likenesses, Sums
+from pipeline.discovery.scan import ECHO, Likenesses
 from pipeline.discovery.things import Thing, explained, whitening
 from pipeline.results.results import Results
 
@@ -118,7 +119,7 @@ def _usual(sizes: Array) -> Array:
 
 
 def read_places(
-    results: Results, population: Population, sums: Sums, ridge: float, cues: Array
+    results: Results, population: Population, sums: EmbeddingSums, ridge: float, cues: Array
 ) -> list[Place]:
     """The places of all classes of a run; none if it stored no maps of its classes.
 

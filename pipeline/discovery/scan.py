@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.inference import Array
 from pipeline.audit.suspicion import TextFigures, class_shifts, likeness, suspect
+from pipeline.audit.suspicion_scan import EmbeddingSums
 from pipeline.reliance.probe import from_moments
 
 ECHO = 0.8
@@ -28,23 +29,6 @@ NAMES = 0.7
 """Cosine of a word's and a class's text, less the vocabulary's mean, from which it is a name."""
 NEARLY = 0.7
 """Share of the first word's effect from which a preferred word of a group names the group."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over the images of one half.
-
-    Attributes:
-        images: (K,) images of each class.
-        means: (K, E) mean embedding of each.
-        covariance: (E, E) within classes.
-        every: number of all images, and (E,) the sum of their embeddings.
-    """
-
-    images: Array
-    means: Array
-    covariance: Array
-    every: tuple[int, Array]
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Scan:
     alike: Array
 
 
-def scan(sums: Sums, class_texts: Array, words: Array, ridge: float) -> Scan:
+def scan(sums: EmbeddingSums, class_texts: Array, words: Array, ridge: float) -> Scan:
     """Both scans.
 
     Args:

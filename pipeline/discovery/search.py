@@ -1,7 +1,7 @@
 """Find cues that no query names: from a vocabulary, on one half of the images, tested on the other.
 
-The embeddings are read three or four times and nothing else is: once for each half's sums by class,
-and for the scores of the words that were found.
+Embeddings are read in passes over the run, whose number does not depend on the number of words; so
+are the class's own maps, a few columns at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from pipeline.audit.directions import Directions, run_directions
 from pipeline.audit.inference import Array
 from pipeline.audit.names import class_maps
 from pipeline.audit.scores import Population, count_population
-from pipeline.audit.suspicion_scan import class_sums
+from pipeline.audit.suspicion_scan import EmbeddingSums, class_sums
 from pipeline.config import queries_by_label
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.discovery.confirm import ONLY_HERE, PairOfWord, confirm
 from pipeline.discovery.halves import HalfScores
 from pipeline.discovery.places import TOP as PLACES
 from pipeline.discovery.places import Place, read_places, unnamed_frame
-from pipeline.discovery.scan import Sums, scan
+from pipeline.discovery.scan import scan
 from pipeline.discovery.shortlist import MOST_DECOYS, MOST_PAIRS, Shortlist
 from pipeline.discovery.things import MOST_THINGS, Thing, find_things
 from pipeline.discovery.things import TOP as THINGS
@@ -132,10 +132,7 @@ def find_words(
     """Scan, shortlist and test, once the words are encoded; see `discover`."""
     tell("summing the embeddings of each half")
     found, again = (
-        Sums(of_half.images, of_half.means, of_half.covariance, of_half.every)
-        for of_half in (
-            class_sums(HalfScores(results, confirming), population) for confirming in (False, True)
-        )
+        class_sums(HalfScores(results, confirming), population) for confirming in (False, True)
     )
     texts = _class_texts(results, population, directions)
     ridge = settings.reliance.ridge
@@ -143,7 +140,10 @@ def find_words(
     listed = Shortlist(results, population, directions, found, first, top)
     pairs = listed.pairs()
     if not pairs:
-        raise UsageError("no class has images in both halves, so nothing can be found")
+        raise UsageError(
+            "no word is left to test: no class has images in the first half, or every word is the "
+            "name of a class or repeats a cue"
+        )
     half = HalfScores(results, False)
     places = read_places(results, population, found, ridge, listed.of_cues)
 
@@ -284,7 +284,7 @@ def population_of(results: Results, settings: AuditConfig) -> Population:
     return population
 
 
-def _of_half(population: Population, sums: Sums) -> Population:
+def _of_half(population: Population, sums: EmbeddingSums) -> Population:
     """The population of one half, with the classes of the whole."""
     images = sums.every[0] if population.has_sets else None
     return replace(population, sizes=sums.images.astype(np.int64), images=images)

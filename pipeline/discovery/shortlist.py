@@ -12,9 +12,10 @@ from legrad.queries.query import Role
 from pipeline.audit.directions import Directions
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population
+from pipeline.audit.suspicion_scan import EmbeddingSums
 from pipeline.audit.vocabulary import vocabulary
 from pipeline.discovery.confirm import PairOfWord
-from pipeline.discovery.scan import ECHO, NAMES, Leader, Likenesses, Scan, Sums, leaders
+from pipeline.discovery.scan import ECHO, NAMES, Leader, Likenesses, Scan, leaders
 from pipeline.discovery.words import Relation, wordnet
 from pipeline.results.results import Results
 
@@ -51,7 +52,7 @@ class Shortlist:
         results: Results,
         population: Population,
         directions: Directions,
-        sums: Sums,
+        sums: EmbeddingSums,
         scanned: Scan,
         top: int,
     ) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pipeline.audit.class_maps import Sample
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population, Readable, batches, embeddings
-from pipeline.discovery.scan import ECHO, Likenesses, Sums
+from pipeline.audit.suspicion_scan import EmbeddingSums
+from pipeline.discovery.scan import ECHO, Likenesses
 from pipeline.schema import EMBEDDING
 
 IMAGES, TOTAL = 400, 20_000
@@ -50,7 +51,7 @@ class Thing:
 def find_things(
     half: Readable,
     population: Population,
-    sums: Sums,
+    sums: EmbeddingSums,
     ridge: float,
     cues: Array,
     named: Callable[[int], Array],
@@ -93,7 +94,7 @@ def find_things(
     ]
 
 
-def whitening(sums: Sums, ridge: float) -> Array:
+def whitening(sums: EmbeddingSums, ridge: float) -> Array:
     """(E, E) whitening matrix that projects out the directions separating the classes."""
     covariance, width = sums.covariance, len(sums.covariance)
     strength = max(ridge * np.trace(covariance) / width, 1e-12)

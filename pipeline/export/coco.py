@@ -135,7 +135,7 @@ def _written(results: Results, row: Mapping[str, Any], folder: Location) -> str:
     The bytes are those of the source, unless EXIF says to rotate the image: some tools ignore that.
     """
     data = results.origin.fetch(row)
-    with open_image(data) as image:
+    with open_image(data, results.origin.max_pixels) as image:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if orientation(image) != 1:
             buffer = io.BytesIO()

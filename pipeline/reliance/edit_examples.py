@@ -11,7 +11,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.audit.inference import Array
 from pipeline.errors import UsageError
@@ -181,7 +180,7 @@ class EditPictures:
         if row is None:
             return None
         try:
-            with open_image(self.results.origin.fetch(row)) as image:
+            with self.results.origin.open(row) as image:
                 return self.preprocess(to_rgb(image))
         except UsageError:
             return None

@@ -175,16 +175,22 @@ def reason(share: Change, decisions: Change, auc: tuple[float, float], gates: Ga
     if passed:
         agree = any(change.agree for change in passed)
         return "" if agree else "the fills disagree about its sign"
-    least = max(share.low, 0)
-    return (
-        f"it may be as little as {least:.0%} of the logit gap ({gates.model_share:.0%} needed) and "
-        f"{_decided(decisions, gates)}"
-    )
+    if np.isnan(share.low):
+        part = "its share of the logit gap is not known, because the rival's share of it is not,"
+    else:
+        least = max(share.low, 0)
+        part = (
+            f"it may be as little as {least:.0%} of the logit gap ({gates.model_share:.0%} needed)"
+        )
+    return f"{part} and {_decided(decisions, gates)}"
 
 
 def _decided(decisions: Change, gates: Gates) -> str:
     if decisions.images < gates.edits:
-        return f"{decisions.images} edited images are called so, {gates.edits} needed for decisions"
+        return (
+            f"the classifier assigns {decisions.images} of these images to the class before the "
+            f"edit; testing decisions needs {gates.edits}"
+        )
     return f"{max(decisions.low, 0):.1%} of decisions ({gates.model_flips:.0%} needed)"
 
 

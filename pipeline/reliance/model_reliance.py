@@ -159,26 +159,24 @@ class ModelReliance:
         if own["association__basis"] == Basis.LABELS:  # they tell the share of all other classes
             in_rival = float(own["share_elsewhere"])
             images, rival_images = int(own["labels"]), int(own["labels_elsewhere"])
-        return Shares(
-            in_class=in_class,
-            in_rival=in_rival,
-            images=images,
-            rival_images=rival_images,
-            margins=self._margins(pair, pair.cls),
-            rival_margins=self._margins(pair, pair.rival),
+        margins, rival_margins = self._margins(pair)
+        return Shares(in_class, in_rival, images, rival_images, margins, rival_margins)
+
+    def _margins(self, pair: EditedPair) -> tuple[Array, Array]:
+        """Logit of the class minus that of the rival, for images of the class and of the rival.
+
+        Images with both labels are left out.
+        """
+        queries = queries_by_label(self.classifier.queries)
+        cls, rival = queries[pair.cls], queries[pair.rival]
+        logits = self.classifier.scores([cls, rival]).dropna()
+        margins = logits[cls] - logits[rival]
+        mine, theirs = self._images(pair.cls), self._images(pair.rival)
+        of_class, of_rival = (
+            margins[margins.index.isin(only)].to_numpy(np.float64)
+            for only in (mine.difference(theirs), theirs.difference(mine))
         )
-
-    def _margins(self, pair: EditedPair, label: str) -> Array:
-        """Logit of the class minus that of the rival for the images with only one of the labels."""
-        margins = self._logits(pair.cls) - self._logits(pair.rival)
-        rival = pair.rival if label == pair.cls else pair.cls
-        only = self._images(label).difference(self._images(rival))
-        result: Array = margins[margins.index.isin(only)].to_numpy(np.float64)
-        return result
-
-    def _logits(self, label: str) -> pd.Series:
-        query = queries_by_label(self.classifier.queries)[label]
-        return self.classifier.scores([query])[query].dropna()
+        return of_class, of_rival
 
     def _images(self, label: str) -> pd.Index:
         """image_ids of the explained images with a label in the audited run."""

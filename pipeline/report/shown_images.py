@@ -11,7 +11,6 @@ import pyarrow.dataset as ds
 from PIL import Image
 
 from legrad.heatmaps.codec import encode_maps
-from legrad.image_files import open_image
 from legrad.preprocess import Preprocess, to_rgb
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
@@ -38,18 +37,21 @@ def fetch_pictures(results: Results, image_ids: Iterable[str], side: int) -> dic
 
 
 def copy_picture(results: Results, row: Mapping[str, Any], side: int) -> Picture:
-    """A copy of the image of a row with `PICTURE_COLUMNS`."""
+    """A copy of the image of a row with `PICTURE_COLUMNS`; without data if there can be none."""
     size = (int(row["width"] or 1), int(row["height"] or 1))
     box = grid_box(results.preprocess, size)
     try:
-        return Picture(shrink(results.origin.fetch(row), side), size, box)
+        return Picture(_shrink(results.origin.open(row), side), size, box)
     except UsageError as error:  # the map can be shown without the picture
         return Picture(None, size, box, str(error))
+    except Exception as error:  # noqa: BLE001 - decoders raise anything; the page says what
+        why = f"{row['image_id']}: cannot be decoded: {type(error).__name__}: {error}"
+        return Picture(None, size, box, why)
 
 
-def shrink(data: bytes, side: int) -> bytes:
-    """An encoded image as a small WebP, upright."""
-    with open_image(data) as image:
+def _shrink(opened: Image.Image, side: int) -> bytes:
+    """An opened image as a small WebP, upright."""
+    with opened as image:
         image.draft("RGB", (2 * side, 2 * side))  # JPEG decodes faster to about this size
         small = to_rgb(image)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)

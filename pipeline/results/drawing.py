@@ -9,7 +9,6 @@ from PIL import Image
 
 from legrad import heatmaps
 from legrad.heatmaps import FigureRow, grid_figure
-from legrad.image_files import open_image
 from legrad.preprocess import to_rgb
 from legrad.queries.query import Query
 from pipeline.errors import UnknownNameError, UsageError
@@ -133,5 +132,5 @@ def _locate(results: Opened, image_id: str) -> tuple[Run, dict[str, Any]]:
 
 
 def _fetch(run: Run, row: dict[str, Any]) -> Image.Image:
-    with open_image(run.origin.fetch(row)) as image:
+    with run.origin.open(row) as image:
         return to_rgb(image)

@@ -13,6 +13,8 @@ from pipeline.sources.listing import SourceFile
 from pipeline.sources.read_unit import Committed, Ranges, Unit, same_version, stood_for
 
 _NO_ROWS = np.zeros(0, np.int64)
+_Version = tuple[str, str, int]
+"""Name, version and size of a file."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class CommittedRows:
         self._ends: dict[str, list[_End]] = defaultdict(list)
         for end in ledger.totals.ends.to_pylist():
             self._ends[end.pop("unit")].append(_End(**end))
-        self._last: tuple[str, Ranges] = ("", Ranges(_NO_ROWS, _NO_ROWS))
+        # Of the last file, because many units may be parts of one file.
+        self._last: tuple[_Version, Ranges] = (("", "", 0), Ranges(_NO_ROWS, _NO_ROWS))
+        self._last_current: tuple[_Version, NDArray[np.bool_]] = (("", "", 0), np.zeros(0, bool))
 
     def remaining(self, unit: Unit) -> Unit | None:
         """The part of a unit that is left to read; None if all of its rows are committed."""
@@ -107,7 +111,7 @@ class CommittedRows:
 
         For a unit that is part of a file, only the numbers within that part.
         """
-        key = f"{file.name}\n{file.version}\n{file.size}"
+        key = (file.name, file.version, file.size)
         if self._last[0] != key:
             self._last = (key, self._all_ranges(file))
         ranges, part = self._last[1], unit.part
@@ -132,12 +136,16 @@ class CommittedRows:
 
     def _is_current(self, file: SourceFile, rows: slice) -> NDArray[np.bool_]:
         """Mask of the given row ranges that come from the file's current version."""
+        key = (file.name, file.version, file.size)
+        if self._last_current[0] == key:
+            return self._last_current[1]
         pairs = list(zip(self._version[rows].tolist(), self._bytes[rows].tolist(), strict=True))
         same = {
             (code, size): same_version(file.version, file.size, self._versions[code], size)
             for code, size in set(pairs)
         }
-        return np.array([same[pair] for pair in pairs], bool)
+        self._last_current = (key, np.array([same[pair] for pair in pairs], bool))
+        return self._last_current[1]
 
     def _parts_of_other_versions(self, unit: Unit) -> Iterator[str]:
         """Names of the parts with rows from other versions of a unit's files."""

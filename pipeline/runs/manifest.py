@@ -271,6 +271,7 @@ def claim_folder(folder: RunFolder, config: RunConfig, prepared: Prepared) -> No
             "alias": source.alias,
             "image_field": source.image_field,
             "image_root": redact(source.image_root) if source.image_root else None,
+            "max_pixels": source.max_pixels,
         },
         "metadata": file_metadata(config, prepared),
     }

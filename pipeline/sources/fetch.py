@@ -6,8 +6,12 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, Any, cast
 
+from PIL import Image
+
+from legrad.image_files import open_image
 from pipeline.config import Root, SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.listing import expand_braces
@@ -24,6 +28,7 @@ from pipeline.storage.location import (
     open_location,
     redact,
 )
+from pipeline.storage.retries import call_with_retries
 
 Moved = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 """Where the source is now: paths or URIs, or a mapping of them by alias; None if unchanged."""
@@ -39,6 +44,7 @@ class Origin:
         format: format of the source.
         image_field: member or column that holds the image, if the settings name it.
         image_root: what paths in tables are relative to, if the settings name it.
+        max_pixels: largest number of pixels of an image that the run accepts.
     """
 
     roots: Sequence[Root]
@@ -46,6 +52,7 @@ class Origin:
     format: str = "webdataset"
     image_field: str | None = None
     image_root: str | None = None
+    max_pixels: int = SourceConfig.model_fields["max_pixels"].default
 
     @classmethod
     def of(cls, source: Mapping[str, Any], moved: "Moved", options: Options) -> "Origin":
@@ -58,8 +65,21 @@ class Origin:
         """
         uri = source["uri"] if moved is None else moved
         config = SourceConfig.model_validate({"format": source["format"], "uri": uri})
-        fields = (source.get(name) for name in ("image_field", "image_root"))
-        return cls(config.roots, options, source["format"], *fields)
+        names = ("image_field", "image_root", "max_pixels")
+        fields = {name: source[name] for name in names if source.get(name) is not None}
+        return cls(config.roots, options, source["format"], **fields)
+
+    def open(self, row: Mapping[str, Any]) -> Image.Image:
+        """Fetch an image and open it.
+
+        Args:
+            row: as for `fetch`.
+
+        Raises:
+            UsageError: as for `fetch`.
+            UnidentifiedImageError, DecompressionBombError: as for `legrad.image_files.open_image`.
+        """
+        return open_image(self.fetch(row), self.max_pixels)
 
     def fetch(self, row: Mapping[str, Any]) -> bytes:
         """The encoded bytes of one image.
@@ -112,15 +132,21 @@ class Origin:
             }
         )
 
+    @cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """Alias and URI of each place, without braces."""
+        return [(root.alias, uri) for root in self.roots for uri in expand_braces(root.uri)]
+
     def _find(self, shard: str) -> Location:
-        for root in self.roots:
-            below = shard.removeprefix(f"{root.alias}/") if root.alias else shard
-            if root.alias and below == shard:
+        name = posixpath.basename(shard)
+        # A request tells whether a file is there, so the files of the shard's name come first.
+        for alias, uri in sorted(self._places, key=lambda at: posixpath.basename(at[1]) != name):
+            below = shard.removeprefix(f"{alias}/") if alias else shard
+            if alias and below == shard:
                 continue
-            for pattern in expand_braces(root.uri):
-                file = _below(open_location(pattern, self.options), below)
-                if file is not None:
-                    return file
+            file = _below(open_location(uri, self.options), below)
+            if file is not None:
+                return file
         raise UsageError(
             f"{shard}: no longer at {', '.join(redact(root.uri) for root in self.roots)}. If the "
             "data set moved, say where it is now: open_results(..., source=URI)"
@@ -132,7 +158,18 @@ def _below(root: Location, name: str) -> Location | None:
     if root.is_web:
         return root if root.path.split("?", 1)[0].endswith(f"/{name}") else None
     candidates = (Location(root.fs, f"{folder}/{name}") for folder in _folders(root.path, name))
-    return next((file for file in candidates if file.fs.isfile(file.path)), None)
+    return next((file for file in candidates if _is_file(file)), None)
+
+
+def _is_file(location: Location) -> bool:
+    try:
+        return str(call_with_retries(location.fs.info, location.path)["type"]) == "file"
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        raise explain_failure(location.path, error) from error
 
 
 def _folders(path: str, shard: str) -> list[str]:

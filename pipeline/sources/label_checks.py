@@ -146,7 +146,7 @@ def count_labels(source: ImageSource, samples: int | None = None) -> Counted:
             this machine, and some hundreds elsewhere.
     """
     if source.source.format == "webdataset":
-        is_local = open_location(source.source.uris[0]).is_local
+        is_local = open_location(source.source.uris[0], source.source.options).is_local
         return _in_shards(source, samples or (_LOCAL_SAMPLES if is_local else _SAMPLES))
     return _in_folders(source) if source.source.format == "folder" else _in_tables(source)
 

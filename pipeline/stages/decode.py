@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from legrad.image_files import open_image
+from legrad.image_files import open_image, pixel_limit
 from legrad.preprocess import Box, Preprocess, orientation, rgb_and_note
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
@@ -95,7 +95,7 @@ def decode(
     max_pixels = decoding.max_pixels
     size: tuple[int | None, int | None] = (None, None)
     try:
-        with _pixel_limit(max_pixels), warnings.catch_warnings():
+        with pixel_limit(max_pixels), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd files; statuses say it
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_image(data) as image:
@@ -157,16 +157,6 @@ def _area(rgb: Image.Image, size: tuple[int, int], scale: int, turn: int) -> Box
     left = rgb.width - width if turn in _ENDS_LEFT else 0.0
     top = rgb.height - height if turn in _ENDS_ABOVE else 0.0
     return (left, top, left + width, top + height)
-
-
-@contextmanager
-def _pixel_limit(pixels: int) -> Iterator[None]:
-    """Pillow's own limit, which holds for pictures inside a file, too, as in icons."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
 
 
 def _unknown_format(data: bytes, error: UnidentifiedImageError) -> str:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -169,7 +169,13 @@ def prepare(settings: ReplicaSettings, queries: Sequence[Query]) -> Prepared:
     if batch_size is None:
         batch_size, rate = fastest_batch_size(explain)
     else:
-        rate = images_per_second(explain, batch_size)
+        try:
+            rate = images_per_second(explain, batch_size)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"runtime.batch_size: {batch_size} images do not fit into the memory of "
+                f"{legrad.model.device}. Leave the setting out to have it measured, or lower it."
+            ) from error
     return Prepared(
         grid=model.grid,
         layers=legrad.layers,
@@ -212,15 +218,12 @@ def images_per_second(explain: ExplainBatch, batch_size: int) -> float:
     return batch_size / (time.perf_counter() - start)
 
 
-def fastest_batch_size(
-    explain: ExplainBatch, sizes: Iterable[int] = BATCH_SIZES
-) -> tuple[int, float]:
+def fastest_batch_size(explain: ExplainBatch) -> tuple[int, float]:
     """Find the smallest batch size that is about as fast as larger ones.
 
     Args:
-        explain: measured once per size.
-        sizes: batch sizes in ascending order; the search ends at the first one that gains less than
-            `LEAST_GAIN` or does not fit into memory.
+        explain: measured once for each of `BATCH_SIZES`, until one gains less than `LEAST_GAIN` or
+            does not fit into memory.
 
     Returns:
         The batch size and its rate in images per second.
@@ -229,7 +232,7 @@ def fastest_batch_size(
         torch.OutOfMemoryError: not even the first size fits.
     """
     best_size, best_rate = 0, 0.0
-    for size in sizes:
+    for size in BATCH_SIZES:
         try:
             rate = images_per_second(explain, size)
         except torch.OutOfMemoryError:

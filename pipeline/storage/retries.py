@@ -29,12 +29,13 @@ _PAUSE = wait_exponential(0.3, max=18) + wait_random_exponential(0.4, max=24)
 """Between attempts: about 0.5 s, doubling, up to about 30 s; the random part keeps the workers of a
 cluster from returning all at once."""
 _ERRNOS = (
-    *(errno.EINTR, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EPIPE, errno.ESTALE),
-    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET),
-    *(errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
+    *("EINTR", "EIO", "EAGAIN", "EBUSY", "EPIPE", "ESTALE", "ENETDOWN", "ENETUNREACH"),
+    *("ENETRESET", "ECONNABORTED", "ECONNRESET", "ETIMEDOUT", "ECONNREFUSED", "EHOSTDOWN"),
+    *("EHOSTUNREACH", "EREMOTEIO"),
 )
+"""Names, because not every system has all of them."""
 TRANSIENT = (
-    rf"\[Errno ({'|'.join(map(str, _ERRNOS))})\]",
+    rf"\[Errno ({'|'.join(str(getattr(errno, n)) for n in _ERRNOS if hasattr(errno, n))})\]",
     # Names of exception classes as `traceback` prints them; s3fs, aiohttp and botocore have many.
     r"^[\w.]*(Timeout|Connection|Connect|Disconnect|IncompleteRead|ClientPayload|ClientOS"
     r"|ResponseParser|ResponseStreaming|HTTPClient|BadStatusLine)\w*(:|$)",

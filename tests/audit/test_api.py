@@ -174,6 +174,10 @@ def test_the_users_own_model(audit: Audit, truth: World, tmp_path: Path) -> None
     (tmp_path / "bad.csv").write_text("id,label\n1,dog\n")
     with pytest.raises(UsageError, match="no column 'image_id'"):
         audit.predictions(str(tmp_path / "bad.csv"))
+    numbers = pd.DataFrame({"image_id": truth.ids, "prediction": (said == "dog").astype(int)})
+    numbers.to_csv(file, index=False)
+    with pytest.raises(UsageError, match="found '[01]', expected labels such as"):
+        audit.predictions(str(file))
 
 
 def test_predictions_without_a_measured_cue(tmp_path: Path) -> None:

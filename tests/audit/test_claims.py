@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.audit.findings import Findings, find
+from pipeline.audit.strata import Strata, count_strata, mantel_haenszel
 from pipeline.config.audit_settings import AuditConfig
 from tests.audit.worlds import World, labels
 
@@ -212,6 +213,41 @@ def test_an_association_that_a_stratum_explains_is_no_finding() -> None:
     assert "site" in pair["association__reason"]
     assert pair["within_site__low"] < 1.5
     assert pair["within_site__strata"] == 2
+
+
+def test_an_association_within_strata_is_a_finding() -> None:
+    site = ["A", "B", None, "C"] * 1000
+    world = World(labels(4000, CLASSES), columns={"site": site}).cue("tag", {"class 0": 0.5})
+    held = audit(world, stratum="site", discovered=["tag"])
+    assert flagged(held) == {("class 0", "tag")}
+    pair = row(held, "class 0", "tag")
+    assert pair["within_site__strata"] == 4
+    assert pair["within_site__low"] < 19 < pair["within_site__high"]
+
+
+def test_a_discovered_cue_is_counted_in_half_of_each_stratum() -> None:
+    world = World(labels(2000, CLASSES), columns={"site": ["A", "B"] * 1000})
+    found = audit(world.cue("tag", {"class 0": 0.5}).cue("ink", {"class 1": 0.5}))
+    about = (world, found.population, found.presence, "site", ["tag", "ink"])
+    strata = count_strata(*about, frozenset(["ink"]))
+    assert strata.all_images[0].tolist() == [0, 1000, 1000]
+    assert 900 < strata.all_images[1].sum() < 1100
+    assert strata.all_present[1].sum() < 0.7 * count_strata(*about).all_present[1].sum()
+
+
+@pytest.mark.parametrize(("sites", "inside", "outside"), [(200, 1, 40), (100, 5, 95), (20, 1, 3)])
+def test_small_strata_pretend_no_association(sites: int, inside: int, outside: int) -> None:
+    rng, low, high = np.random.default_rng(0), [], []
+    for _ in range(60):
+        mine, theirs = rng.binomial(inside, 0.05, (1, 1, sites)), rng.binomial(outside, 0.05, sites)
+        images, every = np.full((1, 1, sites), inside), np.full((1, sites), inside + outside)
+        values = tuple(map(str, range(sites)))
+        strata = Strata("site", values, ("tag",), images, mine, every, mine[0] + theirs)
+        (pair,) = mantel_haenszel(strata, [("tag", 0)]).itertuples()
+        low.append(pair.low)
+        high.append(pair.high)
+    assert np.mean(np.array(low) > 1.5) <= 0.05
+    assert np.mean((np.array(low) > 1) | (np.array(high) < 1)) <= 0.12
 
 
 def test_the_rarest_labels_count_as_one_class() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline import Audit
 from pipeline.audit.decisions import gate
 from pipeline.audit.label_design import COLUMNS, ELSEWHERE, PICKED, Centring, Strata
-from pipeline.audit.label_groups import DESIGN, LABELS, Design, LabelImages, read_labels
+from pipeline.audit.label_groups import DESIGN, LABELS, Design, DrawnGroup, LabelImages, read_labels
 from pipeline.audit.scores import count_population
 from pipeline.config.audit_settings import RelianceConfig
 from pipeline.errors import UsageError
@@ -157,6 +157,17 @@ def test_labels_find_what_scores_cannot_and_refute_what_they_mistake(
     assert (audit.findings.labelled.picked, audit.findings.labelled.unused) == (0, 0)
 
 
+def test_a_stratum_leaves_pairs_that_labels_decide(out: str, labelled: str) -> None:
+    """Images in which only people see the cue cannot be counted by stratum."""
+    audit = Audit.from_results(out, labels=[labelled], settings={"stratum": "key"})
+    with pytest.raises(UsageError, match="key has more than"):
+        audit.rank()
+    after = Audit.from_results(out, labels=[labelled], settings={"stratum": "shard"}).rank()
+    tag = after.set_index(["class", "cue"]).loc[("red fox", "tag")]
+    assert tag["association__flag"]
+    assert np.isnan(tag["within_shard__low"])
+
+
 def test_the_gate_may_ask_for_verified_findings_only(out: str, labelled: str) -> None:
     audit = Audit.from_results(out, labels=[labelled])
     failed = gate(audit.rank(), "association:verified", []).failures
@@ -276,11 +287,13 @@ def test_a_design_is_read_as_it_was_written(tmp_path: Path) -> None:
 
     strata = Strata((0.1 + 0.2, -1e-17), (3, 4, 5))
     design = Design(7, {}).drawing("tag", "a, b", strata, 5)
-    design = design.drawing("tag", "a, b", Strata((), (9,)), 3)
+    design = design.drawing("tag", "a, b", Strata((), (12,)), 3)
     file = open_location(str(tmp_path / DESIGN))
     file.write(design.to_json())
     assert Design.read([file], 0) == design
     assert design.groups["tag", "a, b"].drawn == 5
+    grown = design.drawing("tag", "a, b", Strata((), (13,)), 3)  # its run went on
+    assert grown.groups["tag", "a, b"] == DrawnGroup(Strata((), (13,)), 3)
     file.write(design.to_json().replace(b'"version": 1', b'"version": 2'))
     with pytest.raises(UsageError, match="version 2"):
         Design.read([file], 0)

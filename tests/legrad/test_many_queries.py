@@ -75,6 +75,19 @@ def test_images_with_few_and_with_many_queries(seen: list[tuple[int, int]]) -> N
     assert maps[~mask].isnan().all()
 
 
+@pytest.mark.parametrize("tokens", [1, 6, 12])
+def test_a_full_chunk_of_few_queries_beside_many(tokens: int, seen: list[tuple[int, int]]) -> None:
+    """The scratch has other proportions for few than for many."""
+    legrad = LeGrad(from_open_clip(tiny_clip(0)), chunk_bytes=tokens * ONE_TOKEN)
+    pixels, directions = images(1, 12), unit_directions(2, 60)
+    mask = torch.zeros(12, 60, dtype=torch.bool)
+    mask[:11, :40], mask[11] = True, True
+    maps = legrad.explain(pixels, directions, select=mask).maps
+    assert {count for count, _ in seen} == {60}
+    apart = torch.cat([legrad.explain(pixels, part).maps for part in directions.split(20)], dim=1)
+    assert relative_error(maps[mask], apart[mask]) <= 1e-12
+
+
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "eva02_base_patch14_448"])
 def test_classifiers(name: str, seen: list[tuple[int, int]]) -> None:
     """The second has blocks that are differentiated by autograd, which have no basis."""

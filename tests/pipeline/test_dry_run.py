@@ -54,6 +54,19 @@ def test_rows_of_tars_are_estimated(tmp_path: Path) -> None:
     assert (found.costs.puts, limited.costs.puts) == (2, 8)
 
 
+def test_chosen_rows_of_a_table(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": jpeg(number), "path": None}} for number in range(20)]
+    hugging_face(tmp_path / "x.parquet", rows)
+    (tmp_path / "only.csv").write_text("image_id\nx.parquet/3\nx.parquet/7\n")
+    source = {"format": "parquet", "uri": str(tmp_path / "x.parquet")}
+    whole, chosen = (
+        preview(mini_config(source | more, tmp_path / "out"), on_cluster=False)
+        for more in ({}, {"only": str(tmp_path / "only.csv")})
+    )
+    assert (whole.rows, whole.exact) == (20, True)
+    assert (chosen.rows, chosen.exact) == (2, False)
+
+
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "0.jpg").write_bytes(jpeg(0))

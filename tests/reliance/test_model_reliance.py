@@ -101,7 +101,9 @@ def test_gates() -> None:
     opposed = Change(0.5, 0.4, 0.6, 100, (1.2, -0.2))
     assert "fills disagree" in reason(opposed, weak, told, gates)
     few = Change(0.5, 0.4, 0.6, 10, (0.5, 0.5))
-    assert "30 needed for decisions" in reason(weak, few, told, gates)
+    assert "decisions needs 30" in reason(weak, few, told, gates)
+    unknown = Change(np.nan, np.nan, np.nan, 100, (0.0, 0.0))
+    assert "nan" not in reason(unknown, weak, told, gates)
 
 
 @pytest.fixture(scope="module")

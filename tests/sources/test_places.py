@@ -9,6 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from fsspec.implementations.local import LocalFileSystem
+from PIL import Image
 from tenacity import wait_none
 
 from pipeline.errors import UsageError
@@ -177,3 +179,49 @@ def test_options_by_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     options = {"s3": {"key": "k", "secret": "hidden"}, "http": {"client_kwargs": {}}}
     rows = read_all(settings("list", f"{tmp_path}/l.csv", options=options))
     assert [row["status"] for row in rows] == ["ok", "read_error"]
+
+
+def test_the_file_of_a_shards_name_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.tar").write_bytes(tar_bytes(samples(["a"], first_seed=number)))
+    source = settings("webdataset", f"{tmp_path}/{{0..19}}.tar")
+    asked: list[str] = []
+    info = LocalFileSystem.info
+    monkeypatch.setattr(
+        LocalFileSystem, "info", lambda fs, path, **more: asked.append(path) or info(fs, path)
+    )
+    row = {"image_id": "17.tar/a", "shard": "17.tar", "source_offset": 512, "source_length": 9}
+    with pytest.raises(UsageError, match="have changed"):
+        Origin(source.roots, {}).fetch(row | {"sha256": ""})
+    assert asked == [f"{tmp_path}/17.tar"]
+
+
+def test_a_storage_that_refuses_is_not_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+
+    def refuse(fs: LocalFileSystem, path: str, **more: Any) -> None:
+        raise PermissionError("Forbidden")
+
+    monkeypatch.setattr(LocalFileSystem, "info", refuse)
+    origin = Origin(settings("folder", str(tmp_path)).roots, {}, "folder")
+    with pytest.raises(UsageError, match="permission denied"):
+        origin.fetch({"image_id": "a.jpg", "shard": "a.jpg"})
+
+
+def test_images_that_a_run_accepts_open_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's own limit may be lower than the one in the settings."""
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    (row,) = read_all(settings("folder", str(tmp_path)))
+    row |= {"sha256": hashlib.sha256(jpeg(0)).hexdigest()}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    manifest = {"format": "folder", "uri": str(tmp_path), "max_pixels": 10_000}
+    assert Origin.of(manifest, None, {}).open(row).size == (40, 30)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):
+        Origin.of(manifest | {"max_pixels": 100}, None, {}).open(row)

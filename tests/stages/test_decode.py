@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -335,3 +336,25 @@ def test_every_row_comes_out_again() -> None:
     assert found[0]["caption"] is None
     assert found[0]["extra"] == 3
     assert found[0]["sha256"] == found[2]["sha256"] != found[1]["sha256"]
+
+
+def test_five_bits_are_not_taken_for_sixteen() -> None:
+    """Pillow calls the raw mode of a BMP file with 5, 6 and 5 bits ``BGR;16``."""
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    row = struct.pack("<H", 4 << 11 | 8 << 5 | 4) * 16  # a dark grey, 32 of 255
+    head = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, 16, 3, len(row) * 16, 2835, 2835, 0, 0)
+    start = 14 + len(head) + len(masks)
+    file = struct.pack("<2sIHHI", b"BM", start + 16 * len(row), 0, 0, start)
+    found = decode(file + head + masks + row * 16, PREPROCESS, DECODING)
+    assert (found.status, found.error) == (Status.OK, None)
+    assert found.pixels is not None
+    assert 28 <= min(found.pixels) <= max(found.pixels) <= 36
+
+
+def test_threads_keep_their_limits() -> None:
+    large, small = Decoding(10 * PHOTO.width * PHOTO.height), Decoding(10)
+    data = encoded(PHOTO, "PNG")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda limit: decode(data, PREPROCESS, limit), [large, small] * 200))
+    statuses = [str(each.status) for each in found]
+    assert statuses == ["ok", "too_many_pixels"] * 200

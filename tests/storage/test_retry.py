@@ -55,7 +55,7 @@ TRANSIENT_ERRORS = [
     TimeoutError(),
     FSTimeoutError(),
     OSError(errno.EBUSY, "Please reduce your request rate."),
-    OSError(errno.EREMOTEIO, "internal error"),
+    OSError(errno.EHOSTUNREACH, "no route to host"),
     IncompleteRead(b"x", 10),
     aiohttp.ClientPayloadError("Response payload is not completed"),
     aiohttp.ServerDisconnectedError(),
