@@ -29,8 +29,8 @@ from pipeline.audit.estimates import (
     compare_shares,
     estimate_share,
 )
-from pipeline.audit.label_design import Strata, draw, within_classes
-from pipeline.audit.label_predictor import FOLDS, cross_fit, mean_predictions
+from pipeline.audit.label_design import Centring, Strata, draw
+from pipeline.audit.label_predictor import FOLDS, Predictor, cross_fit
 
 Array = NDArray[np.float64]
 DISTANCES = (1.2, 1.8, 2.3, 3.0, 4.0)
@@ -74,7 +74,8 @@ def world(
         noise(rng, name, shape) + distance * present + offset * rng.normal(size=(len(shares), 1))
     )
     codes = np.repeat(np.arange(len(shares)), IMAGES)
-    scores = within_classes(scores.ravel(), codes).reshape(shape)
+    flat = scores.ravel()
+    scores = Centring.of(flat, codes).centre(flat, codes).reshape(shape)
     answers = (present ^ (rng.random(shape) < wrong)).astype(float)
     groups = [Group(scores[:CLASSES].ravel(), answers[:CLASSES].ravel())]
     return groups + [Group(scores[i], answers[i]) for i in range(CLASSES, len(shares))]
@@ -104,10 +105,14 @@ def with_predictions(
                 queue.fold,
             ),
             np.array(cut.sizes, dtype=float),
-            mean_predictions(predictors, group.scores, code),
+            np.array([_mean(predictor, group.scores, code) for predictor in predictors]),
         )
         for code, (group, queue, cut) in enumerate(zip(groups, queues, strata, strict=True))
     ]
+
+
+def _mean(predictor: Predictor, scores: Array, code: int) -> float:
+    return float(predictor.probability(scores, np.full(len(scores), code), None).mean())
 
 
 def labels_alone(rng: np.random.Generator, groups: list[Group], labels: int) -> list[ShareEstimate]:

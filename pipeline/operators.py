@@ -12,6 +12,7 @@ from pipeline.cluster.session import RETRIES, data_settings
 from pipeline.plan import Plan
 from pipeline.progress.progress import Reporter
 from pipeline.schema import with_book
+from pipeline.sources.datasource import ImageSource
 from pipeline.sources.read_unit import Unit
 from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.explain import Explainer
@@ -21,8 +22,7 @@ from pipeline.storage.retries import TRANSIENT
 
 def read(units: Sequence[Unit], plan: Plan, reporter: Reporter) -> Dataset:
     """Shards -> rows of encoded bytes, skipping rows that are already committed."""
-    source = plan.source.with_reporter(reporter)
-    source.units = list(units)
+    source = ImageSource(plan.config.source, list(units), reporter, plan.source.facts)
     dataset: Dataset = ray.data.read_datasource(
         source,
         override_num_blocks=len(source.tasks()),

@@ -166,16 +166,6 @@ def compare_shares(group: ShareEstimate, other: ShareEstimate) -> Comparison:
     )
 
 
-def true_share(low: float, high: float, error: float) -> tuple[float, float]:
-    """Interval of the true share, where up to ``error`` of the answers of either kind are wrong.
-
-    Widens an interval of the share that people *say*: at least ``(low - error) / (1 - error)``
-    where all errors were false alarms, at most ``high / (1 - error)`` where all were misses (the
-    bounds of Rogan and Gladen's correction, 1978).
-    """
-    return max((low - error) / (1 - error), 0.0), min(high / (1 - error), 1.0)
-
-
 def _recovered(values: Array, lows: Array, highs: Array) -> tuple[float, float]:
     """Interval of a difference of two values from their own intervals."""
     gap = values[0] - values[1]

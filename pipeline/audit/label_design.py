@@ -99,19 +99,14 @@ def shuffle_keys(image_ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def shuffled_rows(image_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Images in an order that depends on their ids and the seed only."""
-    return np.argsort(shuffle_keys(image_ids, seed), kind="stable").astype(np.int64)
-
-
 def draw(
     shuffled: NDArray[np.int64], scores: Array, strata: Strata, labels: int, folds: int
 ) -> Queue:
     """The first ``labels`` images of a group's queue, fewer where the group is smaller.
 
     Args:
-        shuffled: (n,) all images of the group in random order, see `shuffled_rows`.
-        scores: (n,) of the cue, each class's median taken out: see `within_classes`.
+        shuffled: (n,) all images of the group in random order.
+        scores: (n,) of the cue, each class's median taken out: see `Centring`.
         strata: the strata of this group, as `Strata.of` or as stored.
         labels: length of the queue; a longer one continues a shorter one.
         folds: number of folds of cross-fitting.
@@ -158,11 +153,6 @@ class Centring:
         """(n,) scores minus their class's median, in units of the width."""
         result: Array = (scores - self.medians[codes]) / self.width
         return result
-
-
-def within_classes(scores: Array, codes: NDArray[np.int64]) -> Array:
-    """(n,) scores minus their class's median, in units of the median absolute deviation."""
-    return Centring.of(scores, codes).centre(scores, codes)
 
 
 def elsewhere_labels(labels: int, largest_class: float) -> int:

@@ -8,7 +8,6 @@ labels (Laplace approximation, MacKay 1992). The mode is found by Newton's metho
 the labelled images, so that 512 dimensions and 50 labels cost a 50 x 50 system.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,19 +128,6 @@ def cross_fit(
         predicted[out] = predictor.probability(scores[out], groups[out], rest)
         predictors.append(predictor)
     return predictors, predicted
-
-
-def mean_predictions(
-    predictors: Sequence[Predictor],
-    scores: Array,
-    group: int,
-    embeddings: NDArray[np.floating] | None = None,
-) -> Array:
-    """(F,) mean prediction over all images of a group; sums of batches may be averaged."""
-    groups = np.full(len(scores), group)
-    return np.array(
-        [predictor.probability(scores, groups, embeddings).mean() for predictor in predictors]
-    )
 
 
 def _mode(features: Array, offset: Array, present: Array) -> tuple[Array, float]:

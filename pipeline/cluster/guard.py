@@ -16,7 +16,7 @@ from ray.data import Dataset
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.cluster import ray_internals
-from pipeline.errors import RunError, UsageError
+from pipeline.errors import KEPT, RunError, UsageError
 from pipeline.progress.progress import Progress
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import Status
@@ -27,7 +27,6 @@ FEWEST_ROWS = 500
 _SECONDS_BETWEEN_LOOKS = 1.0
 _ERRORS = logging.getLogger(ray_internals.TOLERATED_ERRORS_LOGGER)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_AGAIN = "Committed rows are kept: run the same command again to continue."
 
 
 class Guard:
@@ -162,12 +161,12 @@ def explain_end(error: Exception, folder: RunFolder) -> Exception:
             return cause
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in _FULL:
-            return RunError(f"{folder.uri}: the disk is full. Make room. {_AGAIN}")
+            return RunError(f"{folder.uri}: the disk is full. Make room. {KEPT}")
     for cause in causes:
         if isinstance(cause, Exception) and is_storage_error(cause):
-            return RunError(f"{explain_failure(folder.uri, cause)} {_AGAIN}")
+            return RunError(f"{explain_failure(folder.uri, cause)} {KEPT}")
     if is_death(error):
-        return RunError(f"a worker died: {type(error).__name__}: {error} {_AGAIN}")
+        return RunError(f"a worker died: {type(error).__name__}: {error} {KEPT}")
     return error
 
 

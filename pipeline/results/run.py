@@ -24,7 +24,6 @@ from pipeline.runs.ledger import missing_parts
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
 from pipeline.runs.parts import (
     PARQUET,
-    arrow_filesystem,
     commit_of,
     committed_parts,
     earlier_commits,
@@ -41,7 +40,7 @@ from pipeline.schema import (
     schema_in_memory,
 )
 from pipeline.sources.fetch import Moved, Origin
-from pipeline.storage.location import Location, Options
+from pipeline.storage.location import Location, Options, arrow_filesystem
 
 _NO_ROWS = "no committed results yet"
 

@@ -17,9 +17,9 @@ from pipeline.machine import map_in_threads
 from pipeline.runs.lease import Holder, holder_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest
-from pipeline.runs.parts import arrow_filesystem, committed_parts, ids_of
+from pipeline.runs.parts import committed_parts, ids_of
 from pipeline.schema import IDENTITY, OUTCOME, Status
-from pipeline.storage.location import Location
+from pipeline.storage.location import Location, arrow_filesystem
 
 MOST_NAMED = 1_000
 

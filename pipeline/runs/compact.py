@@ -20,9 +20,9 @@ from pipeline.machine import map_in_threads
 from pipeline.runs.lease import hold_lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, read_manifest, run_folder
-from pipeline.runs.parts import DRAFT, PART, arrow_filesystem, committed_parts, ids_of
+from pipeline.runs.parts import DRAFT, PART, committed_parts, ids_of
 from pipeline.runs.sort import sort_parts, span_of
-from pipeline.storage.location import Location, Options, redact
+from pipeline.storage.location import Location, Options, arrow_filesystem, redact
 
 CHECKED_PARTS = 8
 CHECKED_ROWS = 1_000

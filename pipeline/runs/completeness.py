@@ -16,12 +16,12 @@ from pipeline.errors import RunError, UsageError
 from pipeline.progress.progress import Progress
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.manifest import RunFolder, digest
-from pipeline.runs.parts import arrow_filesystem, committed_parts
+from pipeline.runs.parts import committed_parts
 from pipeline.runs.resume import remaining_work
 from pipeline.runs.retry_rows import drop_repeated
 from pipeline.schema import Status
 from pipeline.sources.read_unit import Unit
-from pipeline.storage.location import redact
+from pipeline.storage.location import arrow_filesystem, redact
 
 _NAMED = 5
 

@@ -7,6 +7,7 @@ Every write task checks the lease before it writes a part (`Fence`), so a driver
 while it was suspended, or workers that outlived their driver, commit nothing more.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -140,7 +141,7 @@ def hold_lease(folder: RunFolder, report_message: _Report = lambda text: None) -
     lease_file, holder = folder.lease, Holder.here()
     fence = Fence(lease_file, holder.run, folder.uri)
     _acquire(lease_file, holder, folder.uri, report_message)
-    beats = iter(range(1, 2**62))
+    beats = itertools.count(1)
 
     def renew() -> bool:
         with suppress(UsageError):  # the next beat tries again

@@ -19,8 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import arrow_filesystem, committed_sizes
-from pipeline.storage.location import Location
+from pipeline.runs.parts import committed_sizes
+from pipeline.storage.location import Location, arrow_filesystem
 
 FEWEST_UNINDEXED = 200
 """Before a run, the index is rewritten if it lacks at least this many parts."""

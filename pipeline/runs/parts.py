@@ -22,7 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
 from pipeline.schema import BOOK, EMBEDDING
-from pipeline.storage.location import Location
+from pipeline.storage.location import Location, arrow_filesystem
 from pipeline.storage.retries import call_with_retries
 
 PENDING = ".pending.parquet"
@@ -34,13 +34,6 @@ EARLIER_PART = re.compile(r"(?:[0-9a-f]{32}_\d{6}|part-\d+)-\d+\.parquet")
 """Name of a part written by a version that used Ray's checkpoint."""
 ROW_GROUP_ROWS = 10_000
 _UNIQUE = ("image_id", "key", "source_offset", "source_length", "row", "sha256")
-
-
-def arrow_filesystem(location: Location) -> pyarrow.fs.FileSystem:
-    """The pyarrow view of a location's filesystem."""
-    if location.is_local:
-        return pyarrow.fs.LocalFileSystem()
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(location.fs))
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:

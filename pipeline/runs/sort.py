@@ -20,9 +20,9 @@ from pipeline.errors import RunError
 from pipeline.machine import map_in_threads
 from pipeline.runs import book
 from pipeline.runs.manifest import RunFolder
-from pipeline.runs.parts import arrow_filesystem, ids_of, write_part
+from pipeline.runs.parts import ids_of, write_part
 from pipeline.schema import BOOK_FIELD
-from pipeline.storage.location import Location
+from pipeline.storage.location import Location, arrow_filesystem
 
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 512 * 2**20

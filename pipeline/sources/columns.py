@@ -60,11 +60,6 @@ class Columns:
         every = {"image": self.image, "key": self.key, "label": label, "caption": self.caption}
         return {meaning: name for meaning, name in every.items() if name}
 
-    @property
-    def have_label(self) -> bool:
-        """Whether any column tells of labels."""
-        return self.label is not None or bool(self.label_columns)
-
 
 def columns_in_folders(name: str) -> dict[str, str | None]:
     """The columns that folders of a Parquet data set name, as Hive and Spark write them.

@@ -74,10 +74,6 @@ class ImageSource(Datasource):
             return f"{counted(rows, 'image')} of a list, in {counted(len(self.units), 'part')}"
         return f"{self.bytes_total / 2**20:.1f} MiB in {counted(len(self.units), 'shard')}"
 
-    def with_reporter(self, reporter: Reporter) -> "ImageSource":
-        """The same source with another reporter."""
-        return ImageSource(self.source, self.units, reporter, self.facts)
-
     def get_name(self) -> str:
         """Shown by Ray as ``Read<name>``."""
         return "Images"

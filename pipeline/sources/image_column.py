@@ -121,15 +121,15 @@ def class_names(schema: pa.Schema, label_field: str) -> tuple[str, ...] | None:
     """
     feature: Any = hugging_face_features(schema)
     for name in ("", *([label_field] if label_field in feature else label_field.split("."))):
-        feature = _element(feature.get(name) if name else feature)
+        feature = element(feature.get(name) if name else feature)
         if not isinstance(feature, dict):
             return None
-    feature = _element(feature)
+    feature = element(feature)
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
-def _element(feature: Any) -> Any:
+def element(feature: Any) -> Any:
     """The feature of a list's elements, in the forms of all versions of `datasets`."""
     while isinstance(feature, list) and feature:
         feature = feature[0]

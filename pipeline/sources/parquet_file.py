@@ -11,7 +11,13 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.sources.columns import Columns, choose_columns, columns_in_folders
-from pipeline.sources.image_column import hugging_face_features, image_column, is_binary, is_struct
+from pipeline.sources.image_column import (
+    element,
+    hugging_face_features,
+    image_column,
+    is_binary,
+    is_struct,
+)
 from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
 from pipeline.sources.read_unit import Part
 from pipeline.storage.location import Location, redact
@@ -148,11 +154,7 @@ def _is_video(feature: Any) -> bool:
 
 def _holds_images(feature: Any) -> bool:
     """Whether a feature is a list of images, in the forms of all versions of `datasets`."""
-    inner = feature
-    if isinstance(feature, list):
-        inner = feature[0] if feature else None
-    elif isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList"):
-        inner = feature.get("feature")
+    inner = element(feature)
     return inner is not feature and isinstance(inner, dict) and inner.get("_type") == "Image"
 
 

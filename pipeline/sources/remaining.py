@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterable, Iterator
 
 import pyarrow.dataset as ds
-import pyarrow.fs
 
 from pipeline.schema import BOOK
 from pipeline.sources.input_rows import Row, clean
 from pipeline.sources.read_unit import Unit
-from pipeline.storage.location import Location
+from pipeline.storage.location import Location, arrow_filesystem
 
 
 def numbered(unit: Unit, rows: Iterable[Row]) -> Iterator[Row]:
@@ -66,8 +65,7 @@ def _ids(unit: Unit) -> set[str]:
     parts: tuple[Location, ...] = unit.committed.other_versions
     if not parts:
         return set()
-    fs = parts[0].fs
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    dataset = ds.dataset([part.path for part in parts], filesystem=handler, format="parquet")
+    paths, filesystem = [part.path for part in parts], arrow_filesystem(parts[0])
+    dataset = ds.dataset(paths, filesystem=filesystem, format="parquet")
     rows = dataset.to_table(["image_id"], filter=ds.field("shard").isin(list(unit.shards)))
     return set(rows["image_id"].to_pylist())

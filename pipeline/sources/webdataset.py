@@ -112,8 +112,7 @@ def read_shard(stream: IO[bytes], shard: str, prefix: str, source: SourceConfig)
         prefix: what image ids begin with, before ``shard``.
         source: which fields hold image, label and caption.
     """
-    has_offsets = not _is_compressed(stream)
-    stream = _decompressed(stream)
+    stream, has_offsets = _decompressed(stream)
     seen: Counter[str] = Counter()
     taken: set[str] = {UNREADABLE}
     samples = 0
@@ -142,27 +141,20 @@ def _is_broken(error: BaseException) -> bool:
     return isinstance(error, BROKEN_TAR) or is_corruption(error)  # the latter is bz2's
 
 
-def _is_compressed(stream: IO[bytes]) -> bool:
-    """Whether a tar is compressed, by its content, as `tarfile` decides; names can be wrong."""
-    if not stream.seekable():
-        return True
-    head = stream.read(6)
-    stream.seek(0)
-    return head.startswith(tuple(_DECOMPRESSORS))
-
-
-def _decompressed(stream: IO[bytes]) -> IO[bytes]:
-    """A compressed tar as a plain one.
+def _decompressed(stream: IO[bytes]) -> tuple[IO[bytes], bool]:
+    """A tar as a plain one, and whether it was plain; its content decides, names can be wrong.
 
     `tarfile` stops at the end of the first compressed stream, but pigz, bgzip, pzstd and ``cat``
     write several one after another.
     """
     if not stream.seekable():
-        return stream  # `tarfile` decompresses it
+        return stream, False  # `tarfile` decompresses it
     head = stream.read(6)
     stream.seek(0)
-    openers = (opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic))
-    return next(openers, lambda plain: plain)(stream)
+    for magic, opener in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return opener(stream), False
+    return stream, True
 
 
 def _unused(key: str, count: int, taken: set[str]) -> str:

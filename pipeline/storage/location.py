@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.fs
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -150,6 +151,13 @@ def _write_local(target: Path, data: bytes) -> None:
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def arrow_filesystem(location: Location) -> pyarrow.fs.FileSystem:
+    """The pyarrow view of a location's filesystem."""
+    if location.is_local:
+        return pyarrow.fs.LocalFileSystem()
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(location.fs))
 
 
 def open_location(uri: str, options: Options | None = None) -> Location:

@@ -6,19 +6,27 @@ import pytest
 
 from pipeline.audit.label_design import (
     COLUMNS,
+    Centring,
     Strata,
     agreement,
     answers_by_image,
     draw,
     elsewhere_labels,
     merge_labels,
-    shuffled_rows,
-    within_classes,
+    shuffle_keys,
 )
 from pipeline.errors import UsageError
 
 IDS = [f"w/{number:05d}" for number in range(2000)]
 SCORES = np.random.default_rng(0).standard_t(3, 2000)
+
+
+def shuffled_rows(image_ids: list[str], seed: int) -> np.ndarray:
+    return np.argsort(shuffle_keys(image_ids, seed), kind="stable")
+
+
+def within_classes(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return Centring.of(scores, codes).centre(scores, codes)
 
 
 def test_a_longer_queue_continues_a_shorter_one() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.audit.label_predictor import FOLDS, cross_fit, fit_predictor, mean_predictions
+from pipeline.audit.label_predictor import FOLDS, cross_fit, fit_predictor
 
 
 def data(count: int, seed: int, width: int = 64) -> tuple[np.ndarray, ...]:
@@ -81,6 +81,6 @@ def test_a_predictor_never_saw_the_labels_it_predicts() -> None:
     assert again[folds == 2] == pytest.approx(predicted[folds == 2])
     assert not np.allclose(again[folds == 1], predicted[folds == 1])
     rows = groups == 1
-    means = mean_predictions(predictors, text[rows], 1, embeddings[rows])
-    assert means.shape == (FOLDS,)
-    assert means.mean() == pytest.approx(present[rows].mean(), abs=0.1)
+    means = [p.probability(text[rows], groups[rows], embeddings[rows]).mean() for p in predictors]
+    assert len(means) == FOLDS
+    assert np.mean(means) == pytest.approx(present[rows].mean(), abs=0.1)
