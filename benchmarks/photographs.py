@@ -33,7 +33,14 @@ from benchmarks.photographs_audits import (
     with_labels,
     without_labels,
 )
-from benchmarks.photographs_model import ARCHITECTURE, WEIGHTS, Trainer, ready
+from benchmarks.photographs_model import (
+    ARCHITECTURE,
+    PATCH,
+    VISION,
+    WEIGHTS,
+    Trainer,
+    ready,
+)
 from benchmarks.photographs_sets import Mask, Planting, data_file, run, write_set, write_settings
 from benchmarks.photographs_suspicions import Embedder, suspicions
 from benchmarks.photographs_world import Photographs, read_photographs, split
@@ -64,6 +71,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="class folders, or Parquet")
     parser.add_argument("--cache", type=Path, required=True, help="folder for model and runs")
     parser.add_argument("--minutes", type=float, default=60, help="longest training")
+    parser.add_argument("--patch", type=int, default=PATCH, help="side of the model's patches")
     parser.add_argument("--count", type=int, default=4000, help="photographs of a data set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 100], help="of each group")
@@ -77,7 +85,8 @@ def main() -> None:
     left = held_out.take(np.arange(CHECKED, len(held_out.labels)))
     model = args.cache / "model"
     if not ready(model):
-        Trainer(training, checked).run(args.minutes, model)
+        vision = VISION | {"patch_size": args.patch}
+        Trainer(training, checked, vision=vision).run(args.minutes, model)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     embedder = Embedder(model)
     for seed in range(args.plantings):

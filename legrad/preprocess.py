@@ -72,7 +72,7 @@ class Preprocess:
         Args:
             rgb: the image.
             area: the part of ``rgb`` that is the picture, in its pixels; default all of it. A JPEG
-                that was decoded at a reduced scale ends within a pixel.
+                decoded at a reduced scale may fill only part of its last row and column.
         """
         height, width = self.size
         filter_ = _FILTERS[self.interpolation]
@@ -90,7 +90,10 @@ class Preprocess:
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
     def scale(self, width: float, height: float) -> float:
-        """Pixels of a width x height image for one of the input, along the finer resized side."""
+        """How many pixels of a width x height image fall on one of the input.
+
+        Along the side that is shrunk least; with ``pad``, along the one that is shrunk most.
+        """
         across, down = width / self.size[1], height / self.size[0]
         return max(across, down) if self.mode == "pad" else min(across, down)
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -67,6 +66,7 @@ class Preview:
         costs: estimated costs of the run.
         first: the first rows, decoded.
         notes: what the user should know about the source and the model.
+        columns: names of the columns that are read, by what they hold.
     """
 
     shards: int
@@ -80,11 +80,6 @@ class Preview:
     first: tuple[Sampled, ...]
     notes: tuple[str, ...]
     columns: Mapping[str, str]
-
-    @property
-    def statuses(self) -> Mapping[str, int]:
-        """How many of the first rows have each status."""
-        return Counter(row.status for row in self.first)
 
 
 def preview(config: RunConfig, *, on_cluster: bool) -> Preview:

@@ -82,17 +82,18 @@ def read_checkpoint(uri: str) -> Checkpoint:
     """Read a checkpoint; nothing in it can run code.
 
     Args:
-        uri: path or fsspec URI of a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file. ``#key``
-            after it names the part that holds the weights (``best.pth#state_dict_ema``) where a
-            file has several; default: the first usual name.
+        uri: path or fsspec URI of a ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or
+            ``.tar`` file. ``#key`` after it names the part that holds the weights
+            (``best.pth#state_dict_ema``) where a file has several; default: the first usual name.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a weights file, or holds no tensors by name.
     """
     file, _, part = uri.partition("#")
-    if not file.endswith((*WEIGHTS_SUFFIXES, ".tar", ".ckpt")):
-        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
+    suffixes = (*WEIGHTS_SUFFIXES, ".tar", ".ckpt")
+    if not file.endswith(suffixes):
+        raise ValueError(f"weights {uri}: expected a file ending in {', '.join(suffixes)}")
     path = fetch(file)
     fault = content_fault(path)
     if fault is not None:

@@ -88,8 +88,8 @@ class Difference:
 def difference(sums: MapSums, code: int, grid: tuple[int, int]) -> Difference:
     """Test of each location: ``t(u) = (mean_y(u) - mean(u)) / (s(u) sqrt(1/n_y - 1/n))``.
 
-    ``s`` is the standard deviation over all images. Maps of one class vary less than that where
-    the class has a shape of its own, so the test is conservative.
+    ``s`` is the standard deviation over all images. The test is conservative where the maps of the
+    class vary less than all maps, and too optimistic where they vary more.
     """
     images, total = float(sums.images[code]), sums.every[0]
     gap = sums.mean(code) - sums.mean()

@@ -28,7 +28,7 @@ from pipeline.storage.location import Options
 
 @dataclass(frozen=True)
 class Computed:
-    """The parts of an audit.
+    """What an audit computes on first use; `Audit` adds claims and tables.
 
     Attributes:
         results: results of the run.

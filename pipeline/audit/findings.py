@@ -57,7 +57,7 @@ class Findings:
 
     @property
     def for_edits(self) -> "Findings":
-        """The same with the presence of the answered cues in single images, by a threshold.
+        """These findings, with a threshold that says which images have each answered cue.
 
         Images are chosen by it, and it says whether an edit removed the cue. The association does
         not depend on it.

@@ -14,6 +14,7 @@ from pipeline.audit.findings import Findings
 from pipeline.audit.ranking import NO_CLASSIFIER, DecoyCheck
 from pipeline.audit.scores import OTHER, Population
 from pipeline.config import DEMO_ALIAS, AuditConfig, unmatched_labels
+from pipeline.errors import counted
 from pipeline.results.results import Results
 from pipeline.schema import Status
 
@@ -151,8 +152,8 @@ def _caveats(
     small = int((population.sizes < gates.class_images).sum())
     if small:
         caveats.append(
-            f"{small} classes have fewer than {gates.class_images} images; nothing is claimed "
-            "about them."
+            f"{counted(small, 'class', 'classes')} with fewer than {gates.class_images} images: "
+            "nothing is claimed about them."
         )
     if failed:
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))

@@ -1,7 +1,7 @@
 """The user's own model: its accuracy on images with and without each cue.
 
-Images without the cue on which the model is wrong more often, or images of other classes that it
-takes for a class because they have the cue, show what the model does with the cue.
+A model that uses the cue errs more often on images of the class without it, and takes images of
+other classes that have it for the class.
 """
 
 from collections.abc import Sequence

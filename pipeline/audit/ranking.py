@@ -26,7 +26,9 @@ ALIGNED = "class-aligned, unconfirmed"
 NOT_ASKED = "not measured: only association was asked for; use --depth reliance"
 NO_CLASSIFIER = "not measured: no classifier was given; use --classifier OUT"
 NO_HEAT = "not testable: a property of the whole image has no heat and cannot be deleted"
-NOT_LISTED = "not tested: only the strongest pairs that are flagged for association are"
+NOT_LISTED = (
+    "not tested: reliance tests only the strongest pairs flagged for association (reliance.pairs)"
+)
 _COMPARED = (
     "share",
     "share_elsewhere",
@@ -72,7 +74,7 @@ def build(
     """One row per pair, unsorted: classes within cues.
 
     Args:
-        association: one row per pair, with the labelled ones tested by their labels.
+        association: arrays (C, K), in which labelled pairs are tested by their labels.
         labelled: one row per labelled pair, see `LabelEstimates`.
     """
     cues, count = presence.histograms.cues, population.audited

@@ -144,7 +144,7 @@ def refuse_failures(statuses: Counter[str], examples: Mapping[str, str], most: f
         return
     named = ", ".join(f"{count:,} {name}" for name, count in failures[:3])
     worst = failures[0][0]
-    example = examples.get(worst, "in an earlier attempt")
+    example = examples.get(worst, "none, these rows failed in an earlier attempt")
     raise RunError(
         f"{failed:,} of {rows:,} rows failed ({failed / rows:.0%}), more than "
         f"runtime.max_failed_fraction ({most:g}): {named}. An example of {worst}: "

@@ -20,7 +20,8 @@ from pipeline.discovery.words import Relation, wordnet
 from pipeline.results.results import Results
 
 MOST_PAIRS = 600
-"""Pairs that are tested at most, those with the largest effects: each costs certainty of all."""
+"""Pairs that are tested at most, those with the largest effects: every test raises the q-values of
+all."""
 MOST_DECOYS = 200
 """Decoys that are tested at most; they are enough to tell a rate of .05 from one of .1."""
 DECOY_ECHO = 0.5

@@ -207,7 +207,7 @@ class Replay:
         self, cls: str, pictures: Mapping[str, _Picture], regions: Mapping[str, Cells]
     ) -> dict[str, float]:
         """Mean heat of the class on each image's region, relative to its mean; by image_id."""
-        names = [name for name in regions if cls in self.model.classes]
+        names = list(regions) if cls in self.model.classes else []
         heat: dict[str, float] = {}
         for start in range(0, len(names), _BATCH):
             part = names[start : start + _BATCH]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # the second imports Ray, which explaining single images does
 
 
 _DETAIL = 2
-"""Least pixels of a decoded JPEG for one of the model's input, along each side."""
+"""A reduced JPEG keeps at least this many pixels for each of the model's input, along each side."""
 _LONGER_SIDE = 512
-"""Least longer side of a JPEG at a reduced scale: twice that on which properties are measured."""
+"""A reduced JPEG's longer side has at least this many pixels, twice those that properties need."""
 _SIDEWAYS = (5, 6, 7, 8)
 _ENDS_LEFT, _ENDS_ABOVE = (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations that bring the last stored column or row to the left, and to the top."""

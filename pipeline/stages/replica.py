@@ -83,8 +83,8 @@ class ReplicaSettings:
     ) -> Explanation:
         """Explain a batch for the queries; a classifier's scores are its logits.
 
-        On a CPU the images are shared among threads that use one core, and memory for intermediate
-        values, each: small models take less time so than with every product on all cores.
+        On a CPU the images are split among threads, each with one core and its own scratch memory;
+        for small models this is faster than running every product on all cores.
 
         Args:
             legrad: explainer of the model.

@@ -255,6 +255,9 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
     uri, text = redact(uri), redact(str(error))
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
+        if uri.startswith("file://") or "://" not in uri:
+            path = uri.removeprefix("file://")
+            return UsageError(f"{path}: not found. There is no such file or folder.")
         return UsageError(f"{uri}: not found. Check the bucket and the path.")
     if isinstance(error, PermissionError):
         local = error.errno in (errno.EACCES, errno.EPERM)  # buckets have no numbers
@@ -273,6 +276,7 @@ def explain_failure(uri: str, error: Exception) -> UsageError:
     if "credentials" in f"{name} {text}".lower():
         return UsageError(
             f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
-            "AWS_ENDPOINT_URL for a store other than AWS), or storage_options."
+            "AWS_ENDPOINT_URL for a store other than AWS), or source.options and output_options; "
+            "commands that read an output take --storage-option."
         )
     return UsageError(f"{uri}: {name}: {text}")
