@@ -49,7 +49,7 @@ layers: $(READY) ## the order of the rooms, see [tool.importlinter]
 
 check: lint type layers docs ## lint, types, layers, site
 
-bench: $(READY) ## figures of the README
+bench: $(READY) ## figures of docs/method.md
 	$(BIN)/python -m benchmarks.engine --picture docs/engine.png
 
 docs: $(READY) ## the site with the reference, in site/; broken links are errors

@@ -30,7 +30,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from pipeline.config import AuditConfig, RunConfig
 
     run = "Keys of `run.yaml`, for `legrad run` and `legrad submit`; `--set a.b=c` overrides one."
-    audit = "Settings of `legrad audit`, `report` and `export`: `--settings FILE`, `--set a.b=c`."
+    audit = (
+        "Settings of `legrad audit`, `discover`, `label`, `view`, `report` and `export`: "
+        "`--settings FILE`, `--set a.b=c`."
+    )
     pages = {
         "commands.md": commands_page(),
         "run-settings.md": "\n\n".join(["# Settings of a run", run, *tables(RunConfig)]),

@@ -15,10 +15,15 @@ from jobs.options import (
     StorageOptions,
     VerdictsFile,
     grouped,
+    require_table_name,
+    words,
 )
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.audit.decisions import Waiver
     from pipeline.auditor import Audit
+    from pipeline.config import AuditConfig
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,17 @@ def audit(
     from jobs.audit_verification import show_next
     from jobs.display import console, log
     from pipeline import Audit
-    from pipeline.errors import UsageError
 
-    storage_options = storage.options()
+    storage_options, settings = storage.options(), options.config()
+    waivers = checked_gate(gate, settings, storage_options)
+    if files.export is not None:
+        require_table_name("--export", files.export)
+    if files.predictions is not None:
+        _require_file("--predictions", files.predictions)
     result = Audit.from_results(
         out,
         storage_options,
-        settings=options.config(),
+        settings=settings,
         verdicts=verdicts.verdicts,
         labels=files.labels,
         class_labels=files.class_labels,
@@ -138,27 +147,53 @@ def audit(
     if files.export is not None:
         result.export(files.export)
         console.print(f"\nall pairs: {files.export}", soft_wrap=True, markup=False)
-    show_next(result, out)
-    if not passes(result, gate, storage_options):
+    show_next(result, out, words(class_labels=files.class_labels) + options.words())
+    if gate.fail_on is not None and not passes(result, gate.fail_on, waivers):
         raise typer.Exit(1)
 
 
-def passes(audit: "Audit", options: GateOptions, storage: Mapping[str, Any] | None) -> bool:
-    """Print the result of the gate; return whether it passes. Without ``--fail-on`` it does.
+def _require_file(option: str, uri: str) -> None:
+    from pipeline.storage.location import open_location
+
+    if not open_location(uri).exists():
+        raise UsageError(f"{option} {uri}: there is no such file")
+
+
+def checked_gate(
+    options: GateOptions, settings: "AuditConfig", storage: Mapping[str, Any] | None
+) -> "list[Waiver]":
+    """Check the options of the gate before anything is computed, and read the waivers.
 
     Raises:
-        UsageError: an unknown claim, waivers that cannot be read, or waivers without ``--fail-on``.
+        UsageError: an unknown claim or one that the settings do not test, waivers that cannot be
+            read, or waivers without ``--fail-on``.
     """
-    from jobs.display import console
-    from pipeline.audit.decisions import gate, read_waivers
-    from pipeline.errors import UsageError
+    from pipeline.audit.decisions import claims_of, read_waivers
 
     if options.fail_on is None:
         if options.waivers is not None:
             raise UsageError("--waivers needs --fail-on, such as --fail-on flagged")
-        return True
-    waivers = [] if options.waivers is None else read_waivers(options.waivers, storage)
-    result = gate(audit.rank(), options.fail_on, waivers)
+        return []
+    claims, _ = claims_of(options.fail_on)
+    needed = {}
+    if settings.depth != "reliance":
+        needed = dict.fromkeys(("clip_reliance", "probe_reliance"), "--depth reliance")
+    if settings.classifier is None:
+        needed["model_reliance"] = "--classifier OUT"
+    if all(claim in needed for claim in claims):
+        raise UsageError(
+            f"--fail-on {options.fail_on}: this audit does not test that claim; add "
+            f"{needed[claims[0]]}"
+        )
+    return [] if options.waivers is None else read_waivers(options.waivers, storage)
+
+
+def passes(audit: "Audit", fail_on: str, waivers: "list[Waiver]") -> bool:
+    """Print the result of the gate; return whether it passes."""
+    from jobs.display import console
+    from pipeline.audit.decisions import gate
+
+    result = gate(audit.rank(), fail_on, waivers)
     lines = []
     for failure in result.failures:
         text = f"FAILED   {failure.cls}, {failure.cue}: flagged for {', '.join(failure.claims)}"

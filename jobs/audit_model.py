@@ -8,6 +8,7 @@ import pandas as pd
 from rich.markup import escape
 
 from jobs.display import console, findings_table
+from pipeline.report.contents import records
 
 if TYPE_CHECKING:
     from pipeline.auditor import Audit
@@ -36,12 +37,12 @@ def show_model_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
         return
     title = "Your classifier when the cue is deleted, or pasted into images of the rival"
     table = findings_table(title, ("class", "cue"), ("logits", "flips", "taken"))
-    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict(orient="records")]
-    for row in records:
+    found = records(rows)
+    for row in found:
         cells = [row["class"], row["cue"], *_cells(row)]
         table.add_row(*(escape(str(cell)) for cell in cells))
     console.print(table)
-    for row in records:
+    for row in found:
         more = _more(row)
         if more:
             console.print(f"{row['class']} / {row['cue']}: {more}", style="dim", markup=False)

@@ -12,6 +12,7 @@ from jobs.audit_model import show_model_reliance
 from jobs.audit_verification import show_labels, show_worth_a_look
 from jobs.display import console, findings_table
 from pipeline.errors import counted
+from pipeline.report.contents import records
 
 if TYPE_CHECKING:
     from pipeline.audit.overview import Overview
@@ -23,8 +24,8 @@ _ASSOCIATION_LEGEND = (
     "with it: share of the class's images that show the cue; others: the same share "
     "of all other images. odds ratio: by how much the class raises the odds of the "
     "cue (95 % interval). heat: heat of the class's map on the cue where it is "
-    "present, 1 = average. verified: labels, if people looked at enough images of a random "
-    "sample; no, if it is guessed from the scores and nobody has looked, or not at enough.\n"
+    "present, 1 = average. verified: labels, if people checked enough randomly drawn images; "
+    "no, if it is from scores alone, or there are too few answers so far.\n"
     "That class and cue occur together does not say that a model uses the cue.\n"
 )
 _RELIANCE_LEGEND = (
@@ -72,7 +73,7 @@ def _print_exact(audit: "Audit", limit: int) -> None:
     if not len(flagged):
         return
     console.print("\nProperties that come with a class (exact, no model needed)", style="bold")
-    for row in _records(flagged.head(limit)):
+    for row in records(flagged.head(limit)):
         effect, low, high = (odds(row[f"association__{n}"]) for n in ("effect", "low", "high"))
         text = f"{exact_sentence(row)} Odds {effect} ({low}-{high})."
         console.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -102,7 +103,7 @@ def _ranking(rows: pd.DataFrame, notes: Notes | None) -> Table:
         table.add_column("verdict")
     if notes is not None:
         table.add_column("planted")
-    for row in _records(rows):
+    for row in records(rows):
         pair = (str(row["class"]), str(row["cue"]))
         cells = [*pair, *_association_cells(row)]
         if has_verdicts:
@@ -111,11 +112,6 @@ def _ranking(rows: pd.DataFrame, notes: Notes | None) -> Table:
             cells.append(notes.get(pair, ""))
         table.add_row(*(escape(cell) for cell in cells))
     return table
-
-
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    records = rows.to_dict(orient="records")
-    return [{str(name): value for name, value in row.items()} for row in records]
 
 
 def _association_cells(row: Mapping[str, Any]) -> list[str]:
@@ -140,7 +136,7 @@ def _unverified(row: Mapping[str, Any]) -> str:
 
 def _reasons(rows: pd.DataFrame) -> Table:
     table = findings_table("Not flagged, and why", ("class", "cue", "reason"), ())
-    for row in _records(rows):
+    for row in records(rows):
         cells = (row["class"], row["cue"], row["association__reason"])
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table
@@ -198,7 +194,7 @@ def show_predictions(frame: pd.DataFrame, limit: int) -> None:
         "its 95 % interval.\ntaken: share of other classes' images that the model takes for the "
         "class, with and without the cue.",
     )
-    for row in _records(frame.head(limit)):
+    for row in records(frame.head(limit)):
         table.add_row(
             escape(str(row["class"])),
             escape(str(row["cue"])),
@@ -220,8 +216,8 @@ def show_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
         return
     title = "Does it matter? The cue deleted, compared with a patch of its shape elsewhere"
     table = findings_table(title, ("class", "cue", "against"), ("probe", "clip"))
-    records = _records(rows)
-    for row in records:
+    found = records(rows)
+    for row in found:
         rival = row.get("probe_reliance__rival")
         cells = [row["class"], row["cue"], rival if isinstance(rival, str) else ""]
         cells += [
@@ -230,7 +226,7 @@ def show_reliance(audit: "Audit", rows: pd.DataFrame) -> None:
         ]
         table.add_row(*(escape(str(cell)) for cell in cells))
     console.print(table)
-    for row in records:
+    for row in found:
         for line in _reliance_reasons(row):
             console.print(line, style="dim", markup=False)
     console.print(_probe_quality(audit), style="dim", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.markup import escape
 
 from jobs.display import console, findings_table
+from jobs.options import words
 from pipeline.errors import counted
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ def show_labels(audit: "Audit") -> None:
         f"labels: {counted(len(audit.labels.answers), 'answer')} of {', '.join(people)} on "
         f"{counted(len(labelled.frame), 'pair')}, from {', '.join(audit.label_files)}"
     )
+    not_counted = []
     if labelled.unused:
-        text += f"; {labelled.unused:,} behind a picture without an answer are in no estimate"
+        not_counted.append(f"{counted(labelled.unused, 'answer')} after an unanswered picture")
     if labelled.picked > labelled.unused:
-        text += f"; {labelled.picked - labelled.unused:,} on pictures that were not drawn neither"
+        number = labelled.picked - labelled.unused
+        not_counted.append(f"{counted(number, 'answer')} on pictures that were not drawn")
+    if not_counted:
+        text += f"; not counted: {', '.join(not_counted)}"
     console.print(text, soft_wrap=True, markup=False)
     least = audit.settings.gates.labels
     answers = labelled.frame[["labels", "labels_elsewhere"]].min(axis=1)
@@ -84,8 +89,14 @@ def show_worth_a_look(audit: "Audit", *, every: bool, limit: int) -> None:
     console.print(_LEGEND, style="dim", markup=False)
 
 
-def show_next(audit: "Audit", out: Sequence[str]) -> None:
-    """Print the command that verifies what is unverified."""
+def show_next(audit: "Audit", out: Sequence[str], options: Sequence[str]) -> None:
+    """Print the command that verifies what is unverified.
+
+    Args:
+        audit: the audit.
+        out: outputs of its runs.
+        options: words of its options that say what is audited.
+    """
     from pipeline.audit.suspicion_scan import worth_a_look
 
     ranked = audit.rank(decoys=True)
@@ -100,6 +111,6 @@ def show_next(audit: "Audit", out: Sequence[str]) -> None:
         text = "nothing is left to verify; a cue that you suspect can be labelled with --cue CUE"
     else:
         return
-    known = [word for file in audit.label_files for word in ("--labels", file)]
-    command = shlex.join(["legrad", "label", *out, *known])
+    known = words(labels=audit.label_files)
+    command = shlex.join(["legrad", "label", *out, *options, *known])
     console.print(f"\nnext: {text}:\n      {command}", soft_wrap=True, markup=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.options import Limit, OutArgument, StorageOptions, grouped
-from pipeline.errors import counted
+from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from pipeline.runs.manifest import RunFolder
@@ -20,7 +20,10 @@ def check(
     out: OutArgument,
     storage: StorageOptions,
     failures: Annotated[
-        bool, typer.Option("--failures", help="List the images without results and why.")
+        bool,
+        typer.Option(
+            "--failures", help="List the images without results and why, instead of checking."
+        ),
     ] = False,
     csv: Annotated[
         str | None, typer.Option(help="Write that list to this CSV file; - for standard output.")
@@ -42,13 +45,18 @@ def check(
 ) -> None:
     """Check that a run's output is complete and holds every image once.
 
-    Exit code 0: it is; 1: it is not, or not yet.
+    Exit code 0: it is; 1: it is not, or not yet. With --failures or --csv nothing is checked.
     """
     from jobs import display
     from pipeline.runs.check import check as check_output
     from pipeline.runs.check import failures as failed_rows
     from pipeline.runs.manifest import run_folder
 
+    if again and (failures or csv is not None):
+        raise UsageError(
+            "--recompute explains images again, and --failures and --csv only list the images "
+            "without results; give one of them"
+        )
     folder = run_folder(out, storage.options())
     if watch:
         watch_run(folder)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, Limit, OutputsArgument, StorageOptions, grouped
+from jobs.options import (
+    Limit,
+    OutputsArgument,
+    SettingsOptions,
+    StorageOptions,
+    grouped,
+    require_table_name,
+    words,
+)
 from pipeline.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -20,11 +28,12 @@ if TYPE_CHECKING:
 
 _APART = "Beside the object of the class, or without heat to compare"
 _ON_CLASS = "On the object: a part of it, another name, or something behind it"
+_TOP = 5
 _LEGEND = (
     "unusual: how far the class's mean score for the word exceeds what the similarity of word and "
     "class explains, in standard deviations over the vocabulary; first on the half of the images "
     "where the word was found, then on the other half. For a place: how far the class's heat there "
-    "exceeds the usual heat, in departures that are usual in other classes.\n"
+    "exceeds the usual heat, in units of the variation between classes.\n"
     "probe: the same for the weights of a linear model that is trained on the labels.\n"
     "with it, others, odds ratio: shares of images that show the word, and their odds ratio with "
     "its 95 % interval, on the other half; empty if the word is not confirmed. Only a word whose "
@@ -77,7 +86,7 @@ class DiscoveryFiles:
 @grouped
 def discover(
     out: OutputsArgument,
-    options: AuditOptions,
+    options: SettingsOptions,
     files: DiscoveryFiles,
     storage: StorageOptions,
     top: Annotated[
@@ -85,7 +94,7 @@ def discover(
         typer.Option(
             metavar="N", min=1, help="Words that are tested for each class, from each scan."
         ),
-    ] = 5,
+    ] = _TOP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")
     ] = False,
@@ -106,15 +115,18 @@ def discover(
     from jobs.display import console, log
     from pipeline import open_results
     from pipeline.discovery import discover as find
-    from pipeline.discovery import discovery_costs, store, with_heat, words
+    from pipeline.discovery import discovery_costs, store, with_heat
+    from pipeline.discovery import words as read_words
     from pipeline.results.joined_run import as_one
     from pipeline.storage.tables import write_table
 
     if files.word and files.queries is None:
         raise UsageError("--word chooses what --write-queries FILE writes; add that option")
+    if files.export is not None:
+        require_table_name("--export", files.export)
     storage_options = storage.options()
     settings = options.config()
-    vocabulary = words(files.vocabulary, storage_options)
+    vocabulary = read_words(files.vocabulary, storage_options)
     results = as_one(open_results(out, storage_options))
     if dry_run:
         costs = discovery_costs(results, settings, vocabulary, top)
@@ -128,7 +140,7 @@ def discover(
     if files.export is not None:
         write_table(discovery.candidates, files.export, storage_options)
         console.print(f"\nall candidates: {files.export}", soft_wrap=True, markup=False)
-    _promote(results, out, discovery, files)
+    _promote(results, [*out, *options.words()], discovery, files, top, settings.discovered)
 
 
 def show(discovery: "Discovery", limit: int) -> None:
@@ -193,9 +205,23 @@ def _table(title: str, rows: "pd.DataFrame", limit: int) -> None:
 
 
 def _promote(
-    results: "Results", out: Sequence[str], discovery: "Discovery", files: DiscoveryFiles
+    results: "Results",
+    opened: Sequence[str],
+    discovery: "Discovery",
+    files: DiscoveryFiles,
+    top: int,
+    discovered: Sequence[str],
 ) -> None:
-    """Write the configuration if it is asked for, and say what comes next."""
+    """Write the configuration if it is asked for, and say what comes next.
+
+    Args:
+        results: results of the run.
+        opened: the words of this command that an audit of the same results needs, too.
+        discovery: what was found.
+        files: options of this command.
+        top: words that were tested for each class.
+        discovered: cues of an earlier discovery.
+    """
     from jobs.display import console
     from pipeline.discovery import listed
     from pipeline.starter.promotion import chosen, write_queries
@@ -205,7 +231,9 @@ def _promote(
         candidates = chosen(discovery.candidates, files.word)
     if files.queries is None:
         if len(candidates):
-            command = shlex.join(["legrad", "discover", *out, "--write-queries", "discovered.yaml"])
+            again = words(vocabulary=files.vocabulary, top="" if top == _TOP else str(top))
+            again += ["--write-queries", "discovered.yaml"]
+            command = shlex.join(["legrad", "discover", *opened, *again])
             console.print(f"next: make queries of them:  {command}", soft_wrap=True, markup=False)
         return
     written = write_queries(
@@ -214,8 +242,8 @@ def _promote(
     for note in written.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     run = shlex.join(["legrad", "run", str(written.config)])
-    names = f"discovered=[{', '.join(written.cues)}]"
-    audit = shlex.join(["legrad", "audit", *out, written.output, "--set", names])
+    names = f"discovered=[{', '.join((*discovered, *written.cues))}]"
+    audit = shlex.join(["legrad", "audit", *opened, written.output, "--set", names])
     console.print(
         f"{written.config}: {counted(len(written.cues), 'cue')}\nnext: {run}\n      {audit}",
         soft_wrap=True,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.client import ClusterOptions
-from jobs.options import RunOptions, grouped
+from jobs.options import RunOptions
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,20 +25,26 @@ Result = tuple[bool, str]
 _S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
 
-@grouped
 def doctor(
-    cluster: ClusterOptions,
     config: Annotated[
         Path | None, typer.Argument(help="Also check that this run's settings fit the nodes.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder that results would go to.")] = Path(),
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Check the cluster whose dashboard has this address, http://HOST:8265. Default: "
+            "this machine, and the cluster of RAY_ADDRESS if it belongs to one.",
+        ),
+    ] = None,
 ) -> None:
     """Check versions, device, Ray, memory and disk; with --address, those of a cluster."""
     settings = None if config is None else RunOptions().load(config)
-    if cluster.address is not None:
+    if address is not None:
         from jobs.submission import examine_cluster
 
-        examine_cluster(cluster, settings)
+        examine_cluster(ClusterOptions(address), settings)
         return
     raise typer.Exit(0 if examine(folder, settings) else 1)
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import AuditOptions, ClassLabels, OutArgument, StorageOptions, grouped
+from jobs.label import parse_pair
+from jobs.options import ClassLabels, OutArgument, SettingsOptions, StorageOptions, grouped
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,13 @@ class ChosenOptions:
         ),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most images of a pair.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="For ids, coco and fiftyone: largest number of images of a pair, those with the "
+            "highest scores.",
+        ),
     ] = None
     threshold: Annotated[
         float,
@@ -41,22 +48,6 @@ class ChosenOptions:
         bool,
         typer.Option("--pictures", help="For coco: write the images, too, beside the file."),
     ] = False
-
-    def pairs(self) -> list[tuple[str, str]] | None:
-        """The pairs as (class, cue); None for all flagged pairs.
-
-        Raises:
-            UsageError: a pair without a comma.
-        """
-        from pipeline.errors import UsageError
-
-        if self.pair is None:
-            return None
-        split = [text.rpartition(",") for text in self.pair]
-        for text, (cls, _, cue) in zip(self.pair, split, strict=True):
-            if not cls or not cue:
-                raise UsageError(f"--pair {text}: expected CLASS,CUE")
-        return [(cls, cue.strip()) for cls, _, cue in split]
 
 
 @grouped
@@ -81,7 +72,7 @@ def export(
             help="File to write: .csv or .parquet; for coco .json; for fiftyone a folder.",
         ),
     ],
-    options: AuditOptions,
+    options: SettingsOptions,
     storage: StorageOptions,
     chosen: ChosenOptions,
     class_labels: ClassLabels = None,
@@ -98,7 +89,7 @@ def export(
         audit,
         kind,
         to,
-        chosen.pairs(),
+        None if chosen.pair is None else [parse_pair(text) for text in chosen.pair],
         cues=chosen.cue,
         limit=chosen.limit,
         threshold=chosen.threshold,

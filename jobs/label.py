@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AuditOptions, ClassLabels, OutputsArgument, StorageOptions, grouped
+from jobs.options import (
+    ClassLabels,
+    OutputsArgument,
+    SettingsOptions,
+    StorageOptions,
+    grouped,
+    words,
+)
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ class FileOptions:
 @grouped
 def label(
     out: OutputsArgument,
-    options: AuditOptions,
+    options: SettingsOptions,
     storage: StorageOptions,
     files: FileOptions,
     pair: Annotated[
@@ -51,7 +58,8 @@ def label(
     cue: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CUE", help="Cue to verify in the three classes that stand out. Repeatable."
+            metavar="CUE",
+            help="Cue to verify in the three classes where it is most suspicious. Repeatable.",
         ),
     ] = None,
     labels: Annotated[
@@ -84,6 +92,8 @@ def label(
         labels=tuple(answers),
         tell=log,
     )
+    again = words(class_labels=files.class_labels) + options.words()
+    command = ["legrad", "audit", *out, *again]
     written = write_labelling(
         audit,
         files.to,
@@ -91,13 +101,14 @@ def label(
         cues=cue or (),
         labels=labels,
         answers=answers,
+        command=command,
         tell=log,
     )
-    _print_next(written, out, files)
+    _print_next(written, out[0], files.to, command)
 
 
-def _print_next(written: "Written", out: Sequence[str], files: FileOptions) -> None:
-    """What was drawn, and what to do now."""
+def _print_next(written: "Written", out: str, folder: str, command: Sequence[str]) -> None:
+    """What was drawn, and what to do now: ``command`` audits the same results."""
     from jobs.display import console
 
     lines = [f"labels   {', '.join(f'{cls} / {name}' for cls, name in written.pairs)}"]
@@ -105,15 +116,12 @@ def _print_next(written: "Written", out: Sequence[str], files: FileOptions) -> N
     if written.unreadable:
         lines.append(f"note     {written.unreadable:,} images could not be read from their source")
     if written.design_beside:
-        lines.append(
-            f"note     {out[0]} cannot be written to, so the design is stored in {files.to}"
-        )
-    again = ["--class-labels", files.class_labels] if files.class_labels else []
-    command = shlex.join(["legrad", "audit", *out, *again, "--labels", str(written.table)])
+        lines.append(f"note     {out} cannot be written to, so the design is stored in {folder}")
+    audit = shlex.join([*command, "--labels", str(written.table)])
     lines.append(
         f"\nnext     open {written.page} in a browser, press 1, 2 or 3 for each picture, and"
     )
-    lines.append(f"         save the table as {written.table}; then  {command}")
+    lines.append(f"         save the table as {written.table}; then  {audit}")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 

@@ -3,7 +3,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -37,7 +37,7 @@ ConfigArgument = Annotated[
     ),
 ]
 Limit = Annotated[
-    int, typer.Option("--limit", "-n", metavar="N", min=1, help="Most rows of a table.")
+    int, typer.Option("--limit", "-n", metavar="N", min=1, help="Largest number of rows to print.")
 ]
 ClassLabels = Annotated[
     str | None,
@@ -279,8 +279,67 @@ class RunOptions:
         return load_config(config, [*(self.overrides or ()), *sets])
 
 
+def require_table_name(option: str, uri: str) -> None:
+    """Refuse a name that no table can be written to, before anything is computed.
+
+    Raises:
+        UsageError: its ending is none of a table's.
+    """
+    if not uri.endswith((".csv", ".parquet", ".json")):
+        raise UsageError(f"{option} {uri}: expected a name ending in .csv, .parquet or .json")
+
+
+def words(**options: str | Sequence[str] | None) -> list[str]:
+    """Options as the words of a command; those without a value are left out.
+
+    Args:
+        options: name, with an underscore for each hyphen, and its value or values.
+    """
+    given = []
+    for name, value in options.items():
+        for text in [value] if isinstance(value, str) else value or ():
+            given += [f"--{name.replace('_', '-')}", text] if text else []
+    return given
+
+
 @dataclass(frozen=True)
-class AuditOptions:
+class SettingsOptions:
+    """Thresholds and other settings of an audit."""
+
+    settings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file with thresholds and more; configs/audit.yaml lists every setting.",
+        ),
+    ] = None
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting of the audit, such as gates.odds_ratio=2. Repeatable.",
+        ),
+    ] = None
+
+    def config(self) -> "AuditConfig":
+        """Validate the options. Edits of images would change nothing, so none are asked for.
+
+        Raises:
+            UsageError: see `pipeline.config.loading.load_audit`.
+        """
+        from pipeline.config.loading import load_audit
+
+        settings = load_audit(self.settings, self.overrides or ())
+        return settings.model_copy(update={"depth": "association", "classifier": None})
+
+    def words(self) -> list[str]:
+        """The options as the words of another command that audits the same results."""
+        return words(settings=self.settings, set=self.overrides)
+
+
+@dataclass(frozen=True)
+class AuditOptions(SettingsOptions):
     """Depth and thresholds of an audit."""
 
     depth: Annotated[
@@ -298,21 +357,6 @@ class AuditOptions:
             metavar="OUT",
             help="Output of a run of your own classifier over the same images: tests whether it "
             "uses the flagged cues. Implies --depth reliance.",
-        ),
-    ] = None
-    settings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="YAML file with thresholds and more; configs/audit.yaml lists every setting.",
-        ),
-    ] = None
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a setting of the audit, such as gates.odds_ratio=2. Repeatable.",
         ),
     ] = None
 

@@ -13,6 +13,7 @@ from jobs.options import (
     StorageOptions,
     VerdictsFile,
     grouped,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -87,5 +88,7 @@ def report(
         class_labels=class_labels,
         tell=log,
     )
-    first_page = build_report(audit, to, limits.limits(), tell=log)
+    again = words(verdicts=verdicts, class_labels=class_labels) + options.words()
+    command = ["legrad", "audit", *out, *again]
+    first_page = build_report(audit, to, limits.limits(), command=command, tell=log)
     console.print(f"report: {first_page}", soft_wrap=True, markup=False)

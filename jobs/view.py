@@ -1,7 +1,10 @@
 """``legrad view``: search, label and decide in a browser on this machine."""
 
+import os
+import sys
 import webbrowser
 from dataclasses import dataclass
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -66,10 +69,16 @@ def view(
         console.print(
             f"view: {address}\n      Ctrl-C ends it.", soft_wrap=True, markup=False, highlight=False
         )
-        if browser:
-            webbrowser.open(address)
+        if browser:  # one in the terminal returns only when it is closed
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    serve(opened, port, ready)
+    try:
+        serve(opened, port, ready)
+    except KeyboardInterrupt:
+        # Python would wait for threads that may compute for hours. Every file is written at once.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _give_memory_back() -> None:

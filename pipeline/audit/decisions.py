@@ -1,6 +1,5 @@
 """What people decide about pairs: verdicts kept from run to run, and waivers for the CI gate."""
 
-import getpass
 import io
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -10,6 +9,7 @@ import pandas as pd
 
 from pipeline.audit.ranking import CLAIMS
 from pipeline.errors import UsageError
+from pipeline.machine import user
 from pipeline.storage.location import Location, Options
 from pipeline.storage.tables import parse_table, read_table, require_values
 
@@ -59,7 +59,7 @@ class VerdictFile:
         """Write a verdict; it replaces an earlier one on the same pair.
 
         Args:
-            who: name to record; default the user's, and empty where the system has none.
+            who: name to record; default the user's.
 
         Raises:
             UsageError: the verdict is not one of the three, or the file cannot be written.
@@ -67,7 +67,7 @@ class VerdictFile:
         if verdict not in list(Verdict):
             raise UsageError(f"verdict {verdict!r}: expected one of {', '.join(Verdict)}")
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        row = [self.dataset, cls, cue, verdict, note, who or _user_name(), when]
+        row = [self.dataset, cls, cue, verdict, note, who or user(), when]
         verdicts = pd.concat([self._read_all(), pd.DataFrame([row], columns=VERDICT_COLUMNS)])
         buffer = io.StringIO()
         verdicts.drop_duplicates(_KEY, keep="last").to_csv(buffer, index=False)
@@ -78,14 +78,6 @@ class VerdictFile:
             return pd.DataFrame(columns=VERDICT_COLUMNS, dtype=str)
         verdicts = parse_table(self.location.read(), self.uri, VERDICT_COLUMNS)
         return verdicts[list(VERDICT_COLUMNS)]
-
-
-def _user_name() -> str:
-    """Name of the user who runs this; empty for a user id without a name, as in a container."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # before and from Python 3.13
-        return ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ class WaiverFile:
         """Write a waiver; it replaces an earlier one of the same pair.
 
         Args:
-            who: name to record; default the user's, and empty where the system has none.
+            who: name to record; default the user's.
 
         Raises:
             UsageError: the reason is empty, or the file cannot be read or written.
@@ -166,7 +158,7 @@ class WaiverFile:
             raise UsageError(f"waiver of {waiver.cls}, {waiver.cue}: expected a reason")
         when = datetime.now(UTC).isoformat(timespec="seconds")
         row = [waiver.cls, waiver.cue, waiver.reason, str(waiver.expires)]
-        added = pd.DataFrame([[*row, who or _user_name(), when]], columns=_WAIVER_FILE_COLUMNS)
+        added = pd.DataFrame([[*row, who or user(), when]], columns=_WAIVER_FILE_COLUMNS)
         waivers = pd.concat([self._read_all(), added])
         waivers = waivers.drop_duplicates(["class", "cue"], keep="last")
         self.location.write(waivers.to_csv(index=False).encode())
@@ -217,6 +209,21 @@ def read_day(text: str, where: str) -> date:
         ) from error
 
 
+def claims_of(fail_on: str) -> tuple[tuple[str, ...], bool]:
+    """The claims that a gate looks at, and whether only verified pairs count; see `gate`.
+
+    Raises:
+        UsageError: ``fail_on`` names none.
+    """
+    claim, colon, level = fail_on.partition(":")
+    if claim not in (ANY, *CLAIMS) or (colon and level != VERIFIED):
+        raise UsageError(
+            f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}, alone or followed "
+            f"by :{VERIFIED}"
+        )
+    return CLAIMS if claim == ANY else (claim,), bool(level)
+
+
 def gate(
     ranked: pd.DataFrame, fail_on: str, waivers: list[Waiver], today: date | None = None
 ) -> Gate:
@@ -230,19 +237,13 @@ def gate(
     Raises:
         UsageError: ``fail_on`` is neither.
     """
-    claim, colon, level = fail_on.partition(":")
-    if claim not in (ANY, *CLAIMS) or (colon and level != VERIFIED):
-        raise UsageError(
-            f"--fail-on {fail_on}: expected one of {', '.join((ANY, *CLAIMS))}, alone or followed "
-            f"by :{VERIFIED}"
-        )
-    claims = CLAIMS if claim == ANY else (claim,)
+    claims, verified = claims_of(fail_on)
     day = today or date.today()
     unused = {(waiver.cls, waiver.cue): waiver for waiver in waivers}
     failures, waived = [], []
     for row in ranked.to_dict(orient="records"):
         flagged = tuple(claim for claim in claims if row[f"{claim}__flag"])
-        if not flagged or (level and not row["association__verified"]):
+        if not flagged or (verified and not row["association__verified"]):
             continue
         waiver = unused.pop((str(row["class"]), str(row["cue"])), None)
         if waiver is not None and waiver.expires >= day:

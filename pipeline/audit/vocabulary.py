@@ -7,8 +7,9 @@ under a name that depends on the weights and the words.
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,20 @@ _ROWS = 1024  # texts that are compared with all earlier ones at once
 _SAME = 0.999  # cosine from which two texts are one to the model
 Encode = Callable[[list[str]], NDArray[np.float32]]
 """Unit features (n, E) of n texts."""
+_in_memory: ContextVar[dict[str, NDArray[np.float32]] | None] = ContextVar(
+    "_in_memory", default=None
+)
+"""Features that are kept here instead of in the output; None to store them there."""
+
+
+@contextmanager
+def nothing_stored() -> Iterator[None]:
+    """Within it, `text_features` keeps features in memory and writes nothing."""
+    token = _in_memory.set({})
+    try:
+        yield
+    finally:
+        _in_memory.reset(token)
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -53,7 +68,10 @@ def text_features(
     Raises:
         UsageError: the model here has other weights than the run's.
     """
-    file = kept.child(features_file(model, digest, texts))
+    name = features_file(model, digest, texts)
+    file, in_memory = kept.child(name), _in_memory.get()
+    if in_memory is not None and name in in_memory:
+        return in_memory[name]
     if file.exists():
         stored: NDArray[np.float32] = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return stored
@@ -62,6 +80,9 @@ def text_features(
         warnings.simplefilter("ignore", UserWarning)  # words that the mini model never saw
         batches = [encode(list(texts[i : i + _BATCH])) for i in range(0, len(texts), _BATCH)]
     features: NDArray[np.float32] = np.concatenate(batches).astype(np.float32)
+    if in_memory is not None:
+        in_memory[name] = features
+        return features
     buffer = io.BytesIO()
     np.save(buffer, features)
     with suppress(UsageError):  # an output that can only be read; they are encoded again next time

@@ -42,8 +42,8 @@ def _as_weights(value: Any, info: ValidationInfo) -> Any:
     return resolved(value, info) if isinstance(value, str) and is_weights_uri(value) else value
 
 
-def _as_tokenizer(value: Any, info: ValidationInfo) -> Any:
-    """The absolute path of an existing folder; another text is a name on the hub."""
+def _as_folder(value: Any, info: ValidationInfo) -> Any:
+    """The absolute path of an existing folder; another text is a name or ``module:function``."""
     folder = resolved(value, info)
     return folder if isinstance(folder, str) and Path(folder).is_dir() else value
 
@@ -79,7 +79,7 @@ class ModelConfig(Settings):
     resize: ResizeMode = "squash"
     layers: PositiveInt | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    tokenizer: Annotated[str | None, BeforeValidator(_as_tokenizer)] = None
+    tokenizer: Annotated[str | None, BeforeValidator(_as_folder)] = None
 
     @model_validator(mode="after")
     def _fits_the_architecture(self) -> "ModelConfig":
@@ -133,12 +133,6 @@ class ModelConfig(Settings):
 
 
 CLASSIFIER = "classifier"
-
-
-def _as_folder(value: Any, info: ValidationInfo) -> Any:
-    """The absolute path of an existing folder; another text is a name or ``module:function``."""
-    folder = resolved(value, info)
-    return folder if isinstance(folder, str) and Path(folder).is_dir() else value
 
 
 def _as_names(value: Any, info: ValidationInfo) -> Any:

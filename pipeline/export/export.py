@@ -2,7 +2,7 @@
 
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
+from pipeline.machine import local_path
 from pipeline.results.rows import name_list
 from pipeline.storage.location import Location, open_location
 from pipeline.storage.tables import write_table
@@ -37,7 +38,8 @@ def export(
             (coco), a local folder (fiftyone).
         pairs: a (class, cue), or several; default the flagged ones.
         cues: for ``groups``, the cues that divide the classes; default the cues of the pairs.
-        limit: largest number of images of each pair, those with the highest scores.
+        limit: for ``ids``, ``coco`` and ``fiftyone``, the largest number of images of each pair,
+            those with the highest scores.
         threshold: for ``coco``, the share of a map's maximum from which a pixel counts.
         pictures: for ``coco``, whether to write the images, too, beside the ``.json`` file.
 
@@ -45,10 +47,25 @@ def export(
         Number of rows, annotations or samples written.
 
     Raises:
-        UsageError: the format, a class, a cue or the ending of the name is unknown.
+        UsageError: the format, a class, a cue or the ending of the name is unknown, or a value is
+            given that the format does not use.
     """
     if kind not in FORMATS:
         raise UsageError(f"format {kind!r}: expected one of {', '.join(FORMATS)}")
+    _refuse_unused(
+        kind,
+        {
+            "limit": (limit is not None, ("ids", "coco", "fiftyone")),
+            "cue": (cues is not None, ("groups",)),
+            "threshold": (threshold != THRESHOLD, ("coco",)),
+            "pictures": (pictures, ("coco",)),
+        },
+    )
+    if kind == "fiftyone":
+        local_path(out)
+    elif not out.endswith(".json" if kind == "coco" else (".csv", ".parquet", ".json")):
+        expected = ".json" if kind == "coco" else ".csv, .parquet or .json"
+        raise UsageError(f"{out}: expected a name ending in {expected} for the format {kind}")
     chosen = flagged_pairs(audit) if pairs is None else _pair_list(pairs)
     if kind == "groups":
         return _table(
@@ -72,6 +89,16 @@ def export(
         return len(dataset["annotations"])
     write_fiftyone(audit, images, Path(out))
     return int(images["image_id"].nunique())
+
+
+def _refuse_unused(kind: str, options: Mapping[str, tuple[bool, Sequence[str]]]) -> None:
+    """Refuse options of other formats: name -> whether it is given, and the formats that use it."""
+    for name, (is_given, formats) in options.items():
+        if is_given and kind not in formats:
+            raise UsageError(
+                f"{name}: the format {kind} does not use it, only {', '.join(formats)}; leave it "
+                "out"
+            )
 
 
 def _pair_list(pairs: Pairs | tuple[str, str]) -> list[tuple[str, str]]:

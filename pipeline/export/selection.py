@@ -22,7 +22,7 @@ from pipeline.results import Results
 from pipeline.storage.tables import write_table
 
 MOST_PICTURES = 5000
-"""Largest number of images in a file that holds their pictures."""
+"""Largest number of images in a file that holds their pictures or their heat."""
 _SIDE = 256
 
 
@@ -53,8 +53,10 @@ def write_coco(audit: Audit, images: pd.DataFrame, file: Path) -> None:
         file: the .json to write.
 
     Raises:
-        UsageError: the search was not for a query whose maps are stored.
+        UsageError: the search was not for a query whose maps are stored, or there are more images
+            than `MOST_PICTURES`.
     """
+    _require_few(images)
     cues = [str(cue) for cue in images["cue"].unique()]
     if not cues or not all(cue and has_maps(audit.results, cue) for cue in cues):
         raise UsageError(
@@ -125,6 +127,6 @@ def principal_plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _require_few(images: pd.DataFrame) -> None:
     if len(images) > MOST_PICTURES:
         raise UsageError(
-            f"{len(images):,} images: a file with pictures holds at most {MOST_PICTURES:,}. Choose "
-            "images, or narrow the search by a label or a condition."
+            f"{len(images):,} images: a file with pictures or heat holds at most "
+            f"{MOST_PICTURES:,}. Choose images, or narrow the search by a label or a condition."
         )

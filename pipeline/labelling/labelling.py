@@ -12,11 +12,12 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline.audit.label_design import COLUMNS, Answer
+from pipeline.audit.label_design import COLUMNS, merge_labels
 from pipeline.audit.label_groups import DESIGN, LABELS, Design, stored_design, write_design
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError, counted
 from pipeline.labelling.tasks import LabelTask, Pair, choose_pairs, draw_tasks
+from pipeline.machine import local_path
 from pipeline.report.embed import to_json
 from pipeline.report.shown_images import fetch_pictures
 from pipeline.storage.tables import read_table
@@ -58,24 +59,27 @@ def write_labelling(
     cues: Sequence[str] = (),
     labels: int = 50,
     answers: Sequence[str] = (),
+    command: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Written:
     """Draw images and write the table and the page.
 
     Args:
         audit: the audit of the run.
-        folder: folder for both files; answers of a ``labels.csv`` that is there are kept.
+        folder: local folder for both files; answers of a ``labels.csv`` that is there are kept.
         pairs: (class, cue) to label.
         cues: cues to label in their most striking classes. Without pairs and cues, the flagged and
             the most suspicious pairs that nobody has verified are chosen.
         labels: images of each class, and of each cue elsewhere.
         answers: further files of answers, to continue with them.
+        command: words of the command that audits the same outputs, for the page; default
+            ``legrad audit`` and the first output.
         tell: called with a message about each step.
 
     Raises:
         UsageError: there is no such class or cue, or a file cannot be read or written.
     """
-    out = Path(folder)
+    out = local_path(folder)
     table = out / LABELS
     uris = [*([str(table)] if table.exists() else []), *answers]
     before = earlier_answers(uris)
@@ -91,8 +95,9 @@ def write_labelling(
     tell(f"fetching {counted(len(ids), 'image')}")
     copies = fetch_pictures(audit.results, ids, SIDE)
     values = page_values(audit, tasks, rows)
+    words = command or ["legrad", "audit", audit.results.folder.uri]
     values["next"] = f"mv ~/Downloads/{LABELS} {shlex.quote(str(table))}\n" + shlex.join(
-        ["legrad", "audit", audit.results.folder.uri, "--labels", str(table)]
+        [*words, "--labels", str(table)]
     )
     values["pictures"] = [_data_uri(copies[name].data) if name in copies else None for name in ids]
     values["why"] = [
@@ -136,16 +141,21 @@ def _render(values: dict[str, Any]) -> str:
 
 
 def earlier_answers(uris: Sequence[str]) -> pd.DataFrame:
-    """Rows with an answer; of several answers on an image the latest."""
-    frames = [read_table(uri, COLUMNS) for uri in uris]
-    rows = pd.concat([pd.DataFrame(columns=list(COLUMNS), dtype=object), *frames])
-    rows = rows[rows["answer"].str.strip() != ""].sort_values("when", kind="stable")
-    strange = sorted(set(rows["answer"]) - set(Answer))
-    if strange:
-        raise UsageError(
-            f"{', '.join(uris)}: answer {strange[0]!r}; expected {', '.join(Answer)}, or nothing"
-        )
-    return rows.drop_duplicates(KEY, keep="last")
+    """Rows with an answer as text; of several answers of a person on an image the latest.
+
+    Answers without a name are those of their file, as in an audit.
+    """
+    frames = []
+    for uri in uris:
+        frame = read_table(uri, COLUMNS)
+        frame["who"] = frame["who"].where(frame["who"].str.strip() != "", uri.rsplit("/", 1)[-1])
+        frames.append(frame)
+    try:
+        rows = merge_labels(frames)
+    except UsageError as error:
+        raise UsageError(f"{', '.join(uris)}: {error}") from error
+    chance = rows["probability"].map(lambda value: "" if pd.isna(value) else f"{value:.9g}")
+    return rows.assign(probability=chance.astype(object))
 
 
 def store_design(audit: Audit, design: Design, out: Path) -> bool:
@@ -159,13 +169,18 @@ def store_design(audit: Audit, design: Design, out: Path) -> bool:
 
 
 def table_rows(tasks: Sequence[LabelTask], before: pd.DataFrame) -> pd.DataFrame:
-    """Content of the table: all that is drawn now, with earlier answers, then earlier rows."""
+    """Content of the table: all that is drawn now, with the latest answers, then earlier rows.
+
+    Of several people's answers on an image, the others' stay as rows of their own.
+    """
     drawn = [row for task in tasks for row in task.rows]
     rows = pd.DataFrame(drawn, columns=list(COLUMNS[:5]), dtype=object)
-    said = before.drop_duplicates(["image_id", "cue"], keep="last")
+    latest = before.sort_values("when", kind="stable")
+    said = latest.drop_duplicates(["image_id", "cue"], keep="last")
     answers = said[["image_id", "cue", "answer", "who", "when"]]
     rows = rows.merge(answers, on=["image_id", "cue"], how="left").fillna("")
-    kept = before.merge(rows[KEY], on=KEY, how="left", indicator="place")
+    shown = rows[[*KEY, "who"]]
+    kept = before.merge(shown, on=[*KEY, "who"], how="left", indicator="place")
     kept = kept[kept["place"] == "left_only"]
     return pd.concat([rows, kept[list(COLUMNS)]], ignore_index=True)
 
@@ -179,9 +194,7 @@ def page_values(audit: Audit, tasks: Sequence[LabelTask], rows: pd.DataFrame) ->
     picture: dict[str, int] = {}
     for task in tasks:
         picture.setdefault(task.image_id, len(picture))
-    drawn = {(task.image_id, task.cue) for task in tasks}
-    pairs = rows[["image_id", "cue"]].itertuples(index=False, name=None)
-    others = rows[[pair not in drawn for pair in pairs]]
+    others = rows.iloc[sum(len(task.rows) for task in tasks) :]
     said = rows[rows["answer"] != ""].drop_duplicates(["image_id", "cue"])
     texts = said[["image_id", "cue", "answer", "who", "when"]].to_numpy().tolist()
     return {

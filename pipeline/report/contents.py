@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from pipeline.audit.overview import Overview
 
 
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each row as column -> value."""
+    found = rows.to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in found]
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of a report's content and size.
@@ -176,6 +182,7 @@ class Report:
         exact: flagged rows of `Audit.exact`.
         suspicious: rows of the ranking that are worth a look and that nothing is claimed of.
         discovered: words that no query names, of the last `legrad discover`.
+        command: words of the command that audits the same results, to record a verdict.
     """
 
     head: Overview
@@ -192,3 +199,4 @@ class Report:
     exact: Sequence[Mapping[str, Any]] = ()
     suspicious: Sequence[Mapping[str, Any]] = ()
     discovered: Sequence[Mapping[str, Any]] = ()
+    command: Sequence[str] = ("legrad", "audit", "OUT")

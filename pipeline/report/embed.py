@@ -14,6 +14,7 @@ from legrad.heatmaps.codec import encode_maps
 from legrad.heatmaps.overlay import heat_colours
 from pipeline.audit.ranking import CLAIMS, NO_CLASSIFIER, NOT_ASKED
 from pipeline.report.contents import Chosen, Grid, MeanMap, Report
+from pipeline.report.words import SHORT_NAMES
 from pipeline.schema import OWN_LABEL
 
 _DIGITS = 3
@@ -64,7 +65,9 @@ def table_values(report: Report, links: Mapping[tuple[str, str], str]) -> dict[s
     }
     for name in NUMBERS:
         columns[name] = _rounded(table[name]) if name in table else []
-    columns["claims"] = {claim: _claim(table, claim) for claim in report.head.meanings}
+    columns["claims"] = {
+        claim: {"name": SHORT_NAMES[claim]} | _claim(table, claim) for claim in report.head.meanings
+    }
     return columns
 
 
@@ -128,18 +131,15 @@ def packed(grid: Grid) -> list[Any]:
     return [base64.b64encode(grid.cells).decode(), _short(grid.peak)]
 
 
-def mean_maps(report: Report, maps: Iterable[MeanMap]) -> list[dict[str, Any]]:
+def mean_maps(maps: Iterable[MeanMap]) -> list[dict[str, Any]]:
     """Mean and difference in 8 bits each, and a grid with the difference's sign and test."""
     return [
         {
-            "title": "the class itself"
-            if number == 0 and maps_of.query not in report.head.cues
-            else report.titles.get(maps_of.query, maps_of.query),
             "mean": packed(_encoded(maps_of.mean)),
             "difference": packed(_encoded(np.abs(maps_of.difference))),
             "marks": base64.b64encode(_marks(maps_of)).decode(),
         }
-        for number, maps_of in enumerate(maps)
+        for maps_of in maps
     ]
 
 

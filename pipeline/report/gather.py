@@ -24,8 +24,10 @@ from pipeline.report.contents import (
     MeanMap,
     PairPage,
     Report,
+    records,
 )
 from pipeline.report.shown_images import edit_pictures, fetch_pictures, read_grids
+from pipeline.results import Results
 from pipeline.schema import OWN_LABEL
 
 _FOREST_ROWS = 12
@@ -37,8 +39,8 @@ _EXACT_ROWS = 20
 _SUSPICIOUS = _DISCOVERED = 12
 
 
-def gather(audit: Audit, limits: Limits) -> Report:
-    """Decide what is shown, and read it."""
+def gather(audit: Audit, limits: Limits, command: Sequence[str] | None = None) -> Report:
+    """Decide what is shown, and read it; ``command`` as in `build_report`."""
     table = audit.rank()
     chosen = choice.paged(table, limits.pages)
     galleries = gallery_cues(table, audit.classes)
@@ -54,7 +56,7 @@ def gather(audit: Audit, limits: Limits) -> Report:
         limits=limits,
         grid=audit.results.grid,
         table=table,
-        titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
+        titles=titles(audit.results),
         pairs=pairs,
         classes=_class_pages(audit, table, galleries, ends, dict(audit.summary.classes)),
         pictures=fetch_pictures(audit.results, names, limits.side),
@@ -63,26 +65,27 @@ def gather(audit: Audit, limits: Limits) -> Report:
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
         discovered=discovered_rows(audit, pictures=limits.images),
+        command=command or ("legrad", "audit", audit.results.folder.uri),
     )
 
 
 def exact_rows(audit: Audit) -> list[dict[str, Any]]:
     """The strongest flagged properties."""
     flagged = audit.exact["association__flag"].to_numpy(bool)
-    return _records(audit.exact[flagged].head(_EXACT_ROWS))
+    return records(audit.exact[flagged].head(_EXACT_ROWS))
 
 
 def suspicious_rows(audit: Audit) -> list[dict[str, Any]]:
     """The pairs that are worth a look, the most unusual first."""
-    return _records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS))
+    return records(worth_a_look(audit.rank(decoys=True)).head(_SUSPICIOUS))
 
 
 def discovered_rows(audit: Audit, *, pictures: bool = True) -> list[dict[str, Any]]:
     """Candidates of the last discovery, the confirmed ones first, with pictures."""
     found = stored_candidates(audit.results, audit.findings.population.total)
     beside, on_class = apart(listed(found))
-    rows = _records(beside.head(_DISCOVERED).assign(on_class=False))
-    rows += _records(on_class.head(_DISCOVERED).assign(on_class=True))
+    rows = records(beside.head(_DISCOVERED).assign(on_class=False))
+    rows += records(on_class.head(_DISCOVERED).assign(on_class=True))
     for row in rows:
         path, row["picture"] = row["picture"], ""
         if pictures and path and (file := audit.results.folder.root.child("_run", path)).exists():
@@ -90,9 +93,9 @@ def discovered_rows(audit: Audit, *, pictures: bool = True) -> list[dict[str, An
     return rows
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    records = rows.to_dict(orient="records")
-    return [{str(name): value for name, value in row.items()} for row in records]
+def titles(results: Results) -> dict[str, str]:
+    """Query -> its name for people."""
+    return {query.name: query.name.replace("_", " ") for query in results.queries}
 
 
 def gallery_cues(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[str]]:
@@ -126,7 +129,7 @@ def _pair_pages(
     edits = edit_pictures(audit, limits)
     by_cue = dict(tuple(table.groupby("cue")))
     pages = []
-    for row in chosen.to_dict(orient="records"):
+    for row in records(chosen):
         pair = str(row["class"]), str(row["cue"])
         page = pair_page(audit, names, by_cue[pair[1]], row, ends.get(pair, Ends()))
         pages.append(replace(page, edits=edits.get(pair, ())))
@@ -134,7 +137,7 @@ def _pair_pages(
 
 
 def pair_page(
-    audit: Audit, names: Names, of_cue: pd.DataFrame, row: Mapping[Any, Any], ends: Ends
+    audit: Audit, names: Names, of_cue: pd.DataFrame, row: Mapping[str, Any], ends: Ends
 ) -> PairPage:
     """What a pair's page shows, without edits.
 
@@ -145,7 +148,7 @@ def pair_page(
     cls, cue = str(row["class"]), str(row["cue"])
     scores = pair_scores(audit.findings, names.cue(cue), names.code(cls))
     return PairPage(
-        row={str(key): value for key, value in row.items()},
+        row=row,
         densities=scores.densities,
         threshold=scores.threshold,
         beside=scores.beside.head(_BESIDE),

@@ -102,7 +102,6 @@ class Pages:
             "score": image.score,
             "file": self.picture_files.get(image.image_id),
             "page": None,
-            "why": copy.why if copy else "not read",
             "aspect": f"aspect-ratio:{size[0]}/{size[1]}",
             "place": place,
         }
@@ -122,7 +121,7 @@ class Pages:
             cards.append({"page": page, "pictures": list(enumerate(examples, len(shown)))})
             shown += embed.pictures(self.report, examples, str(page.row["cue"]))
         data = {"grid": self.report.grid, "images": shown}
-        return self._render("index.html", root="", cards=cards, data=data)
+        return self.render("index.html", root="", cards=cards, data=data)
 
     def table_script(self) -> str:
         """The values of the table as a script, because ``fetch`` does not work on file://."""
@@ -137,7 +136,7 @@ class Pages:
         chosen = (*page.ends.high, *page.ends.low)
         files = list(self.pair_files.values())
         measured = page.row["association__effect"] == page.row["association__effect"]
-        return self._render(
+        return self.render(
             "pair.html",
             root="../",
             page=page,
@@ -168,9 +167,7 @@ class Pages:
 
     def _verdict(self, cls: str, cue: str) -> str:
         """The command that records a verdict."""
-        uri = self.report.identity.get("results", "OUT")
-        parts = ["legrad", "audit", uri, "--verdict", cls, cue, "spurious"]
-        return " ".join(shlex.quote(part) for part in parts)
+        return shlex.join([*self.report.command, "--verdict", cls, cue, "spurious"])
 
     def class_(self, page: ClassPage) -> str:
         """The page of a class."""
@@ -185,11 +182,11 @@ class Pages:
         data = {
             "grid": self.report.grid,
             "images": shown,
-            "means": embed.mean_maps(self.report, page.maps),
+            "means": embed.mean_maps(page.maps),
         }
         files = list(self.class_files.values())
         number = files.index(self.class_files[page.label])
-        return self._render(
+        return self.render(
             "class.html",
             root="../",
             page=page,
@@ -199,5 +196,6 @@ class Pages:
             after=files[number + 1] if number + 1 < len(files) else None,
         )
 
-    def _render(self, template: str, **values: Any) -> str:
+    def render(self, template: str, **values: Any) -> str:
+        """A page from a template."""
         return self.env.get_template(template).render(**values)

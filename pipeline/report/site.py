@@ -1,12 +1,13 @@
 """The report as a folder of pages that open from disk, without a network or a server."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError, counted
+from pipeline.machine import local_path
 from pipeline.report import embed
 from pipeline.report.contents import Limits, Report
 from pipeline.report.gather import gather
@@ -20,35 +21,45 @@ def build_report(
     audit: Audit,
     out: str | Path,
     limits: Limits | None = None,
+    *,
+    command: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write a run's report.
 
     Args:
         audit: audit of the run.
-        out: folder; an older report in it is replaced.
+        out: local folder; an older report in it is replaced once all is read for the new one.
         limits: limits of content and size.
+        command: words of the command that audits the same results, for the pages; default
+            ``legrad audit`` and the first output.
         tell: called with a message about each step.
 
     Returns:
         Path of the first page.
 
     Raises:
-        UsageError: the folder holds files that are not a report.
+        UsageError: the folder holds files that are not a report, or is a URI.
     """
-    folder = _cleared(Path(out))
+    folder = local_path(out)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UsageError(
+            f"{folder}: expected a new folder or an older report, found other files; choose "
+            "another folder with -o"
+        )
     tell("reading images and maps for the pages")
-    report = gather(audit, limits or Limits())
+    report = gather(audit, limits or Limits(), command)
     classes = counted(len(report.classes), "class", "classes")
     tell(f"writing {counted(len(report.pairs), 'pair')} and {classes}")
     return write_report(report, folder)
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write the pages into an empty folder."""
+    """Write the pages; those of an older report are deleted, and other files stay."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / MARK, "Made by legrad report; the next one into this folder replaces it.\n")
     for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
     pages = Pages(report)
     for source in files("pipeline.report").joinpath("static").iterdir():
@@ -64,18 +75,6 @@ def write_report(report: Report, folder: Path) -> Path:
         _write(folder / "classes" / f"{name}.html", pages.class_(page))
     _write(folder / "index.html", pages.index())
     return folder / "index.html"
-
-
-def _cleared(folder: Path) -> Path:
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise UsageError(
-                f"{folder}: expected a new folder or an older report, found other files; choose "
-                "another folder with -o"
-            )
-        for name in _FOLDERS:  # files that the user added stay
-            shutil.rmtree(folder / name, ignore_errors=True)
-    return folder
 
 
 def _write(path: Path, text: str) -> None:

@@ -80,14 +80,14 @@ def amount(value: Any, claim: str) -> str:
 
 def unit(row: Mapping[str, Any], claim: str) -> str:
     """The unit of a claim's effect."""
-    if claim == "probe_reliance":
+    shares = {
+        "probe_reliance": "of the probe's evidence",
+        "model_reliance": "of your classifier's logits",
+    }
+    if claim in shares:
         rival = row.get(f"{claim}__rival")
         against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
-        return f"of the probe's evidence{against}"
-    if claim == "model_reliance":
-        rival = row.get(f"{claim}__rival")
-        against = f" against “{rival}”" if isinstance(rival, str) and rival else ""
-        return f"of your classifier's logits{against}"
+        return f"{shares[claim]}{against}"
     return "sd of its text margin lost" if claim == "clip_reliance" else "odds ratio"
 
 

@@ -1,4 +1,7 @@
-"""Write and check the two files of a first configuration: ``run.yaml`` and ``queries.yaml``."""
+"""Write and check the two files of a first configuration: ``run.yaml`` and ``queries.yaml``.
+
+A configuration of another name, ``b.yaml``, has ``b-queries.yaml`` and the output ``b-heatmaps``.
+"""
 
 import glob
 import re
@@ -18,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.schema import RESERVED, STAND_INS
 from pipeline.starter.survey import Survey, survey
 
-QUERIES = "queries.yaml"
+CONFIG, QUERIES = "run.yaml", "queries.yaml"
 OUTPUT = "heatmaps"
 _NAMED = re.compile(r"\s*- \{name: (\w+),")
 _RUN = """\
@@ -40,7 +43,7 @@ source:
 
 queries: {queries}
 
-output: {output}                   # or s3://bucket/...
+output: {output:26} # or s3://bucket/...
 """
 _FIELDS = """
   # label_field: label             # of the sample's json, else its .cls member
@@ -94,7 +97,7 @@ def write_starter(
     Raises:
         UsageError: a file exists already or would be inside the data, or there is no data.
     """
-    queries = config.parent / QUERIES
+    queries = config.parent / _beside(config, QUERIES)
     if config.name == QUERIES:
         raise UsageError(f"-o {config}: this name is that of the file of queries; choose another")
     existing = [str(file) for file in (config, queries) if file.exists()]
@@ -108,7 +111,7 @@ def write_starter(
         raise UsageError(f"--pretrained {weights}: no such file")
     data = survey(uri, fields)
     starter = packaged_config("queries/starter.yaml").read_text(encoding="utf-8")
-    chosen, cues, notes = _choose(data, starter)
+    chosen, cues, notes = _choose(data, starter, queries.name)
     plain = model.name == MINI
     lines = [_class_line(query, data.labels[query.label], plain=plain) for query in chosen]
     classes = "\n".join(lines) or "  # - {name: dog, role: class, label: dog, templates: imagenet}"
@@ -120,6 +123,11 @@ def write_starter(
     _write(texts)
     count = len(_NAMED.findall(cues)) - cues.count("role: baseline")
     return Starter(config, queries, data, len(chosen), count, (*data.notes, *notes))
+
+
+def _beside(config: Path, name: str) -> str:
+    """Name of a file or folder beside a configuration, which others beside it do not share."""
+    return name if config.name == CONFIG else f"{config.stem}-{name}"
 
 
 def _check(run_text: str, queries_text: str, config: Path) -> None:
@@ -161,7 +169,7 @@ def _refuse_inside(uri: str, config: Path) -> None:
         )
 
 
-def _choose(data: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str]]:
+def _choose(data: Survey, starter: str, queries: str) -> tuple[list[ClassQuery], str, list[str]]:
     """The classes that fit into one run, the cues (as YAML) that are not classes, and notes."""
     lines = starter.splitlines()
     named = [match.group(1) for line in lines if (match := _NAMED.match(line))]
@@ -183,7 +191,7 @@ def _choose(data: Survey, starter: str) -> tuple[list[ClassQuery], str, list[str
     guessed = [query.label for query in chosen if query.guessed]
     if guessed:
         notes.append(
-            f"labels without a meaning: {_listed(guessed)}. Write what they show into {QUERIES}; "
+            f"labels without a meaning: {_listed(guessed)}. Write what they show into {queries}; "
             "otherwise their scores mean nothing"
         )
     return chosen, "\n".join(left) + "\n", notes
@@ -219,8 +227,8 @@ def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:
         model="\n".join(f"  {key}: {_flow(value)}" for key, value in settings.items()),
         source="\n".join(f"  {key}: {_flow(value)}" for key, value in source.items()),
         fields=_FIELDS if data.format == "webdataset" else "",
-        queries=QUERIES,
-        output=OUTPUT,
+        queries=_flow(_beside(config, QUERIES)),
+        output=_flow(_beside(config, OUTPUT)),
     )
 
 

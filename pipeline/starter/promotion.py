@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from pipeline.errors import UsageError
 from pipeline.results.joined_run import JoinedRun
 from pipeline.results.reproduce import model_config, source_config
 from pipeline.results.results import Results
+from pipeline.runs.manifest import RunFolder
 from pipeline.schema import RESERVED, STAND_INS
+from pipeline.storage.location import Location
 
 _HEAD = """\
 # Made by `legrad discover {out}`: its cues were found by looking at these images. Only their
@@ -142,11 +145,17 @@ def notes(results: Results, file: str) -> tuple[str, ...]:
 
 
 def outputs(results: Results, ending: str) -> tuple[str, str]:
-    """The outputs that are open, as a command takes them, and a new one beside the first."""
+    """The outputs that are open, as a command takes them, and a new one beside the first.
+
+    The new one is the first without a run: ``OUT-next``, ``OUT-next-2``, and so on.
+    """
     (run,) = results.runs
     earlier = [one.folder.uri for one in (run.runs if isinstance(run, JoinedRun) else (run,))]
-    number = "" if len(earlier) == 1 else f"-{len(earlier)}"
-    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}-{ending}{number}"
+    root = results.folder.root
+    names = (f"-{ending}-{number}" if number > 1 else f"-{ending}" for number in count(1))
+    folders = ((name, RunFolder(Location(root.fs, f"{root.path}{name}"), "")) for name in names)
+    new = next(name for name, folder in folders if not folder.manifest.exists())
+    return shlex.join(earlier), f"{results.folder.uri.rstrip('/')}{new}"
 
 
 def chosen(candidates: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:

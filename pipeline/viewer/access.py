@@ -56,8 +56,7 @@ class Access:
 
     def refusal(self, request: web.Request) -> str:
         """Why a request is not answered; empty if it is."""
-        host = request.host.rpartition(":")[0] or request.host
-        if host not in HOSTS:
+        if _host(request) not in HOSTS:
             return f"this server answers as {' and '.join(sorted(HOSTS))} only"
         if not self._known(request):
             return "open the address that `legrad view` printed; it works once, in one browser"
@@ -78,8 +77,7 @@ class Access:
     def exchanged(self, request: web.Request) -> web.Response | None:
         """The reply that turns a valid token into the cookie; None without a valid token."""
         given = request.query.get(TOKEN, "")
-        host = request.host.rpartition(":")[0] or request.host
-        if request.method != "GET" or host not in HOSTS or not given or not self.token:
+        if request.method != "GET" or _host(request) not in HOSTS or not given or not self.token:
             return None
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             return None
@@ -107,6 +105,11 @@ class Access:
             return reply
 
         return checked
+
+
+def _host(request: web.Request) -> str:
+    """The host that a request names, without its port."""
+    return request.host.rpartition(":")[0] or request.host
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:

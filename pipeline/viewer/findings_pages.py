@@ -9,7 +9,6 @@ from multidict import MultiMapping
 
 from pipeline.audit.decisions import Waiver, read_day
 from pipeline.errors import UnknownNameError, UsageError
-from pipeline.machine import user
 from pipeline.report import embed
 from pipeline.report.words import slug
 from pipeline.viewer.live_report import LivePages, read_class, read_pair
@@ -94,7 +93,7 @@ class _Decisions:
         form, overview = await request.post(), await self.view.overview()
         cls, cue = _pair(overview, form)
         note, who = (str(form.get(name, "")).strip() for name in ("note", "who"))
-        said = (cls, cue, given(form, "verdict"), note, who or user())
+        said = (cls, cue, given(form, "verdict"), note, who)
         await self.view.work("audit", (await self.view.audit()).annotate, *said)
         self.view.reread()
         return see(f"pairs/{overview.pair_files[cls, cue]}.html#judge")
@@ -106,7 +105,7 @@ class _Decisions:
         expires = read_day(given(form, "expires"), "waiver")
         given_waiver = Waiver(cls, cue, given(form, "reason").strip(), expires)
         who = str(form.get("who", "")).strip()
-        await self.view.work("audit", self.view.waiver_file.add, given_waiver, who or user())
+        await self.view.work("audit", self.view.waiver_file.add, given_waiver, who)
         return see(f"pairs/{overview.pair_files[cls, cue]}.html#waiver")
 
     async def refresh(self, request: web.Request) -> web.Response:

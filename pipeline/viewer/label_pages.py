@@ -110,9 +110,7 @@ def _pairs(view: View, audit: Audit) -> list[dict[str, Any]]:
 
 def _label_values(view: View, audit: Audit, pair: Pair) -> dict[str, Any]:
     tasks = view.tasks(audit, pair)
-    before = view.label_file.read()
-    before = before.drop_duplicates(["image_id", "cue", "group"], keep="last")
-    values = page_values(audit, tasks, table_rows(tasks, before))
+    values = page_values(audit, tasks, table_rows(tasks, view.label_file.read()))
     ids = list(dict.fromkeys(task.image_id for task in tasks))
     query = urlencode({"class": pair[0], "cue": pair[1]})
     values |= {
@@ -134,5 +132,4 @@ def _label_values(view: View, audit: Audit, pair: Pair) -> dict[str, Any]:
         "more": FIRST + (drawn.drawn if drawn else 0),
         "first": FIRST,
         "least": audit.settings.gates.labels,
-        "live": True,
     }

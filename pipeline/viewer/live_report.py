@@ -1,6 +1,6 @@
 """The report's pages, rendered when they are asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,7 +14,7 @@ from pipeline.audit.overview import Overview
 from pipeline.audit.ranking import DecoyCheck
 from pipeline.auditor import Audit
 from pipeline.report import choice
-from pipeline.report.contents import Chosen, ClassPage, Ends, Limits, PairPage, Report
+from pipeline.report.contents import Chosen, ClassPage, Ends, Limits, PairPage, Report, records
 from pipeline.report.gather import (
     baseline_query,
     class_page,
@@ -25,6 +25,7 @@ from pipeline.report.gather import (
     identity,
     pair_page,
     suspicious_rows,
+    titles,
 )
 from pipeline.report.pages import CARD_PICTURES, CARDS, Pages
 from pipeline.results import Results
@@ -57,15 +58,16 @@ class LivePages(Pages):
         pair = {"class": str(row["class"]), "cue": str(row["cue"])}
         return super().address(row) or f"label?{urlencode(pair)}"
 
-    def render(self, template: str, **values: Any) -> str:
-        """A page of the viewer."""
-        return self.env.get_template(template).render(**values)
 
-
-def read_overview(audit: Audit, pictures: Pictures, each_page: dict[str, Any]) -> LivePages:
+def read_overview(
+    audit: Audit, pictures: Pictures, each_page: dict[str, Any], command: Sequence[str]
+) -> LivePages:
     """The first page's values. Every pair has a page to be judged on, but no content yet.
 
     Args:
+        audit: the audit.
+        pictures: pictures of its images.
+        command: as in `Report`.
         each_page: names that every template may use.
     """
     table = audit.rank()
@@ -79,17 +81,17 @@ def read_overview(audit: Audit, pictures: Pictures, each_page: dict[str, Any]) -
         limits=Limits(each=_EACH),
         grid=audit.results.grid,
         table=table,
-        titles={q.name: q.name.replace("_", " ") for q in audit.results.queries},
+        titles=titles(audit.results),
         pairs=[
             PairPage(
-                row={str(key): value for key, value in row.items()},
+                row=row,
                 densities=empty,
                 threshold=np.nan,
                 beside=empty,
                 elsewhere=empty,
                 ends=ends.get((row["class"], row["cue"]), Ends()),
             )
-            for row in table.to_dict(orient="records")
+            for row in records(table)
         ],
         classes=[
             ClassPage(label, audit.summary.classes[label], table.head(0), 0)
@@ -99,6 +101,7 @@ def read_overview(audit: Audit, pictures: Pictures, each_page: dict[str, Any]) -
         exact=exact_rows(audit),
         suspicious=suspicious_rows(audit),
         discovered=discovered_rows(audit),
+        command=command,
     )
     return _pages(_with_images(audit, report, ends, pictures), each_page)
 
@@ -112,7 +115,7 @@ def read_pair(
     ends = choice.find_ends(audit.results, audit.findings, {pair: _EACH})
     table = audit.rank()  # again, for the latest verdicts
     of_cue = table[table["cue"] == pair[1]]
-    row = of_cue[of_cue["class"] == pair[0]].iloc[0].to_dict()
+    (row,) = records(of_cue[of_cue["class"] == pair[0]])
     names = Names(audit.results, audit.findings)
     page = pair_page(audit, names, of_cue, row, ends[pair])
     pairs = [*report.pairs[:number], page, *report.pairs[number + 1 :]]
@@ -163,8 +166,7 @@ def bare_report(results: Results) -> Report:
         caveats=(),
         meanings={},
     )
-    titles = {q.name: q.name.replace("_", " ") for q in results.queries}
-    return Report(head, {}, Limits(), results.grid, pd.DataFrame(), titles, [], [])
+    return Report(head, {}, Limits(), results.grid, pd.DataFrame(), titles(results), [], [])
 
 
 def _pages(report: Report, each_page: dict[str, Any]) -> LivePages:

@@ -40,7 +40,7 @@ class _NextRun:
             return pages_with(self.view, ids).render(
                 "next.html",
                 root="",
-                queries=self.next_run.read(),
+                queries=self.next_run.waiting(),
                 text=text,
                 chosen=[Chosen(name, float("nan"), float("nan")) for name in ids],
                 outputs=self.next_run.outputs,

@@ -49,6 +49,15 @@ class NextRun:
             raise UsageError(f"{self._file.path}: expected JSON: {error}") from error
         return list(queries)
 
+    def waiting(self) -> list[dict[str, Any]]:
+        """The queries that none of the open outputs has, as those of an earlier next run.
+
+        Raises:
+            UsageError: the file is broken.
+        """
+        known = {query.name for query in self.results.queries}
+        return [query for query in self.read() if query["name"] not in known]
+
     def add(self, title: str, who: str, direction: NDArray[np.float32] | None = None) -> None:
         """Add a query: a text, or a direction (E,) between images, with a title.
 
@@ -88,7 +97,7 @@ class NextRun:
         Raises:
             UsageError: there is no query, or the run's model is unknown here.
         """
-        cues = [{k: query[k] for k in _DEFINING if k in query} for query in self.read()]
+        cues = [{k: query[k] for k in _DEFINING if k in query} for query in self.waiting()]
         if not cues:
             raise UsageError(
                 "no query for the next run yet: add a text or chosen images on the search page"

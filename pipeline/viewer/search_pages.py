@@ -11,7 +11,7 @@ from aiohttp import web
 
 from legrad.queries.query import Role
 from pipeline.audit.names import has_maps
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.report import embed
 from pipeline.report.contents import Chosen
 from pipeline.report.shown_images import read_grids
@@ -88,7 +88,8 @@ class _Search:
         copy = await self.view.work("pictures", self.view.pictures.copy, image_id, int(side))
         if copy.data is None:
             return web.Response(status=404, text=f"{copy.why}\n")
-        headers = {"Cache-Control": "private, max-age=3600"}
+        # Another run may be served at the same port later; its cookie has another name.
+        headers = {"Cache-Control": "private, max-age=3600", "Vary": "Cookie"}
         return web.Response(body=copy.data, content_type="image/webp", headers=headers)
 
     async def heat(self, request: web.Request) -> web.Response:
@@ -142,6 +143,7 @@ def _search_page(
         "search.html",
         root="",
         search=search,
+        counted=counted,
         chosen=[Chosen(name, score, np.nan) for name, score in zip(ids, scores, strict=True)],
         labels=index.labels_of(rows),
         total=found.total,

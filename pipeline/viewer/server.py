@@ -19,6 +19,10 @@ _PAUSE = 0.2
 """Seconds between two looks at whether the server shall end."""
 _MOST_BYTES = 2**18
 """Largest body of a request, in bytes."""
+_MOST_HEADER = 2**16
+"""Longest address or header, in bytes; an address may name 48 images."""
+_PATIENCE = 1.0
+"""Seconds for which the server waits for pages under way when it ends."""
 
 
 def make_app(view: View, access: Access) -> web.Application:
@@ -61,7 +65,13 @@ def serve(view: View, port: int, ready: Callable[[str], None], done: Event | Non
 async def _serve(
     app: web.Application, listener: socket.socket, ready: Callable[[], None], done: Event
 ) -> None:
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        max_line_size=_MOST_HEADER,
+        max_field_size=_MOST_HEADER,
+        shutdown_timeout=_PATIENCE,
+    )
     await runner.setup()
     await web.SockSite(runner, listener).start()
     ready()
@@ -83,6 +93,8 @@ def _explained(view: View) -> Middleware:
             if request.method == "POST":
                 text = "Findings are being computed, so nothing was stored. Send it again soon."
                 return _problem(view, request, 503, text)
+            if not _is_person(request):
+                return _problem(view, request, 503, "The results are still being read.")
             text = view.bare_pages().render("waiting.html", root="/", doing=view.doing)
             return web.Response(text=text, content_type="text/html")
         except web.HTTPNotFound:
@@ -97,7 +109,13 @@ def _explained(view: View) -> Middleware:
 
 def _problem(view: View, request: web.Request, status: int, text: str) -> web.Response:
     """What is wrong: as a page where a person asked, or else as text for the script that did."""
-    if "text/html" not in request.headers.get("Accept", ""):
+    if not _is_person(request):
         return web.Response(status=status, text=f"{text}\n")
-    page = view.bare_pages().render("problem.html", root="/", text=text)
+    title = "Not found" if status == 404 else "This is not possible"
+    page = view.bare_pages().render("problem.html", root="/", title=title, text=text)
     return web.Response(status=status, text=page, content_type="text/html")
+
+
+def _is_person(request: web.Request) -> bool:
+    """Whether a page was asked for, and not a script, its data or a picture."""
+    return "text/html" in request.headers.get("Accept", "")

@@ -60,4 +60,6 @@ async def ready(future: "Future[Result]") -> Result:
     try:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _PATIENCE)
     except TimeoutError as error:
+        if future.done():  # the work itself met a time limit, such as one of a storage
+            return future.result()
         raise NotReadyError from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.audit.decisions import WaiverFile
 from pipeline.audit.label_groups import LABELS, write_design
+from pipeline.audit.vocabulary import nothing_stored
 from pipeline.auditor import Audit
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
@@ -86,8 +87,14 @@ class View:
             tell: called with messages about long steps.
 
         Raises:
-            UsageError: there is no run, or runs of different models are to be joined.
+            UsageError: there is no run, runs of different models are to be joined, or edits, which
+                are stored in the output, are asked for while nothing is to be written.
         """
+        if read_only and settings and settings.depth == "reliance" and not settings.reliance.work:
+            raise UsageError(
+                "--read-only: the depth reliance stores edited images in the output; leave it out, "
+                "or name another folder for them with --set reliance.work=FOLDER"
+            )
         self._uris = [uri] if isinstance(uri, str) else list(uri)
         self.uri = self._uris[0]
         self.read_only = read_only
@@ -102,11 +109,14 @@ class View:
         self._threads = Threads(_THREADS, background=["findings"])
         self.work = self._threads.work
         self._tasks: dict[tuple[Pair, int], list[LabelTask]] = {}
+        self._again = False  # whether findings are asked for once more
+        self._audits: tuple[Future[Audit], ...] = ()  # the whole one, a first look, an earlier one
         self.each_page = {
             "read_only": read_only,
             "live": True,
             "partial": False,
             "account": user(),
+            "waiver_file": self.waiver_file.uri,
         }
 
     def start(self) -> None:
@@ -116,21 +126,43 @@ class View:
         model = begin("texts", _after, self._index, self.texts.load)
         # After the model: while it is loaded, its weights are in memory twice.
         self._embeddings = begin("embeddings", _after, model, Embeddings.read, self.results)
-        self.refresh()
+        self._compute_findings()
+        self.reread()
 
     def refresh(self) -> None:
-        """Compute the findings, with all answers that there are now.
+        """Compute the findings again, with all answers that there are now.
+
+        Those of before stay until then. While findings are being computed, this waits for its turn,
+        and asking more than once is the same as asking once.
+        """
+        if self.computing:
+            self._again = True
+        else:
+            self._compute_findings()
+            self.reread()
+
+    def _compute_findings(self) -> None:
+        """Begin to compute the findings.
 
         What needs only scores comes first, and is shown until all is there. The rest begins after
         the embeddings were read, so that people can search first.
         """
         begin = self._threads.submit
+        before = [audit for audit in self._audits[:1] if audit.exception() is None]
         opened = begin("findings", _after, self._index, self._open_audit)
-        self._first = begin("findings", lambda: opened.result().first_look())
-        self._complete = begin(
-            "findings", lambda: _after(self._embeddings, self._compute, opened.result())
-        )
-        begin("findings", self.reread)
+        first = begin("findings", lambda: opened.result().first_look())
+        self._audits = (Future(), first, *before)
+        if before:
+            begin("findings", self.reread)
+        whole = begin("findings", lambda: _after(self._embeddings, self._compute, opened.result()))
+        self._audits = (whole, first, *before)
+        begin("findings", self._conclude)
+
+    def _conclude(self) -> None:
+        """Show what was computed, and begin again if it was asked for meanwhile."""
+        if self._again:
+            self._again = False
+            self._compute_findings()
         self.reread()
 
     def reread(self) -> None:
@@ -148,11 +180,17 @@ class View:
     @property
     def each_findings_page(self) -> dict[str, Any]:
         """Names that every template of findings may use."""
-        return self.each_page | {"partial": not self._complete.done()}
+        return self.each_page | {"partial": self.computing}
+
+    @property
+    def computing(self) -> bool:
+        """Whether findings are being computed."""
+        return not self._audits[0].done()
 
     @property
     def _best(self) -> "Future[Audit]":
-        return self._complete if self._complete.done() else self._first
+        """The whole audit, or else a first look, or the one of before; a first look is awaited."""
+        return next((audit for audit in self._audits if audit.done()), self._audits[1])
 
     async def overview(self) -> LivePages:
         """The findings of `audit`; raises `NotReadyError` while they are being computed."""
@@ -210,12 +248,13 @@ class View:
 
     def _compute(self, audit: Audit) -> Audit:
         """The same audit, with all that pages show computed."""
-        if audit.settings.suspicions:
-            self._report("encoding words")
-            with suppress(UsageError):  # the audit says why there are no suspicions
-                self.texts.encode_words()
-        self._report("reading maps")
-        audit.rank()
+        with nothing_stored() if self.read_only else nullcontext():
+            if audit.settings.suspicions:
+                self._report("encoding words")
+                with suppress(UsageError):  # the audit says why there are no suspicions
+                    self.texts.encode_words()
+            self._report("reading maps")
+            audit.rank()
         return audit
 
     def _report(self, text: str) -> None:
@@ -224,7 +263,9 @@ class View:
 
     def _read_overview(self) -> LivePages:
         audit = self._best.result()
-        pages = read_overview(audit, self.pictures, self.each_findings_page)
+        verdicts = self._audit_options[2]
+        command = ["legrad", "audit", *self._uris, *(["--verdicts", verdicts] if verdicts else [])]
+        pages = read_overview(audit, self.pictures, self.each_findings_page, command)
         pa.default_memory_pool().release_unused()  # what maps took while they were read
         return pages
 

@@ -120,10 +120,15 @@ def test_search_label_and_come_back(page: "Page", out: str) -> None:
             answers = page.locator("[data-answer=absent]").bounding_box()
             assert answers
             assert answers["y"] + answers["height"] < 900  # beside the estimate
-        page.keyboard.press("z")
+        page.fill("#who", "ben")
+        page.locator("#who").blur()
+        page.keyboard.press("z")  # takes back what ann said
         page.wait_for_function(
             "() => document.getElementById('count').textContent.startsWith('19 ')"
         )
+        assert pd.read_csv(f"{out}/_run/labels.csv")["image_id"].nunique() == 19
+        page.fill("#who", "ann")
+        page.locator("#who").blur()
         mark_several(page, out)
     with served(out) as address:
         base = enter(page, address)

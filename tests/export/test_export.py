@@ -58,6 +58,25 @@ def test_ids_are_the_images_with_the_cue(
         export(audit, "ids", str(out), ["ab", "cd", "ef"])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(
+    ("kind", "out", "options", "told"),
+    [
+        ("groups", "g.csv", {"limit": 3}, "limit"),
+        ("ids", "i.csv", {"cues": ["x"]}, "cue"),
+        ("issues", "i.csv", {"pictures": True}, "pictures"),
+        ("ids", "i.csv", {"threshold": 0.7}, "threshold"),
+        ("coco", "c.csv", {}, ".json"),
+        ("ids", "i.txt", {}, ".parquet"),
+        ("fiftyone", "s3://bucket/f", {}, "s3://bucket/f"),
+    ],
+)
+def test_what_a_format_does_not_use_is_refused(
+    audit: Audit, kind: str, out: str, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        export(audit, kind, out, **options)
+
+
 def test_groups_hold_every_image_once(audit: Audit, pair: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "groups.parquet"
     export(audit, "groups", str(out), cues=pair[1])
@@ -159,7 +178,7 @@ def test_pictures_are_upright_and_stay_below_the_folder(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", exif=exif)
     results = SimpleNamespace(
-        origin=SimpleNamespace(format="list", fetch=lambda row: buffer.getvalue())
+        origin=SimpleNamespace(format="list", fetch=lambda row: buffer.getvalue(), max_pixels=99)
     )
     folder = open_location(str(tmp_path / "pictures"))
     name = _written(results, {"image_id": "a/../../../x"}, folder)  # type: ignore[arg-type]

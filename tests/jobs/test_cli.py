@@ -97,6 +97,8 @@ def test_missing_files_and_arguments(tmp_path: Path) -> None:
         (["scores", "nothing"], "manifest.json is missing"),
         (["jump"], "jump"),
         (["demo", "--images", "0"], "--images"),
+        (["check", "nothing", "--failures", "--recompute", "3"], "--recompute"),
+        (["label", "nothing", "--depth", "reliance"], "--depth"),
     ):
         done = legrad(*arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments

@@ -1,5 +1,7 @@
 """``legrad discover`` on a run with a planted word, and without its model."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -47,8 +49,13 @@ def test_the_last_discovery_is_kept_for_the_report(out: str) -> None:
 
 def test_candidates_become_queries(out: str, tmp_path: Path) -> None:
     config = tmp_path / "found.yaml"
+    found = legrad("discover", out, *OPTIONS)
+    (command,) = re.findall("legrad discover .*", found.stdout)
+    assert shlex.split(command)[2:7] == [out, *OPTIONS[3:]]
+    assert "--top 1 --write-queries" in command
     done = legrad("discover", out, *OPTIONS, "--write-queries", str(config))
     assert done.returncode == 0, done.stderr
+    assert f"legrad audit {out} --set bootstrap=20" in done.stdout
     assert "w17" in {query.name for query in load_config(config).queries}
     again = legrad("discover", out, *OPTIONS, "--write-queries", str(config))
     assert again.returncode == 2

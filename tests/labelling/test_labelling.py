@@ -107,6 +107,40 @@ def test_answers_are_kept(audit: Audit, tmp_path: Path) -> None:
         write_labelling(audit, tmp_path, pairs=[("dog", "frost")], labels=10)
 
 
+def test_answers_of_several_people_stay_apart(audit: Audit, tmp_path: Path) -> None:
+    table = write_labelling(audit, tmp_path / "a", pairs=[("dog", "frost")], labels=10).table
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    some = rows[rows["image_id"] == rows.loc[0, "image_id"]]
+    for who, answer, when in (("ann", "Present", "2026-01-02"), ("ben", "absent", "2026-01-01")):
+        some.assign(answer=answer, who=who, when=when).to_csv(tmp_path / f"{who}.csv", index=False)
+    nameless = some.assign(answer="cannot tell", who="", when="2026-01-03")
+    nameless.to_csv(tmp_path / "eve.csv", index=False)
+    files = [str(tmp_path / f"{who}.csv") for who in ("ann", "ben", "eve")]
+    for _ in range(2):  # the second time, the folder's own table is read, too
+        written = write_labelling(
+            audit, tmp_path / "b", pairs=[("dog", "frost")], labels=10, answers=files
+        )
+        after = pd.read_csv(written.table, dtype=str, keep_default_na=False)
+        said = after[after["answer"] != ""][["group", "answer", "who", "probability"]]
+        expected = {
+            (row.group, answer, who, row.probability)
+            for row in some.itertuples()
+            for answer, who in (("present", "ann"), ("absent", "ben"), ("cannot tell", "eve.csv"))
+        }
+        assert set(said.itertuples(index=False, name=None)) == expected
+        assert len(said) == len(expected)
+        assert written.answered == 1
+        others = page_data(written.page)["others"]  # which the page saves as they are
+        assert {row[6] for row in others} == {"ann", "ben"}
+    both = Audit.from_results(audit.results.folder.uri, labels=(str(written.table),))
+    assert set(both.agreement["who"]) | set(both.agreement["other"]) == {"ann", "ben"}
+
+
+def test_a_folder_on_this_machine_is_needed(audit: Audit) -> None:
+    with pytest.raises(UsageError, match="s3://bucket/labels"):
+        write_labelling(audit, "s3://bucket/labels", pairs=[("dog", "frost")], labels=10)
+
+
 def test_a_run_that_can_only_be_read(
     audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +171,17 @@ def test_the_command_says_what_comes_next(out: str, tmp_path: Path) -> None:
                   "--class-labels", str(mended))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"--class-labels {mended} --labels {place / 'labels.csv'}" in done.stdout
+    page = page_data(place / "label.html")["next"]
+    assert f"legrad audit {out} --class-labels {mended} --labels {place / 'labels.csv'}" in page
+    audited = legrad("audit", out, "--class-labels", str(mended), "--set", "maps=false")
+    assert f"legrad label {out} --class-labels {mended} --set maps=false" in audited.stdout
+    more = world().write(tmp_path / "more", {"grass": "decoy"})
+    done = legrad("label", out, more, "--cue", "tag", "-n", "5", "-o", str(tmp_path / "two"),
+                  "--set", "seed=3")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    command = f"legrad audit {out} {more} --set seed=3 --labels {tmp_path / 'two' / 'labels.csv'}"
+    assert command in done.stdout
+    assert command in page_data(tmp_path / "two" / "label.html")["next"]
     wrong = legrad("label", out, "--pair", "dog")
     assert wrong.returncode == 2
     assert "CLASS,CUE" in wrong.stderr

@@ -51,6 +51,27 @@ def test_unknown_claim() -> None:
         gate(ranking(["a"], ["x"], 0), "reliance", [])
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--fail-on", "flaged"], "--fail-on flaged"),
+        (["--waivers", "w.csv"], "--fail-on"),
+        (["--fail-on", "flagged", "--waivers", "gone.csv"], "gone.csv"),
+        (["--export", "pairs.txt"], "pairs.txt"),
+        (["--predictions", "gone.csv"], "gone.csv"),
+        (["--fail-on", "probe_reliance"], "--depth reliance"),
+        (["--fail-on", "model_reliance:verified", "--depth", "reliance"], "--classifier"),
+    ],
+)
+def test_faults_are_told_before_anything_is_computed(
+    options: list[str], told: str, tmp_path: Path
+) -> None:
+    done = legrad("audit", "no-such-run", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "no-such-run" not in done.stderr
+
+
 def test_command_fails_and_passes(demo_run: DemoRun, tmp_path: Path) -> None:
     strict = ["--set", "gates.odds_ratio=1", "--set", "gates.images=2", "--set", "maps=false"]
     bad = legrad("audit", demo_run.output, "--fail-on", "flagged", *strict)

@@ -10,12 +10,13 @@ import pytest
 
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError
-from pipeline.report import embed, words
+from pipeline.report import embed, site, words
 from pipeline.report.choice import affordable, shares
 from pipeline.report.contents import Limits, Report
 from pipeline.report.gather import gather
 from pipeline.report.site import build_report, write_report
 from tests.conftest import DemoRun
+from tests.jobs.command import legrad
 from tests.reports import made_up
 
 
@@ -74,6 +75,36 @@ def test_a_folder_with_other_files_is_left_alone(audit: Audit, tmp_path: Path) -
     with pytest.raises(UsageError, match="-o"):
         build_report(audit, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_the_old_report_stays_until_the_new_one_can_be_written(
+    audit: Audit, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(report, tmp_path)
+    before = everything(tmp_path)
+
+    def failing(*values: object) -> Report:
+        raise UsageError("no model")
+
+    monkeypatch.setattr(site, "gather", failing)
+    with pytest.raises(UsageError, match="no model"):
+        build_report(audit, tmp_path)
+    assert everything(tmp_path) == before
+
+
+def test_a_report_is_written_to_this_machine(audit: Audit) -> None:
+    with pytest.raises(UsageError, match="s3://bucket/report"):
+        build_report(audit, "s3://bucket/report")
+
+
+def test_the_command_for_a_verdict_audits_the_same(demo_run: DemoRun, tmp_path: Path) -> None:
+    verdicts, folder = str(tmp_path / "v.csv"), tmp_path / "r"
+    done = legrad("report", demo_run.output, "-o", str(folder), "--verdicts", verdicts,
+                  "--pages", "1", "--each", "1", "--set", "seed=3")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = next((folder / "pairs").iterdir()).read_text("utf-8")
+    words = f"legrad audit {demo_run.output} --verdicts {verdicts} --set seed=3 --verdict"
+    assert words in page
 
 
 @pytest.mark.slow

@@ -196,6 +196,16 @@ def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "queries.yaml").read_text())["queries"]
 
 
+def test_two_configurations_in_one_folder_share_nothing(tmp_path: Path) -> None:
+    first = start(folder(tmp_path / "a", {"ant": 1}), tmp_path / "run.yaml")
+    mine = first.queries.read_text()
+    other = start(folder(tmp_path / "b", {"bee": 1}), tmp_path / "my b.yaml")
+    assert first.queries.read_text() == mine
+    assert [query.label for query in classes_of(other.config)] == ["bee"]
+    assert load_config(other.config).output != load_config(first.config).output
+    assert other.queries.parent == tmp_path
+
+
 def test_what_the_user_can_mend(tmp_path: Path) -> None:
     data = folder(tmp_path / "d", {"a": 1})
     with pytest.raises(UsageError, match="-o "):

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
+from pipeline.config.audit_settings import AuditConfig
+from pipeline.errors import UsageError
+from pipeline.viewer import View
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import HOSTILE, world
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "v3"
 WRITES = ("/verdict", "/waiver", "/refresh", "/draw", "/answer", "/promote", "/demote")
 PAGES = (
     "/index.html",
@@ -118,6 +123,19 @@ def test_read_only_writes_nothing(out: str) -> None:
             assert web.post(path, data=form).status == 403
         assert "<form method=" not in web.get("/label?class=dog&cue=ink").text
     assert files(out) == before
+
+
+def test_read_only_computes_suspicions_and_stores_nothing(tmp_path: Path) -> None:
+    out = str(copytree(GOLDEN, tmp_path / "out"))
+    before = files(out)
+    with client(out, read_only=True) as web:
+        assert not web.run(web.view.audit()).no_suspicions
+    assert files(out) == before
+    edits = AuditConfig(depth="reliance")
+    with pytest.raises(UsageError, match=r"reliance\.work"):
+        View(out, settings=edits, read_only=True)
+    elsewhere = {"depth": "reliance", "reliance": {"work": str(tmp_path / "edits")}}
+    assert View(out, settings=AuditConfig.model_validate(elsewhere), read_only=True).read_only
 
 
 @pytest.mark.parametrize(

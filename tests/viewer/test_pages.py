@@ -5,13 +5,18 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from queue import Queue
 from shutil import copytree
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -24,10 +29,14 @@ from pipeline import Audit, open_results
 from pipeline.audit.decisions import gate, read_waivers
 from pipeline.audit.label_design import ELSEWHERE
 from pipeline.config.loading import load_config
-from pipeline.viewer import View
+from pipeline.export import selection
+from pipeline.report.contents import Picture
+from pipeline.results import Results
+from pipeline.viewer import View, serve
 from pipeline.viewer.embeddings import Embeddings
+from pipeline.viewer.next_run import NextRun
 from pipeline.viewer.search import Filters, ImageIndex
-from pipeline.viewer.threads import NotReadyError, Threads
+from pipeline.viewer.threads import NotReadyError, Threads, ready
 from tests.audit.worlds import GRID, World
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
@@ -74,6 +83,7 @@ def test_the_map_of_the_predicted_class_is_offered(tmp_path: Path) -> None:
     data = re.search('<script type="application/json" id="data">(.*?)</script>', searched)
     assert data is not None
     assert all("predicted" in of_image for of_image in json.loads(data[1])["images"])
+    assert "Heat of the predicted class" in searched
     assert re.search('<option value="predicted"[^>]*>the predicted class', image)
     assert "<dt>predicted_label</dt><dd>cat</dd>" in image
 
@@ -131,7 +141,9 @@ def test_the_selection_is_saved_as_a_table(web: Client, tmp_path: Path) -> None:
     assert {line.split(",")[0] for line in chosen[1:]} == {"w/000001", "w/000003"}
 
 
-def test_a_selection_is_saved_for_other_tools(web: Client, tmp_path: Path) -> None:
+def test_a_selection_is_saved_for_other_tools(
+    web: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {"q": "tag", "label": "dog", "format": "atlas"}
     table = pq.read_table(pa.BufferReader(web.get("/export", params=found).body))
     assert table.num_rows == sum(label == "dog" for label in world().labels)
@@ -149,6 +161,9 @@ def test_a_selection_is_saved_for_other_tools(web: Client, tmp_path: Path) -> No
     assert {a["image_label"] for a in regions["annotations"]} == {"dog"}
     for wrong in ({"format": "coco", "label": "dog"}, {"format": "pdf"}):
         assert web.get("/export", params=wrong).status == 400
+    monkeypatch.setattr(selection, "MOST_PICTURES", 5)
+    for kind in ("coco", "atlas", "fiftyone"):
+        assert web.get("/export", params={**found, "format": kind}).status == 400
 
 
 def test_texts_and_images_become_queries_of_a_run(tmp_path: Path) -> None:
@@ -174,6 +189,24 @@ def test_texts_and_images_become_queries_of_a_run(tmp_path: Path) -> None:
     direction = embeddings.mean_direction(index.find(ids))
     np.testing.assert_array_equal(read_vector(mark.vector), direction)
     assert config.output == f"{out}-next"
+
+
+def test_a_later_next_run_has_only_what_no_run_has(tmp_path: Path) -> None:
+    out = str(copytree(GOLDEN, tmp_path / "out"))
+    with client(out) as web:
+        web.post("/promote", data={"title": "a red kite", "who": "ann"})
+        assert f"{out}-next\n" in web.get("/next-run.yaml").text
+        copytree(GOLDEN, f"{out}-next")  # the next run has begun
+        web.post("/promote", data={"title": "a watermark", "who": "ann"})
+        file = tmp_path / "next-run.yaml"
+        file.write_text(web.get("/next-run.yaml").text)
+        assert load_config(file).output == f"{out}-next-2"
+        kite = next(q for q in load_config(file).queries if q.name == "red_kite")
+        queries = (*web.view.results.queries, kite)
+    (run,) = open_results(out).runs
+    run.__dict__["queries"] = queries  # as if the later run were open, too
+    waiting = NextRun(Results((run,))).waiting()
+    assert [query["name"] for query in waiting] == ["watermark_2"]
 
 
 def test_findings_by_scores_are_shown_while_maps_are_read(
@@ -350,6 +383,7 @@ def test_the_estimate_moves_and_the_audit_reads_the_same_file(web: Client, out: 
     assert row["labels"] == values["labels"]
     reply = web.post("/refresh", data={"class": "dog", "cue": "ink"})
     assert re.fullmatch(r"pairs/dog-ink-[0-9a-f]{8}\.html", reply.headers["location"])
+    web.run(web.view.work("findings", lambda: None))
     overview = web.view._overview.result()
     ours = overview.report.table.set_index(["class", "cue"]).loc[("dog", "ink")]
     assert ours["association__verified"]
@@ -401,11 +435,97 @@ def test_images_with_sets_of_labels_are_found_by_each(tmp_path: Path) -> None:
 
 def test_nothing_is_lost_while_findings_are_computed(web: Client) -> None:
     ids = drawn(web)
-    done = web.view._first
-    web.view._first = web.view._complete = Future()
+    done = web.view._audits
+    web.view._audits = (Future(), Future())
     assert say(web, ids[0], "present") == 503  # so the page tells that it is not stored
-    web.view._first = web.view._complete = done
+    for path in ("/estimate", "/label"):
+        assert web.get(path, params=PAIR).status == 503  # a script cannot read a page
+    waiting = web.get("/estimate", params=PAIR, headers={"Accept": "text/html"})
+    assert (waiting.status, waiting.headers["content-type"][:9]) == (200, "text/html")
+    web.view._audits = done
     assert say(web, ids[0], "present") == 200
+
+
+def test_people_go_on_while_findings_are_computed_again(
+    web: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = drawn(web)
+    before = web.run(web.view.audit())
+    begun, go_on, opened = threading.Event(), threading.Event(), []
+    open_audit = web.view._open_audit
+
+    def waiting() -> Audit:
+        opened.append(1)
+        begun.set()
+        assert go_on.wait(60)
+        return open_audit()
+
+    monkeypatch.setattr(web.view, "_open_audit", waiting)
+    try:
+        assert web.post("/refresh").status == 303
+        assert begun.wait(60)
+        for _ in range(2):
+            assert web.post("/refresh").status == 303  # begins once more, with later answers
+        assert web.run(web.view.audit()) is before
+        assert say(web, ids[0], "present") == 200
+        assert "still being computed" in web.get("/").text
+    finally:
+        go_on.set()
+    while web.view.computing or len(opened) < 2:
+        web.run(web.view.work("findings", lambda: None))
+    web.run(web.view.work("findings", lambda: None))
+    assert web.run(web.view.audit()) is not before
+    assert len(opened) == 2
+    assert "still being computed" not in web.get("/").text
+
+
+def test_work_that_meets_a_time_limit_is_not_waited_for_again() -> None:
+    failed: Future[None] = Future()
+    failed.set_exception(TimeoutError("the storage"))
+    with ThreadPoolExecutor() as pool, pytest.raises(TimeoutError, match="the storage"):
+        pool.submit(asyncio.run, ready(failed)).result()
+
+
+def test_a_picture_of_one_viewer_is_not_shown_for_another(
+    web: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may have the same address; the cookie's name differs."""
+    made = Picture(b"webp", (1, 1), (0.0, 0.0, 1.0, 1.0))
+    monkeypatch.setattr(web.view.pictures, "copy", lambda image_id, side: made)
+    reply = web.get("/picture?side=192&id=w/000001")
+    assert reply.body == b"webp"
+    assert "max-age" in reply.headers["cache-control"]
+    assert reply.headers["vary"] == "Cookie"
+
+
+def test_an_address_may_name_every_image_of_a_page(out: str) -> None:
+    addresses: Queue[str] = Queue()
+    done = threading.Event()
+    thread = threading.Thread(target=serve, args=(View(out), 0, addresses.put, done))
+    thread.start()
+    address = addresses.get(timeout=60)
+    try:
+        with pytest.raises(HTTPError) as refused:  # no cookie, but the address was read
+            urlopen(f"{address.split('?')[0]}search?like={'x' * 20_000}")
+        assert refused.value.code == 403
+    finally:
+        done.set()
+        thread.join(60)
+
+
+@pytest.mark.starts
+def test_ctrl_c_ends_the_viewer_while_findings_are_computed(out: str) -> None:
+    code = (
+        "import sys, time; from jobs import cli; from pipeline.viewer.view import View;"
+        "View._compute = lambda *values: time.sleep(600);"
+        f"sys.argv = ['legrad', 'view', {out!r}, '--no-browser']; cli.main()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")

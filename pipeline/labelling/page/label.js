@@ -159,7 +159,7 @@
   };
 
   // Whether the answers are stored: at once on a page from disk.
-  const stored = async (said) => {
+  const stored = async (said, who) => {
     if (!data.live) {
       return true;
     }
@@ -169,7 +169,7 @@
       const reply = await fetch(data.live.answer, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ ...data.live.pair, answers: sent, who: at("who").value.trim() }),
+        body: JSON.stringify({ ...data.live.pair, answers: sent, who }),
       });
       const told = await reply.text(); // read to its end, or the connection stays in use
       if (!reply.ok) {
@@ -186,12 +186,13 @@
   };
 
   const say = async (said) => {
-    if (!said.length || sending || !(await stored(said))) {
+    const who = at("who").value.trim();
+    if (!said.length || sending || !(await stored(said, who))) {
       return;
     }
     const when = new Date().toISOString();
     for (const [task, answer] of said) {
-      answers.set(name(task), { answer, who: at("who").value.trim(), when });
+      answers.set(name(task), { answer, who, when });
       marks.delete(name(task));
     }
     order.push(said.map(([task]) => name(task)));
@@ -209,7 +210,8 @@
   const undo = async () => {
     const last = order.at(-1) || [];
     const tasks = data.tasks.filter((other) => last.includes(name(other)));
-    if (tasks.length && !sending && (await stored(tasks.map((task) => [task, ""])))) {
+    const who = answers.get(last[0])?.who; // the name may have changed since
+    if (tasks.length && !sending && (await stored(tasks.map((task) => [task, ""]), who))) {
       order.pop();
       for (const key of last) {
         if (together) { // shown again as they were marked

@@ -3,14 +3,12 @@
 (() => {
   const all = window.legradTable;
   const STEP = matchMedia("(max-width: 760px)").matches ? 20 : 50;
-  const CLAIMS = { association: "together in the data", clip_reliance: "the model looks at it",
-    probe_reliance: "a linear model uses it", model_reliance: "your classifier uses it" };
-  const EFFECTS = { "odds ratio": "association", "a linear model uses it": "probe_reliance",
-    "the model looks at it": "clip_reliance", "your classifier uses it": "model_reliance" };
+  const EFFECTS = ["association", "probe_reliance", "clip_reliance", "model_reliance"];
   const get = (name) => document.getElementById(name);
   const body = document.querySelector("#pairs tbody");
   const judged = Object.keys(all.verdict).length > 0;
-  const effects = Object.entries(EFFECTS).filter(([, claim]) => all.claims[claim]?.asked);
+  const effects = EFFECTS.filter((claim) => all.claims[claim]?.asked)
+    .map((claim) => [claim === "association" ? "odds ratio" : all.claims[claim].name, claim]);
   const now = { claim: "association", sort: "rank", down: true, shown: STEP, rows: [] };
 
   const nameOf = (row) => all.classes[all.class[row]];
@@ -94,8 +92,8 @@
       get("sort").append(new Option(title, title));
     }
     document.getElementById("pairs").classList.toggle("judged", judged);
-    for (const [claim, { asked }] of Object.entries(all.claims)) {
-      const option = new Option(CLAIMS[claim] + (asked ? "" : ": not asked for"), claim);
+    for (const [claim, { name, asked }] of Object.entries(all.claims)) {
+      const option = new Option(name + (asked ? "" : ": not asked for"), claim);
       option.disabled = !asked;
       get("claim").append(option);
     }

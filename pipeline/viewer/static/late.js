@@ -12,7 +12,7 @@
   status.hidden = false;
   try {
     for (let first = 0, after = 1; first < ids.length; first = after, after += AT_ONCE) {
-      status.textContent = `computing heat: ${first} of ${ids.length} images`;
+      status.textContent = `computing heat: image ${first + 1} of ${ids.length}`;
       const part = ids.slice(first, after).map((id) => `&id=${encodeURIComponent(id)}`);
       const reply = await fetch(late.address + part.join(""));
       if (!reply.ok) {
@@ -24,7 +24,7 @@
       }
     }
     status.hidden = !missing;
-    status.textContent = missing ? `${missing} images have no heat, because they could not be fetched` : "";
+    status.textContent = missing ? `no heat of ${missing} ${missing === 1 ? "image" : "images"} that could not be fetched` : "";
   } catch (error) { // the page is being left, the server has ended, or its model cannot be used
     status.textContent = `no more heat: ${error.message}`;
   }
