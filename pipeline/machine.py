@@ -9,9 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from legrad.settings import is_uri
-from pipeline.errors import UsageError
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -49,20 +46,6 @@ def map_in_threads(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def local_path(name: str | Path) -> Path:
-    """A path on this machine.
-
-    Raises:
-        UsageError: it is a URI.
-    """
-    if is_uri(str(name)):
-        raise UsageError(
-            f"{name}: expected a path on this machine, found a URI; write to a path, and copy it "
-            "from there"
-        )
-    return Path(name)
 
 
 def process_table() -> str:

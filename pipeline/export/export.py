@@ -12,9 +12,8 @@ from pipeline.errors import UsageError
 from pipeline.export.coco import THRESHOLD, coco
 from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
-from pipeline.machine import local_path
 from pipeline.results.rows import name_list
-from pipeline.storage.location import Location, open_location
+from pipeline.storage.location import Location, local_path, open_location
 from pipeline.storage.tables import write_table
 
 FORMATS = ("ids", "groups", "issues", "coco", "fiftyone")

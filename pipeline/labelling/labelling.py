@@ -17,9 +17,9 @@ from pipeline.audit.label_groups import DESIGN, LABELS, Design, stored_design, w
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError, counted
 from pipeline.labelling.tasks import LabelTask, Pair, choose_pairs, draw_tasks
-from pipeline.machine import local_path
 from pipeline.report.embed import to_json
 from pipeline.report.shown_images import fetch_pictures
+from pipeline.storage.location import local_path
 from pipeline.storage.tables import read_table
 
 PAGE = "label.html"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pipeline.auditor import Audit
 from pipeline.errors import UsageError, counted
-from pipeline.machine import local_path
 from pipeline.report import embed
 from pipeline.report.contents import Limits, Report
 from pipeline.report.gather import gather
 from pipeline.report.pages import Pages
+from pipeline.storage.location import local_path
 
 MARK = "legrad-report.txt"
 _FOLDERS = ("pairs", "classes", "pictures", "assets")

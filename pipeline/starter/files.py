@@ -17,7 +17,7 @@ from legrad.models.definition import FOLDER_PREFIX, MINI, is_location
 from pipeline.config import MAX_QUERIES, ModelConfig, RunConfig, absolute, is_uri
 from pipeline.config.loading import packaged_config, validated
 from pipeline.config.query_labels import ClassQuery, class_queries
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.schema import RESERVED, STAND_INS
 from pipeline.starter.survey import Survey, survey
 
@@ -211,7 +211,7 @@ def _class_line(query: ClassQuery, count: int, *, plain: bool) -> str:
     if not plain:
         values["templates"] = "imagenet"
     hint = "  <- say what this is" if query.guessed else ""
-    return f"  - {_flow(values)}  # {count:,} images{hint}"
+    return f"  - {_flow(values)}  # {counted(count, 'image')}{hint}"
 
 
 def _run_text(data: Survey, model: ModelConfig, config: Path) -> str:

@@ -20,6 +20,7 @@ from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
+from legrad.settings import is_uri
 from pipeline.errors import UsageError
 from pipeline.storage.retries import call_with_retries, with_client_defaults
 
@@ -178,6 +179,20 @@ def open_location(uri: str, options: Options | None = None) -> Location:
     if isinstance(fs, LocalFileSystem):
         path = Path(path).as_posix()  # without // and /./, so that names below it are cut correctly
     return Location(fs, path.rstrip("/"))
+
+
+def local_path(name: str | Path) -> Path:
+    """A path on this machine.
+
+    Raises:
+        UsageError: it is a URI.
+    """
+    if is_uri(str(name)):
+        raise UsageError(
+            f"{name}: expected a path on this machine, found a URI; write to a path, and copy it "
+            "from there"
+        )
+    return Path(name)
 
 
 def redact(text: str) -> str:
