@@ -29,7 +29,7 @@ from pipeline.audit.estimates import (
     compare_shares,
     estimate_share,
 )
-from pipeline.audit.label_design import Centring, Strata, draw
+from pipeline.audit.label_design import Centring, ScoreStrata, draw
 from pipeline.audit.label_predictor import FOLDS, Predictor, cross_fit
 
 Array = NDArray[np.float64]
@@ -85,7 +85,7 @@ def with_predictions(
     rng: np.random.Generator, groups: list[Group], labels: int
 ) -> list[ShareEstimate]:
     """Estimates of two groups by the design and the predictor."""
-    strata = [Strata.of(group.scores) for group in groups]
+    strata = [ScoreStrata.of(group.scores) for group in groups]
     queues = [
         draw(rng.permutation(len(group.scores)), group.scores, cut, labels, FOLDS)
         for group, cut in zip(groups, strata, strict=True)

@@ -35,7 +35,7 @@ from pipeline.audit.findings import Findings, find
 from pipeline.audit.inference import share_interval
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.machine import cores
-from pipeline.reliance.claims import Claims, Directions
+from pipeline.reliance.claims import Claims, TextDirections
 from pipeline.reliance.probe import GROUPS, collect, cross_fitted, fit, probe_quality
 
 SIZES = {400: 3, 2000: 1}
@@ -44,7 +44,7 @@ _SETTINGS = AuditConfig()
 
 
 def audited(
-    pool: Pool, world: World, directions: Directions, about: dict[str, Any]
+    pool: Pool, world: World, directions: TextDirections, about: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """One row per (class, cue): every claim, every baseline, and the truth."""
     by_label = _by_label(world.cell, directions)
@@ -89,10 +89,10 @@ def audited(
     ]
 
 
-def _by_label(cell: Cell, directions: Directions) -> Directions:
+def _by_label(cell: Cell, directions: TextDirections) -> TextDirections:
     """Directions by label; a label and its twin have the same text."""
     labels = cell.labels
-    return Directions(
+    return TextDirections(
         directions.cues,
         {label: directions.classes[name] for label, name in labels.items()},
         {
@@ -113,7 +113,7 @@ def _edited(pool: Pool, world: World, findings: Findings, rivals: Any) -> list[A
     return pairs
 
 
-def _with_cue(directions: Directions, pairs: list[Any]) -> Directions:
+def _with_cue(directions: TextDirections, pairs: list[Any]) -> TextDirections:
     """The positive control of claim B: the texts of the classes name the cue as well."""
     changed = dict(directions.classes)
     for pair in pairs:

@@ -23,7 +23,7 @@ from legrad.mini.world.scene import corners
 from legrad.models.vision_language import VisionLanguageModel
 from legrad.preprocess import Preprocess
 from pipeline.config.audit_settings import RelianceConfig
-from pipeline.reliance.claims import Directions
+from pipeline.reliance.claims import TextDirections
 from pipeline.reliance.editor import Editor
 from pipeline.reliance.shortlist import IMAGE_COLUMNS, PairTask
 from training.captions import named
@@ -126,14 +126,14 @@ def _draw(
     return np.stack([preprocess(image) for image in images]), np.array(rows)
 
 
-def text_directions(model: VisionLanguageModel) -> Directions:
+def text_directions(model: VisionLanguageModel) -> TextDirections:
     """Directions of all names; a class has the text of its object, whatever its label."""
     names = [*OBJECTS, *CUES, *DECOYS]
     plain = model.encode_text([named(name) for name in names]).numpy()
     texts = dict(zip(names, plain, strict=True))
     pairs = [(name, cue) for name in OBJECTS for cue in CUES]
     joined = model.encode_text([f"{named(a)} with {named(b)}" for a, b in pairs]).numpy()
-    return Directions(
+    return TextDirections(
         cues={name: texts[name] for name in (*CUES, *DECOYS)},
         classes={name: texts[name] for name in OBJECTS},
         controls={pair: row - texts[pair[0]] for pair, row in zip(pairs, joined, strict=True)},

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from benchmarks.truth_pool import CUES, DECOYS, HOSTED, OBJECTS, Pool, image_id
-from pipeline.reliance.claims import Directions, EditedPair
+from pipeline.reliance.claims import EditedPair, TextDirections
 from pipeline.reliance.edits import Kind, PairEdits
 from pipeline.schema import EMBEDDING, score_column
 
@@ -69,7 +69,7 @@ class World:
     dataset: ds.Dataset
 
 
-def draw_world(pool: Pool, cell: Cell, directions: Directions, seed: int) -> World:
+def draw_world(pool: Pool, cell: Cell, directions: TextDirections, seed: int) -> World:
     """Assemble a data set; the same seed gives the same one."""
     rng = np.random.default_rng([seed, cell.images, int(cell.strength * 100), cell.only_cue])
     left = {key: _shuffled(pool, key, rng) for key in pool.buckets}
@@ -117,7 +117,7 @@ def _shuffled(pool: Pool, key: tuple[str, frozenset[str]], rng: np.random.Genera
 
 
 def _table(
-    pool: Pool, pool_rows: NDArray[np.int64], labels: list[str], directions: Directions
+    pool: Pool, pool_rows: NDArray[np.int64], labels: list[str], directions: TextDirections
 ) -> ds.Dataset:
     vectors = pool.embeddings[pool_rows]
     width = vectors.shape[1]

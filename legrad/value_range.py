@@ -29,8 +29,8 @@ Array = NDArray[np.float64]
 
 def is_wide(image: Image.Image) -> bool:
     """Whether a picture's values are not bytes: modes ``I``, ``I;16*`` and ``F``, and wide RGB."""
-    is_dimmed = image.mode in ("RGB", "RGBA", "LA") and bool(image.info.get(WIDE))
-    return image.mode.startswith("I") or image.mode == "F" or is_dimmed
+    is_16_bit_colour = image.mode in ("RGB", "RGBA", "LA") and bool(image.info.get(WIDE))
+    return image.mode.startswith("I") or image.mode == "F" or is_16_bit_colour
 
 
 def to_8_bits(image: Image.Image) -> tuple[Image.Image, str | None]:

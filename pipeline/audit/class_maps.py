@@ -102,7 +102,7 @@ def difference(sums: MapSums, code: int, grid: tuple[int, int]) -> Difference:
 
 
 @dataclass
-class Sample:
+class MapSample:
     """Stored maps of some images of every class, few enough to fit into memory.
 
     Attributes:
@@ -114,7 +114,7 @@ class Sample:
     tables: dict[tuple[str, ...], list[pa.Table]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, population: Population, each: int, total: int) -> "Sample":
+    def of(cls, population: Population, each: int, total: int) -> "MapSample":
         """An empty sample for about ``each`` images of every class and ``total`` in all."""
         wanted = np.minimum(population.sizes, each).astype(np.float64)
         wanted *= min(1.0, total / max(wanted.sum(), 1))
@@ -137,7 +137,7 @@ def read_maps(
     results: Readable,
     population: Population,
     queries: Sequence[str],
-    sample: Sample | None = None,
+    sample: MapSample | None = None,
     columns: Sequence[str] = (),
 ) -> dict[str, MapSums]:
     """Sum the stored maps of some queries by class, a few queries at a time.

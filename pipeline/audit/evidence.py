@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from legrad.preprocess import Box
-from pipeline.audit.class_maps import Sample, stored_maps
+from pipeline.audit.class_maps import MapSample, stored_maps
 from pipeline.audit.inference import Array, mean_interval
 from pipeline.audit.presence import Presence
 from pipeline.audit.scores import Population
@@ -52,7 +52,7 @@ class Evidence:
         self,
         results: Results,
         population: Population,
-        sample: Sample,
+        sample: MapSample,
         class_maps: Mapping[int, str],
     ) -> None:
         self.grid = results.grid

@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.audit.inference import Array
-from pipeline.audit.label_design import ELSEWHERE, PICKED, Strata, answers_by_image
+from pipeline.audit.label_design import ELSEWHERE, PICKED, ScoreStrata, answers_by_image
 from pipeline.audit.label_groups import LabelImages, Labels, group_code
 from pipeline.audit.scores import Population
 from pipeline.errors import UsageError
 
 NOT_DRAWN = -1
 """Fold of a picked image."""
-_NO_STRATA = Strata((), (0,))
+_NO_STRATA = ScoreStrata((), (0,))
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CueAnswers:
     """
 
     groups: tuple[str, ...]
-    strata: tuple[Strata, ...]
+    strata: tuple[ScoreStrata, ...]
     rows: NDArray[np.int64]
     group: NDArray[np.int64]
     present: Array

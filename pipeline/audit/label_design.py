@@ -46,7 +46,7 @@ class Answer(StrEnum):
 
 
 @dataclass(frozen=True)
-class Strata:
+class ScoreStrata:
     """How a group is cut into strata; stored, so that later draws continue the same design.
 
     Attributes:
@@ -58,7 +58,7 @@ class Strata:
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, scores: Array) -> "Strata":
+    def of(cls, scores: Array) -> "ScoreStrata":
         """Cut a group's scores (n,); strata that would hold no image are empty."""
         ranked = np.sort(scores)[::-1]
         places = [max(int(np.ceil(part * len(ranked))) - 1, 0) for part in PARTS]
@@ -100,14 +100,14 @@ def shuffle_keys(image_ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
 
 
 def draw(
-    shuffled: NDArray[np.int64], scores: Array, strata: Strata, labels: int, folds: int
+    shuffled: NDArray[np.int64], scores: Array, strata: ScoreStrata, labels: int, folds: int
 ) -> Queue:
     """The first ``labels`` images of a group's queue, fewer where the group is smaller.
 
     Args:
         shuffled: (n,) all images of the group in random order.
         scores: (n,) of the cue, each class's median taken out: see `Centring`.
-        strata: the strata of this group, as `Strata.of` or as stored.
+        strata: the strata of this group, as `ScoreStrata.of` or as stored.
         labels: length of the queue; a longer one continues a shorter one.
         folds: number of folds of cross-fitting.
     """

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.audit.estimates import Labelled, ShareEstimate, compare_shares, estimate_share
 from pipeline.audit.inference import Array
 from pipeline.audit.label_answers import NOT_DRAWN, CueAnswers, answers_on_cue, telling_answers
-from pipeline.audit.label_design import Strata
+from pipeline.audit.label_design import ScoreStrata
 from pipeline.audit.label_groups import LabelImages, Labels, group_code
 from pipeline.audit.label_predictor import FOLDS, Predictor, cross_fit
 from pipeline.audit.scores import Population, Readable, batches, embeddings
@@ -193,7 +193,7 @@ def _pairs(
         yield _row(group, cue, share, other)
 
 
-def _sizes(strata: Strata, scores: Array) -> Array:
+def _sizes(strata: ScoreStrata, scores: Array) -> Array:
     """Number of images in each stratum."""
     sizes: Array = np.bincount(strata.stratum(scores), minlength=len(strata.sizes)).astype(float)
     return sizes

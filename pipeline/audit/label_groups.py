@@ -22,7 +22,7 @@ from pipeline.audit.label_design import (
     ELSEWHERE,
     Centring,
     Queue,
-    Strata,
+    ScoreStrata,
     draw,
     merge_labels,
     shuffle_keys,
@@ -49,7 +49,7 @@ class DrawnGroup:
         drawn: images that were drawn, the first of the group's queue.
     """
 
-    strata: Strata
+    strata: ScoreStrata
     drawn: int
 
 
@@ -88,7 +88,7 @@ class Design:
                 )
             groups = {
                 (g["cue"], g["group"]): DrawnGroup(
-                    Strata(tuple(g["cuts"]), tuple(g["sizes"])), int(g["drawn"])
+                    ScoreStrata(tuple(g["cuts"]), tuple(g["sizes"])), int(g["drawn"])
                 )
                 for g in values["groups"]
             }
@@ -111,7 +111,7 @@ class Design:
         values = {"version": _VERSION, "seed": self.seed, "groups": groups}
         return json.dumps(values, indent=1).encode()
 
-    def drawing(self, cue: str, group: str, strata: Strata, labels: int) -> "Design":
+    def drawing(self, cue: str, group: str, strata: ScoreStrata, labels: int) -> "Design":
         """The design after ``labels`` images of a group are drawn.
 
         Strata that it has stay, unless the group has another number of images by now.
@@ -201,7 +201,7 @@ class LabelImages:
         """(n,) whether each image is in a class."""
         return self.members.of_class(code, len(self.codes))
 
-    def queue(self, cue: str, code: int | None, strata: Strata, labels: int) -> Queue:
+    def queue(self, cue: str, code: int | None, strata: ScoreStrata, labels: int) -> Queue:
         """The first ``labels`` images of a group, as row numbers of all images."""
         rows = self.rows(cue, code)
         shuffled = np.argsort(self.keys[rows], kind="stable").astype(np.int64)

@@ -7,7 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from pipeline.audit import class_maps, evidence
-from pipeline.audit.class_maps import Difference, MapSums, Sample
+from pipeline.audit.class_maps import Difference, MapSample, MapSums
 from pipeline.audit.findings import Findings
 from pipeline.audit.inference import Array
 from pipeline.audit.names import Names, has_maps
@@ -47,7 +47,9 @@ class StoredMaps:
         cues = [query for query in self.cues if has_maps(self.results, query)]
         if not self.settings.maps or not of_class or not cues:
             return pd.DataFrame(columns=columns)
-        sample = Sample.of(population, self.settings.evidence_images, self.settings.evidence_total)
+        sample = MapSample.of(
+            population, self.settings.evidence_images, self.settings.evidence_total
+        )
         extra = ["width", "height", *(score_column(query) for query in cues)]
         queries = [*dict.fromkeys([*of_class.values(), *cues])]
         read = class_maps.read_maps(self.results, population, queries, sample, extra)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.audit.class_maps import Sample, stored_maps
+from pipeline.audit.class_maps import MapSample, stored_maps
 from pipeline.audit.scores import Population, Readable, batches, embeddings
 from pipeline.audit.split import confirming
 from pipeline.schema import EMBEDDING, map_column, peak_column
@@ -70,7 +70,7 @@ class SampledMaps:
         class_maps: Mapping[int, str],
         grid: tuple[int, int],
     ) -> "Iterator[SampledMaps]":
-        sample = Sample.of(population, IMAGES, TOTAL)
+        sample = MapSample.of(population, IMAGES, TOTAL)
         names = tuple(dict.fromkeys(class_maps.values()))
         stored = [column(name) for name in names for column in (map_column, peak_column)]
         codes = []

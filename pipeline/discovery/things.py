@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.audit.class_maps import Sample
+from pipeline.audit.class_maps import MapSample
 from pipeline.audit.inference import Array
 from pipeline.audit.scores import Population, Readable, batches, embeddings
 from pipeline.audit.suspicion_scan import EmbeddingSums
@@ -124,7 +124,7 @@ def explained(images: Array, direction: Array, cues: Array) -> float:
 
 def _sampled(half: Readable, population: Population) -> Iterator[tuple[int, Array]]:
     """Code of each audited class, and embeddings of a random sample of its images."""
-    sample = Sample.of(population, IMAGES, TOTAL)
+    sample = MapSample.of(population, IMAGES, TOTAL)
     codes: list[NDArray[np.int64]] = []
     for batch in batches(half, population, [], ["image_id", EMBEDDING]):
         codes.append(sample.take((), batch.table, batch.codes))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.audit.label_design import ELSEWHERE, Strata, elsewhere_labels
+from pipeline.audit.label_design import ELSEWHERE, ScoreStrata, elsewhere_labels
 from pipeline.audit.label_groups import Design, LabelImages, group_code
 from pipeline.audit.suspicion_scan import worth_a_look
 from pipeline.auditor import Audit
@@ -136,7 +136,7 @@ def draw_tasks(
         counts[ELSEWHERE] = elsewhere_labels(labels, largest / max(everywhere, 1))
         for group, count in counts.items():
             rows = images.rows(cue, group_code(population, group))
-            strata = Strata.of(images.scores[cue][rows])
+            strata = ScoreStrata.of(images.scores[cue][rows])
             design = design.drawing(cue, group, strata, min(count, len(rows)))
         tasks += _tasks_of_cue(audit, images, design, cue, counts)
     return tasks, design

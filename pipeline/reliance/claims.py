@@ -41,7 +41,7 @@ MORE: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Directions:
+class TextDirections:
     """Directions of texts in the embedding space.
 
     Attributes:
@@ -88,7 +88,7 @@ class Claims:
         findings: Findings,
         sums: ProbeSums,
         quality: pd.DataFrame,
-        directions: Directions,
+        directions: TextDirections,
         settings: AuditConfig,
     ) -> None:
         self.findings = findings

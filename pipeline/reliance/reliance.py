@@ -17,7 +17,7 @@ from pipeline.audit.names import Names
 from pipeline.cluster.resources import Resources
 from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
-from pipeline.reliance.claims import Claims, Directions, EditedPair
+from pipeline.reliance.claims import Claims, EditedPair, TextDirections
 from pipeline.reliance.edit_examples import EditExample, EditPictures, ProbeContrast, per_image
 from pipeline.reliance.edit_run import EditJob, run_edits
 from pipeline.reliance.edits import Kind, PairEdits, read_edits, read_texts, write_texts
@@ -217,7 +217,7 @@ class Reliance:
         return probe_maps(self.results, self.folder, vectors, image_ids, self.options, watch)
 
     @cached_property
-    def directions(self) -> Directions:
+    def directions(self) -> TextDirections:
         """Directions of cues, of classes, and of classes with a cue."""
         texts = read_texts(self._texts_file())
         names = Names(self.results, self.findings)
@@ -232,7 +232,7 @@ class Reliance:
             if with_cue is not None and plain is not None:
                 controls[pair.cls, pair.cue] = with_cue - plain
         cues = {cue: texts[cue] for cue in self.findings.presence.histograms.cues}
-        return Directions(cues, classes, controls)
+        return TextDirections(cues, classes, controls)
 
     def _about(self) -> dict[str, Any]:
         """Settings besides the task that decide the edits; a part of the files' digests."""

@@ -89,7 +89,7 @@ def rank(seed: int, image_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-class Sample(Generic[Position]):
+class LabelSample(Generic[Position]):
     """A sample of at most ``count`` images of every label, drawn from a stream of images.
 
     It keeps no more than the sample in memory. The order of the stream, and which threads offer the

@@ -26,7 +26,7 @@ from pipeline.sources.parquet import read_parquet
 from pipeline.sources.planning import plan_source
 from pipeline.sources.read_unit import Facts, Unit, stand_in
 from pipeline.sources.remaining import Remaining, numbered
-from pipeline.sources.retry import Whole, reread, unread
+from pipeline.sources.retry import CompleteStream, reread, unread
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import open_location, redact
 
@@ -221,7 +221,7 @@ def _read_tar(
     fs: fsspec.AbstractFileSystem, file: SourceFile, source: SourceConfig
 ) -> Iterator[Row]:
     with fs.open(file.path, "rb") as stream:
-        whole = cast(IO[bytes], Whole(stream, file.size))  # has what `read_shard` calls
+        whole = cast(IO[bytes], CompleteStream(stream, file.size))  # has what `read_shard` calls
         rows = read_shard(whole, file.name, source.id_prefix, source)
         yield from (row | {BOOK: number} for number, row in enumerate(rows))
 

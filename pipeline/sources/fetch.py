@@ -18,7 +18,7 @@ from pipeline.sources.listing import expand_braces
 from pipeline.sources.lists import fetch_from_list
 from pipeline.sources.parquet import fetch_from_parquet
 from pipeline.sources.parquet_file import is_broken
-from pipeline.sources.retry import Whole
+from pipeline.sources.retry import CompleteStream
 from pipeline.sources.webdataset import read_shard
 from pipeline.storage.location import (
     Location,
@@ -184,7 +184,7 @@ def _scan(shard: Location, row: Mapping[str, Any], image_field: str | None) -> b
     """The bytes of an image in a tar that cannot be read by byte range."""
     source = SourceConfig(format="webdataset", uri=(shard.path,), image_field=image_field)
     with shard.fs.open(shard.path, "rb") as stream:
-        whole = cast(IO[bytes], Whole(stream, 0))
+        whole = cast(IO[bytes], CompleteStream(stream, 0))
         for sample in read_shard(whole, row["shard"], "", source):
             data: bytes | None = sample.get("bytes")
             if data is not None and hashlib.sha256(data).hexdigest() == row["sha256"]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.schema import Status, source_schema
 from pipeline.storage.location import redact
 
-BLOCK_BYTES = 16 * 2**20
+READ_BLOCK_BYTES = 16 * 2**20
 BLOCK_ROWS = 512
 Row = dict[str, Any]
 
@@ -38,14 +38,14 @@ def clean(text: str) -> str:
 
 
 def blocks(rows: Iterable[Row], carry: Mapping[str, str]) -> Iterator[pa.Table]:
-    """Collect rows into tables of at most `BLOCK_ROWS` rows and about `BLOCK_BYTES` bytes."""
+    """Collect rows into tables of at most `BLOCK_ROWS` rows and about `READ_BLOCK_BYTES` bytes."""
     schema = source_schema(carry)
     pending: list[Row] = []
     size = 0
     for row in rows:
         pending.append(row)
         size += len(row.get("bytes") or b"")
-        if len(pending) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+        if len(pending) >= BLOCK_ROWS or size >= READ_BLOCK_BYTES:
             yield pa.Table.from_pylist(pending, schema=schema)
             pending, size = [], 0
     if pending:

@@ -93,8 +93,8 @@ def _class_names(
 def read_parquet(fs: fsspec.AbstractFileSystem, unit: Unit, source: SourceConfig) -> Iterator[Row]:
     """Yield the rows of a part of a file, in order.
 
-    At most a batch (`BLOCK_BYTES` of images of average size) and one page of every column are in
-    memory. A broken row group gives the rows before the fault and one row with a status for the
+    At most a batch (`READ_BLOCK_BYTES` of images of average size) and one page of every column are
+    in memory. A broken row group gives the rows before the fault and one row with a status for the
     rest. An error of the storage is raised, so that the part is read again.
     """
     file, part = unit.files[0], unit.part

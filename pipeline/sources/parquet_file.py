@@ -18,7 +18,7 @@ from pipeline.sources.image_column import (
     is_binary,
     is_struct,
 )
-from pipeline.sources.input_rows import BLOCK_BYTES, BLOCK_ROWS, is_corruption, text_of
+from pipeline.sources.input_rows import BLOCK_ROWS, READ_BLOCK_BYTES, is_corruption, text_of
 from pipeline.sources.read_unit import Part
 from pipeline.storage.location import Location, redact
 
@@ -106,14 +106,14 @@ def cut(metadata: pq.FileMetaData) -> Iterator[Part]:
 
 
 def batch_rows(metadata: pq.FileMetaData, group: int) -> int:
-    """Number of rows that amount to about `BLOCK_BYTES`.
+    """Number of rows that amount to about `READ_BLOCK_BYTES`.
 
     It uses only totals of the row group: with a damaged footer, asking pyarrow for the metadata of
     a column ends the process.
     """
     meta = metadata.row_group(group)
     mean = meta.total_byte_size // max(1, meta.num_rows)
-    return int(min(BLOCK_ROWS, max(1, BLOCK_BYTES // max(1, mean))))
+    return int(min(BLOCK_ROWS, max(1, READ_BLOCK_BYTES // max(1, mean))))
 
 
 def is_broken(error: Exception) -> bool:

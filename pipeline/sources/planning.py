@@ -11,7 +11,7 @@ import fsspec
 from pipeline.config import SourceConfig
 from pipeline.errors import UsageError
 from pipeline.machine import map_in_threads
-from pipeline.sources.choice import Sample, quotas, wanted_ids
+from pipeline.sources.choice import LabelSample, quotas, wanted_ids
 from pipeline.sources.folder import chunks, describe
 from pipeline.sources.foreign_layouts import foreign_layout
 from pipeline.sources.input_rows import clean
@@ -39,7 +39,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class SourcePlan:
     """What a source is read from.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan:
     facts: Facts = field(default_factory=Facts)
 
 
-def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> Plan:
+def plan_source(fs: fsspec.AbstractFileSystem, source: SourceConfig) -> SourcePlan:
     """List a source's files, and cut those that the settings name into units.
 
     Raises:
@@ -126,7 +126,7 @@ def choose_files(source: SourceConfig, files: list[SourceFile]) -> list[SourceFi
 
 def plan_units(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> Plan:
+) -> SourcePlan:
     """Cut files into units of bounded size, each one read task.
 
     The same settings and files give the same units on every attempt.
@@ -136,12 +136,12 @@ def plan_units(
     """
     source = labeller.source
     if source.format == "webdataset":
-        return Plan(_of_tars(files, source))
+        return SourcePlan(_of_tars(files, source))
     if source.format == "folder":
         chosen = _sampled_files(fs, files, labeller) if source.sample else list(files)
         groups = chunks(chosen[: source.limit], FILES_PER_UNIT, BYTES_PER_UNIT)
         units = [Unit(group[0].name, tuple(group), single_images=True) for group in groups]
-        return Plan(units)
+        return SourcePlan(units)
     plan = _of_tables(fs, files, labeller)
     if source.limit is None:
         return plan
@@ -171,7 +171,7 @@ def _sampled_files(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
 ) -> list[SourceFile]:
     source = labeller.source
-    sample = Sample[int](source.sample or 0, source.sample_seed)
+    sample = LabelSample[int](source.sample or 0, source.sample_seed)
 
     def offer(number: int) -> None:
         file = files[number]
@@ -187,10 +187,10 @@ def _sampled_files(
 
 def _of_tables(
     fs: fsspec.AbstractFileSystem, files: Sequence[SourceFile], labeller: Labeller
-) -> Plan:
+) -> SourcePlan:
     source = labeller.source
     scan = scan_parquet if source.format == "parquet" else scan_list
-    sample = Sample[tuple[str, int]](source.sample or 0, source.sample_seed)
+    sample = LabelSample[tuple[str, int]](source.sample or 0, source.sample_seed)
 
     def scan_file(file: SourceFile) -> Scan:
         visit = partial(_offer, labeller, sample, file) if source.sample else None
@@ -201,7 +201,7 @@ def _of_tables(
         unit for file, scan in zip(files, scans, strict=True) for unit in _units(file, scan.parts)
     ]
     chosen = units if source.sample is None else list(_drawn(units, sample.positions))
-    return Plan(chosen, _joined([scan.facts for scan in scans]))
+    return SourcePlan(chosen, _joined([scan.facts for scan in scans]))
 
 
 def _joined(facts: Sequence[Facts]) -> Facts:
@@ -216,7 +216,7 @@ def _joined(facts: Sequence[Facts]) -> Facts:
 
 def _offer(
     labeller: Labeller,
-    sample: Sample[tuple[str, int]],
+    sample: LabelSample[tuple[str, int]],
     file: SourceFile,
     row: int,
     key: str,

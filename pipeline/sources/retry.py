@@ -50,7 +50,7 @@ def unread(name: str, shard: str, prefix: str, number: int, error: Exception, co
     return make_row(image_id, shard, UNREADABLE, **values)
 
 
-class Whole:
+class CompleteStream:
     """A stream whose early end is a transient error, because the storage listed more bytes.
 
     Args:

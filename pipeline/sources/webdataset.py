@@ -48,7 +48,7 @@ _SAMPLE_NAME = re.compile(r"((?:.*/)?[^/.][^/.]*)(?:\.([^/]*))?", re.DOTALL)
 
 
 @dataclass
-class Sample:
+class TarSample:
     """Neighbouring members of a tar that share a key.
 
     Attributes:
@@ -167,12 +167,12 @@ def _unused(key: str, count: int, taken: set[str]) -> str:
     return name
 
 
-def _samples(stream: IO[bytes]) -> Iterator[Sample]:
+def _samples(stream: IO[bytes]) -> Iterator[TarSample]:
     """Group neighbouring members by key; a repeated field starts a new sample.
 
     A sample that an error cuts short is yielded as not whole before the error is raised.
     """
-    sample: Sample | None = None
+    sample: TarSample | None = None
     with _StrictTar.open(fileobj=stream, mode="r|*") as tar:
         try:
             for member in tar:
@@ -188,7 +188,7 @@ def _samples(stream: IO[bytes]) -> Iterator[Sample]:
                 if sample is None or sample.key != key or extension in sample.fields:
                     if sample is not None:
                         yield sample
-                    sample = Sample(key, link=None if member.isfile() else member.linkname)
+                    sample = TarSample(key, link=None if member.isfile() else member.linkname)
                 sample.fields[extension] = data
                 sample.spans[extension] = (member.offset_data, member.size)
         except Exception as error:
@@ -209,7 +209,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _images(
-    sample: Sample, image_field: str | None, seen: Counter[str]
+    sample: TarSample, image_field: str | None, seen: Counter[str]
 ) -> list[tuple[str, str | None]]:
     """The images of a sample, each as the key of its row and its field.
 
@@ -245,13 +245,13 @@ def _parts(field: str) -> tuple[str, str]:
     return name, extension
 
 
-def _row(sample: Sample, image: str | None, shard: str, key: str, source: SourceConfig) -> Row:
+def _row(sample: TarSample, image: str | None, shard: str, key: str, source: SourceConfig) -> Row:
     """The row of one image, with what the sample says about it."""
     values = described(sample.fields, _parts(image or "")[0], source)
     return make_row(key, shard, key, **values)
 
 
-def _outcome(sample: Sample, image: str | None, count: int, has_offsets: bool) -> Row:
+def _outcome(sample: TarSample, image: str | None, count: int, has_offsets: bool) -> Row:
     """The bytes of an image and where they are, or why there are none.
 
     Args:

@@ -18,7 +18,7 @@ from legrad.image_files import open_image, pixel_limit
 from legrad.preprocess import Box, Preprocess, orientation, rgb_and_note
 from pipeline.schema import Status, decoded_schema, property_column
 from pipeline.stages.jpeg import missing_data
-from pipeline.stages.properties import Sample, measure, take_sample
+from pipeline.stages.properties import PixelSample, measure, take_sample
 
 if TYPE_CHECKING:  # the second imports Ray, which explaining single images does without
     from pipeline.config.source_settings import SourceConfig
@@ -52,7 +52,7 @@ class Decoded:
     width: int | None = None
     height: int | None = None
     error: str | None = None
-    sample: Sample | None = None
+    sample: PixelSample | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Decoder:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of `source_schema` into as many rows of `decoded_schema`."""
         with self.reporter.timed("decode"):
-            samples: dict[int, Sample] = {}
+            samples: dict[int, PixelSample] = {}
             rows = batch.to_pylist()
             for number, row in enumerate(rows):
                 sample = self._decode_row(row)
@@ -229,7 +229,7 @@ class Decoder:
             table = pa.Table.from_pylist(rows, schema=self.schema)
         return table
 
-    def _decode_row(self, row: dict[str, Any]) -> Sample | None:
+    def _decode_row(self, row: dict[str, Any]) -> PixelSample | None:
         """Replace the bytes of a row by its pixels, and return the sample of its image."""
         data: bytes | None = row.pop("bytes")
         if not self.store_captions:

@@ -25,7 +25,7 @@ class Explainer:
 
     Args:
         settings: model, device, threads and batch size.
-        text_features: (Q, E) float32, unit vectors from `prepare`.
+        text_features: (Q, E) float32 directions of the queries, from `prepare`.
         schema: schema of the output.
         names: the Q query names, in the order of ``text_features``.
         reporter: receives the counts of every batch.

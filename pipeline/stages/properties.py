@@ -40,7 +40,7 @@ _STANDARD_TABLE = (  # luminance, ITU-T T.81 annex K
 
 
 @dataclass(frozen=True)
-class Sample:
+class PixelSample:
     """What `measure` needs of an image.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sample:
     shape: tuple[int, int]
 
 
-def take_sample(image: Image.Image, rgb: Image.Image, size: tuple[int, int]) -> Sample:
+def take_sample(image: Image.Image, rgb: Image.Image, size: tuple[int, int]) -> PixelSample:
     """Take a sample of a decoded image.
 
     Args:
@@ -68,10 +68,10 @@ def take_sample(image: Image.Image, rgb: Image.Image, size: tuple[int, int]) -> 
     """
     colours = rgb.resize((_GRID, _GRID), Image.Resampling.NEAREST).tobytes()
     strip, shape = _strip(rgb)
-    return Sample(size, jpeg_quality(image), colours, strip, shape)
+    return PixelSample(size, jpeg_quality(image), colours, strip, shape)
 
 
-def measure(samples: Sequence[Sample]) -> dict[str, Column]:
+def measure(samples: Sequence[PixelSample]) -> dict[str, Column]:
     """The properties of some images, by name, one value per sample.
 
     ``brightness``: mean luma, 0 to 1. ``contrast``: standard deviation of luma, 0 to 0.5.
@@ -88,7 +88,7 @@ def measure(samples: Sequence[Sample]) -> dict[str, Column]:
     return columns
 
 
-def _measure(samples: Sequence[Sample]) -> dict[str, Column]:
+def _measure(samples: Sequence[PixelSample]) -> dict[str, Column]:
     raw = np.frombuffer(b"".join(sample.colours for sample in samples), np.uint8)
     planes = np.ascontiguousarray(raw.reshape(len(samples), -1, 3).transpose(2, 0, 1))
     axes = (_AXES @ planes.reshape(3, -1).astype(np.float32)).reshape(3, len(samples), -1)
@@ -145,7 +145,7 @@ def _strip(rgb: Image.Image) -> tuple[bytes, tuple[int, int]]:
     return resized.tobytes(), (rows, columns)
 
 
-def _sharpness(samples: Sequence[Sample]) -> Column:
+def _sharpness(samples: Sequence[PixelSample]) -> Column:
     """Variance of the Laplacian of each sample's strip."""
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, sample in enumerate(samples):

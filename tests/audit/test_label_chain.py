@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.audit.label_design import COLUMNS, ELSEWHERE, Strata
+from pipeline.audit.label_design import COLUMNS, ELSEWHERE, ScoreStrata
 from pipeline.audit.label_estimates import estimate_from_labels
 from pipeline.audit.label_groups import Design, LabelImages, Labels, group_code
 from pipeline.audit.scores import count_population
@@ -56,7 +56,7 @@ def drawn(made: World, seed: int) -> tuple[Any, Any, Labels]:
     for group in ("planted", "same", ELSEWHERE):
         code = group_code(population, group)
         members = images.rows("tag", code)
-        design = design.drawing("tag", group, Strata.of(images.scores["tag"][members]), LABELS)
+        design = design.drawing("tag", group, ScoreStrata.of(images.scores["tag"][members]), LABELS)
         queue = images.queue("tag", code, design.groups["tag", group].strata, LABELS)
         ids = images.ids.take(queue.rows).to_pylist()
         numbers = [int(name.rpartition("/")[2]) for name in ids]

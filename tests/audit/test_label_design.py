@@ -7,7 +7,7 @@ import pytest
 from pipeline.audit.label_design import (
     COLUMNS,
     Centring,
-    Strata,
+    ScoreStrata,
     agreement,
     answers_by_image,
     draw,
@@ -30,7 +30,7 @@ def within_classes(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def test_a_longer_queue_continues_a_shorter_one() -> None:
-    strata = Strata.of(SCORES)
+    strata = ScoreStrata.of(SCORES)
     order = shuffled_rows(IDS, 3)
     short, long = (draw(order, SCORES, strata, labels, 5) for labels in (40, 90))
     assert np.array_equal(long.rows[:40], short.rows)
@@ -39,7 +39,7 @@ def test_a_longer_queue_continues_a_shorter_one() -> None:
 
 
 def test_probabilities_are_how_often_an_image_is_drawn() -> None:
-    strata = Strata.of(SCORES[:200])
+    strata = ScoreStrata.of(SCORES[:200])
     drawn = np.zeros(200)
     sums = []
     for seed in range(400):
@@ -58,14 +58,14 @@ def test_probabilities_are_how_often_an_image_is_drawn() -> None:
 
 
 def test_high_scores_are_looked_at_more_often_and_low_ones_still() -> None:
-    queue = draw(shuffled_rows(IDS, 1), SCORES, Strata.of(SCORES), 100, 5)
+    queue = draw(shuffled_rows(IDS, 1), SCORES, ScoreStrata.of(SCORES), 100, 5)
     chances = [queue.probability[queue.stratum == code][0] for code in range(3)]
     assert chances[0] > chances[1] > chances[2] > 0.02
 
 
 @pytest.mark.parametrize("scores", [np.zeros(50), np.arange(3.0), np.array([1.0])])
 def test_ties_and_tiny_groups_are_labelled_whole(scores: np.ndarray) -> None:
-    strata = Strata.of(scores)
+    strata = ScoreStrata.of(scores)
     queue = draw(shuffled_rows(IDS[: len(scores)], 0), scores, strata, 1000, 5)
     assert sorted(queue.rows.tolist()) == list(range(len(scores)))
     assert (queue.probability == 1).all()

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import Audit
 from pipeline.audit.decisions import gate
-from pipeline.audit.label_design import COLUMNS, ELSEWHERE, PICKED, Centring, Strata
+from pipeline.audit.label_design import COLUMNS, ELSEWHERE, PICKED, Centring, ScoreStrata
 from pipeline.audit.label_groups import DESIGN, LABELS, Design, DrawnGroup, LabelImages, read_labels
 from pipeline.audit.scores import count_population
 from pipeline.config.audit_settings import RelianceConfig
@@ -265,7 +265,7 @@ def test_discovered_cues_are_labelled_on_their_half(out: str) -> None:
     images = LabelImages.read(results, population, ["tag", "grass"], 0, frozenset(["tag"]))
     assert 0.4 < len(images.rows("tag", None)) / COUNT < 0.6
     assert len(images.rows("grass", None)) == COUNT
-    queue = images.queue("tag", 1, Strata.of(images.scores["tag"][images.rows("tag", 1)]), 40)
+    queue = images.queue("tag", 1, ScoreStrata.of(images.scores["tag"][images.rows("tag", 1)]), 40)
     assert images.half[queue.rows].all()
     assert (images.codes[queue.rows] == 1).all()
     names = images.ids.take(queue.rows).to_pylist()
@@ -285,15 +285,15 @@ def test_centring_without_spread_and_without_images() -> None:
 def test_a_design_is_read_as_it_was_written(tmp_path: Path) -> None:
     from pipeline.storage.location import open_location
 
-    strata = Strata((0.1 + 0.2, -1e-17), (3, 4, 5))
+    strata = ScoreStrata((0.1 + 0.2, -1e-17), (3, 4, 5))
     design = Design(7, {}).drawing("tag", "a, b", strata, 5)
-    design = design.drawing("tag", "a, b", Strata((), (12,)), 3)
+    design = design.drawing("tag", "a, b", ScoreStrata((), (12,)), 3)
     file = open_location(str(tmp_path / DESIGN))
     file.write(design.to_json())
     assert Design.read([file], 0) == design
     assert design.groups["tag", "a, b"].drawn == 5
-    grown = design.drawing("tag", "a, b", Strata((), (13,)), 3)  # its run went on
-    assert grown.groups["tag", "a, b"] == DrawnGroup(Strata((), (13,)), 3)
+    grown = design.drawing("tag", "a, b", ScoreStrata((), (13,)), 3)  # its run went on
+    assert grown.groups["tag", "a, b"] == DrawnGroup(ScoreStrata((), (13,)), 3)
     file.write(design.to_json().replace(b'"version": 1', b'"version": 2'))
     with pytest.raises(UsageError, match="version 2"):
         Design.read([file], 0)

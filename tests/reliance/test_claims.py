@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.reliance.claims import Claims, Directions, EditedPair
+from pipeline.reliance.claims import Claims, EditedPair, TextDirections
 from pipeline.reliance.edit_examples import ProbeContrast, per_image
 from pipeline.reliance.edits import Deletion, Insertion, PairEdits
 from pipeline.reliance.probe import GROUPS, collect, cross_fitted, fit, probe_quality
@@ -38,7 +38,7 @@ def claims_of(world: Embedded, clip: np.ndarray) -> Claims:
     sums = collect(world, findings.population, findings.presence, ["cue", "other"])
     probes = cross_fitted(sums, np.ones(GROUPS), 0.1)
     rivals = fit(sums, np.ones(GROUPS), 0.1).rivals(sums.shared, 20)
-    directions = Directions(
+    directions = TextDirections(
         cues={"cue": (0.1 * CUE).astype(np.float32)},
         classes={"a": clip.astype(np.float32), "b": TEXTS[4]},
         controls={("a", "cue"): CUE.astype(np.float32)},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources.choice import Sample, quotas, wanted_ids
+from pipeline.sources.choice import LabelSample, quotas, wanted_ids
 from pipeline.sources.datasource import open_source
 from pipeline.sources.keys import Repeats, SameImages, rows_of_part
 from pipeline.sources.read_unit import Part
@@ -153,7 +153,7 @@ def test_a_sample_does_not_depend_on_the_order() -> None:
     offers = [(label, f"{label}{i}", i) for label in "ab" for i in range(50)]
     drawn = []
     for order in (offers, offers[::-1]):
-        sample = Sample[tuple[str, int]](7, 3)
+        sample = LabelSample[tuple[str, int]](7, 3)
         for label, image_id, place in order:
             sample.offer(label, image_id, (label, place))
         drawn.append(sample.positions)

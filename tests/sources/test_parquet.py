@@ -58,7 +58,7 @@ def test_images_are_found_again_by_row_group_and_row(file: Path) -> None:
 def test_a_file_is_cut_at_row_groups(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_all(settings("parquet", str(file)))
     monkeypatch.setattr(parquet_file, "BYTES_PER_PART", 1)
-    monkeypatch.setattr(parquet_file, "BLOCK_BYTES", 1)  # a batch a row
+    monkeypatch.setattr(parquet_file, "READ_BLOCK_BYTES", 1)  # a batch a row
     source = settings("parquet", str(file))
     units = open_source(source).units
     assert [unit.name for unit in units] == [f"train-0.parquet@{i}" for i in (0, 4, 8)]

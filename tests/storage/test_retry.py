@@ -20,7 +20,7 @@ from tenacity import wait_none
 from pipeline.config import SourceConfig
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
-from pipeline.sources.retry import Whole, reread, unread
+from pipeline.sources.retry import CompleteStream, reread, unread
 from pipeline.storage import retries
 from pipeline.storage.location import open_location
 from pipeline.storage.retries import (
@@ -250,8 +250,8 @@ def test_files_through_faults(storage: FlakyStorage, tmp_path: Path) -> None:
 
 
 def test_a_stream_gives_what_was_listed() -> None:
-    stream = Whole(io.BytesIO(b"abc"), 5)
+    stream = CompleteStream(io.BytesIO(b"abc"), 5)
     assert stream.read(9) == b"abc"
     with pytest.raises(ConnectionError, match="ends after 3 of 5 bytes"):
         stream.read(9)
-    assert Whole(io.BytesIO(b""), 0).read() == b""
+    assert CompleteStream(io.BytesIO(b""), 0).read() == b""

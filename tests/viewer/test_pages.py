@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,12 +33,13 @@ from pipeline.config.loading import load_config
 from pipeline.export import selection
 from pipeline.report.contents import Picture
 from pipeline.results import Results
-from pipeline.viewer import View, serve
+from pipeline.viewer import View, serve, server
 from pipeline.viewer.embeddings import Embeddings
 from pipeline.viewer.next_run import NextRun
 from pipeline.viewer.search import Filters, ImageIndex
 from pipeline.viewer.threads import NotReadyError, Threads, ready
 from tests.audit.worlds import GRID, World
+from tests.jobs.command import legrad
 from tests.viewer.client import Client, client
 from tests.viewer.worlds import COUNT, HOSTILE, world
 
@@ -401,8 +403,6 @@ def test_who_comes_later_goes_on(web: Client, out: str) -> None:
 
 
 def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
-    from tests.jobs.command import legrad
-
     assert legrad("view", str(tmp_path), "--no-browser").returncode == 2
 
 
@@ -511,6 +511,25 @@ def test_an_address_may_name_every_image_of_a_page(out: str) -> None:
     finally:
         done.set()
         thread.join(60)
+
+
+def test_a_browser_in_the_terminal_does_not_hold_the_server_up(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, closed = threading.Event(), threading.Event()
+
+    def browse(address: str) -> None:
+        opened.set()
+        closed.wait(60)
+
+    def serving(view: View, port: int, ready: Callable[[str], None]) -> None:
+        ready("http://127.0.0.1:1/")
+        assert opened.wait(60)
+
+    monkeypatch.setattr(webbrowser, "open", browse)
+    monkeypatch.setattr(server, "serve", serving)
+    assert legrad("view", out).returncode == 0  # while the browser is still open
+    closed.set()
 
 
 @pytest.mark.starts
