@@ -162,7 +162,7 @@ class RelabelledRows(Rows):
         self.require(columns)
         if where is None:
             return self._relabelled(self._stored.table(self._needed(columns)), columns)
-        return self._take(self._matching(where), columns)
+        return self.take(self._matching(where), columns)
 
     def select(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows with these ids, in their order; null where no row has the id."""
@@ -178,7 +178,7 @@ class RelabelledRows(Rows):
             return
         positions = self._matching(where)
         for start in range(0, len(positions), rows):
-            yield self._take(positions[start : start + rows], columns)
+            yield self.take(positions[start : start + rows], columns)
 
     def register(self, connection: duckdb.DuckDBPyConnection, view: str) -> None:
         """Make the rows a view of a DuckDB connection."""
@@ -217,7 +217,8 @@ class RelabelledRows(Rows):
                 ids = self.table(list(dict.fromkeys([ID, *names]))).filter(where)[ID]
         return np.sort(self._stored.find(ids.to_pylist()))
 
-    def _take(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+    def take(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at these positions, in this order; null where one is -1."""
         return self._relabelled(self._stored.take(positions, self._needed(columns)), columns)
 
     def _needed(self, columns: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.results import sql
 from pipeline.results.rows import (
     ID,
+    Positions,
     Rows,
     Where,
     explained,
@@ -98,6 +100,10 @@ class FrameRows(Rows):
         chosen = self.content.select(list(columns))
         return take_or_null(chosen, self._index.get_indexer(pd.Index(list(ids), dtype=object)))
 
+    def take(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at these positions, in this order; null where one is -1."""
+        return take_or_null(self.content.select(list(columns)), positions)
+
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
         """The content of `table` in batches of at most ``rows`` rows."""
         for batch in self.table(columns, where).to_batches(rows):
@@ -163,6 +169,14 @@ class JoinedRows(Rows):
                     values = pc.coalesce(earlier, values.cast(earlier.type))
                 merged[name] = values
         return pa.table([merged[name] for name in columns], list(columns))
+
+    def take(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at these positions, in this order; null where one is -1."""
+        known = np.flatnonzero(positions >= 0)
+        table = self.select(self.ids.take(pa.array(positions[known])), columns)
+        places = np.full(len(positions), -1, np.int64)
+        places[known] = np.arange(len(known))
+        return take_or_null(table, places)
 
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
         """The content of `table` in batches of at most ``rows`` rows."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,7 +13,7 @@ from legrad.queries.query import Query
 from pipeline.errors import UsageError
 from pipeline.results.joined_rows import JoinedRows
 from pipeline.results.results import Results
-from pipeline.results.rows import ID, Rows
+from pipeline.results.rows import ID, Positions, Rows
 from pipeline.results.run import Run
 from pipeline.results.streamed import StreamedDataset, in_batches
 from pipeline.schema import Status
@@ -69,21 +70,32 @@ class JoinedDataset(StreamedDataset):
         first, *others = self._runs
         mine = [name for name in names if name in first.dataset.schema.names]
         rest = [name for name in names if name not in mine]
-        wanted = list(dict.fromkeys([ID, _STATUS, *mine]))
+        wanted, start = list(dict.fromkeys([_STATUS, *mine])), 0
         for batch in in_batches(first.dataset, wanted, rows):
             table = pa.Table.from_batches([batch])
-            for run in others:
+            part, start = slice(start, start + len(batch)), start + len(batch)
+            everywhere = np.all([positions[part] >= 0 for positions in self._positions], axis=0)
+            table = table.filter(pa.array(everywhere))
+            for run, positions in zip(others, self._positions, strict=True):
                 of_run = [name for name in rest if name in run.dataset.schema.names]
-                table = _joined(table, run, of_run)
+                table = _joined(table, run, positions[part][everywhere], of_run)
             yield from table.select(list(names)).combine_chunks().to_batches()
 
+    @cached_property
+    def _positions(self) -> list[Positions]:
+        """For each later run, the place of every image of the first run in it; -1 for none."""
+        first, *others = self._runs
+        ids = pa.chunked_array(
+            [batch[ID] for batch in in_batches(first.dataset, [ID])], pa.string()
+        )
+        found = [pc.index_in(ids, value_set=run.rows.table([ID])[ID]) for run in others]
+        return [indices.fill_null(-1).to_numpy().astype(np.int64) for indices in found]
 
-def _joined(table: pa.Table, run: Run, columns: Sequence[str]) -> pa.Table:
-    """The rows of a table that a run has too, with some of its columns."""
+
+def _joined(table: pa.Table, run: Run, positions: Positions, columns: Sequence[str]) -> pa.Table:
+    """A table with some columns of a later run, whose rows are at these positions."""
     new = [name for name in columns if name not in table.column_names]
-    rows = run.rows.select(table[ID].to_pylist(), [ID, _STATUS, *new])
-    present = rows[ID].is_valid()
-    table, rows = table.filter(present), rows.filter(present)
+    rows = run.rows.take(positions, [_STATUS, *new])
     explained = pc.equal(table[_STATUS], str(Status.OK))
     status = pc.if_else(explained, rows[_STATUS].cast(pa.string()), table[_STATUS])
     table = table.set_column(table.column_names.index(_STATUS), _STATUS, status)

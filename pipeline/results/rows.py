@@ -55,6 +55,10 @@ class Rows(ABC):
         """
 
     @abstractmethod
+    def take(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at these positions of `table`, in this order; null where -1."""
+
+    @abstractmethod
     def batches(self, columns: Sequence[str], where: Where, rows: int) -> Iterator[pa.Table]:
         """The content of `table` in batches of at most ``rows`` rows, in bounded memory."""
 

@@ -17,6 +17,7 @@ from legrad.heatmaps import FigureRow
 from pipeline import open_results
 from pipeline.errors import UsageError
 from pipeline.results import Results, drawing
+from pipeline.results.joined_rows import FrameRows
 from pipeline.results.joined_run import as_one
 from pipeline.schema import SCHEMA_VERSION, output_schema
 from tests.parts import ids, make_run, ray_name
@@ -193,6 +194,23 @@ def test_as_one_run_it_has_the_images_of_all_runs_and_the_columns_of_each(both: 
     assert ids == ["a/04"]
     assert heat[0, 1, 0] == 4
     assert as_one(one) is one
+
+
+def test_rows_are_taken_by_their_positions(both: Results) -> None:
+    joined = as_one(both).rows
+    every = joined.table(["image_id", "score__grass"])
+    positions = np.array([2, -1, 0])
+    frame = pd.DataFrame({"more": [1, 2, 3]}, index=["a/01", "a/02", "a/03"])
+    for rows in (joined, both.runs[0].rows, FrameRows(frame)):
+        columns = ["image_id"] if rows is not joined else ["image_id", "score__grass"]
+        ids = rows.table(["image_id"])["image_id"].to_pylist()
+        taken = rows.take(positions, columns)
+        assert taken["image_id"].to_pylist() == [ids[2], None, ids[0]]
+    assert joined.take(positions, ["score__grass"])["score__grass"].to_pylist() == [
+        every["score__grass"][2].as_py(),
+        None,
+        every["score__grass"][0].as_py(),
+    ]
 
 
 def test_an_image_that_a_later_run_could_not_explain(tmp_path: Path) -> None:
