@@ -136,7 +136,7 @@ class Audit(Computed):
             ``found_by`` (``shift``, ``probe`` or both, ``clusters`` or ``maps``); ``effect`` and
             ``effect_again`` (how far the class's mean score exceeds what similarity explains, in
             standard deviations over the vocabulary, on the first and the second half; for a place,
-            how far its heat exceeds the usual heat, in departures usual in other classes);
+            how far its heat exceeds the usual heat, in units of the variation between classes);
             ``probe_effect`` (the same for weights of a linear probe); ``probe_score`` (the score of
             BEE); ``likeness`` (similarity of the texts of word and class); ``confirmed``, and
             ``reason`` where it is not; ``images`` of the class in the second half, ``presence``,
