@@ -15,10 +15,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.densest import densest_parts
 from pipeline.audit.histograms import HistogramSums
 from pipeline.audit.inference import Array
-from pipeline.audit.student import DEGREES, LOG_CONSTANT, POWER, SCALE_OF_NORMAL
+from pipeline.audit.one_state import (
+    DEGREES,
+    LOG_CONSTANT,
+    POWER,
+    SCALE_OF_NORMAL,
+    densest_parts,
+)
 
 LOW, MIDDLE, HIGH = range(3)
 _TWO = tuple((d, 0.0) for d in (1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0))
@@ -90,7 +95,7 @@ class Mixture:
 
     def odds(self, nearness: Array) -> Array:
         """(S, C, K, B) density of state and score, up to the factor `log_factor`."""
-        result = nearness**2  # the density is the third power, see `pipeline.audit.student`
+        result = nearness**2  # the density is the third power, see `pipeline.audit.one_state`
         result *= nearness
         result *= np.moveaxis(self.share[..., self._first :], 2, 0)[..., None]
         return result
@@ -214,7 +219,7 @@ def _step(data: HistogramSums, mixture: Mixture) -> tuple[Mixture, Array]:
     weights *= data.counts / total
     size = _by_state(weights.sum(axis=3))
     weights *= near
-    weights *= (DEGREES + 1) / DEGREES  # so that they count as `student.weights_of` says
+    weights *= (DEGREES + 1) / DEGREES  # so that they count as `one_state.weights_of` says
     middle = data.centres.mean(axis=1)[:, None]
     mass, scores, squares = (_by_state(sums) for sums in _moments(weights, data.centres - middle))
     whole = np.maximum(mass.sum(axis=2), 1e-9)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit import mixture, shape_check, student
+from pipeline.audit import mixture, one_state, shape_check
 from pipeline.audit.histograms import Histograms, HistogramSums
 from pipeline.audit.inference import Array
 from pipeline.audit.mixture import Mixture
@@ -124,7 +124,7 @@ def _measured(
         histograms.counts[chunk], histograms.centres[chunk], histograms.width[chunk]
     )
     fitted = mixture.fit(data)
-    single = student.one_state_likelihoods(data, student.one_state_sigma(data)).sum(axis=1)
+    single = one_state.likelihoods(data, one_state.likeliest_sigma(data)).sum(axis=1)
     gain = mixture.class_likelihoods(data, fitted).sum(axis=1) - single
     placed, unconfirmed = _placed(data, fitted, gates)
     posterior = placed.present(data.centres).astype(np.float32)
@@ -161,7 +161,7 @@ def _placed(
     present = np.einsum("ckb,ckb->ck", data.counts, share)
     absent = data.images - present
     gain = mixture.class_likelihoods(data, fitted)
-    gain = gain - student.one_state_likelihoods(data, fitted.sigma)
+    gain = gain - one_state.likelihoods(data, fitted.sigma)
     least = np.maximum(1.0, _SMALLER_STATE * data.images)
     both = (gain > gates.gain) & (present >= least) & (absent >= least)
     usual = _median_where(fitted.offset, both & (data.images >= gates.images))[:, None]
