@@ -167,10 +167,10 @@ def _placed(
     usual = _median_where(fitted.offset, both & (data.images >= gates.images))[:, None]
     away = np.abs(data.mean - usual)
     sure = (absent >= gates.images) | (np.abs(fitted.offset - usual) <= away)
-    one_state = ~((gain > gates.gain) & sure) & (data.images > 0)
+    has_one = ~((gain > gates.gain) & sure) & (data.images > 0)
     as_present = np.abs(data.mean - fitted.distance[:, None] - usual) < away
-    full = one_state & as_present
-    empty = one_state & ~as_present & (present > absent)
+    full = has_one & as_present
+    empty = has_one & ~as_present & (present > absent)
     shares = fitted.share.copy()
     shares[full], shares[empty] = [_TINY, _TINY, 1 - 2 * _TINY], [_TINY, 1 - 2 * _TINY, _TINY]
     offset = np.where(full, data.mean - fitted.distance[:, None], fitted.offset)
