@@ -108,6 +108,14 @@ class Computed:
         if not self.label_files:
             return None
         answers = read_labels(self.label_files, self.options)
+        if not self.must_fit:  # they may be about cues of a later run, which is not open
+            is_known = answers["cue"].isin([*self.cues, *self.decoys])
+            others = ", ".join(answers.loc[~is_known, "cue"].unique())
+            if others:
+                self.tell(f"answers on cues that this run does not have are left out: {others}")
+            if not is_known.any():
+                return None
+            answers = answers[is_known].reset_index(drop=True)
         root = self.results.folder.root
         design = stored_design(root, self.label_files, self.settings.seed)
         return Labels(answers, design, self.label_files)

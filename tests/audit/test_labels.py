@@ -103,8 +103,18 @@ def test_answers_in_the_output_are_read_if_they_fit(truth: World, tmp_path: Path
     pair = Audit.from_results(out).rank().set_index(["class", "cue"]).loc[("red fox", "tag")]
     assert pair["association__basis"] == "labels"
     assert not Audit.from_results(out, labels=()).rank()["labels"].any()
-    kept.write_text(rows.replace(truth.ids[0][:2], "??"))
     told: list[str] = []
+    of_later_run = rows.splitlines()[1].replace(",tag,", ",fence,")
+    kept.write_text(f"{rows}{of_later_run}\n")
+    assert pair["labels"] > 0
+    again = Audit.from_results(out, tell=told.append).rank().set_index(["class", "cue"])
+    assert again.loc[("red fox", "tag"), "labels"] == pair["labels"]
+    assert told == ["answers on cues that this run does not have are left out: fence"]
+    kept.write_text(f"{rows.splitlines()[0]}\n{of_later_run}\n")
+    assert not Audit.from_results(out).rank()["labels"].any()
+    with pytest.raises(UsageError, match="'fence' is no cue of this run"):
+        Audit.from_results(out, labels=[str(kept)]).rank()
+    kept.write_text(rows.replace(truth.ids[0][:2], "??"))
     without = Audit.from_results(out, tell=told.append).rank()
     assert not without["labels"].any()
     assert any("in legrad view are left out: " in text for text in told)
