@@ -15,7 +15,6 @@ from jobs.options import (
     StorageOptions,
     VerdictsFile,
     grouped,
-    require_table_name,
     words,
 )
 from pipeline.errors import UsageError
@@ -117,11 +116,12 @@ def audit(
     from jobs.audit_verification import show_next
     from jobs.display import console, log
     from pipeline import Audit
+    from pipeline.storage.tables import require_table_name
 
     storage_options, settings = storage.options(), options.config()
     waivers = checked_gate(gate, settings, storage_options)
     if files.export is not None:
-        require_table_name("--export", files.export)
+        require_table_name(files.export)
     if files.predictions is not None:
         _require_file("--predictions", files.predictions)
     result = Audit.from_results(

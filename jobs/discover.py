@@ -15,7 +15,6 @@ from jobs.options import (
     SettingsOptions,
     StorageOptions,
     grouped,
-    require_table_name,
     words,
 )
 from pipeline.errors import UsageError, counted
@@ -118,12 +117,12 @@ def discover(
     from pipeline.discovery import discovery_costs, store, with_heat
     from pipeline.discovery import words as read_words
     from pipeline.results.joined_run import as_one
-    from pipeline.storage.tables import write_table
+    from pipeline.storage.tables import require_table_name, write_table
 
     if files.word and files.queries is None:
         raise UsageError("--word chooses what --write-queries FILE writes; add that option")
     if files.export is not None:
-        require_table_name("--export", files.export)
+        require_table_name(files.export)
     storage_options = storage.options()
     settings = options.config()
     vocabulary = read_words(files.vocabulary, storage_options)

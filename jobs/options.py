@@ -279,16 +279,6 @@ class RunOptions:
         return load_config(config, [*(self.overrides or ()), *sets])
 
 
-def require_table_name(option: str, uri: str) -> None:
-    """Refuse a name that no table can be written to, before anything is computed.
-
-    Raises:
-        UsageError: its ending is none of a table's.
-    """
-    if not uri.endswith((".csv", ".parquet", ".json")):
-        raise UsageError(f"{option} {uri}: expected a name ending in .csv, .parquet or .json")
-
-
 def words(**options: str | Sequence[str] | None) -> list[str]:
     """Options as the words of a command; those without a value are left out.
 

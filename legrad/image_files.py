@@ -41,7 +41,7 @@ _ADVICE = {
 def pixel_limit(pixels: int | None) -> Iterator[None]:
     """Set Pillow's own limit, which holds for pictures inside a file, too, as in icons.
 
-    The limit is the process's, so that threads wait for each other here.
+    The limit belongs to the process, so threads take turns here.
 
     Args:
         pixels: largest number of pixels without a warning; None: as it is.

@@ -24,8 +24,7 @@ from pipeline.audit.label_groups import LabelImages, Labels, group_code
 from pipeline.audit.label_predictor import FOLDS, Predictor, cross_fit
 from pipeline.audit.scores import Population, Readable, batches, embeddings
 from pipeline.audit.split import confirming
-from pipeline.errors import UsageError
-from pipeline.schema import EMBEDDING, score_column
+from pipeline.schema import EMBEDDING
 
 COLUMNS = (
     "class cue share share_elsewhere effect low high p difference difference_low difference_high "
@@ -69,12 +68,9 @@ def estimate_from_labels(
         halved: cues that were found by looking at the images, which only half of them may test.
 
     Raises:
-        UsageError: the labels are of another run, or name an unknown cue or class.
+        UsageError: the labels are of another run, or name an unknown class.
     """
     cues = [str(cue) for cue in dict.fromkeys(labels.answers["cue"])]
-    strange = [cue for cue in cues if score_column(cue) not in results.dataset.schema.names]
-    if strange:
-        raise UsageError(f"{', '.join(labels.files)}: {strange[0]!r} is no cue of this run")
     images = LabelImages.read(results, population, cues, labels.design.seed, halved)
     telling = telling_answers(images, labels)
     vectors = _embeddings(results, images, telling["row"].unique())

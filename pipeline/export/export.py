@@ -14,7 +14,7 @@ from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.tables import Pairs, flagged_images, flagged_pairs, groups, issues
 from pipeline.results.rows import name_list
 from pipeline.storage.location import Location, local_path, open_location
-from pipeline.storage.tables import write_table
+from pipeline.storage.tables import require_table_name, write_table
 
 FORMATS = ("ids", "groups", "issues", "coco", "fiftyone")
 
@@ -62,9 +62,10 @@ def export(
     )
     if kind == "fiftyone":
         local_path(out)
-    elif not out.endswith(".json" if kind == "coco" else (".csv", ".parquet", ".json")):
-        expected = ".json" if kind == "coco" else ".csv, .parquet or .json"
-        raise UsageError(f"{out}: expected a name ending in {expected} for the format {kind}")
+    elif kind != "coco":
+        require_table_name(out)
+    elif not out.endswith(".json"):
+        raise UsageError(f"{out}: expected a name ending in .json for the format coco")
     chosen = flagged_pairs(audit) if pairs is None else _pair_list(pairs)
     if kind == "groups":
         return _table(

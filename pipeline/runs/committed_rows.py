@@ -62,7 +62,7 @@ class CommittedRows:
         self._ends: dict[str, list[_End]] = defaultdict(list)
         for end in ledger.totals.ends.to_pylist():
             self._ends[end.pop("unit")].append(_End(**end))
-        # Of the last file, because many units may be parts of one file.
+        # Kept for the last file only: many units may be parts of one file, and come one by one.
         self._last: tuple[_Version, Ranges] = (("", "", 0), Ranges(_NO_ROWS, _NO_ROWS))
         self._last_current: tuple[_Version, NDArray[np.bool_]] = (("", "", 0), np.zeros(0, bool))
 

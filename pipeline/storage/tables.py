@@ -133,18 +133,27 @@ def require_values(frame: pd.DataFrame, columns: Sequence[str], uri: str) -> Non
             raise UsageError(f"{uri}, line {line}: {name} is empty; expected a value in every line")
 
 
+def require_table_name(uri: str) -> None:
+    """Refuse a name that `write_table` cannot write to, before anything is computed.
+
+    Raises:
+        UsageError: its ending is none of a table's.
+    """
+    if not uri.endswith((".csv", ".parquet", ".json")):
+        raise UsageError(f"{uri}: expected a name ending in .csv, .parquet or .json")
+
+
 def write_table(frame: pd.DataFrame, uri: str, options: Options | None = None) -> None:
     """Write a frame, without its index, as ``.csv``, ``.parquet`` or ``.json``.
 
     Raises:
         UsageError: the name has another ending, or cannot be written to.
     """
+    require_table_name(uri)
     if uri.endswith(".csv"):
         data = frame.to_csv(index=False).encode()
     elif uri.endswith(".parquet"):
         data = frame.to_parquet(index=False)
-    elif uri.endswith(".json"):
-        data = json.dumps(json.loads(frame.to_json(orient="records")), indent=1).encode()
     else:
-        raise UsageError(f"{uri}: expected a name ending in .csv, .parquet or .json")
+        data = json.dumps(json.loads(frame.to_json(orient="records")), indent=1).encode()
     open_location(uri, options).write(data)

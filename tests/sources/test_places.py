@@ -4,6 +4,7 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -13,7 +14,9 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from tenacity import wait_none
 
+from legrad.preprocess import Preprocess
 from pipeline.errors import UsageError
+from pipeline.report.shown_images import copy_picture
 from pipeline.sources.datasource import open_source
 from pipeline.sources.fetch import Origin
 from pipeline.storage import retries
@@ -225,3 +228,15 @@ def test_images_that_a_run_accepts_open_later(
     assert Image.MAX_IMAGE_PIXELS == 100
     with pytest.raises(Image.DecompressionBombError):
         Origin.of(manifest | {"max_pixels": 100}, None, {}).open(row)
+
+
+def test_a_picture_that_cannot_be_decoded_has_a_reason(tmp_path: Path) -> None:
+    broken = jpeg(0)[:300]
+    (tmp_path / "a.jpg").write_bytes(broken)
+    (row,) = read_all(settings("folder", str(tmp_path)))
+    row |= {"sha256": hashlib.sha256(broken).hexdigest(), "width": 40, "height": 30}
+    origin = Origin(settings("folder", str(tmp_path)).roots, {}, "folder")
+    results: Any = SimpleNamespace(origin=origin, preprocess=Preprocess((16, 16)))
+    copy = copy_picture(results, row, 64)
+    assert copy.data is None
+    assert "a.jpg: cannot be decoded" in copy.why

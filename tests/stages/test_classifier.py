@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.progress.progress import Reporter
 from pipeline.runs.manifest import file_metadata, identity
 from pipeline.schema import Status, output_schema
+from pipeline.stages import replica as replicas
 from pipeline.stages.decode import Decoder, Decoding
 from pipeline.stages.explain import Explainer
 from pipeline.stages.replica import ReplicaSettings, prepare
@@ -119,3 +120,15 @@ def test_identity_holds_the_kind_and_the_preprocessing(config: RunConfig) -> Non
 def test_a_classifier_reads_no_texts(config: RunConfig) -> None:
     with pytest.raises(UsageError, match="reads no texts"):
         ReplicaSettings(config.model, "cpu", 1, 4).load_reader_of_texts()
+
+
+def test_a_batch_that_does_not_fit_into_memory(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(explain: object, batch_size: int) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(replicas, "images_per_second", full)
+    settings_of_four = ReplicaSettings(config.model, "cpu", 1, 4, config.selection, config.classes)
+    with pytest.raises(UsageError, match=r"runtime\.batch_size: 4 images"):
+        prepare(settings_of_four, config.queries)

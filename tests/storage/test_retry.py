@@ -2,6 +2,7 @@
 
 import errno
 import io
+import runpy
 from collections.abc import Iterator
 from functools import partial
 from http.client import IncompleteRead
@@ -255,3 +256,10 @@ def test_a_stream_gives_what_was_listed() -> None:
     with pytest.raises(ConnectionError, match="ends after 3 of 5 bytes"):
         stream.read(9)
     assert CompleteStream(io.BytesIO(b""), 0).read() == b""
+
+
+def test_a_system_that_lacks_an_error_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no EREMOTEIO."""
+    monkeypatch.delattr(errno, "EREMOTEIO", raising=False)
+    found = runpy.run_path(retries.__file__)
+    assert found["is_transient"](OSError(errno.EHOSTUNREACH, "no route to host"))
