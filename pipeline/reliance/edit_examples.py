@@ -11,15 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from legrad.preprocess import Preprocess, to_rgb
+from legrad.preprocess import Preprocess
 from pipeline.audit.inference import Array
-from pipeline.errors import UsageError
 from pipeline.reliance.claims import Claims, EditedPair
 from pipeline.reliance.edits import Kind, Vectors
 from pipeline.reliance.probe import FOLDS, Probe, groups
 from pipeline.reliance.regions import pixels_of, surroundings
 from pipeline.reliance.shortlist import PairTask
+from pipeline.results.reproduce import pixels_again
 from pipeline.results.results import Results
+from pipeline.stages.decode import Decoding
 
 _SHOWN_FILL = "surroundings"
 COLUMNS = (
@@ -149,6 +150,7 @@ class EditPictures:
             if row["embedding"] is not None and row["fill"] in (None, _SHOWN_FILL):
                 self.rows.setdefault((row["image_id"], row["kind"]), row)
         self.images = {str(row["image_id"]): row for row in (*task.images, *task.targets)}
+        self._fetched: dict[str, NDArray[np.uint8] | None] = {}
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -176,14 +178,16 @@ class EditPictures:
                 yield EditExample(image_id, kind, shown[0], shown[1], shown[2], *changes)
 
     def _before(self, image_id: str) -> NDArray[np.uint8] | None:
-        row = self.images.get(image_id)
-        if row is None:
-            return None
-        try:
-            with self.results.origin.open(row) as image:
-                return self.preprocess(to_rgb(image))
-        except UsageError:
-            return None
+        """(3, height, width) an unchanged image, fetched once; None if that is not possible."""
+        if image_id not in self._fetched:
+            row = self.images.get(image_id)
+            found = "" if row is None else self._fetch(row)
+            self._fetched[image_id] = None if isinstance(found, str) else found
+        return self._fetched[image_id]
+
+    def _fetch(self, row: Mapping[str, Any]) -> NDArray[np.uint8] | str:
+        decoding = Decoding.of_run(self.results.run["identity"])
+        return pixels_again(self.results.origin, row, self.preprocess, decoding)
 
     def _edited(self, row: Mapping[str, Any]) -> NDArray[np.uint8] | None:
         pixels = self._before(row["image_id"])

@@ -126,13 +126,12 @@ def _pair_pages(
     limits: Limits,
 ) -> list[PairPage]:
     names = Names(audit.results, audit.findings)
-    edits = edit_pictures(audit, limits)
     by_cue = dict(tuple(table.groupby("cue")))
     pages = []
     for row in records(chosen):
         pair = str(row["class"]), str(row["cue"])
         page = pair_page(audit, names, by_cue[pair[1]], row, ends.get(pair, Ends()))
-        pages.append(replace(page, edits=edits.get(pair, ())))
+        pages.append(replace(page, edits=edit_pictures(audit, *pair, limits)))
     return pages
 
 

@@ -21,7 +21,6 @@ from pipeline.schema import FETCH_COLUMNS
 
 _QUALITY = 72  # of WebP
 _EDITS_PER_PAIR = 4
-_EDITED_PAIRS = 40
 PICTURE_COLUMNS = ("image_id", *FETCH_COLUMNS, "width", "height")
 
 
@@ -94,30 +93,26 @@ def _among(image_ids: Sequence[str]) -> ds.Expression:
     return ds.field("image_id").isin(pa.array(list(image_ids), pa.string()))
 
 
-def edit_pictures(audit: Audit, limits: Limits) -> dict[tuple[str, str], list[EditPicture]]:
-    """A few edits of each tested pair by (class, cue), for the strongest pairs.
-
-    Empty where the audit's depth is not reliance, or where no image may be shown.
-    """
+def edit_pictures(audit: Audit, cls: str, cue: str, limits: Limits) -> list[EditPicture]:
+    """A few edits of a pair; none if it was not tested, or if no image may be shown."""
     if audit.settings.depth != "reliance" or not limits.images:
-        return {}
+        return []
+    if (cls, cue) not in audit.reliance.pairs:
+        return []
     from pipeline.reliance.edits import Kind
 
     count = min(_EDITS_PER_PAIR, limits.each)
-    return {
-        (pair.cls, pair.cue): [
-            EditPicture(
-                edit.kind is Kind.DELETED,
-                _uri(edit.before),
-                _uri(edit.after),
-                _uri(edit.control),
-                edit.change,
-                edit.control_change,
-            )
-            for edit in audit.reliance.examples(pair.cls, pair.cue, count, limits.side)
-        ]
-        for pair in audit.reliance.listed[:_EDITED_PAIRS]
-    }
+    return [
+        EditPicture(
+            edit.kind is Kind.DELETED,
+            _uri(edit.before),
+            _uri(edit.after),
+            _uri(edit.control),
+            edit.change,
+            edit.control_change,
+        )
+        for edit in audit.reliance.examples(cls, cue, count, limits.side)
+    ]
 
 
 def _uri(picture: Image.Image) -> str:

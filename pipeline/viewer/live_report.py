@@ -28,6 +28,7 @@ from pipeline.report.gather import (
     titles,
 )
 from pipeline.report.pages import CARD_PICTURES, CARDS, Pages
+from pipeline.report.shown_images import edit_pictures
 from pipeline.results import Results
 from pipeline.viewer.pictures import Pictures
 
@@ -118,6 +119,7 @@ def read_pair(
     (row,) = records(of_cue[of_cue["class"] == pair[0]])
     names = Names(audit.results, audit.findings)
     page = pair_page(audit, names, of_cue, row, ends[pair])
+    page = replace(page, edits=edit_pictures(audit, *pair, report.limits))
     pairs = [*report.pairs[:number], page, *report.pairs[number + 1 :]]
     return _pages(_with_images(audit, replace(report, pairs=pairs), ends, pictures), each_page)
 

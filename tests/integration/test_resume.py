@@ -31,7 +31,7 @@ from tests.in_process import run
 
 pytestmark = pytest.mark.starts
 
-IMAGES, PART = 1000, 100
+IMAGES, PART = 600, 60
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def config(tmp_path: Path, images: Path) -> Path:
         "source": {"format": "webdataset", "uri": str(images), "alias": "demo"},
         "queries": list(CLASSES_AND_CUES),
         "output": str(tmp_path / "out"),
-        "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 25, "rows_per_part": PART},
+        "runtime": {"actors": 1, "threads_per_actor": 1, "batch_size": 20, "rows_per_part": PART},
     }
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(data))

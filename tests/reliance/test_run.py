@@ -11,18 +11,21 @@ import pytest
 from legrad.queries.query import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
+from pipeline.config.audit_settings import AuditConfig
 from pipeline.errors import UsageError
 from pipeline.labelling import write_labelling
 from pipeline.reliance.probe import FOLDS, groups
 from pipeline.reliance.probe_maps import FOLD, probe_query
 from pipeline.report.contents import Limits
 from pipeline.report.site import build_report
+from pipeline.report.words import slug
 from pipeline.results import open_results
 from pipeline.schema import Status
 from pipeline.sources.datasource import open_source, read_rows
 from tests.conftest import DemoRun
 from tests.data import settings
 from tests.jobs.command import legrad
+from tests.viewer.client import client
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -218,6 +221,14 @@ def test_the_report_shows_the_edits(audit: Audit, tmp_path: Path) -> None:
     build_report(audit, tmp_path / "bare", Limits(images=False))
     bare = "".join(page.read_text() for page in (tmp_path / "bare" / "pairs").glob("*.html"))
     assert "data:image" not in bare
+
+
+def test_the_viewer_shows_the_edits(demo_run: DemoRun, work: Path) -> None:
+    mine = AuditConfig.model_validate(chosen(work) | {"suspicions": False})
+    with client(demo_run.output, settings=mine, read_only=True) as web:
+        text = web.get(f"/pairs/{slug('frozen fish', 'watermark')}.html").text
+    edits = text[text.index('id="edits"') : text.index('<section class="plots">')]
+    assert edits.count("data:image/webp") == 24
 
 
 def test_the_command(demo_run: DemoRun, work: Path, audit: Audit) -> None:
