@@ -1,30 +1,29 @@
 """What an audit costs: ``python -m benchmarks.audit --images 1000000``.
 
 Writes a synthetic run (random labels, scores with planted cues, random maps of real size), then
-times its parts, each on results opened anew, and gives the highest resident memory. The maps are
-noise, which compresses worse than real ones. Embeddings and the features of texts are noise, too:
-the texts of a real run are encoded once, which takes the model and some seconds.
+times the parts of one audit, one after the other, and gives the highest resident memory so far.
+The maps are noise, which compresses worse than real ones. Embeddings and the features of texts are
+noise, too: the texts of a real run are encoded once, which takes the model and some seconds.
 """
 
 import argparse
 import io
 import json
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.audit.directions import encoded_texts
 from pipeline.audit.vocabulary import features_file
 from pipeline.auditor import Audit
 from pipeline.results.reproduce import model_config
 from pipeline.runs.manifest import run_folder
-from pipeline.runs.parts import ROW_GROUP_ROWS, parquet_options
+from pipeline.runs.parts import write_part
 from pipeline.schema import (
     EMBEDDING,
     SCHEMA_VERSION,
@@ -76,15 +75,11 @@ def write_run(folder: Path, images: int, queries: int, classes: int) -> None:
     manifest = {"metadata": metadata, "source": source, "identity": _IDENTITY}
     run.manifest.write(json.dumps(manifest).encode())
     schema = output_schema({}, names, embeddings=True, metadata=metadata)
-    for location in (run.images, run.checkpoint):
-        Path(location.path).mkdir(parents=True)
+    Path(run.images.path).mkdir(parents=True)
     for number, start in enumerate(range(0, images, ROWS)):
         count = min(ROWS, images - start)
         table = _part(number, start, count, (names, roles, classes), schema)
-        part = run.images.child(f"part-{number:06d}-0.parquet").path
-        pq.write_table(table, part, row_group_size=ROW_GROUP_ROWS, **parquet_options(schema))
-        ids = table.select(["image_id"])
-        pq.write_table(ids, run.checkpoint.child(f"part-{number:06d}.parquet").path)
+        write_part(run.images, table, number=number)
 
 
 def _part(
@@ -147,19 +142,22 @@ def timed(name: str, work: Callable[[], object]) -> object:
 
 
 def main() -> None:
-    """Write, audit, print."""
+    """Write a run into a temporary folder, and audit it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/legrad-audit-benchmark"))
-    parser.add_argument("--keep", action="store_true", help="keep the run for another time")
     args = parser.parse_args()
-    if not args.folder.exists():
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "run"
         start = time.perf_counter()
-        write_run(args.folder, args.images, args.queries, args.classes)
+        write_run(folder, args.images, args.queries, args.classes)
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
-    audit = Audit.from_results(str(args.folder))
+        measure(Audit.from_results(str(folder)))
+
+
+def measure(audit: Audit) -> None:
+    """Time the parts of an audit, and print."""
     start = time.perf_counter()
     found = timed("presence and association", lambda: audit.findings)
     timed("evidence, mean maps of cues", lambda: audit.evidence)
@@ -171,8 +169,6 @@ def main() -> None:
     total = time.perf_counter() - start
     flagged = int(audit.findings.frame["association__flag"].sum())
     print(f"{'all':<34}{total:8.1f} s   {flagged} pairs flagged, {found.decoys}")  # type: ignore[attr-defined]
-    if not args.keep:
-        shutil.rmtree(args.folder)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 that `benchmarks.pipeline` writes, and prints images, CPU seconds by stage and peak memory as JSON.
 """
 
+import hashlib
 import json
 import resource
 import sys
@@ -23,6 +24,7 @@ from legrad.heatmaps.codec import encode_maps
 from pipeline.config import RunConfig
 from pipeline.sources.webdataset import read_shard
 from pipeline.stages.decode import Decoding, decode
+from pipeline.stages.properties import measure
 from pipeline.stages.replica import ReplicaSettings
 
 
@@ -41,7 +43,7 @@ class CpuClock:
 
 
 def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
-    """Read, decode, explain and encode a share of the shards; the results are discarded."""
+    """Do all that a run does to a share of the shards, but discard the results."""
     config = RunConfig.model_validate(spec["config"])
     clock = CpuClock()
     with clock.stage("load"):
@@ -61,7 +63,13 @@ def work(spec: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
                 if not batch:
                     break
                 with clock.stage("decode"):
-                    found = [decode(data, model.preprocess, decoding) for data in batch]
+                    for data in batch:
+                        hashlib.sha256(data).hexdigest()
+                    sampled = config.store.properties
+                    found = [
+                        decode(data, model.preprocess, decoding, sample=sampled) for data in batch
+                    ]
+                    measure([image.sample for image in found if image.sample is not None])
                     pixels = bytearray(b"".join(image.pixels or b"" for image in found))
                 with clock.stage("explain"):
                     tensor = torch.frombuffer(pixels, dtype=torch.uint8)

@@ -202,7 +202,7 @@ def accuracy(classifier: Classifier, held_out: Photographs, plan: Plan) -> float
 
 
 def main() -> None:
-    """Train, measure, and print; every call adds its rows to a file."""
+    """Train, measure, and print, also the rows that earlier calls left in the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="class folders, or Parquet")
     parser.add_argument("--cache", type=Path, required=True, help="of benchmarks.photographs")

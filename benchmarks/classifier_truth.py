@@ -271,7 +271,7 @@ def _fall(
 
 
 def main() -> None:
-    """Train, measure, and print; every call adds its rows to a file."""
+    """Train, measure, and print, also the rows that earlier calls left in the file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--pools", nargs="+", default=["token", "avg"])
@@ -302,7 +302,11 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
 
 
 def show(rows: pd.DataFrame) -> None:
-    """Print all rows and the summary of those that could be tested, by heat and by true masks."""
+    """Print all rows and the summary of those that could be tested, by heat and by true masks.
+
+    Of several rows of the same pair and classifier, the last one counts.
+    """
+    rows = rows.drop_duplicates(["seed", "pool", "class", "cue"], keep="last")
     print(rows.sort_values(["kind", "pool", "seed"]).round(2).to_string(index=False))
     for prefix, where in (("", "the heat"), ("mask_", "the true masks")):
         print(f"edited by {where}")

@@ -147,6 +147,11 @@ def directions_of(model: VisionLanguageModel, queries: Sequence[Query]) -> Direc
     return Directions(named, features[kept], tuple(phrases[row] for row in kept))
 
 
+def names(kind: str, words: str, cue: str) -> bool:
+    """Whether a candidate is a word, and one of its words, separated by commas, names the cue."""
+    return kind not in ("thing", "place") and cue in words.replace(",", "").split()
+
+
 def verdict(
     found: Discovery, data: Embedded, seed: int, hidden: Sequence[demo.Planted]
 ) -> dict[str, Any]:
@@ -164,8 +169,8 @@ def verdict(
             scores = [data.embeddings[inside] @ line for line in things]
             seen += any(roc_auc_score(has, score) >= SEES for score in scores)
         else:
-            groups = mine["word"] + ", " + mine["also"]
-            by_word += bool(groups.str.contains(planted.cue, regex=False).any())
+            listed = mine[["kind", "word", "also"]].astype(str).to_numpy()
+            by_word += any(names(kind, f"{w}, {also}", planted.cue) for kind, w, also in listed)
     confirmed = rows[rows["confirmed"]]
     of_planted = {planted.label for planted in hidden}
     clean = [cls for cls in demo.LABELS if cls not in of_planted]

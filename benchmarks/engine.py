@@ -35,7 +35,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1310
 
 
 def main() -> None:
-    """Print the tables of the README."""
+    """Print the tables of docs/method.md."""
     options = parse()
     torch.set_num_threads(options.threads)
     print(f"{processor()}, {options.threads} threads, torch {torch.__version__}, float32")
@@ -46,7 +46,8 @@ def main() -> None:
         draw_rates(rates, title, options.picture)
     memory(options)
     low_precision(options)
-    classifiers(options)
+    if options.classifiers:
+        classifiers(options)
     if options.published:
         equality(options)
 
@@ -66,6 +67,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--no-published", dest="published", action="store_false")
     parser.add_argument("--picture", type=Path, help="where to draw the rates, a .png file")
+    parser.add_argument("--classifiers", action="store_true", help="time one beside ViT-B-16")
     parser.add_argument("--profile", action="store_true", help="where the time at 64 queries goes")
     options = parser.parse_args()
     arch = architecture(options.model)

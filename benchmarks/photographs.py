@@ -39,6 +39,7 @@ from benchmarks.photographs_model import (
     VISION,
     WEIGHTS,
     Trainer,
+    patch_of,
     ready,
 )
 from benchmarks.photographs_sets import Mask, Planting, data_file, run, write_set, write_settings
@@ -84,6 +85,8 @@ def main() -> None:
     checked = held_out.take(np.arange(CHECKED))
     left = held_out.take(np.arange(CHECKED, len(held_out.labels)))
     model = args.cache / "model"
+    if ready(model) and (patch := patch_of(model)) != args.patch:
+        parser.error(f"--patch {args.patch}, but {model} has {patch}: give another --cache")
     if not ready(model):
         vision = VISION | {"patch_size": args.patch}
         Trainer(training, checked, vision=vision).run(args.minutes, model)
@@ -99,10 +102,10 @@ def main() -> None:
         ink = _ink(case, photographs)
         tables["presence"].append(presence(case).merge(heat(case, ink), on=["seed", "cue"]))
         tables["suspected"].append(without_labels(case))
-        tables["discovered"].append(discovered(planting, photographs.classes, model, args.cache))
+        tables["discovered"].append(discovered(planting, photographs, model, args.cache))
         for labels in args.labels:
             for turn in range(args.turns):
-                folder = args.cache / f"labels-{seed}-{labels}-{turn}"
+                folder = args.cache / f"labels-{args.count}-{seed}-{labels}-{turn}"
                 tables["labelled"].append(with_labels(case, labels, turn, folder))
         print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
     if args.picture:
@@ -122,7 +125,8 @@ def _drawn(seed: int, left: Photographs, count: int) -> tuple[Planting, Photogra
 
 
 def _case(planting: Planting, photographs: Photographs, model: Path, cache: Path) -> Case:
-    file, out = data_file(cache, planting.seed), cache / f"run-{planting.seed}"
+    count = len(photographs.labels)
+    file, out = data_file(cache, planting.seed, count), cache / f"run-{count}-{planting.seed}"
     if not file.exists():
         write_set(planting, photographs, file)
     roles = {"class": photographs.classes, "cue": planting.cues, "decoy": planting.decoys}

@@ -9,8 +9,10 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.discover import names
 from benchmarks.photographs_model import SIDE
 from benchmarks.photographs_sets import Mask, Planting, data_file, run, truth, write_settings
+from benchmarks.photographs_world import Photographs
 from pipeline import Audit, open_results
 from pipeline.audit.label_design import COLUMNS, Answer
 from pipeline.audit.label_groups import DESIGN, Design
@@ -97,7 +99,7 @@ def without_labels(case: Case) -> pd.DataFrame:
 
 
 def discovered(
-    planting: Planting, classes: tuple[str, ...], model: Path, cache: Path
+    planting: Planting, photographs: Photographs, model: Path, cache: Path
 ) -> pd.DataFrame:
     """What a discovery finds in the photographs of a seed by a run that has class queries only.
 
@@ -106,8 +108,9 @@ def discovered(
         (whether a candidate with a word has its name), and ``auc`` (how well the candidate's
         direction tells photographs of the class with that cue from those without; NaN without one).
     """
-    file, out = data_file(cache, planting.seed), cache / f"found-{planting.seed}"
-    run(write_settings({"class": classes}, model, file, out))
+    count = len(photographs.labels)
+    file, out = data_file(cache, planting.seed, count), cache / f"found-{count}-{planting.seed}"
+    run(write_settings({"class": photographs.classes}, model, file, out))
     results = open_results(str(out))
     settings = AuditConfig()
     found = with_heat(results, settings, discover(results, settings, words()), print)
@@ -119,8 +122,7 @@ def discovered(
     rows["named"], rows["auc"] = False, np.nan
     candidates = rows[["planted", "class", "kind", "word", "also"]].astype(str)
     for row, (cue, cls, kind, word, also) in candidates[candidates["planted"] != ""].iterrows():
-        names = f"{word} {also}".replace(",", "").split()
-        rows.loc[row, "named"] = kind not in ("thing", "place") and cue in names
+        rows.loc[row, "named"] = names(kind, f"{word}, {also}", cue)
         inside = (about["label"] == cls).to_numpy()
         has = about[f"has_{cue}"].to_numpy(bool)[inside]
         if word in found.directions:

@@ -259,6 +259,13 @@ def ready(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
+def patch_of(folder: Path) -> int:
+    """Side of the patches of the model that a finished training left here, in pixels."""
+    config = json.loads((folder / ARCHITECTURE).read_text())["model_cfg"]
+    patch: int = config["vision_cfg"]["patch_size"]
+    return patch
+
+
 def expanded(model: open_clip.CLIP, known: Tensor) -> dict[str, Tensor]:
     """Weights, float16, with rows for all of open_clip's tokens; the unused ones are zero."""
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}

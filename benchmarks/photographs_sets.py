@@ -75,9 +75,9 @@ class Planting:
         return pasted(pixels, self.has(row, cls), np.random.default_rng([self.seed, 3, row]))
 
 
-def data_file(cache: Path, seed: int) -> Path:
-    """Where the data set of a seed is kept."""
-    return cache / f"data-{seed}" / "photographs.parquet"
+def data_file(cache: Path, seed: int, count: int) -> Path:
+    """Where the data set of a seed with so many photographs is kept."""
+    return cache / f"data-{count}-{seed}" / "photographs.parquet"
 
 
 def write_set(planting: Planting, photographs: Photographs, file: Path) -> None:

@@ -72,7 +72,7 @@ def _write(place: Path, rows: int, names: list[str]) -> None:
     writers = []
     for layout, size in (("large", LARGE_PART), ("small", SMALL_PART)):
         folder, schema = make_run(place / layout, names)
-        writers.append(Writer(folder, schema, size))
+        writers.append(Writer(folder, size))
     start = time.perf_counter()
     for table in tables(rows, names, schema, seed=0):
         for writer in writers:
@@ -210,7 +210,7 @@ def _wide(place: Path, rounds: int) -> None:
     """Footers of 256 queries: as many parts as 1 M rows have (512 MB each), with few rows each."""
     names = query_names(WIDE)
     folder, schema = make_run(place, names)
-    writer = Writer(folder, schema, 20)
+    writer = Writer(folder, 20)
     for table in tables(20 * WIDE_PARTS, names, schema, seed=0):
         writer.write(table)
     writer.close()

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legrad.heatmaps.codec import encode_maps
 from pipeline.runs.manifest import RunFolder, run_folder
-from pipeline.runs.parts import ROW_GROUP_ROWS, parquet_options
+from pipeline.runs.parts import ROW_GROUP_ROWS, write_part
 from pipeline.schema import SCHEMA_VERSION, map_column, output_schema, peak_column, score_column
 
 GRID = (14, 14)
@@ -43,50 +42,35 @@ def make_run(place: Path, queries: Sequence[str]) -> tuple[RunFolder, pa.Schema]
         "identity": {},
     }
     folder.manifest.write(json.dumps(manifest).encode())
-    for where in (folder.images, folder.checkpoint.child("wave-0000")):
-        Path(where.path).mkdir(parents=True)
+    Path(folder.images.path).mkdir(parents=True)
     schema = output_schema({}, queries, embeddings=False, metadata=metadata)
     return folder, schema
 
 
 class Writer:
-    """Writes parts of a given number of rows, sorted as by ``legrad compact``, and commits each."""
+    """Writes parts of a given number of rows, sorted as by ``legrad compact``."""
 
-    def __init__(self, folder: RunFolder, schema: pa.Schema, rows_per_part: int) -> None:
-        self.folder, self.schema, self.rows_per_part = folder, schema, rows_per_part
-        self._open: pq.ParquetWriter | None = None
-        self._ids: list[pa.Array] = []
+    def __init__(self, folder: RunFolder, rows_per_part: int) -> None:
+        self.folder, self.rows_per_part = folder, rows_per_part
+        self._waiting: list[pa.Table] = []
         self._rows = self._number = 0
 
     def write(self, table: pa.Table) -> None:
-        """Add rows, at most a row group at a time."""
+        """Add rows."""
         while table.num_rows:
-            if self._open is None:
-                place = self.folder.images.child(f"part-{self._number:05d}-0.parquet")
-                self._open = pq.ParquetWriter(
-                    place.path,
-                    self.schema,
-                    sorting_columns=[pq.SortingColumn(0)],
-                    **parquet_options(self.schema),
-                )
             rows = table.slice(0, min(table.num_rows, self.rows_per_part - self._rows))
             table = table.slice(rows.num_rows)
-            self._open.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-            self._ids.append(rows["image_id"].combine_chunks())
+            self._waiting.append(rows)
             self._rows += rows.num_rows
             if self._rows == self.rows_per_part:
                 self.close()
 
     def close(self) -> None:
-        """Finish the part: data first, then its ids."""
-        if self._open is None:
-            return
-        self._open.close()
-        ids = pa.table({"image_id": pa.concat_arrays(self._ids)})
-        place = self.folder.checkpoint.child("wave-0000", f"part-{self._number:05d}.parquet")
-        pq.write_table(ids, place.path)
-        self._open, self._ids, self._rows = None, [], 0
-        self._number += 1
+        """Finish the part."""
+        if self._waiting:
+            write_part(self.folder.images, pa.concat_tables(self._waiting), number=self._number)
+            self._number += 1
+        self._waiting, self._rows = [], 0
 
 
 def tables(rows: int, queries: Sequence[str], schema: pa.Schema, seed: int) -> Iterator[pa.Table]:

@@ -7,6 +7,7 @@ import argparse
 import io
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -22,7 +23,7 @@ _READY = """async () => {
 
 
 def main() -> None:
-    """Take a picture of each page at both widths, and of one page in dark colours."""
+    """Take a picture of each page at both widths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("--class", dest="label", default="frozen fish")
@@ -43,19 +44,16 @@ def main() -> None:
         browser = play.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        views = [(width, "light", name) for width in _KEPT for name in pages]
-        for width, scheme, name in [*views, (1440, "dark", "pair")]:
+        for width, name in product(_KEPT, pages):
             page = browser.new_context(
                 viewport={"width": width, "height": 900},
-                color_scheme="dark" if scheme == "dark" else "light",
                 device_scale_factor=2 if width < 1000 else 1,
                 offline=True,
             ).new_page()
             page.goto(pages[name].as_uri())
             page.evaluate(_READY)
-            end = "-dark" if scheme == "dark" else ""
             shot = page.screenshot(full_page=True)
-            keep(shot, width, options.out / f"report-{name}-{width}{end}.webp")
+            keep(shot, width, options.out / f"report-{name}-{width}.webp")
         browser.close()
 
 

@@ -108,11 +108,11 @@ def verdict(findings: Findings) -> dict[str, object]:
     """Counts of flagged and of planted pairs."""
     frame = findings.frame
     planted = {(p.label, p.cue.replace(" ", "_")) for p in demo.PLANTED}
+    real = frame[~frame["decoy"]]
     flagged = {
         (row["class"], row["cue"])
-        for row in frame[frame["association__flag"]].to_dict(orient="records")
+        for row in real[real["association__flag"]].to_dict(orient="records")
     }
-    real = frame[~frame["decoy"]]
     lows = real.set_index(["class", "cue"])["association__low"]
     return {
         "planted": len(planted),

@@ -58,6 +58,8 @@ def main() -> None:
     size = sum(part.stat().st_size for part in parts) / 1e9
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {len(results):,} images")
     print(f"{len(parts)} parts, {size:.2f} GB, {len(results.queries)} queries, embeddings {width}")
+    for words in (out / "_run").glob("texts-*.npy"):  # left by an earlier measurement
+        words.unlink()
     _measure(out)
 
 

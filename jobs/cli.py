@@ -134,7 +134,8 @@ def init(
         print(f"note: {note}")
     print(f"{starter.config}: model {model.model}, source, output")
     classes = counted(starter.classes, "class", "classes")
-    print(f"{starter.queries}: {classes}, {counted(starter.cues, 'cue')}, 2 baselines")
+    cues, decoys = counted(starter.cues, "cue"), counted(starter.decoys, "decoy")
+    print(f"{starter.queries}: {classes}, {cues}, {decoys}, 2 baselines")
     print(
         f"next: review both files, then  legrad run {starter.config} --check  and  "
         f"legrad run {starter.config}"

@@ -1,6 +1,7 @@
-"""Train the mini model: ``python -m training.train``; seeded, about 80 minutes on two cores.
+"""Train the mini model: ``python -m training.train --out FOLDER``.
 
-Training runs in stages of growing resolution, with positional embeddings interpolated in between.
+It is seeded, takes about 80 minutes on two cores, and runs in stages of growing resolution, with
+positional embeddings interpolated in between.
 See `captions` for the texts, `objective` for the losses and `evaluate` for the card's figures.
 """
 
@@ -235,7 +236,7 @@ def write_card(folder: Path, plan: Plan, figures: Figures, minutes: float) -> No
 def main() -> None:
     """Train, pack, evaluate the packed weights on held-out scenes, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=mini.FOLDER, help="folder to write to")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="another seed, another model")
     parser.add_argument("--share", type=float, default=1.0, help="run only this share of the steps")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """The embedded mini CLIP and the drawn world it was trained on.
 
-``python -m training.train`` writes the model's four files into this folder.
+``python -m training.train --out legrad/mini`` writes the model's four files.
 """
 
 from pathlib import Path

@@ -82,6 +82,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _start(environment: dict[str, Any]) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report them over the network
     try:
         ray.init(
             address="local",  # even if another cluster runs on this machine

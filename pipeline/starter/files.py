@@ -65,7 +65,7 @@ class Starter:
     Attributes:
         config, queries: the files that were written.
         survey: what the data set consists of.
-        classes, cues: number of class queries and of cues.
+        classes, cues, decoys: number of class queries, of cues and of decoys.
         notes: what the user should know.
     """
 
@@ -74,6 +74,7 @@ class Starter:
     survey: Survey
     classes: int
     cues: int
+    decoys: int
     notes: tuple[str, ...]
 
 
@@ -121,8 +122,8 @@ def write_starter(
     }
     _check(texts[config], texts[queries], config)
     _write(texts)
-    count = len(_NAMED.findall(cues)) - cues.count("role: baseline")
-    return Starter(config, queries, data, len(chosen), count, (*data.notes, *notes))
+    counts = len(chosen), cues.count("role: cue"), cues.count("role: decoy")
+    return Starter(config, queries, data, *counts, (*data.notes, *notes))
 
 
 def _beside(config: Path, name: str) -> str:
