@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import psutil
 import pytest
 import ray
 
@@ -77,6 +78,13 @@ def test_other_errors_of_a_start_are_not_explained_away(
     monkeypatch.setattr(ray, "init", start)
     with pytest.raises(OSError, match="no space"), sessions.session():
         pass
+
+
+def test_ray_reports_no_usage(ray_session: None) -> None:
+    """On this machine; a cluster has a switch of its own."""
+    below = psutil.Process().children(recursive=True)
+    (server,) = (process for process in below if process.name() == "gcs_server")
+    assert server.environ()["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_sigterm_is_as_ctrl_c(ray_session: None) -> None:
