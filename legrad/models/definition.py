@@ -172,8 +172,9 @@ def config_files() -> dict[str, Path]:
 
 
 def _similar(name: str) -> str:
-    near = difflib.get_close_matches(name.replace("/", "-"), config_files(), n=3)
-    return f" Did you mean {', '.join(near)}?" if near else ""
+    lower = {known.lower(): known for known in config_files()}
+    near = difflib.get_close_matches(name.replace("/", "-").lower(), lower, n=3)
+    return f" Did you mean {', '.join(lower[one] for one in near)}?" if near else ""
 
 
 def _fetched(uri: str) -> Path:

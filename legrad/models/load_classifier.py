@@ -181,7 +181,7 @@ def _from_timm_name(name: str, checkpoint: str | None, num_classes: int | None) 
     if not timm.is_model(name):
         plain = name.split(".", maxsplit=1)[0].rsplit("/", maxsplit=1)[-1]
         near = difflib.get_close_matches(
-            plain, timm.list_models("*vit*") + timm.list_models("eva*")
+            plain.lower(), timm.list_models("*vit*") + timm.list_models("eva*")
         )
         raise UnsupportedModelError(
             f"no classifier is called {name!r}: expected timm's name of a ViT"

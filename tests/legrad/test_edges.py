@@ -178,6 +178,7 @@ def test_unsupported_towers_are_told_before_anything_is_built(name: str, reason:
     ("name", "hint"),
     [
         ("ViT-B/32", "Did you mean ViT-B-32"),
+        ("vit-b-16", "Did you mean ViT-B-16"),
         ("vit-b-32", "ViT-B-32"),
         ("ViT-L-41", "ViT-L-14"),
         ("completely different", "open_clip.$"),
