@@ -16,9 +16,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from http import HTTPStatus
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +108,7 @@ def _measure(out: Path) -> None:
         print(f"start-up, until the address is printed    {begun - start:6.2f} s")
         cookies = CookieJar()
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
-        opener.open(address).read()
+        _read(opener, address)
         base = address.split("/?")[0]
         for name, path, ready in (
             ("first page of images", "search", "<figure>"),
@@ -132,8 +134,18 @@ def _until(
     opener: urllib.request.OpenerDirector, address: str, text: str, *, there: bool = True
 ) -> None:
     """Ask for a page until a text is there, or no longer there."""
-    while (text in opener.open(address).read().decode()) is not there:
+    while (text in _read(opener, address)) is not there:
         time.sleep(0.05)
+
+
+def _read(opener: urllib.request.OpenerDirector, address: str) -> str:
+    """A page, or the one that asks for patience."""
+    try:
+        return str(opener.open(address).read().decode())
+    except HTTPError as reply:
+        if reply.code != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return reply.read().decode()
 
 
 def _ask(opener: urllib.request.OpenerDirector, base: str, name: str) -> None:
