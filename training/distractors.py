@@ -1,7 +1,6 @@
 """Ordinary nouns for things that the drawn world never contains; false of every scene.
 
-They teach the text tower that most words are not in the picture, and they are the audit's words
-for "known to the model, absent from the data".
+They teach the text tower that most words are not in the picture.
 """
 
 DISTRACTORS: tuple[str, ...] = tuple(
