@@ -7,18 +7,21 @@ below have it from them; other tests say it themselves, and fail where they forg
 
 import importlib
 import os
+import pickle
+import shutil
 import subprocess
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads shall not spin
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
 import threadpoolctl
+from filelock import FileLock
 
 from pipeline.cluster.session import session
 from pipeline.config import RunConfig
@@ -83,10 +86,22 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    folder = tmp_path_factory.mktemp("demo")
-    shards = write_demo(str(folder / "data"), 260, seed=DEMO_SEED)
+    """A run of which each worker of pytest has a copy; the first one explains the images for all.
+
+    The images are shared: no test may change them.
+    """
+    folder, base = tmp_path_factory.mktemp("demo"), tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-of-all"
+    kept = shared / "summary.pickle"
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "lock"):
+        shards = write_demo(str(shared / "data"), 260, seed=DEMO_SEED)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(run(demo_config(shards, shared / "out"))))
+    shutil.copytree(shared / "out", folder / "out")
     config = demo_config(shards, folder / "out")
-    return DemoRun(folder, config, run(config))
+    summary: Summary = pickle.loads(kept.read_bytes())
+    return DemoRun(folder, config, replace(summary, output=config.output))
 
 
 @pytest.fixture(scope="session")

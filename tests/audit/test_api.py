@@ -287,6 +287,26 @@ def test_the_command(out: str, tmp_path: Path) -> None:
     assert "no class 'wolf'" in strange.stderr
 
 
+def test_the_command_records_a_verdict_and_reads_predictions(
+    out: str, truth: World, tmp_path: Path
+) -> None:
+    verdicts, said = str(tmp_path / "mine.csv"), tmp_path / "predictions.csv"
+    pair = ("--verdict", "red fox", "tag", "spurious", "--note", "a studio tag")
+    done = legrad("audit", out, "--verdicts", verdicts, *pair)
+    assert done.returncode == 0, done.stderr
+    assert "spurious" in done.stdout
+    (row,) = pd.read_csv(verdicts).to_dict("records")
+    assert [row[name] for name in ("class", "cue", "verdict", "note")] == [*pair[1:4], pair[5]]
+    told = np.where(truth.has["tag"], "red fox", "dog")
+    pd.DataFrame({"image_id": truth.ids, "prediction": told}).to_csv(said, index=False)
+    done = legrad("audit", out, "--verdicts", verdicts, "--predictions", str(said))
+    assert done.returncode == 0, done.stderr
+    assert "spurious" in done.stdout  # it is kept
+    table = done.stdout[done.stdout.index("Your model") :]
+    (line,) = (line for line in table.splitlines() if "red fox" in line and "tag" in line)
+    assert line.split()[3:5] == ["100%", "0%"]
+
+
 def test_a_run_without_labels_is_told_so(tmp_path: Path) -> None:
     nameless = World([None] * 100).cue("tag", {}, elsewhere=0.4)
     out = nameless.write(tmp_path / "out", {})

@@ -16,16 +16,25 @@ from tests.audit.test_labels import world
 from tests.conftest import DemoRun
 
 
+def texts_of(demo_run: DemoRun) -> dict[str, int]:
+    """The files of encoded words, and when each was written."""
+    files = Path(demo_run.output, "_run").glob("texts-*.npy")
+    return {file.name: file.stat().st_mtime_ns for file in files}
+
+
 def test_planted_cues_lead_and_are_kept(demo_run: DemoRun) -> None:
     audit = Audit.from_results(demo_run.output, settings={"maps": False})
     frame = audit.suspicions()
+    kept = texts_of(demo_run)
+    assert kept
+    again = Audit.from_results(demo_run.output, settings={"maps": False})
+    pd.testing.assert_frame_equal(again.suspicions(), frame)
+    assert texts_of(demo_run) == kept  # encoded once
     ranks = frame.set_index(["class", "cue"])["suspicion__rank"]
     for pair in (("frozen fish", "watermark"), ("bird", "border"), ("boat", "water")):
         assert ranks[pair] == 1
     assert (ranks[frame["cue"].isin(audit.decoys).to_numpy()] == 0).all()
     assert len(frame) == len(audit.classes) * (len(audit.cues) + len(audit.decoys))
-    files = list(Path(demo_run.output, "_run").glob("texts-*.npy"))
-    assert len(files) == 1
     ranked = audit.rank()
     assert ranked["suspicion__effect"].notna().all()
     plain = Audit.from_results(demo_run.output, settings={"maps": False, "suspicions": False})

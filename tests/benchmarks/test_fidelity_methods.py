@@ -111,7 +111,7 @@ def test_dense_similarity_lets_the_last_block_mix_nothing(
         torch.testing.assert_close(heat.flatten(), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_two_patches_by_hand(model: VisionLanguageModel) -> None:
+def test_two_patches_by_hand() -> None:
     attention = torch.tensor([[[[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]]])
     gradient = torch.tensor([[[[1.0, 2.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]])
 

@@ -11,6 +11,7 @@ from pipeline.cluster.guard import FEWEST_ROWS, Guard, explain_end, is_death, re
 from pipeline.errors import RunError
 from pipeline.flow import run
 from pipeline.runs.manifest import run_folder
+from tests import in_process
 from tests.data import mini_config, samples, tar_bytes
 
 
@@ -69,7 +70,7 @@ def test_a_run_stops_and_goes_on(ray_session: None, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not_an_image.*\.tar/r\d+: 7 bytes of no known"):
         run(mini_config(source, tmp_path / "out", runtime=runtime))
     assert not (tmp_path / "out" / "_run" / "complete.json").exists()
-    summary = run(
+    summary = in_process.run(
         mini_config(source, tmp_path / "out", runtime=runtime | {"max_failed_fraction": 1})
     )
     assert summary.statuses == {"not_an_image": 2 * FEWEST_ROWS, "ok": 4}

@@ -14,9 +14,7 @@ from pipeline.discovery import Discovery, apart, with_heat
 from pipeline.discovery.search import COLUMNS
 from pipeline.starter.promotion import write_queries
 from tests.conftest import DemoRun
-from tests.in_process import run
-
-pytestmark = pytest.mark.usefixtures("ray_session")
+from tests.in_process import run, without_ray
 
 FOUND = (("apple", "a sticker"), ("house", "unnamed 1"), ("mushroom", "a mushroom"))
 
@@ -42,7 +40,8 @@ def test_overlays_lie_apart_from_the_object_and_its_name_lies_on_it(
     demo_run: DemoRun, found: Discovery
 ) -> None:
     results, said = open_results(demo_run.output), list[str]()
-    with_maps = with_heat(results, AuditConfig(), found, said.append)
+    with without_ray():
+        with_maps = with_heat(results, AuditConfig(), found, said.append)
     beside, on_class = apart(with_maps.candidates)
     assert list(beside["word"]) == ["a sticker", "unnamed 1"]
     assert list(on_class["word"]) == ["a mushroom"]

@@ -103,12 +103,13 @@ def test_a_thing_that_the_other_classes_have_as_often_is_not_confirmed(has_word:
 
 
 def test_what_the_cues_of_the_run_explain_is_no_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = EmbeddedWorld({("birch", 17): 0.5, ("birch", 40): 0.5}, cues=(17, 40), objects=20.0)
-    found = discovered(world, monkeypatch)
-    things = found.candidates[found.candidates["kind"] == "thing"]
-    assert not things["confirmed"].any()
-    for name in things.loc[things["class"] == "birch", "word"]:
-        assert abs(found.directions[name] @ world.words[17]) < 0.5
+    for cues in ((), (17, 40)):
+        world = EmbeddedWorld({("birch", 17): 0.5, ("birch", 40): 0.5}, cues=cues, objects=20.0)
+        found = discovered(world, monkeypatch)
+        things = found.candidates[found.candidates["kind"] == "thing"]
+        along = np.abs([found.directions[name] @ world.words[17] for name in things["word"]])
+        assert bool(along.max() < 0.5) is bool(cues)
+        assert bool(things["confirmed"].any()) is not bool(cues)
 
 
 def test_overlapping_states_are_worth_a_look_and_not_confirmed(

@@ -230,6 +230,7 @@ def test_fiftyone_has_pictures_heat_and_tags(
         assert set(sample) == set(data["sample_fields"])
 
 
+@pytest.mark.starts
 def test_fiftyone_itself_reads_the_exports(
     audit: Audit, pair: tuple[str, str], tmp_path: Path
 ) -> None:

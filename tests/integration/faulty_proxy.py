@@ -30,7 +30,7 @@ class Faults:
 
     Attributes:
         share: share of the requests that fail.
-        kinds: kinds of faults, drawn evenly.
+        kinds: kinds of faults, taken in turn.
         seed: decides, with method, path and number of earlier equal requests, which ones fail.
         first: whether a request (method, path with query) always fails the first time.
         stall: seconds for which a stalled request gets no answer.
@@ -54,7 +54,7 @@ class Faults:
             dice = random.Random(f"{self.seed} {method} {path} {times}")
             if dice.random() >= self.share and not (times == 1 and self.first(method, path)):
                 return None
-            kind = dice.choice(self.kinds)
+            kind = self.kinds[self.injected.total() % len(self.kinds)]
             self.injected[method, path, kind] += 1
             return kind
 

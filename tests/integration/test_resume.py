@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,6 +31,7 @@ from pipeline.runs.manifest import run_folder
 from pipeline.runs.parts import committed_parts
 from tests.data import CLASSES_AND_CUES, mini_config, samples, tar_bytes
 from tests.in_process import run
+from tests.jobs.command import legrad
 
 pytestmark = pytest.mark.starts
 
@@ -56,9 +60,17 @@ def config(tmp_path: Path, images: Path) -> Path:
     return file
 
 
-def start(config: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(config: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """``legrad run`` in a process group of its own; nothing of it is alive afterwards."""
     command = [sys.executable, "-m", "jobs", "run", str(config)]
-    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    options: dict[str, Any] = {"start_new_session": True, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for_parts(out: Path, count: int) -> None:
@@ -82,11 +94,6 @@ def assert_whole(out: Path) -> None:
     assert rows == IMAGES
 
 
-def run_again(config: Path) -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "jobs", "run", str(config)]
-    return subprocess.run(command, capture_output=True, check=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_killed_at_random_and_in_mid_commit(kind: str, tmp_path: Path) -> None:
@@ -101,40 +108,31 @@ def test_killed_at_random_and_in_mid_commit(kind: str, tmp_path: Path) -> None:
     assert report.worst <= 1
 
 
-def test_sigkill_loses_and_doubles_nothing(config: Path) -> None:
+def test_ctrl_c_and_sigkill_lose_and_double_nothing(config: Path) -> None:
     out = config.parent / "out"
-    process = start(config)
-    try:
-        wait_for_parts(out, 2)
-        os.killpg(process.pid, signal.SIGSTOP)  # or it would be done before the second has begun
-        second = run_again(config)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert second.returncode == 2
-    assert f"process {process.pid} of" in second.stderr.decode()
-    there = len(open_results(str(out)))
-    assert 2 * PART <= there < IMAGES
-    assert (out / "_run" / "lease.json").exists()
-    assert not (out / "_run" / "complete.json").exists()
-    again = run_again(config)
-    assert again.returncode == 0, again.stderr.decode()
-    assert f"{there:,} rows" in again.stdout.decode()
-    assert_whole(out)
-
-
-def test_ctrl_c_says_how_to_continue(config: Path) -> None:
-    process = start(config)
-    wait_for_parts(config.parent / "out", 1)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    with started(config) as process:
+        wait_for_parts(out, 1)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    kept = len(open_results(str(config.parent / "out")))
+    kept = len(open_results(str(out)))
     said = re.search(r"interrupted: ([\d,]+) rows", errors.decode())
     assert said is not None
     assert PART <= int(said[1].replace(",", "")) <= kept  # a part that was being written may follow
     assert b"Traceback" not in errors
     assert "same command again" in errors.decode()
+    with started(config) as process:
+        wait_for_parts(out, len(committed_parts(run_folder(str(out)))) + 1)
+        os.killpg(process.pid, signal.SIGSTOP)  # or it would be done before the next has begun
+        refused = legrad("run", str(config))
+    assert refused.returncode == 2
+    assert f"process {process.pid} of" in refused.stderr
+    there = len(open_results(str(out)))
+    assert kept < there < IMAGES
+    assert (out / "_run" / "lease.json").exists()
+    assert not (out / "_run" / "complete.json").exists()
+    assert run(load_config(config)).resumed == there
+    assert_whole(out)
 
 
 def test_a_run_that_is_taken_over_commits_no_more(ray_session: None, tmp_path: Path) -> None:
@@ -200,10 +198,3 @@ def test_broken_shards_are_counted(tmp_path: Path) -> None:
     images = open_results(str(tmp_path / "out")).images()
     assert len(images) == summary.rows
     assert set(images.loc[images["status"] == "shard_error", "shard"]) == {"1.tar", "2.tar"}
-
-
-def test_the_same_settings_from_another_folder_are_the_same_run(
-    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir("/")
-    assert load_config(config).output == str(tmp_path / "out")

@@ -33,7 +33,7 @@ def options(s3: dict[str, Any]) -> dict[str, Any]:
     return s3
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
     """A finished run from bucket to bucket, over the first images of `demo_run`."""
     write_demo("s3://pictures/train", IMAGES, seed=DEMO_SEED, options=options, per_shard=20)
@@ -51,7 +51,7 @@ def bucket_run(ray_session: None, options: dict[str, Any]) -> RunConfig:
 def test_a_run_from_bucket_to_bucket(
     bucket_run: RunConfig, demo_run: DemoRun, options: dict[str, Any]
 ) -> None:
-    """The same results as of local files."""
+    """The same results as of local files; then a part is lost, and a shard changes."""
     assert run(bucket_run).already_complete
     in_bucket, local = open_results(bucket_run.output, options), open_results(demo_run.output)
     keys = local.images(["key"])["key"].sort_values()[:IMAGES]
@@ -67,10 +67,11 @@ def test_a_run_from_bucket_to_bucket(
     for secret in (options["key"], options["secret"]):
         assert secret not in manifest
 
+    a_part_is_lost_and_a_shard_changes(bucket_run, options)
 
-def test_a_part_that_is_lost_and_a_shard_that_changed(
-    bucket_run: RunConfig, options: dict[str, Any]
-) -> None:
+
+def a_part_is_lost_and_a_shard_changes(bucket_run: RunConfig, options: dict[str, Any]) -> None:
+    """The last use of the run: it is no longer whole afterwards."""
     folder = run_folder(bucket_run.output, options)
     lost, copied, *_ = committed_parts(folder)
     lost.delete()

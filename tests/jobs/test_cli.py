@@ -13,6 +13,7 @@ from pipeline.config import RuntimeConfig
 from pipeline.errors import KEPT
 from tests.conftest import DemoRun
 from tests.data import jpeg
+from tests.in_process import without_ray
 from tests.jobs.command import legrad
 from tests.parts import make_run, part, rows
 
@@ -45,15 +46,7 @@ GOOD = {
 }
 BAD = {
     "unknown key": (GOOD | {"modle": {}}, "modle"),
-    "no queries": (GOOD | {"queries": []}, "queries"),
-    "model": (GOOD | {"model": {"name": "RN50", "pretrained": "openai"}}, "supported"),
     "weights": (GOOD | {"model": {"name": "ViT-B-32", "pretrained": "w.pt"}}, "no weights file"),
-    "names": (GOOD | {"queries": [{"name": "a b", "role": "cue"}]}, "a b"),
-    "twice": (GOOD | {"queries": [{"name": "a", "role": "cue"}] * 2}, "more than once"),
-    "size": (
-        GOOD | {"model": GOOD["model"] | {"image_size": 100}},  # type: ignore[operator]
-        "multiples of the patch",
-    ),
 }
 
 
@@ -69,25 +62,22 @@ def test_a_bad_configuration_is_one_message_and_code_2(fault: str, tmp_path: Pat
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(("step", "kept"), [("open_source", False), ("_run_passes", True)])
 def test_only_a_run_that_began_says_that_rows_are_kept(
-    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`pipeline.flow` adds the note to what ends a run after it claimed its output."""
-    ended = ZeroDivisionError("it failed")
-    if begun:
-        ended.add_note(KEPT)
+    def fails(*arguments: object) -> None:
+        raise ZeroDivisionError("it failed")
 
-    def ends(*arguments: object) -> None:
-        raise ended
-
-    monkeypatch.setattr("pipeline.flow.open_source", ends)
+    monkeypatch.setattr(f"pipeline.flow.{step}", fails)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "0.jpg").write_bytes(jpeg(0))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(GOOD | {"model": {"name": "mini"}}))
-    done = legrad("run", "run.yaml", cwd=tmp_path)
+    with without_ray():
+        done = legrad("run", "run.yaml", cwd=tmp_path)
     assert done.returncode == 1
-    assert (KEPT in done.stderr) is begun
+    assert "it failed" in done.stderr
+    assert (KEPT in done.stderr) is kept
 
 
 def test_missing_files_and_arguments(tmp_path: Path) -> None:
@@ -112,6 +102,55 @@ def test_check_says_fine(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "run.yaml" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def labelled_pictures(folder: Path, **config: object) -> None:
+    """Three pictures of two labels, and a configuration for them."""
+    for number, label in enumerate(("cat", "cat", "dog")):
+        (folder / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        (folder / "pictures" / label / f"{number}.jpg").write_bytes(jpeg(number))
+    data = GOOD | {"model": {"name": "mini"}} | config
+    (folder / "run.yaml").write_text(yaml.safe_dump(data))
+
+
+def test_a_dry_run_shows_the_first_images_and_writes_nothing(tmp_path: Path) -> None:
+    labelled_pictures(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = legrad("run", "run.yaml", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 images, 1 map each" in done.stdout
+    for image_id in ("cat/0.jpg", "cat/1.jpg", "dog/2.jpg"):
+        (line,) = (line for line in done.stdout.splitlines() if image_id in line)
+        assert line.split()[1:5] == [image_id.split("/")[0], "40", "x", "30"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_complete_run_has_nothing_to_do(tmp_path: Path) -> None:
+    labelled_pictures(tmp_path)
+    with without_ray():
+        first, again = (legrad("run", "run.yaml", cwd=tmp_path) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert "nothing to do" not in first.stdout
+    assert "nothing to do: the run is complete" in again.stdout
+
+
+def test_check_lists_failures_and_computes_again(tmp_path: Path) -> None:
+    labelled_pictures(tmp_path, runtime={"max_failed_fraction": 1})
+    (tmp_path / "pictures" / "dog" / "bad.jpg").write_bytes(b"no picture")
+    with without_ray():
+        assert legrad("run", "run.yaml", cwd=tmp_path).returncode == 0
+    listed = legrad("check", "out", "--failures", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "dog/bad.jpg" in listed.stdout
+    assert "not_an_image" in listed.stdout
+    assert "cat/0.jpg" not in listed.stdout
+    written = legrad("check", "out", "--csv", "failed.csv", cwd=tmp_path)
+    assert written.returncode == 0
+    frame = pd.read_csv(tmp_path / "failed.csv")
+    assert frame[["image_id", "status"]].to_numpy().tolist() == [["dog/bad.jpg", "not_an_image"]]
+    again = legrad("check", "out", "--recompute", "2", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "2 images" in again.stdout
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
@@ -147,8 +186,6 @@ def test_demo_and_run_from_nothing(ray_session: None, tmp_path: Path) -> None:
     assert (tmp_path / "d" / "sheet.png").stat().st_size > 50_000
     assert (tmp_path / "d" / "report" / "index.html").exists()
     assert len(pd.read_csv(tmp_path / "d" / "pairs.csv")) == 11 * (10 + 15)
-    again = legrad("demo", "--images", "60", "--out", "d", cwd=tmp_path)
-    assert "nothing to do" in again.stdout
     other = legrad("demo", "--images", "70", "--out", "d", cwd=tmp_path)
     assert other.returncode == 2
     assert "another demo data set" in other.stderr

@@ -18,11 +18,9 @@ from pipeline.reliance.edits import Deletion, Insertion
 from pipeline.reliance.model_claim import Change, Shares, flips, logit_share, reason, taken
 from tests.classifiers import fitted_classifier
 from tests.conftest import DemoRun
-from tests.in_process import run
+from tests.in_process import run, without_ray
 from tests.jobs.command import legrad
 from tests.reliance.test_run import chosen, of
-
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 FILLS = 2
 
@@ -152,10 +150,12 @@ def test_a_run_stores_logits_predictions_and_their_maps(
 
 
 def test_the_classifier_uses_the_cue_that_decides(
-    demo_run: DemoRun, classifier_run: str, tmp_path: Path
+    ray_session: None, demo_run: DemoRun, classifier_run: str, tmp_path: Path
 ) -> None:
     settings = chosen(tmp_path / "work") | {"classifier": classifier_run}
     audit = Audit.from_results(demo_run.output, settings=settings)
+    with without_ray():  # only the classifier sees the edits under Ray
+        assert audit.reliance.pairs
     ranked = audit.rank("model_reliance")
     mark = of(ranked, "frozen fish", "watermark")
     assert mark["model_reliance__flag"]

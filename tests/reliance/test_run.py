@@ -1,7 +1,9 @@
 """Reliance for a run on disk: claims in the ranking, resume, probe maps, and failures."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ from legrad.queries.query import NAME_PATTERN
 from pipeline import Audit
 from pipeline.audit.ranking import NOT_LISTED
 from pipeline.config.audit_settings import AuditConfig
-from pipeline.errors import UsageError
 from pipeline.labelling import write_labelling
 from pipeline.reliance.probe import FOLDS, groups
 from pipeline.reliance.probe_maps import FOLD, probe_query
@@ -20,14 +21,10 @@ from pipeline.report.contents import Limits
 from pipeline.report.site import build_report
 from pipeline.report.words import slug
 from pipeline.results import open_results
-from pipeline.schema import Status
-from pipeline.sources.datasource import open_source, read_rows
 from tests.conftest import DemoRun
-from tests.data import settings
+from tests.in_process import without_ray
 from tests.jobs.command import legrad
 from tests.viewer.client import client
-
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 GATES = {"edits": 6, "class_images": 10}
 
@@ -44,8 +41,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def audit(demo_run: DemoRun, work: Path) -> Audit:
-    return Audit.from_results(demo_run.output, settings=chosen(work))
+def audit(ray_session: None, demo_run: DemoRun, work: Path) -> Audit:
+    """Its edits are made under Ray."""
+    audit = Audit.from_results(demo_run.output, settings=chosen(work))
+    audit.rank()
+    return audit
+
+
+@pytest.fixture(autouse=True)
+def _without_ray() -> Iterator[None]:
+    """Edits of other settings are made in this process, where torch is imported already."""
+    with without_ray():
+        yield
 
 
 def of(frame: pd.DataFrame, cls: str, cue: str) -> pd.Series:
@@ -128,7 +135,6 @@ def test_what_cannot_be_tested_says_so(audit: Audit) -> None:
 
 
 def test_edits_are_made_once(demo_run: DemoRun, work: Path, audit: Audit) -> None:
-    audit.rank()
     files = sorted(work.glob("edits-*.parquet"))
     assert len(files) == len(audit.reliance.listed)
     messages: list[str] = []
@@ -146,7 +152,6 @@ def test_edits_are_made_once(demo_run: DemoRun, work: Path, audit: Audit) -> Non
 
 def test_fewer_pairs_from_the_same_edits(demo_run: DemoRun, work: Path, audit: Audit) -> None:
     """Other pairs are other texts: they are encoded although no edit is missing."""
-    audit.rank()
     fewer = chosen(work)
     fewer["reliance"] |= {"pairs": 1}
     again = Audit.from_results(demo_run.output, settings=fewer)
@@ -232,7 +237,6 @@ def test_the_viewer_shows_the_edits(demo_run: DemoRun, work: Path) -> None:
 
 
 def test_the_command(demo_run: DemoRun, work: Path, audit: Audit) -> None:
-    audit.rank()
     values = ["gates.edits=6", "gates.class_images=10", "maps=false", "reliance.images=30"]
     values += ["reliance.resamples=40", f"reliance.work={work}"]
     sets = [part for value in values for part in ("--set", value)]
@@ -254,49 +258,13 @@ def test_the_command(demo_run: DemoRun, work: Path, audit: Audit) -> None:
 
 
 def test_images_that_are_gone(demo_run: DemoRun, tmp_path: Path) -> None:
-    data, hidden = demo_run.folder / "data", tmp_path / "hidden"
-    data.rename(hidden)
-    try:
-        found = Audit.from_results(demo_run.output, settings=chosen(tmp_path / "work"))
-        ranked = found.rank()
-    finally:
-        hidden.rename(data)
+    out = Path(copytree(demo_run.output, tmp_path / "out"))
+    manifest = out / "_run" / "manifest.json"
+    data = str(Path(demo_run.config.source.uri[0]).parent)
+    text = manifest.read_text()
+    assert data in text
+    manifest.write_text(text.replace(data, str(tmp_path / "gone")))
+    ranked = Audit.from_results(str(out), settings=chosen(tmp_path / "work")).rank()
     reason = of(ranked, "frozen fish", "watermark")["probe_reliance__reason"]
     assert reason.startswith("not testable: 0 images with the cue could be edited")
     assert "no longer at" in reason
-
-
-def test_some_images_by_name(demo_run: DemoRun, tmp_path: Path) -> None:
-    data = demo_run.folder / "data"
-    tar = str(data / "demo-00000.tar")
-    every = settings("webdataset", tar, alias="demo")
-    rows = [row for unit in open_source(every).units for row in read_rows(every, unit)]
-    wanted = [rows[n]["image_id"] for n in (3, 77, 200)]
-    table = tmp_path / "only.csv"
-    pd.DataFrame({"image_id": wanted}).to_csv(table, index=False)
-    some = settings("webdataset", str(data), alias="demo", only=str(table))
-    opened = open_source(some)
-    assert [unit.name for unit in opened.units] == ["demo-00000.tar"]
-    found = [row for unit in opened.units for row in read_rows(some, unit)]
-    assert [row["image_id"] for row in found] == wanted
-    assert {row["status"] for row in found} == {Status.OK}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("name\nx\n", "column .image_id."),
-        ("image_id\n", "names no image"),
-        ("image_id\nelse/where\n", "else/where"),
-    ],
-)
-def test_a_table_of_names_that_does_not_fit(
-    demo_run: DemoRun, tmp_path: Path, content: str, message: str
-) -> None:
-    data = str(demo_run.folder / "data")
-    table = tmp_path / "only.csv"
-    table.write_text(content)
-    with pytest.raises(UsageError, match=message):
-        open_source(settings("webdataset", data, alias="demo", only=str(table)))
-    with pytest.raises(ValueError, match="sample and limit"):
-        settings("webdataset", "x", only="y.csv", limit=3)

@@ -187,6 +187,8 @@ def test_names_that_are_not_there(small: RunFolder) -> None:
     results = open_results(small.uri)
     with pytest.raises(KeyError, match=r"'cuee'.*'cue'"):
         results.scores(["cuee"])
+    with pytest.raises(KeyError, match="'cuee'"):
+        results.maps("cuee")
     with pytest.raises(KeyError, match="own_label"):
         results.scores(["own_label"])
     with pytest.raises(UsageError, match=r"labell.*label"):

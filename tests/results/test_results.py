@@ -1,6 +1,5 @@
 """What a run wrote, read by us and by plain pandas, DuckDB and Polars."""
 
-import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from legrad import LeGrad, load_model
-from legrad.heatmaps.codec import decode_maps
 from pipeline import open_results
 from pipeline.demo.dataset import BACKGROUNDS, PLANTED
 from pipeline.demo.planted_rows import planted_rows
@@ -96,20 +94,6 @@ def test_stored_maps_are_what_the_engine_gives(demo_run: DemoRun, results: Resul
     np.testing.assert_allclose(stored, direct.image_features, atol=2e-3)
 
 
-def test_maps_in_the_order_asked(results: Results) -> None:
-    ids, maps = results.maps("car")
-    chosen = list(ids[[7, 2, 5]])
-    found, some = results.maps("car", chosen)
-    assert list(found) == chosen
-    np.testing.assert_array_equal(some, maps[[7, 2, 5]])
-    with pytest.raises(KeyError, match="'dragon'"):
-        results.maps("dragon")
-    with pytest.raises(KeyError, match="'x'"):
-        results.maps("car", ["x"])
-    with pytest.raises(KeyError, match="'nothing'"):
-        results.images(["nothing"])
-
-
 def test_file_metadata(demo_run: DemoRun) -> None:
     part = next((demo_run.folder / "out" / "images").iterdir())
     found = read_metadata(pq.read_schema(part))
@@ -188,12 +172,3 @@ def test_reading_needs_neither_ray_nor_torch(demo_run: DemoRun) -> None:
         "assert not {'ray', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, demo_run.output], check=True)
-
-
-def test_bytes_of_a_query_are_its_own(results: Results) -> None:
-    """Decoding is exact: cells and peak give the same map whatever was read beside them."""
-    table = results.dataset.to_table(columns=["heatmap__car", "heatmap_max__car"])
-    raw = io.BytesIO(b"".join(table["heatmap__car"].to_pylist())).getvalue()
-    cells = np.frombuffer(raw, np.uint8).reshape(-1, *results.grid)
-    peaks = table["heatmap_max__car"].to_numpy()
-    np.testing.assert_array_equal(decode_maps(cells, peaks), results.maps("car")[1])

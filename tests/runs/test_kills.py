@@ -119,14 +119,16 @@ def test_a_writer_that_outlives_its_run(
     out = make_run(tmp_path / "out")
     code = POINT.format(point="before rename", skip=3, signal="SIGSTOP")
     late = run(source, out.uri, 5, code)
-    os.waitpid(late.pid, os.WUNTRACED)
-    draft = next(Path(out.images.path).glob(".*.draft"))
-    kept = tmp_path / "kept"
-    kept.write_bytes(draft.read_bytes())
-    out.lease.delete()  # as after a minute without a sign, from another machine
-    if ended:
-        finish(source, out.uri, wanted)
-    kept.rename(Path(out.images.path) / draft.name[1:].rsplit(".", 2)[0])
-    late.kill()
-    late.wait()
+    try:
+        os.waitpid(late.pid, os.WUNTRACED)
+        draft = next(Path(out.images.path).glob(".*.draft"))
+        kept = tmp_path / "kept"
+        kept.write_bytes(draft.read_bytes())
+        out.lease.delete()  # as after a minute without a sign, from another machine
+        if ended:
+            finish(source, out.uri, wanted)
+        kept.rename(Path(out.images.path) / draft.name[1:].rsplit(".", 2)[0])
+    finally:
+        late.kill()
+        late.wait()
     finish(source, out.uri, wanted, 9)

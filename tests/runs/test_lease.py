@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from pipeline.runs.manifest import run_folder
 try:
     with hold_lease(run_folder(sys.argv[1])):
         print("held", flush=True)
-        time.sleep(float(sys.argv[2]))
+        time.sleep(600)
 except UsageError as error:
     print(error, flush=True)
 """
@@ -43,9 +45,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
 
 
-def hold(folder: RunFolder, seconds: float = 120) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLD, folder.uri, str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def holding(folder: RunFolder) -> "Iterator[subprocess.Popen[str]]":
+    """A driver that asks for the lease and keeps it; it is not alive afterwards."""
+    command = [sys.executable, "-c", HOLD, folder.uri]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -82,24 +90,22 @@ def test_a_driver_that_wrote_nothing_leaves_no_folder(folder: RunFolder, tmp_pat
 
 @pytest.mark.starts
 def test_two_processes_and_one_that_is_killed(folder: RunFolder) -> None:
-    process = hold(folder)
-    assert first_line(process) == "held"
-    with pytest.raises(UsageError, match=f"process {process.pid} of"), hold_lease(folder):
-        raise AssertionError("two drivers")
-    process.send_signal(signal.SIGKILL)
-    messages: list[str] = []
-    with hold_lease(folder, messages.append):  # even before the dead process is waited for
-        assert messages == []  # at once: nothing to wait for
-    process.wait()
+    with holding(folder) as process:
+        assert first_line(process) == "held"
+        with pytest.raises(UsageError, match=f"process {process.pid} of"), hold_lease(folder):
+            raise AssertionError("two drivers")
+        process.send_signal(signal.SIGKILL)
+        messages: list[str] = []
+        with hold_lease(folder, messages.append):  # even before the dead process is waited for
+            assert messages == []  # at once: nothing to wait for
 
 
 @pytest.mark.starts
 def test_of_several_drivers_started_at_once_one_gets_the_lease(folder: RunFolder) -> None:
     put(folder, replace(Holder.here(), pid=2**22 - 1))  # a driver that died
-    processes = [hold(folder, 3) for _ in range(4)]
-    lines = [first_line(process) for process in processes]
-    for process in processes:
-        process.wait()
+    with ExitStack() as stack:
+        processes = [stack.enter_context(holding(folder)) for _ in range(4)]
+        lines = [first_line(process) for process in processes]
     assert sum(line == "held" for line in lines) == 1, lines
     assert sum("--set output=NEW" in line for line in lines) == 3, lines
 

@@ -125,14 +125,28 @@ def test_what_could_not_be_read_stays_beside_the_images_of_a_table(tmp_path: Pat
     assert [row["key"] for row in read_all(source)] == ["k1", "#unreadable"]
 
 
-@pytest.mark.parametrize("text", ["image_id\n", "key\nk1\n", "image_id\nnowhere.tar/k1\n", None])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id\n", "names no image"),
+        ("key\nk1\n", "column .image_id."),
+        ("image_id\nnowhere.tar/k1\n", "nowhere.tar"),
+        (None, "only"),
+    ],
+)
 def test_a_table_of_ids_that_cannot_be_used(
-    places: dict[str, str], tmp_path: Path, text: str | None
+    places: dict[str, str], tmp_path: Path, text: str | None, message: str
 ) -> None:
     if text is not None:
         (tmp_path / "only.csv").write_text(text)
-    with pytest.raises(UsageError, match="only"):
+    with pytest.raises(UsageError, match=message):
         open_source(settings("webdataset", places["webdataset"], only=str(tmp_path / "only.csv")))
+
+
+@pytest.mark.parametrize("other", ["limit", "sample"])
+def test_a_table_of_ids_is_the_whole_choice(other: str) -> None:
+    with pytest.raises(ValueError, match="sample and limit"):
+        settings("webdataset", "x", only="y.csv", **{other: 3})
 
 
 @pytest.mark.parametrize("pattern", ["[13].tar", "*/[13].tar", "?.tar"])

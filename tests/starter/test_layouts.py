@@ -17,7 +17,6 @@ from tests.starter.layout import LAYOUTS
 MODEL = ModelConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout(tmp_path: Path, name: str) -> None:
     root = tmp_path / "data"

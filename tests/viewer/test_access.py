@@ -31,8 +31,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> str:
     return world().write(tmp_path_factory.mktemp("viewer") / "out", {})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def web(out: str) -> Iterator[Client]:
+    """One viewer for all tests that only ask."""
     with client(out) as opened:
         yield opened
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -471,7 +472,9 @@ def test_people_go_on_while_findings_are_computed_again(
         assert "still being computed" in web.get("/").text
     finally:
         go_on.set()
+    end = time.monotonic() + 60
     while web.view.computing or len(opened) < 2:
+        assert time.monotonic() < end, "the findings were not computed again"
         web.run(web.view.work("findings", lambda: None))
     web.run(web.view.work("findings", lambda: None))
     assert web.run(web.view.audit()) is not before
@@ -501,12 +504,13 @@ def test_a_picture_of_one_viewer_is_not_shown_for_another(
 def test_an_address_may_name_every_image_of_a_page(out: str) -> None:
     addresses: Queue[str] = Queue()
     done = threading.Event()
-    thread = threading.Thread(target=serve, args=(View(out), 0, addresses.put, done))
+    arguments = (View(out), 0, addresses.put, done)
+    thread = threading.Thread(target=serve, args=arguments, daemon=True)
     thread.start()
-    address = addresses.get(timeout=60)
     try:
+        address = addresses.get(timeout=60)
         with pytest.raises(HTTPError) as refused:  # no cookie, but the address was read
-            urlopen(f"{address.split('?')[0]}search?like={'x' * 20_000}")
+            urlopen(f"{address.split('?')[0]}search?like={'x' * 20_000}", timeout=60)
         assert refused.value.code == 403
     finally:
         done.set()
@@ -528,8 +532,10 @@ def test_a_browser_in_the_terminal_does_not_hold_the_server_up(
 
     monkeypatch.setattr(webbrowser, "open", browse)
     monkeypatch.setattr(server, "serve", serving)
-    assert legrad("view", out).returncode == 0  # while the browser is still open
-    closed.set()
+    try:
+        assert legrad("view", out).returncode == 0  # while the browser is still open
+    finally:
+        closed.set()
 
 
 @pytest.mark.starts
@@ -541,10 +547,16 @@ def test_ctrl_c_ends_the_viewer_while_findings_are_computed(out: str) -> None:
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "http://127.0.0.1:" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        late = threading.Timer(120, process.kill)  # ends the line that would never come
+        late.start()
+        try:
+            assert process.stdout is not None
+            assert "http://127.0.0.1:" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            late.cancel()
+            process.kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")

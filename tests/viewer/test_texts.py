@@ -112,20 +112,23 @@ def test_a_search_has_its_turn_before_the_next_words(demo_run: DemoRun) -> None:
     """It comes while the first words are encoded."""
     texts = TextModel(open_results(demo_run.output))
     encoded: list[list[str]] = []
-    search = threading.Thread(target=texts.direction, args=("a kite",))
+    search = threading.Thread(target=texts.direction, args=("a kite",), daemon=True)
 
     class Model:
         def encode_text(self, asked: list[str]) -> torch.Tensor:
             encoded.append(asked)
             if len(encoded) == 1:
                 search.start()
+                end = time.monotonic() + 60
                 while not texts._turn.locked():
+                    assert time.monotonic() < end, "the search did not ask for its turn"
                     time.sleep(0.01)
             return torch.zeros(len(asked), 2)
 
     texts._model = Model()  # type: ignore[assignment]
     words = [f"word {number}" for number in range(20)]
     assert texts._encode(words).shape == (20, 2)
-    search.join()
+    search.join(60)
+    assert not search.is_alive()
     assert encoded[1] == ["a kite"]
     assert [text for part in encoded for text in part if text != "a kite"] == words
