@@ -139,11 +139,11 @@ def power_table(rows: pd.DataFrame) -> pd.DataFrame:
         [
             dict(zip(keys, key, strict=True))
             | {
-                "A": shares(group, "association__flag"),
-                "B": shares(group, "clip_reliance__flag"),
-                "B, text with cue": shares(group, "proof"),
-                "C'": shares(group, "probe_reliance__flag"),
-                "C' where testable": shares(
+                "association": shares(group, "association__flag"),
+                "clip reliance": shares(group, "clip_reliance__flag"),
+                "control: text with cue": shares(group, "proof"),
+                "probe reliance": shares(group, "probe_reliance__flag"),
+                "probe reliance where testable": shares(
                     group[group["probe_reliance__effect"].notna()], "probe_reliance__flag"
                 ),
             }
@@ -153,15 +153,15 @@ def power_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_cue_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Planted pairs of strength 0.5 or more: share flagged by cue, and the effect of C'."""
+    """Planted pairs of strength 0.5 or more, by cue: share flagged, and the probe's phi."""
     planted = rows[rows["planted"] & (rows["strength"] >= 0.5)]
     return pd.DataFrame(
         [
             {
                 "only_cue": only,
                 "cue": cue,
-                "A": shares(group, "association__flag"),
-                "C'": shares(group, "probe_reliance__flag"),
+                "association": shares(group, "association__flag"),
+                "probe reliance": shares(group, "probe_reliance__flag"),
                 "phi": f"{group['probe_reliance__effect'].median():.2f}",
                 "testable": f"{group['probe_reliance__effect'].notna().mean():.2f}",
             }
@@ -178,12 +178,12 @@ def false_table(rows: pd.DataFrame) -> pd.DataFrame:
         "unplanted pairs": null[~null["decoy"]],
         "decoys": rows[rows["decoy"]],
         "twins of a planted class": rows[twins & ~rows["decoy"]],
-        "planted, separable (C' must be silent)": rows[rows["planted"] & ~rows["only_cue"]],
+        "planted, but not needed": rows[rows["planted"] & ~rows["only_cue"]],
     }
-    claims = {"A": "association", "B": "clip_reliance", "C'": "probe_reliance"}
+    claims = ("association", "clip_reliance", "probe_reliance")
     return pd.DataFrame(
         [
-            {"pairs": name} | {k: shares(group, f"{c}__flag") for k, c in claims.items()}
+            {"pairs": name} | {claim: shares(group, f"{claim}__flag") for claim in claims}
             for name, group in groups.items()
         ]
     )
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--pools", type=int, nargs="+", default=[1, 2], help="seeds")
     parser.add_argument("--weights", help="weights.safetensors of another mini model")
     parser.add_argument("--share", type=float, default=1.0, help="of the pool: a quick look")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--sizes", type=int, nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--out", type=Path, help="table of all rows, Parquet")
     args = parser.parse_args()
     torch.set_num_threads(cores())
