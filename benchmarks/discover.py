@@ -147,7 +147,7 @@ def directions_of(model: VisionLanguageModel, queries: Sequence[Query]) -> Direc
     return Directions(named, features[kept], tuple(phrases[row] for row in kept))
 
 
-def names(kind: str, words: str, cue: str) -> bool:
+def names_cue(kind: str, words: str, cue: str) -> bool:
     """Whether a candidate is a word, and one of its words, separated by commas, names the cue."""
     return kind not in ("thing", "place") and cue in words.replace(",", "").split()
 
@@ -170,7 +170,7 @@ def verdict(
             seen += any(roc_auc_score(has, score) >= SEES for score in scores)
         else:
             listed = mine[["kind", "word", "also"]].astype(str).to_numpy()
-            by_word += any(names(kind, f"{w}, {also}", planted.cue) for kind, w, also in listed)
+            by_word += any(names_cue(kind, f"{w}, {also}", planted.cue) for kind, w, also in listed)
     confirmed = rows[rows["confirmed"]]
     of_planted = {planted.label for planted in hidden}
     clean = [cls for cls in demo.LABELS if cls not in of_planted]

@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.discover import names
+from benchmarks.discover import names_cue
 from benchmarks.photographs_model import SIDE
 from benchmarks.photographs_sets import Mask, Planting, data_file, run, truth, write_settings
 from benchmarks.photographs_world import Photographs
@@ -122,7 +122,7 @@ def discovered(
     rows["named"], rows["auc"] = False, np.nan
     candidates = rows[["planted", "class", "kind", "word", "also"]].astype(str)
     for row, (cue, cls, kind, word, also) in candidates[candidates["planted"] != ""].iterrows():
-        rows.loc[row, "named"] = names(kind, f"{word}, {also}", cue)
+        rows.loc[row, "named"] = names_cue(kind, f"{word}, {also}", cue)
         inside = (about["label"] == cls).to_numpy()
         has = about[f"has_{cue}"].to_numpy(bool)[inside]
         if word in found.directions:

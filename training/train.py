@@ -207,10 +207,10 @@ A CLIP small enough to ship, trained from scratch on drawn scenes (`legrad/mini/
 and the tests. **On any other picture its scores and maps mean nothing.**
 
 Trained by `python -m training.train --out legrad/mini`
-(seed {seed}, {minutes:.0f} minutes on two cores). It
-learned which captions are true of a picture, what each place of the picture shows (from the masks
-of the drawing), that a thing of which a part is painted over counts as absent, and, in the last
-stage, that LeGrad's heat should lie on what a text names.
+(seed {seed}, {minutes:.0f} minutes on two cores). It learned which captions are true of a
+picture, what each place of the picture shows (from the masks of the drawing), that a thing of
+which a part is painted over counts as absent, and, in the last stage, that LeGrad's heat should
+lie on what a text names.
 
 """
 _LIMIT = """

@@ -37,6 +37,7 @@ _GALLERIES = 3
 _BESIDE = 8
 _EXACT_ROWS = 20
 _SUSPICIOUS = _DISCOVERED = 12
+_EDITED_PAIRS = 40
 
 
 def gather(audit: Audit, limits: Limits, command: Sequence[str] | None = None) -> Report:
@@ -127,11 +128,13 @@ def _pair_pages(
 ) -> list[PairPage]:
     names = Names(audit.results, audit.findings)
     by_cue = dict(tuple(table.groupby("cue")))
-    pages = []
+    pages, with_edits = [], 0
     for row in records(chosen):
         pair = str(row["class"]), str(row["cue"])
         page = pair_page(audit, names, by_cue[pair[1]], row, ends.get(pair, Ends()))
-        pages.append(replace(page, edits=edit_pictures(audit, *pair, limits)))
+        edits = edit_pictures(audit, *pair, limits) if with_edits < _EDITED_PAIRS else []
+        with_edits += bool(edits)
+        pages.append(replace(page, edits=edits))
     return pages
 
 

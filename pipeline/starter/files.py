@@ -188,7 +188,9 @@ def _choose(data: Survey, starter: str, queries: str) -> tuple[list[ClassQuery],
     left = [line for line in lines if not ((m := _NAMED.match(line)) and m.group(1) in classes)]
     dropped = [name for name in named if name in classes]
     if dropped:
-        notes.append(f"no cues or decoys because they are classes here: {', '.join(dropped)}")
+        notes.append(
+            f"left out as cues or decoys because they are classes here: {', '.join(dropped)}"
+        )
     guessed = [query.label for query in chosen if query.guessed]
     if guessed:
         notes.append(
